@@ -1,0 +1,133 @@
+"""Chunk frames out of received memory: checked, and gathered into runs of adjacent bytes. PROTOCOL.md §9."""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from protocol.checksum import Buffer, crc32c, sum8
+from protocol.codec import CHUNK_FRAMES, PREFIX_BYTES
+from protocol.constants import OFFSET_MAX, ChecksumKind, FrameType
+from protocol.events import ChunksReceived
+from protocol.frame_buffer import Lease
+
+CHECKSUM_KINDS = {
+    FrameType.CHUNK: ChecksumKind.SUM8,
+    FrameType.CHUNK_COMPACT: ChecksumKind.SUM8,
+    FrameType.CHUNK_CRC32C: ChecksumKind.CRC32C,
+}
+
+_CRC_COVERED_BYTES = CHUNK_FRAMES[FrameType.CHUNK_CRC32C].size - 4  # the checksum itself is not covered
+
+GATHER_FRAMES_MIN = 4
+"""Fewer equal frames than this are quicker one by one than as one array."""
+
+GATHER_DATA_BYTES_MAX = 8 * 1024
+"""Larger chunks gain nothing from being gathered: the sum over their bytes outweighs the call."""
+
+PIECES_MAX = 256
+"""Pieces in one run; the system takes 1,024 in one write."""
+
+PIECE_BYTES_MIN = 4096
+"""Pieces below this on the average are joined by one copy, which costs less than handing on each."""
+
+_HEADER_TYPES = {
+    FrameType.CHUNK: np.dtype([("prefix", ">u8"), ("start", ">u8"), ("end", ">u8"), ("checksum", "u1")]),
+    FrameType.CHUNK_COMPACT: np.dtype([("prefix", ">u8"), ("start", ">u4"), ("end", ">u4"), ("checksum", "u1")]),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """One chunk frame whose header is consistent; `end` is exclusive."""
+
+    start: int
+    end: int
+    data: memoryview
+    intact: bool
+
+
+def read_chunk(view: memoryview, begin: int, kind: FrameType) -> Chunk | str:
+    """The chunk frame that lies whole at `begin`, or how its header contradicts itself."""
+    layout = CHUNK_FRAMES[kind]
+    length = int.from_bytes(view[begin + 4 : begin + PREFIX_BYTES], "big")
+    if length <= layout.size - PREFIX_BYTES:
+        return f"a chunk of {length} bytes has no data"
+    *_, start, last, checksum = layout.unpack_from(view, begin)
+    data = view[begin + layout.size : begin + PREFIX_BYTES + length]
+    if last < start:
+        return f"end_byte {last} is before start_byte {start}"
+    if last > OFFSET_MAX - 1:
+        return f"end_byte {last} is beyond 2^63-2"
+    if last - start + 1 != len(data):
+        return f"start_byte {start} and end_byte {last} name {last - start + 1} bytes, {len(data)} follow"
+    if kind is FrameType.CHUNK_CRC32C:
+        intact = crc32c(data, crc32c(view[begin : begin + _CRC_COVERED_BYTES])) == checksum
+    else:
+        intact = sum8(data) == checksum
+    return Chunk(start, last + 1, data, intact)
+
+
+def is_worth_gathering(kind: FrameType, data_bytes: int, left_bytes: int) -> bool:
+    """Whether `gather_equal` pays for chunks of this kind and size when `left_bytes` of input may be more of them."""
+    return (
+        data_bytes <= GATHER_DATA_BYTES_MAX
+        and kind in _HEADER_TYPES
+        and left_bytes >= GATHER_FRAMES_MIN * (CHUNK_FRAMES[kind].size + data_bytes)
+    )
+
+
+def gather_equal(view: memoryview, begin: int, end: int, kind: FrameType, first: Chunk) -> tuple[int, bytes]:
+    """How many frames from `begin` on are like the first, adjacent and intact; and their data in one piece.
+
+    For many small chunks with the 8-bit sum: one array over all of them, headers at a fixed stride, sums along rows.
+    """
+    header = CHUNK_FRAMES[kind].size
+    data_bytes = first.end - first.start
+    stride = header + data_bytes
+    count = (end - begin) // stride
+    headers = np.ndarray((count,), _HEADER_TYPES[kind], view, begin, (stride,))
+    rows = np.ndarray((count, data_bytes), np.uint8, view, begin + header, (stride, 1))
+    starts = first.start + np.arange(count, dtype=np.uint64) * np.uint64(data_bytes)
+    alike = (
+        (headers["prefix"] == headers["prefix"][0])
+        & (headers["start"] == starts)
+        & (headers["end"] == starts + np.uint64(data_bytes - 1))
+        & (np.add.reduce(rows, axis=1, dtype=np.uint8) == headers["checksum"])
+    )
+    if not alike.all():
+        count = int(alike.argmin())
+    return count, rows[:count].tobytes()
+
+
+@dataclass(slots=True)
+class ChunkRun:
+    """Adjacent chunks of one stream that are being gathered."""
+
+    stream: int
+    checksum: ChecksumKind
+    start: int
+    end: int
+    pieces: list[Buffer] = field(default_factory=list)
+    count: int = 0
+
+    def takes(self, stream: int, checksum: ChecksumKind, start: int) -> bool:
+        """Whether a chunk that begins at `start` continues this run."""
+        return (
+            start == self.end and stream == self.stream and checksum is self.checksum and len(self.pieces) < PIECES_MAX
+        )
+
+    def add(self, end: int, data: Buffer, count: int) -> None:
+        """`count` more chunks with this data, up to `end`."""
+        self.pieces.append(data)
+        self.end = end
+        self.count += count
+
+    def event(self, lease: Lease | None) -> ChunksReceived:
+        """The run as an event. Without a lease the memory is about to be reused, so the data is copied."""
+        data = tuple(self.pieces)
+        if lease is not None and self.end - self.start >= PIECE_BYTES_MIN * len(data):
+            lease.retain()
+        else:
+            lease = None
+            data = (data[0] if len(data) == 1 and isinstance(data[0], bytes) else b"".join(data),)
+        return ChunksReceived(self.stream, self.start, self.end, data, self.count, self.checksum, lease)

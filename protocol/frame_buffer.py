@@ -1,0 +1,138 @@
+"""Bounded memory that bytes are received into: shared while little is under way, leased amid a large frame."""
+
+from typing import Protocol
+
+from protocol.codec import PREFIX_BYTES
+from protocol.constants import HANDSHAKE_FRAME_BYTES_MAX
+
+CARRY_BYTES_MAX = HANDSHAKE_FRAME_BYTES_MAX
+"""A cut-off frame up to this size waits in memory of its own, so that a stranger never holds a lease."""
+
+BULK_FRAME_BYTES = 32 * 1024
+"""From this size on, a stream of frames is received into leases from the start, since most would be cut off anyway."""
+
+BULK_FRAMES = 4
+"""Frames received into one lease in bulk: enough to make one write of them, few enough to stay in the cache."""
+
+
+class Lease(Protocol):
+    """Memory lent by a pool; it goes back when every holder has released it."""
+
+    @property
+    def view(self) -> memoryview:
+        """The writable memory."""
+        ...
+
+    def retain(self) -> None:
+        """One more holder."""
+        ...
+
+    def release(self) -> None:
+        """One holder less."""
+        ...
+
+
+class BufferSource(Protocol):
+    """Where memory to receive into comes from."""
+
+    @property
+    def shared(self) -> memoryview:
+        """One piece of memory for all connections: what is in it is lost once another connection receives."""
+        ...
+
+    def lease(self, size_bytes: int) -> Lease | None:
+        """Memory of `size_bytes` or more, or the largest piece the pool has; None when all is lent."""
+        ...
+
+
+class FrameBuffer:
+    """The unparsed input of one connection.
+
+    `view[begin:end]` holds it between `received` and `settle`; the parser moves `begin`. Outside of those two calls
+    the memory may be shared with other connections and must not be looked at.
+    """
+
+    __slots__ = ("_carry", "_frame_bytes", "_source", "begin", "end", "lease", "view")
+
+    def __init__(self, source: BufferSource) -> None:
+        self._source = source
+        self._carry = b""
+        self._frame_bytes = 0
+        self.view = source.shared
+        self.lease: Lease | None = None
+        self.begin = 0
+        self.end = 0
+
+    @property
+    def starved(self) -> bool:
+        """A large frame is under way and the pool had nothing to lend: stop reading until it has."""
+        return self.lease is None and len(self._carry) > CARRY_BYTES_MAX
+
+    def writable(self, limit_bytes: int) -> memoryview:
+        """Memory to receive the next bytes into, at most `limit_bytes`; never empty."""
+        if self.lease is None and not self._carry and self._frame_bytes >= BULK_FRAME_BYTES:
+            self._borrow(self._frame_bytes * BULK_FRAMES)
+        if self.lease is not None:
+            return self.view[self.end : min(self._bulk_end(), self.end + limit_bytes)]
+        self.view = self._source.shared
+        carried = len(self._carry)
+        self.view[:carried] = self._carry
+        self.begin, self.end, self._carry = 0, carried, b""
+        return self.view[carried : carried + limit_bytes]
+
+    def received(self, count: int) -> None:
+        """`count` bytes were put at the front of what `writable` gave."""
+        self.end += count
+
+    def settle(self, frame_bytes: int) -> None:
+        """Nothing more can be parsed now; what is left belongs to a frame, or frames, of `frame_bytes` in all.
+
+        With nothing left, or too little to tell, it is the size of the frame before, as the next is most likely alike.
+        """
+        left = self.end - self.begin
+        self._frame_bytes = frame_bytes
+        if self.lease is not None:
+            if left and self.begin + frame_bytes <= len(self.view) and self.end < len(self.view):
+                return
+            view, lease = self.view[self.begin : self.end], self.lease
+            self.lease = None
+            self._keep(view, frame_bytes)
+            lease.release()
+            return
+        self._keep(self.view[self.begin : self.end], frame_bytes)
+
+    def reopen(self) -> None:
+        """Look again at what `settle` kept; another `settle` must follow."""
+        if self.lease is None:
+            self.view = memoryview(self._carry)
+            self.begin, self.end, self._carry = 0, len(self._carry), b""
+
+    def close(self) -> None:
+        """Give back what is borrowed."""
+        if self.lease is not None:
+            self.lease.release()
+            self.lease = None
+        self._carry = b""
+        self.begin = self.end = 0
+
+    def _keep(self, left: memoryview, frame_bytes: int) -> None:
+        if left and frame_bytes > CARRY_BYTES_MAX and self._borrow(max(frame_bytes, len(left))):
+            self.view[: len(left)] = left
+            self.end = len(left)
+        else:
+            self._carry = bytes(left)
+
+    def _borrow(self, size_bytes: int) -> bool:
+        self.lease = self._source.lease(size_bytes)
+        if self.lease is None:
+            return False
+        self.view = self.lease.view
+        self.begin = self.end = 0
+        return True
+
+    def _bulk_end(self) -> int:
+        """Where to stop receiving so that the memory ends with a whole frame and no part of one must be moved."""
+        size = len(self.view)
+        frame_bytes = max(self._frame_bytes, PREFIX_BYTES)
+        whole = self.begin + (size - self.begin) // frame_bytes * frame_bytes
+        return whole if whole > self.end else size

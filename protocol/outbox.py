@@ -1,0 +1,59 @@
+"""Frames on their way out: no larger than the peer takes, acknowledgements withheld while authority is in doubt."""
+
+from collections.abc import Sequence
+
+from protocol import codec, frames
+from protocol.constants import FRAME_BYTES_MIN
+from protocol.ranges import Span
+
+_ACK_FIXED_BYTES = len(codec.encode(frames.Ack(0, ())))
+_RANGE_BYTES = len(codec.encode(frames.Ack(0, (Span(0, 1),)))) - _ACK_FIXED_BYTES
+
+
+class Outbox:
+    """Encodes what a server sends. PROTOCOL.md §7 and §13."""
+
+    __slots__ = ("_frames", "_withheld", "ack_ranges_max", "frame_bytes_max", "withholds_acks")
+
+    def __init__(self) -> None:
+        self._frames: list[bytes] = []
+        self._withheld: dict[int, tuple[int, Sequence[Span]]] = {}
+        self.frame_bytes_max = FRAME_BYTES_MIN
+        self.ack_ranges_max = 0
+        self.withholds_acks = False
+
+    def send(self, number: int, frame: frames.ControlFrame) -> bytes:
+        """Queue a frame for a stream (0 for the connection), without the optional fields for which there is no room."""
+        raw = codec.encode(frame, number, self.frame_bytes_max)
+        self._frames.append(raw)
+        return raw
+
+    def acknowledge(self, number: int, next_expected_byte: int, beyond: Sequence[Span]) -> None:
+        """Queue an ACK with as many of the ranges as the device asked for and can take."""
+        if self.withholds_acks:
+            self._withheld[number] = (next_expected_byte, beyond)
+        elif beyond and self.ack_ranges_max:
+            room = (self.frame_bytes_max - _ACK_FIXED_BYTES) // _RANGE_BYTES
+            self.send(number, frames.Ack(next_expected_byte, tuple(beyond[: min(room, self.ack_ranges_max)])))
+        else:
+            self._frames.append(codec.encode_ack(number, next_expected_byte))
+
+    def forget(self, number: int) -> None:
+        """The stream has ended: what was withheld for it is void."""
+        self._withheld.pop(number, None)
+
+    def release(self) -> None:
+        """Authority is back: the latest ACK of each stream goes out."""
+        self.withholds_acks = False
+        for number, (next_expected_byte, beyond) in self._withheld.items():
+            self.acknowledge(number, next_expected_byte, beyond)
+        self._withheld.clear()
+
+    def take(self) -> bytes:
+        """Everything queued since the last call."""
+        queued = self._frames
+        if not queued:
+            return b""
+        data = queued[0] if len(queued) == 1 else b"".join(queued)
+        queued.clear()
+        return data

@@ -1,0 +1,80 @@
+"""Whole frames out of received bytes: the prefix is judged before its length is trusted. PROTOCOL.md §5 and §18."""
+
+from typing import NamedTuple
+
+from protocol.chunks import CHECKSUM_KINDS
+from protocol.codec import PREFIX, PREFIX_BYTES
+from protocol.constants import CONTROL_FRAME_BYTES_MAX, SKIPPABLE, FrameType
+from protocol.errors import ErrorCode
+from protocol.exceptions import ProtocolError
+from protocol.frame_buffer import BufferSource, FrameBuffer
+
+_TYPES = {int(kind): kind for kind in FrameType}
+
+
+class Head(NamedTuple):
+    """A whole frame at the front of the buffer."""
+
+    type: FrameType
+    stream: int
+    frame_bytes: int
+
+
+class FrameReader:
+    """Finds frames at the front of a buffer. `chunk_frame_bytes_max` is 0 where no chunk may come."""
+
+    __slots__ = ("_frame_bytes", "buffer", "chunk_frame_bytes_max")
+
+    def __init__(self, source: BufferSource) -> None:
+        self.buffer = FrameBuffer(source)
+        self.chunk_frame_bytes_max = 0
+        self._frame_bytes = 0
+
+    def next(self) -> Head | None:
+        """The frame at the front once it is whole; frames of unknown types that may be skipped are skipped.
+
+        Raises ProtocolError FRAME_MALFORMED, FRAME_TOO_LARGE or FRAME_UNKNOWN.
+        """
+        buffer = self.buffer
+        while buffer.end - buffer.begin >= PREFIX_BYTES:
+            code, flags, stream, length = PREFIX.unpack_from(buffer.view, buffer.begin)
+            kind = _TYPES.get(code)
+            if flags:
+                raise ProtocolError(ErrorCode.FRAME_MALFORMED, f"flags 0x{flags:02x} are set; version 1 has none")
+            if kind is None and not code & SKIPPABLE:
+                raise ProtocolError(ErrorCode.FRAME_UNKNOWN, f"type 0x{code:02x}")
+            self._frame_bytes = frame_bytes = PREFIX_BYTES + length
+            largest = CONTROL_FRAME_BYTES_MAX
+            if kind in CHECKSUM_KINDS and self.chunk_frame_bytes_max:
+                largest = self.chunk_frame_bytes_max
+            if frame_bytes > largest:
+                raise ProtocolError(ErrorCode.FRAME_TOO_LARGE, f"a frame of {frame_bytes} bytes, {largest} are allowed")
+            if buffer.end - buffer.begin < frame_bytes:
+                return None
+            if kind is not None:
+                return Head(kind, stream, frame_bytes)
+            buffer.begin += frame_bytes
+        return None
+
+    def body(self, head: Head) -> bytes:
+        """The body of the frame at the front, copied."""
+        begin = self.buffer.begin
+        return bytes(self.buffer.view[begin + PREFIX_BYTES : begin + head.frame_bytes])
+
+    def raw(self, head: Head) -> bytes:
+        """The frame at the front with its prefix, copied."""
+        return bytes(self.buffer.view[self.buffer.begin : self.buffer.begin + head.frame_bytes])
+
+    def consume(self, count: int) -> None:
+        """The first `count` bytes are dealt with."""
+        self.buffer.begin += count
+
+    def discard(self) -> None:
+        """All that was received is dealt with."""
+        self.buffer.begin = self.buffer.end
+
+    def settle(self) -> bool:
+        """Nothing more is taken for now; whether part of a frame is left."""
+        left = self.buffer.end - self.buffer.begin
+        self.buffer.settle(max(left, self._frame_bytes))
+        return left > 0

@@ -1,0 +1,433 @@
+"""The server's end of a connection, sans-I/O. PROTOCOL.md §3 to §15.
+
+The caller receives into `get_buffer`, tells `received`, takes the events and answers them, and sends `data_to_send`.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from protocol import codec, frames
+from protocol.checksum import Buffer
+from protocol.chunks import CHECKSUM_KINDS, ChunkRun, gather_equal, is_worth_gathering, read_chunk
+from protocol.constants import (
+    FRAME_BYTES_MIN,
+    HANDSHAKE_FRAME_BYTES_MAX,
+    OFFSET_MAX,
+    SIZE_UNKNOWN,
+    STREAM_CONNECTION,
+    VERSION,
+    Action,
+    Feature,
+    FrameType,
+    UploadState,
+)
+from protocol.errors import ErrorCode
+from protocol.events import (
+    AbortRequested,
+    ChunkRefused,
+    ConnectionFailed,
+    FinishRequested,
+    HelloReceived,
+    OpenRequested,
+    ProofReceived,
+    QueryReceived,
+    ServerEvent,
+    StreamFailed,
+    TokenOffered,
+)
+from protocol.exceptions import LocalProtocolError, ProtocolError
+from protocol.frame_buffer import BufferSource
+from protocol.handshake import check_hello
+from protocol.identity import check_open
+from protocol.outbox import Outbox
+from protocol.ranges import Span
+from protocol.reader import FrameReader, Head
+from protocol.state import SERVER_ACCEPTS, SERVER_HOLDS, STREAM_ACCEPTS, ConnectionState, StreamState
+from protocol.streams import Stream, Streams
+from protocol.timers import Probe, Timers, TimerSettings
+
+_FEATURE_OF = {FrameType.CHUNK_COMPACT: Feature.CHUNK_COMPACT, FrameType.CHUNK_CRC32C: Feature.CHUNK_CRC32C}
+_CHUNK_HEADER_BYTES_MAX = max(layout.size for layout in codec.CHUNK_FRAMES.values())
+_HANDSHAKE = frozenset({ConnectionState.START, ConnectionState.DECIDING, ConnectionState.CHALLENGED})
+_ON_CONNECTION = frozenset(
+    {FrameType.HELLO, FrameType.PROOF, FrameType.REFRESH, FrameType.PING, FrameType.PONG}
+)  # the frames of a device that belong to no stream
+
+WAIT_MS = 5000
+"""What a device waits after an error whose end is not known: about what a restart takes."""
+
+
+@dataclass(frozen=True, slots=True)
+class ServerLimits:
+    """What the server allows every connection."""
+
+    chunk_bytes_max: int
+    window_bytes: int
+    streams_max: int
+    features: Feature
+    timers: TimerSettings
+
+
+class ServerConnection:
+    """One connection; `now` arguments are monotonic seconds."""
+
+    __slots__ = (
+        "_events",
+        "_features",
+        "_held",
+        "_limits",
+        "_outbox",
+        "_reader",
+        "_run",
+        "going_away",
+        "state",
+        "streams",
+        "timers",
+    )
+
+    def __init__(self, limits: ServerLimits, buffers: BufferSource, now: float) -> None:
+        self._limits = limits
+        self._reader = FrameReader(buffers)
+        self._events: list[ServerEvent] = []
+        self._outbox = Outbox()
+        self._run: ChunkRun | None = None
+        self._held = False
+        self._features = Feature(0)
+        self.state = ConnectionState.START
+        self.streams = Streams(limits.streams_max, limits.window_bytes)
+        self.timers = Timers(limits.timers, now)
+        self.going_away = False
+
+    # Input.
+
+    def get_buffer(self) -> memoryview:
+        """Memory to receive the next bytes into; not while `wants_pause`."""
+        return self._reader.buffer.writable(HANDSHAKE_FRAME_BYTES_MAX if self.state in _HANDSHAKE else SIZE_UNKNOWN)
+
+    def received(self, count: int, now: float) -> list[ServerEvent]:
+        """`count` bytes were put into the buffer; what follows from them, in order."""
+        self._reader.buffer.received(count)
+        self.timers.received(count, now)
+        return self._parse(now)
+
+    def resume(self, now: float) -> list[ServerEvent]:
+        """Input that waited for an answer, or for memory, goes on; what follows from it, in order."""
+        self._reader.buffer.reopen()
+        self.timers.paused(now)
+        return self._parse(now)
+
+    @property
+    def is_held(self) -> bool:
+        """Input waits for the caller's answer to an event."""
+        return self._held
+
+    @property
+    def is_starved(self) -> bool:
+        """Input waits until the pool has memory to lend."""
+        return self._reader.buffer.starved
+
+    def check_time(self, now: float) -> list[ServerEvent]:
+        """What the time asks for; call about once a second. May queue a PING, or end the connection."""
+        if self.state is ConnectionState.CLOSING or self._held or self._reader.buffer.starved:
+            self.timers.paused(now)
+            return []
+        due = self.timers.check(now)
+        if due is Probe.PING:
+            self.send(0, frames.Ping(int(now) & 0xFFFFFFFF))
+        elif due is not None:
+            self.fail(*due)
+        return self._take_events()
+
+    def close(self) -> None:
+        """The transport is gone: give back what is borrowed."""
+        self._reader.buffer.close()
+        self.state = ConnectionState.CLOSING
+
+    # Output.
+
+    def data_to_send(self) -> bytes:
+        """Everything to be sent since the last call."""
+        return self._outbox.take()
+
+    # Answers to events.
+
+    def challenge(self, nonce: bytes) -> bytes:
+        """Ask for the proof of a device's secret; the frame as sent, which the proof must cover."""
+        self._leave(ConnectionState.DECIDING, ConnectionState.CHALLENGED)
+        return self._outbox.send(0, frames.Challenge(nonce))
+
+    def welcome(self, welcome: frames.Welcome) -> None:
+        """Take the device in."""
+        self._leave(ConnectionState.DECIDING, ConnectionState.OPEN)
+        self._features = Feature(welcome.features)
+        self._reader.chunk_frame_bytes_max = self._limits.chunk_bytes_max + _CHUNK_HEADER_BYTES_MAX
+        self.timers.welcomed()
+        self.send(0, welcome)
+
+    def expire(self) -> None:
+        """The credential's time is over: acknowledge nothing and take no request until `refreshed`. §13."""
+        if self.state is ConnectionState.OPEN:
+            self.state = ConnectionState.EXPIRED
+            self._outbox.withholds_acks = True
+
+    def refreshed(self, authority_s: int) -> None:
+        """The new token is good; what was withheld goes out."""
+        self.send(0, frames.Refreshed(authority_s))
+        if self.state is ConnectionState.EXPIRED:
+            self.state = ConnectionState.OPEN
+            self._held = False
+            self._outbox.release()
+
+    def opened(self, number: int, opened: frames.Opened, size: int) -> None:
+        """The upload is open at its N, or complete. `size` is SIZE_UNKNOWN where it is not declared."""
+        stream = self._stream(number, StreamState.OPENING)
+        stream.size = size
+        stream.next_expected_byte = opened.next_expected_byte
+        stream.state = StreamState.RECEIVING
+        self._held = False
+        self.send(number, opened)
+        if opened.state is UploadState.COMPLETE:
+            self.streams.end(number)
+
+    def acknowledge(self, number: int, next_expected_byte: int, beyond: Sequence[Span], settled_bytes: int) -> None:
+        """All below `next_expected_byte`, and `beyond`, are durable; `settled_bytes` of what arrived are dealt with."""
+        stream = self.streams.get(number)
+        if stream is None:
+            return
+        self.streams.settle(stream, settled_bytes)
+        stream.next_expected_byte = next_expected_byte
+        self._outbox.acknowledge(number, next_expected_byte, beyond)
+
+    def refuse_range(self, number: int, refused: Span, code: ErrorCode, settled_bytes: int) -> None:
+        """NACK these bytes; the stream stays open. `settled_bytes` of what arrived are dealt with by it."""
+        stream = self.streams.get(number)
+        if stream is None:
+            return
+        self.streams.settle(stream, settled_bytes)
+        self.streams.allow_again(refused.end - refused.start)
+        if code is ErrorCode.INCOMPLETE:
+            stream.state = StreamState.RECEIVING
+        self.send(number, frames.Nack(code, refused.start, refused.end - 1, stream.next_expected_byte, code.summary))
+
+    def finished(self, number: int, finished: frames.Finished) -> None:
+        """The upload is complete; the stream is over."""
+        self.send(number, finished)
+        self.streams.end(number)
+
+    def aborted(self, number: int, upload_id: int) -> None:
+        """The upload is aborted; the stream is over."""
+        self.send(number, frames.Aborted(upload_id))
+        self.streams.end(number)
+
+    def fail_stream(self, number: int, code: ErrorCode, detail: str, wait_ms: int = 0) -> None:
+        """End one stream with an ERROR; the connection lives on."""
+        stream = self.streams.get(number)
+        next_expected_byte = SIZE_UNKNOWN
+        if stream is not None and stream.state is StreamState.OPENING:
+            self._held = False
+        elif stream is not None:
+            next_expected_byte = stream.next_expected_byte
+        self.streams.end(number)
+        self._outbox.forget(number)
+        wait_ms = wait_ms or (WAIT_MS if code.action is Action.WAIT else 0)
+        self.send(number, frames.Error(code, code.action, wait_ms, next_expected_byte, detail))
+
+    def fail(self, code: ErrorCode, detail: str, wait_ms: int = 0) -> None:
+        """End the connection: REFUSED before WELCOME, ERROR after. The caller then closes as §15 says."""
+        if self.state is ConnectionState.CLOSING:
+            return
+        wait_ms = wait_ms or (WAIT_MS if code.action is Action.WAIT else 0)
+        if self.state in _HANDSHAKE:
+            self.send(0, frames.Refused(code, code.action, VERSION, VERSION, wait_ms, detail))
+        else:
+            self.send(0, frames.Error(code, code.action, wait_ms, text=detail))
+        self.state = ConnectionState.CLOSING
+        self._held = False
+        self._events.append(ConnectionFailed(code, detail))
+
+    def go_away(self, reconnect_ms: int, detail: str) -> None:
+        """Ask the device to come back later; no OPEN is answered from now on."""
+        self.going_away = True
+        if self.state in (ConnectionState.OPEN, ConnectionState.EXPIRED):
+            self.send(0, frames.Goaway(ErrorCode.SHUTTING_DOWN, reconnect_ms, detail))
+
+    def send(self, number: int, frame: frames.ControlFrame) -> None:
+        """Queue a frame that changes no state, such as VERIFYING or STATUS; no larger than the device accepts."""
+        self._outbox.send(number, frame)
+
+    # Parsing.
+
+    def _parse(self, now: float) -> list[ServerEvent]:
+        reader = self._reader
+        try:
+            while not self._held and self.state is not ConnectionState.CLOSING and (head := self._next()) is not None:
+                if head.type in CHECKSUM_KINDS:
+                    reader.consume(self._take_chunks(head))
+                elif self._take_control(head):
+                    reader.consume(head.frame_bytes)
+        except ProtocolError as error:
+            self._flush()
+            self.fail(error.code, error.detail)
+        self._flush()
+        if self.state is ConnectionState.CLOSING:
+            reader.discard()
+        self.timers.frame(reader.settle() and not self._held, now)
+        return self._take_events()
+
+    def _next(self) -> Head | None:
+        """The next whole frame, if the state takes it now. Raises ProtocolError."""
+        buffer = self._reader.buffer
+        if self.state is ConnectionState.START and buffer.end > buffer.begin:
+            kind = buffer.view[buffer.begin]
+            if kind != FrameType.HELLO:
+                raise ProtocolError(ErrorCode.MAGIC_WRONG, f"the first frame has type 0x{kind:02x}, HELLO is expected")
+        head = self._reader.next()
+        if head is None or head.type in SERVER_ACCEPTS.get(self.state, ()):
+            return head
+        if head.type not in SERVER_HOLDS.get(self.state, ()):
+            raise ProtocolError(ErrorCode.FRAME_UNEXPECTED, f"{head.type.name} in state {self.state.name}")
+        self._held = True
+        return None
+
+    def _take_control(self, head: Head) -> bool:
+        """Deal with a control frame; False when it has to wait."""
+        self._flush()
+        number = head.stream
+        frame = codec.decode(head.type, self._reader.body(head))
+        if (number == STREAM_CONNECTION) is not (head.type in _ON_CONNECTION) and head.type is not FrameType.QUERY:
+            raise ProtocolError(ErrorCode.FRAME_MALFORMED, f"{head.type.name} on stream {number}")
+        match frame:
+            case frames.Hello():
+                self._outbox.frame_bytes_max = max(frame.frame_bytes_max, FRAME_BYTES_MIN)
+                self._outbox.ack_ranges_max = frame.ack_ranges_max
+                check_hello(frame)
+                self._hold(ConnectionState.DECIDING)
+                self._events.append(HelloReceived(frame, self._reader.raw(head)))
+            case frames.Proof(proof):
+                self._hold(ConnectionState.DECIDING)
+                self._events.append(ProofReceived(proof))
+            case frames.Refresh(token):
+                self._events.append(TokenOffered(token))
+            case frames.Ping(token):
+                self.send(0, frames.Pong(token))
+            case frames.Query(name):
+                self._events.append(QueryReceived(number, name))
+            case frames.Open():
+                self._take_open(number, frame)
+            case frames.Finish() | frames.Abort():
+                return self._take_end(head.type, number, frame)
+        return True
+
+    def _take_open(self, number: int, request: frames.Open) -> None:
+        if self.going_away:
+            self.streams.use(number)
+        elif not self.streams.open(number):
+            self._break_stream(number, ErrorCode.TOO_MANY_STREAMS, f"{len(self.streams)} uploads are open")
+        elif refusal := check_open(request):
+            self._break_stream(number, *refusal)
+        else:
+            self._events.append(OpenRequested(number, request))
+
+    def _take_end(self, kind: FrameType, number: int, frame: frames.Finish | frames.Abort) -> bool:
+        stream = self._addressed(number)
+        if stream is None:
+            return True
+        if kind not in STREAM_ACCEPTS[stream.state]:
+            self._held = True
+            return False
+        if isinstance(frame, frames.Abort):
+            self._events.append(AbortRequested(number))
+        elif frame.size > OFFSET_MAX or stream.size not in (SIZE_UNKNOWN, frame.size):
+            self._break_stream(number, ErrorCode.SIZE_INVALID, f"FINISH says {frame.size}, OPEN said {stream.size}")
+        else:
+            stream.size = frame.size
+            stream.state = StreamState.FINISHING
+            self._events.append(FinishRequested(number, frame))
+        return True
+
+    def _take_chunks(self, head: Head) -> int:
+        """Deal with a chunk and those like it behind it; how many bytes are done with, 0 when they have to wait."""
+        kind, number, frame_bytes = head
+        if kind in _FEATURE_OF and _FEATURE_OF[kind] not in self._features:
+            raise ProtocolError(ErrorCode.FRAME_UNEXPECTED, f"{kind.name} was not negotiated")
+        if number == STREAM_CONNECTION:
+            raise ProtocolError(ErrorCode.FRAME_MALFORMED, f"{kind.name} on stream 0")
+        stream = self._addressed(number)
+        if stream is None:
+            return frame_bytes
+        if kind not in STREAM_ACCEPTS[stream.state]:
+            self._held = True
+            return 0
+        buffer = self._reader.buffer
+        chunk = read_chunk(buffer.view, buffer.begin, kind)
+        if isinstance(chunk, str):
+            self._break_stream(number, ErrorCode.CHUNK_INVALID, chunk)
+            return frame_bytes
+        if chunk.end > stream.size:
+            detail = f"end_byte {chunk.end - 1} of a file of {stream.size} bytes"
+            self._break_stream(number, ErrorCode.CHUNK_BEYOND_END, detail)
+            return frame_bytes
+        if not chunk.intact:
+            self._refuse_corrupt(number, stream, chunk.start, chunk.end)
+            return frame_bytes
+        start, end = chunk.start, chunk.end
+        count = 1
+        data: Buffer = chunk.data
+        left = min(buffer.end - buffer.begin, (stream.size - start) // (end - start) * frame_bytes)
+        if is_worth_gathering(kind, end - start, left):
+            count, data = gather_equal(buffer.view, buffer.begin, buffer.begin + left, kind, chunk)
+            end = start + count * (end - start)
+        self.streams.receive(stream, end - start)
+        stream.forgive(start, end)
+        checksum = CHECKSUM_KINDS[kind]
+        if self._run is None or not self._run.takes(number, checksum, start):
+            self._flush()
+            self._run = ChunkRun(number, checksum, start, start)
+        self._run.add(end, data, count)
+        return count * frame_bytes
+
+    def _refuse_corrupt(self, number: int, stream: Stream, start: int, end: int) -> None:
+        self._flush()
+        self._events.append(ChunkRefused(number, ErrorCode.CHUNK_CORRUPT))
+        if stream.refuse(start):
+            self._break_stream(number, ErrorCode.NACKS_EXHAUSTED, f"bytes {start}-{end - 1} were refused too often")
+        else:
+            self.refuse_range(number, Span(start, end), ErrorCode.CHUNK_CORRUPT, 0)
+
+    def _addressed(self, number: int) -> Stream | None:
+        """The stream a frame is for. A frame for one that has ended may have been in flight, and is dropped."""
+        stream = self.streams.get(number)
+        if stream is None and not self.streams.is_used(number):
+            self.streams.use(number)
+            self._break_stream(number, ErrorCode.STREAM_UNKNOWN, f"stream {number} was never opened")
+        return stream
+
+    def _break_stream(self, number: int, code: ErrorCode, detail: str) -> None:
+        self._flush()
+        self.fail_stream(number, code, detail)
+        self._events.append(StreamFailed(number, code, detail))
+
+    def _hold(self, state: ConnectionState) -> None:
+        self.state = state
+        self._held = True
+
+    def _leave(self, state: ConnectionState, to: ConnectionState) -> None:
+        if self.state is not state:
+            raise LocalProtocolError(f"the connection is {self.state.name}, not {state.name}")
+        self.state = to
+        self._held = False
+
+    def _stream(self, number: int, state: StreamState) -> Stream:
+        stream = self.streams.get(number)
+        if stream is None or stream.state is not state:
+            raise LocalProtocolError(f"stream {number} is not {state.name}")
+        return stream
+
+    def _flush(self) -> None:
+        if self._run is not None:
+            self._events.append(self._run.event(self._reader.buffer.lease))
+            self._run = None
+
+    def _take_events(self) -> list[ServerEvent]:
+        events, self._events = self._events, []
+        return events

@@ -1,0 +1,110 @@
+"""The streams of one connection at the server: numbers, states, refusals, and the window over all of them."""
+
+from dataclasses import dataclass, field
+
+from protocol.constants import NACKS_PER_RANGE_MAX, SIZE_UNKNOWN
+from protocol.errors import ErrorCode
+from protocol.exceptions import ProtocolError
+from protocol.state import StreamState
+
+_REFUSED_RANGES_MAX = 64
+"""Ranges whose refusals are counted at a time; the oldest is forgotten, so a hostile device costs no memory."""
+
+
+@dataclass(slots=True)
+class Stream:
+    """One open stream. `size` is SIZE_UNKNOWN until it is declared."""
+
+    state: StreamState
+    size: int = SIZE_UNKNOWN
+    next_expected_byte: int = 0
+    unacknowledged_bytes: int = 0
+    _refusals: dict[int, int] = field(default_factory=dict)
+
+    def refuse(self, start: int) -> bool:
+        """Count a refusal of the range at `start`; True when it was one too many."""
+        count = self._refusals.pop(start, 0) + 1
+        self._refusals[start] = count
+        if len(self._refusals) > _REFUSED_RANGES_MAX:
+            del self._refusals[next(iter(self._refusals))]
+        return count >= NACKS_PER_RANGE_MAX
+
+    def forgive(self, start: int, end: int) -> None:
+        """The bytes from `start` up to `end` arrived intact."""
+        if self._refusals:
+            for refused in [each for each in self._refusals if start <= each < end]:
+                del self._refusals[refused]
+
+
+class Streams:
+    """All streams of one connection. PROTOCOL.md §6 and §11."""
+
+    __slots__ = ("_credit_bytes", "_highest", "_open", "_streams_max", "_window_bytes", "unacknowledged_bytes")
+
+    def __init__(self, streams_max: int, window_bytes: int) -> None:
+        self._streams_max = streams_max
+        self._window_bytes = window_bytes
+        self._open: dict[int, Stream] = {}
+        self._highest = 0
+        self._credit_bytes = 0
+        self.unacknowledged_bytes = 0
+
+    def __contains__(self, number: int) -> bool:
+        return number in self._open
+
+    def __len__(self) -> int:
+        return len(self._open)
+
+    def get(self, number: int) -> Stream | None:
+        """The open stream of that number."""
+        return self._open.get(number)
+
+    def numbers(self) -> tuple[int, ...]:
+        """The numbers of the open streams."""
+        return tuple(self._open)
+
+    def is_used(self, number: int) -> bool:
+        """Whether the number belongs to a stream that is open or has ended."""
+        return number <= self._highest
+
+    def use(self, number: int) -> None:
+        """The number may not be opened any more."""
+        self._highest = max(self._highest, number)
+
+    def open(self, number: int) -> bool:
+        """Take up a stream in state OPENING; False when too many are open. Raises ProtocolError for a used number."""
+        if self.is_used(number):
+            raise ProtocolError(
+                ErrorCode.STREAM_REUSED, f"stream {number} is not above {self._highest}, the highest so far"
+            )
+        self._highest = number
+        if len(self._open) >= self._streams_max:
+            return False
+        self._open[number] = Stream(StreamState.OPENING)
+        return True
+
+    def end(self, number: int) -> None:
+        """The stream is over; what it had under way no longer counts against the window."""
+        stream = self._open.pop(number, None)
+        if stream is not None:
+            self.unacknowledged_bytes -= stream.unacknowledged_bytes
+
+    def receive(self, stream: Stream, count: int) -> None:
+        """Data bytes arrived. Raises ProtocolError when they are more than the window allows."""
+        stream.unacknowledged_bytes += count
+        self.unacknowledged_bytes += count
+        if self.unacknowledged_bytes > self._window_bytes + self._credit_bytes:
+            raise ProtocolError(
+                ErrorCode.WINDOW_EXCEEDED,
+                f"{self.unacknowledged_bytes} bytes are unacknowledged, the window has {self._window_bytes}",
+            )
+
+    def settle(self, stream: Stream, count: int) -> None:
+        """Data bytes that arrived were acknowledged or refused."""
+        count = min(count, stream.unacknowledged_bytes)
+        stream.unacknowledged_bytes -= count
+        self.unacknowledged_bytes -= count
+
+    def allow_again(self, count: int) -> None:
+        """Refused bytes may come again even when the window is full: at most one window more."""
+        self._credit_bytes = min(self._credit_bytes + count, self._window_bytes)
