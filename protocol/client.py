@@ -76,7 +76,7 @@ class ClientConnection:
     def __init__(self, hello: frames.Hello, features_required: int = 0) -> None:
         self._features_required = Feature(features_required)
         self._hello_raw = codec.encode(hello)
-        self._out: list[bytes] = [self._hello_raw]
+        self._out: list[Buffer] = [self._hello_raw]
         self._reader = FrameReader(_OwnMemory())
         self._sent: dict[int, _Sent] = {}
         self._stream = 0
@@ -94,8 +94,8 @@ class ClientConnection:
         """How many data bytes may be sent now; 0 before WELCOME."""
         return 0 if self.welcome is None else max(self.welcome.window_bytes - self._unacknowledged_bytes, 0)
 
-    def data_to_send(self) -> list[bytes]:
-        """Everything to be sent since the last call."""
+    def data_to_send(self) -> list[Buffer]:
+        """Everything to be sent since the last call; the data of chunks is the caller's own memory."""
         out, self._out = self._out, []
         return out
 
@@ -139,7 +139,7 @@ class ClientConnection:
             raise LocalProtocolError(f"stream {stream} is not open")
         if self.welcome is not None and len(data) > self.welcome.chunk_bytes_max:
             raise LocalProtocolError(f"a chunk of {len(data)} bytes, {self.welcome.chunk_bytes_max} are allowed")
-        self._out += (codec.encode_chunk_header(kind, stream, start, data), bytes(data))
+        self._out += (codec.encode_chunk_header(kind, stream, start, data), data)
         self._sent[stream].spans.append(Span(start, start + len(data)))
         self._unacknowledged_bytes += len(data)
 
@@ -152,7 +152,7 @@ class ClientConnection:
         self._send(frames.Abort(), stream)
 
     def query(self, name: str, number: int = 0) -> None:
-        """Ask how far a name is; the answer carries `number`."""
+        """Ask how far a name is; the answer carries `number`, which opens no stream."""
         self._send(frames.Query(name), number)
 
     def refresh(self, token: str) -> None:

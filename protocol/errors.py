@@ -9,15 +9,16 @@ from protocol.constants import Action
 
 
 class Scope(Enum):
-    """What ends with the error: one chunk is refused, one stream is over, or the whole connection."""
+    """What ends with the error: one HTTP request, one chunk is refused, one stream is over, or the whole connection."""
 
+    REQUEST = "request"
     CHUNK = "chunk"
     STREAM = "stream"
     CONNECTION = "connection"
 
 
 class ErrorCode(IntEnum):
-    """Every error the protocol knows. The high byte tells the scope: 1 connection, 2 stream, 3 chunk."""
+    """Every error the protocol knows. The high byte tells the scope: 1 connection, 2 stream, 3 chunk, 4 HTTP."""
 
     scope: Scope
     action: Action
@@ -26,7 +27,7 @@ class ErrorCode(IntEnum):
     def __new__(cls, code: int, action: Action, summary: str) -> "ErrorCode":
         member = int.__new__(cls, code)
         member._value_ = code
-        member.scope = {1: Scope.CONNECTION, 2: Scope.STREAM, 3: Scope.CHUNK}[code >> 8]
+        member.scope = {1: Scope.CONNECTION, 2: Scope.STREAM, 3: Scope.CHUNK, 4: Scope.REQUEST}[code >> 8]
         member.action = action
         member.summary = summary
         return member
@@ -94,3 +95,14 @@ class ErrorCode(IntEnum):
     CHUNK_CORRUPT = 0x0301, Action.SEND_AGAIN, "the chunk's checksum does not fit"
     TOO_MANY_GAPS = 0x0302, Action.SEND_AGAIN, "the chunk would leave more gaps than are kept: send from N"
     INCOMPLETE = 0x0303, Action.SEND_AGAIN, "FINISH came before all bytes did: send this range, then FINISH"
+
+    REQUEST_INVALID = 0x0401, Action.GIVE_UP, "the request is not what the API describes"
+    RESOURCE_UNKNOWN = 0x0402, Action.GIVE_UP, "there is no such file, or it is not the caller's to see"
+    METHOD_NOT_ALLOWED = 0x0403, Action.GIVE_UP, "the resource has no such method"
+    CONFLICT = 0x0404, Action.WAIT, "the state of the resource does not allow it now"
+    NOT_COMPLETE = 0x0405, Action.WAIT, "the file is still arriving and cannot be read yet"
+    PRECONDITION_FAILED = 0x0406, Action.GIVE_UP, "the file is not the version the request is for"
+    RANGE_NOT_SATISFIABLE = 0x0407, Action.GIVE_UP, "no byte of the file is in the ranges asked for"
+    REQUEST_TOO_LARGE = 0x0408, Action.GIVE_UP, "the request has more bytes than are allowed"
+    RATE_LIMITED = 0x0409, Action.WAIT, "as many downloads run as may"
+    UNAVAILABLE = 0x040A, Action.WAIT, "a part of the server that the request needs does not answer"

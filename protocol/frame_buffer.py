@@ -41,7 +41,10 @@ class BufferSource(Protocol):
         ...
 
     def lease(self, size_bytes: int) -> Lease | None:
-        """Memory of `size_bytes` or more, or the largest piece the pool has; None when all is lent."""
+        """Memory of `size_bytes` or more, or the largest piece the pool has; None when all is lent.
+
+        The largest piece must hold the largest frame.
+        """
         ...
 
 
@@ -71,7 +74,9 @@ class FrameBuffer:
     def writable(self, limit_bytes: int) -> memoryview:
         """Memory to receive the next bytes into, at most `limit_bytes`; never empty."""
         if self.lease is None and not self._carry and self._frame_bytes >= BULK_FRAME_BYTES:
-            self._borrow(self._frame_bytes * BULK_FRAMES)
+            lease = self._source.lease(self._frame_bytes * BULK_FRAMES)
+            if lease is not None:
+                self._move_to(lease)
         if self.lease is not None:
             return self.view[self.end : min(self._bulk_end(), self.end + limit_bytes)]
         self.view = self._source.shared
@@ -98,6 +103,8 @@ class FrameBuffer:
             self.lease = None
             self._keep(view, frame_bytes)
             lease.release()
+            if self.starved:  # what was just given back may be all that the pool has
+                self._keep(memoryview(self._carry), frame_bytes)
             return
         self._keep(self.view[self.begin : self.end], frame_bytes)
 
@@ -116,19 +123,22 @@ class FrameBuffer:
         self.begin = self.end = 0
 
     def _keep(self, left: memoryview, frame_bytes: int) -> None:
-        if left and frame_bytes > CARRY_BYTES_MAX and self._borrow(max(frame_bytes, len(left))):
-            self.view[: len(left)] = left
-            self.end = len(left)
-        else:
+        lease = self._source.lease(frame_bytes) if left and frame_bytes > CARRY_BYTES_MAX else None
+        if lease is not None and len(lease.view) < len(left):  # several frames that wait may be more than any lease
+            lease.release()
+            lease = None
+        if lease is None:
             self._carry = bytes(left)
+            return
+        self._move_to(lease)
+        self.view[: len(left)] = left
+        self.end = len(left)
+        self._carry = b""
 
-    def _borrow(self, size_bytes: int) -> bool:
-        self.lease = self._source.lease(size_bytes)
-        if self.lease is None:
-            return False
-        self.view = self.lease.view
+    def _move_to(self, lease: Lease) -> None:
+        self.lease = lease
+        self.view = lease.view
         self.begin = self.end = 0
-        return True
 
     def _bulk_end(self) -> int:
         """Where to stop receiving so that the memory ends with a whole frame and no part of one must be moved."""

@@ -13,9 +13,10 @@ _RANGE_BYTES = len(codec.encode(frames.Ack(0, (Span(0, 1),)))) - _ACK_FIXED_BYTE
 class Outbox:
     """Encodes what a server sends. PROTOCOL.md §7 and §13."""
 
-    __slots__ = ("_frames", "_withheld", "ack_ranges_max", "frame_bytes_max", "withholds_acks")
+    __slots__ = ("_closed", "_frames", "_withheld", "ack_ranges_max", "frame_bytes_max", "withholds_acks")
 
     def __init__(self) -> None:
+        self._closed = False
         self._frames: list[bytes] = []
         self._withheld: dict[int, tuple[int, Sequence[Span]]] = {}
         self.frame_bytes_max = FRAME_BYTES_MIN
@@ -25,11 +26,14 @@ class Outbox:
     def send(self, number: int, frame: frames.ControlFrame) -> bytes:
         """Queue a frame for a stream (0 for the connection), without the optional fields for which there is no room."""
         raw = codec.encode(frame, number, self.frame_bytes_max)
-        self._frames.append(raw)
+        if not self._closed:
+            self._frames.append(raw)
         return raw
 
     def acknowledge(self, number: int, next_expected_byte: int, beyond: Sequence[Span]) -> None:
         """Queue an ACK with as many of the ranges as the device asked for and can take."""
+        if self._closed:
+            return
         if self.withholds_acks:
             self._withheld[number] = (next_expected_byte, beyond)
         elif beyond and self.ack_ranges_max:
@@ -48,6 +52,10 @@ class Outbox:
         for number, (next_expected_byte, beyond) in self._withheld.items():
             self.acknowledge(number, next_expected_byte, beyond)
         self._withheld.clear()
+
+    def close(self) -> None:
+        """The last words are queued: nothing goes out behind them."""
+        self._closed = True
 
     def take(self) -> bytes:
         """Everything queued since the last call."""

@@ -70,8 +70,9 @@ class FrameReader:
         self.buffer.begin += count
 
     def discard(self) -> None:
-        """All that was received is dealt with."""
+        """All that was received is dealt with, and no memory is borrowed for what was announced."""
         self.buffer.begin = self.buffer.end
+        self._frame_bytes = 0
 
     def settle(self) -> bool:
         """Nothing more is taken for now; whether part of a frame is left."""

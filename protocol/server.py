@@ -136,7 +136,7 @@ class ServerConnection:
             self.send(0, frames.Ping(int(now) & 0xFFFFFFFF))
         elif due is not None:
             self.fail(*due)
-        return self._take_events()
+        return self.take_events()
 
     def close(self) -> None:
         """The transport is gone: give back what is borrowed."""
@@ -212,12 +212,12 @@ class ServerConnection:
     def finished(self, number: int, finished: frames.Finished) -> None:
         """The upload is complete; the stream is over."""
         self.send(number, finished)
-        self.streams.end(number)
+        self._end(number)
 
     def aborted(self, number: int, upload_id: int) -> None:
         """The upload is aborted; the stream is over."""
         self.send(number, frames.Aborted(upload_id))
-        self.streams.end(number)
+        self._end(number)
 
     def fail_stream(self, number: int, code: ErrorCode, detail: str, wait_ms: int = 0) -> None:
         """End one stream with an ERROR; the connection lives on."""
@@ -227,8 +227,7 @@ class ServerConnection:
             self._held = False
         elif stream is not None:
             next_expected_byte = stream.next_expected_byte
-        self.streams.end(number)
-        self._outbox.forget(number)
+        self._end(number)
         wait_ms = wait_ms or (WAIT_MS if code.action is Action.WAIT else 0)
         self.send(number, frames.Error(code, code.action, wait_ms, next_expected_byte, detail))
 
@@ -241,6 +240,7 @@ class ServerConnection:
             self.send(0, frames.Refused(code, code.action, VERSION, VERSION, wait_ms, detail))
         else:
             self.send(0, frames.Error(code, code.action, wait_ms, text=detail))
+        self._outbox.close()
         self.state = ConnectionState.CLOSING
         self._held = False
         self._events.append(ConnectionFailed(code, detail))
@@ -272,7 +272,7 @@ class ServerConnection:
         if self.state is ConnectionState.CLOSING:
             reader.discard()
         self.timers.frame(reader.settle() and not self._held, now)
-        return self._take_events()
+        return self.take_events()
 
     def _next(self) -> Head | None:
         """The next whole frame, if the state takes it now. Raises ProtocolError."""
@@ -373,7 +373,8 @@ class ServerConnection:
         start, end = chunk.start, chunk.end
         count = 1
         data: Buffer = chunk.data
-        left = min(buffer.end - buffer.begin, (stream.size - start) // (end - start) * frame_bytes)
+        like_it = (min(stream.size, OFFSET_MAX) - start) // (end - start)
+        left = min(buffer.end - buffer.begin, like_it * frame_bytes)
         if is_worth_gathering(kind, end - start, left):
             count, data = gather_equal(buffer.view, buffer.begin, buffer.begin + left, kind, chunk)
             end = start + count * (end - start)
@@ -407,6 +408,10 @@ class ServerConnection:
         self.fail_stream(number, code, detail)
         self._events.append(StreamFailed(number, code, detail))
 
+    def _end(self, number: int) -> None:
+        self.streams.end(number)
+        self._outbox.forget(number)
+
     def _hold(self, state: ConnectionState) -> None:
         self.state = state
         self._held = True
@@ -428,6 +433,7 @@ class ServerConnection:
             self._events.append(self._run.event(self._reader.buffer.lease))
             self._run = None
 
-    def _take_events(self) -> list[ServerEvent]:
+    def take_events(self) -> list[ServerEvent]:
+        """What followed from answers and time since the last events were given."""
         events, self._events = self._events, []
         return events

@@ -39,6 +39,7 @@ SERVER_HOLDS: dict[ConnectionState, frozenset[FrameType]] = {ConnectionState.EXP
 
 CLIENT_ACCEPTS: dict[ConnectionState, frozenset[FrameType]] = {
     ConnectionState.START: frozenset({FrameType.WELCOME, FrameType.CHALLENGE, FrameType.REFUSED}),
+    ConnectionState.DECIDING: frozenset({FrameType.REFUSED}),
     ConnectionState.CHALLENGED: frozenset({FrameType.WELCOME, FrameType.REFUSED}),
     ConnectionState.OPEN: _ALIVE
     | {

@@ -59,6 +59,13 @@ class Streams:
         """The open stream of that number."""
         return self._open.get(number)
 
+    @property
+    def has_work(self) -> bool:
+        """Whether a stream waits for an answer."""
+        return self.unacknowledged_bytes > 0 or any(
+            stream.state is not StreamState.RECEIVING for stream in self._open.values()
+        )
+
     def numbers(self) -> tuple[int, ...]:
         """The numbers of the open streams."""
         return tuple(self._open)

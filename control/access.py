@@ -1,0 +1,81 @@
+"""Who asks, and what they may do."""
+
+from aiohttp import hdrs, web
+
+from control.errors import RequestError
+from control.ports import Authenticator, Failure, File, Principal, Role, Scope
+
+PRINCIPAL = web.RequestKey("principal", Principal)
+
+TOKEN_BYTES_MAX = 4096
+"""The longest token looked at; real ones are below 1 KiB, and each is hashed for the cache."""
+
+_BY_ROLE: dict[Role, dict[Scope, frozenset[str]]] = {
+    Role.DEVICE: {
+        Scope.READ: frozenset({Scope.UPLOAD, Scope.READ}),
+        Scope.DELETE: frozenset({Scope.UPLOAD, Scope.DELETE}),
+        Scope.ADMIN: frozenset(),
+    },
+    Role.OPERATOR: {scope: frozenset({scope}) for scope in (Scope.READ, Scope.DELETE, Scope.ADMIN)},
+}
+"""Scopes of which one is enough, by role. A device that may upload may read and delete what it uploaded."""
+
+
+class Access:
+    """Guards the routes. A device reaches its own files, an operator all of the tenant's."""
+
+    def __init__(self, authenticator: Authenticator) -> None:
+        self._authenticator = authenticator
+
+    def _identify(self, request: web.Request) -> Principal:
+        scheme, _, token = request.headers.get(hdrs.AUTHORIZATION, "").partition(" ")
+        token = token.strip()
+        if scheme.lower() != "bearer" or not token:
+            raise RequestError(
+                Failure.UNAUTHENTICATED,
+                "no bearer token: send `Authorization: Bearer …` with a token from POST /v1/token or the operator",
+            )
+        if len(token) > TOKEN_BYTES_MAX:
+            raise RequestError(Failure.UNAUTHENTICATED, f"the bearer token is longer than {TOKEN_BYTES_MAX} bytes")
+        principal = self._authenticator.authenticate(token)
+        request[PRINCIPAL] = principal
+        return principal
+
+    def require(self, request: web.Request, *scopes: Scope) -> Principal:
+        """The principal, if the token grants one of `scopes`. Raises RequestError or Refused: 401 or 403."""
+        principal = self._identify(request)
+        granting = _BY_ROLE[principal.role]
+        if not any(principal.scopes & granting[scope] for scope in scopes):
+            wanted = " or ".join(scopes)
+            raise RequestError(
+                Failure.FORBIDDEN,
+                f"the {principal.role} token of {principal.subject!r} does not grant {wanted}: "
+                "ask for a token with that scope",
+            )
+        return principal
+
+    def require_operator(self, request: web.Request, *scopes: Scope) -> Principal:
+        """As `require`, and the token is an operator's."""
+        principal = self.require(request, *scopes)
+        if principal.role is not Role.OPERATOR:
+            raise RequestError(
+                Failure.FORBIDDEN, f"the token of {principal.subject!r} is a device's: ask for an operator's token"
+            )
+        return principal
+
+
+def reaches(principal: Principal, device: str) -> bool:
+    """Whether files of `device` exist at all for this principal; what it cannot reach it cannot tell from none."""
+    return principal.role is Role.OPERATOR or principal.subject == device
+
+
+def no_such_file() -> RequestError:
+    """The one answer for a file that is not there and for one that is another's."""
+    return RequestError(Failure.NOT_FOUND, "there is no such file within this token's reach: check the id or the name")
+
+
+def reachable(principal: Principal, file: File | None) -> File:
+    """`file` if it is there and within reach. Raises RequestError, with status 404."""
+    if file is None or not reaches(principal, file.device):
+        raise no_such_file()
+    return file

@@ -1,0 +1,107 @@
+"""List, look up and delete files."""
+
+import re
+from dataclasses import replace
+from urllib.parse import unquote_to_bytes
+
+from aiohttp import web
+
+from control.access import Access, no_such_file, reachable, reaches
+from control.bodies import json_response
+from control.errors import RequestError
+from control.listing import parse_query, write_cursor
+from control.ports import Failure, File, Files, FileState, Principal, Role, Scope, Uploads
+from control.status import Json, file_status
+
+ENDED = frozenset({FileState.ABORTED, FileState.DELETED, FileState.EXPIRED})
+"""States that hold no bytes."""
+
+ID_MAX = 2**63 - 1
+_ID = re.compile(r"[0-9a-f]{16}")
+
+_NAME_SEGMENT = 5
+"""Where the name stands in /v1/devices/{device}/files/{name}."""
+
+
+class Lookup:
+    """Finds the file that a path names, within the token's reach."""
+
+    def __init__(self, access: Access, files: Files) -> None:
+        self._access = access
+        self._files = files
+
+    async def by_id(self, request: web.Request, scope: Scope) -> tuple[Principal, File]:
+        """Raises RequestError: 404 for an id that is malformed, unknown, or another's."""
+        principal = self._access.require(request, scope)
+        file_id = _file_id(request.match_info["id"])
+        return principal, reachable(principal, await self._files.get(principal.tenant, file_id))
+
+    async def by_name(self, request: web.Request, scope: Scope) -> tuple[Principal, File]:
+        """Raises RequestError: 400 for a name that is not UTF-8, 404 for one that is unknown or another device's."""
+        principal = self._access.require(request, scope)
+        device = request.match_info["device"]
+        name = _file_name(request.rel_url.raw_path)
+        if not reaches(principal, device):
+            raise no_such_file()
+        return principal, reachable(principal, await self._files.find(principal.tenant, device, name))
+
+
+class FileRoutes:
+    """The JSON side of files."""
+
+    def __init__(self, access: Access, files: Files, uploads: Uploads, lookup: Lookup) -> None:
+        self._access = access
+        self._files = files
+        self._uploads = uploads
+        self._lookup = lookup
+
+    async def list(self, request: web.Request) -> web.StreamResponse:
+        """One page, newest first. A device that asks for another's files gets an empty page."""
+        principal = self._access.require(request, Scope.READ)
+        query = parse_query(request.query, principal.tenant)
+        if query.device is not None and not reaches(principal, query.device):
+            return _page([], None)
+        if principal.role is Role.DEVICE:
+            query = replace(query, device=principal.subject)
+        page = await self._files.list(query)
+        return _page([file_status(file) for file in page.files], None if page.next is None else write_cursor(page.next))
+
+    async def status_by_id(self, request: web.Request) -> web.StreamResponse:
+        _, file = await self._lookup.by_id(request, Scope.READ)
+        return json_response(file_status(file))
+
+    async def status_by_name(self, request: web.Request) -> web.StreamResponse:
+        _, file = await self._lookup.by_name(request, Scope.READ)
+        return json_response(file_status(file))
+
+    async def delete(self, request: web.Request) -> web.StreamResponse:
+        """Cancel a live upload or delete a file; its row stays as a tombstone, and a second time is 410."""
+        principal, file = await self._lookup.by_id(request, Scope.DELETE)
+        if file.state in ENDED:
+            raise ended(file)
+        await self._uploads.delete(principal.tenant, file.id, principal)
+        return web.Response(status=204)
+
+
+def ended(file: File) -> RequestError:
+    """The refusal to touch a file that holds no bytes any more."""
+    return RequestError(Failure.GONE, f"file {file.id:016x} is {file.state}: its bytes are gone")
+
+
+def _page(files: list[Json], next_cursor: str | None) -> web.Response:
+    return json_response({"files": files, "next_cursor": next_cursor})
+
+
+def _file_id(text: str) -> int:
+    file_id = int(text, 16) if _ID.fullmatch(text) else 0
+    if not 1 <= file_id <= ID_MAX:
+        raise no_such_file()
+    return file_id
+
+
+def _file_name(raw_path: str) -> str:
+    segment = raw_path.split("/")[_NAME_SEGMENT]
+    try:
+        return unquote_to_bytes(segment.encode("utf-8", "surrogateescape")).decode()
+    except UnicodeDecodeError:
+        raise RequestError(Failure.BAD_REQUEST, "the file's name in the path is not percent-encoded UTF-8") from None

@@ -1,0 +1,352 @@
+"""All that the control plane needs of the rest of the process, as interfaces and frozen values.
+
+Every async method may take its time off the event loop; none may block it. An implementation reports what it
+refuses by raising `Refused`; any other exception is a fault of the server and is answered with 500.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Protocol
+
+
+class Role(StrEnum):
+    """Whom a token speaks for."""
+
+    DEVICE = "device"
+    OPERATOR = "operator"
+
+
+class Scope(StrEnum):
+    """What a token allows. Scopes are independent: none implies another."""
+
+    UPLOAD = "upload"
+    READ = "read"
+    DELETE = "delete"
+    ADMIN = "admin"
+
+
+@dataclass(frozen=True, slots=True)
+class Principal:
+    """Who asks: the device's name or the operator's, within one tenant."""
+
+    tenant: str
+    subject: str
+    role: Role
+    scopes: frozenset[str]
+
+
+class Failure(StrEnum):
+    """The refusals that the control plane itself makes; the registry gives each a code and an action."""
+
+    BAD_REQUEST = "bad_request"
+    UNAUTHENTICATED = "unauthenticated"
+    FORBIDDEN = "forbidden"
+    NOT_FOUND = "not_found"
+    METHOD_NOT_ALLOWED = "method_not_allowed"
+    GONE = "gone"
+    NOT_COMPLETE = "not_complete"
+    PRECONDITION_FAILED = "precondition_failed"
+    RANGE_NOT_SATISFIABLE = "range_not_satisfiable"
+    TOO_LARGE = "too_large"
+    INTERNAL = "internal"
+    UNAVAILABLE = "unavailable"
+
+
+@dataclass(frozen=True, slots=True)
+class ErrorInfo:
+    """One entry of the error registry: number, name, how far it reaches, and what the client must do."""
+
+    code: int
+    name: str
+    scope: str
+    action: str
+
+
+Errors = Mapping[Failure, ErrorInfo]
+"""The registry's entry for each failure; `make_app` refuses a mapping that lacks one."""
+
+
+class Refused(Exception):  # noqa: N818 - what a port does, as the rest of the project says it
+    """A port says no: the registry's error, the HTTP status that fits it (400 to 599), and what happened to what."""
+
+    def __init__(self, error: ErrorInfo, status: int, detail: str, retry_after_s: int | None = None) -> None:
+        super().__init__(detail)
+        self.error = error
+        self.status = status
+        self.detail = detail
+        self.retry_after_s = retry_after_s
+
+
+@dataclass(frozen=True, slots=True)
+class IssuedToken:
+    """A bearer token and the seconds it is good for."""
+
+    token: str = field(repr=False)
+    expires_in_s: int
+
+
+class FileState(StrEnum):
+    """Where a file stands. The last three hold no bytes."""
+
+    RECEIVING = "receiving"
+    PARTIAL = "partial"
+    COMPLETE = "complete"
+    REJECTED = "rejected"
+    ABORTED = "aborted"
+    DELETED = "deleted"
+    EXPIRED = "expired"
+
+
+@dataclass(frozen=True, slots=True)
+class Extent:
+    """Durable bytes [start, end): `end` is exclusive."""
+
+    start: int
+    end: int
+
+
+@dataclass(frozen=True, slots=True)
+class File:
+    """One upload as the catalog knows it. Times are Unix milliseconds; None is unknown or not yet; "" is absent."""
+
+    id: int
+    device: str
+    name: str
+    state: FileState
+    size: int | None
+    next_expected_byte: int
+    ranges: tuple[Extent, ...]
+    created_ms: int
+    updated_ms: int
+    completed_ms: int | None
+    expires_ms: int | None
+    crc32c: int | None
+    sha256: bytes | None
+    content_type: str = ""
+    external_id: str = ""
+    original_name: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Position:
+    """A place in the list, newest first: the file that was the last of a page."""
+
+    created_ms: int
+    id: int
+
+
+@dataclass(frozen=True, slots=True)
+class FileQuery:
+    """One page of a tenant's files, newest first. None and the empty set filter nothing; times are inclusive."""
+
+    tenant: str
+    limit: int
+    device: str | None = None
+    states: frozenset[FileState] = frozenset()
+    name_prefix: str | None = None
+    updated_from_ms: int | None = None
+    updated_to_ms: int | None = None
+    after: Position | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class FilePage:
+    """At most `limit` files, and where the next page starts if there is one."""
+
+    files: tuple[File, ...]
+    next: Position | None
+
+
+@dataclass(frozen=True, slots=True)
+class CleanupReport:
+    """What one cleanup pass did, or with `dry_run` would do, in files; `stopped` says why it stopped early."""
+
+    dry_run: bool
+    stale_deleted: int
+    stale_kept: int
+    retention_expired: int
+    rejected_deleted: int
+    tombstones_purged: int
+    orphans_quarantined: int
+    freed_bytes: int
+    stopped: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One thing that keeps the daemon from doing its work: which part, and what is wrong with it."""
+
+    component: str
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class Rendered:
+    """Metrics as a scraper reads them."""
+
+    body: bytes
+    content_type: str
+
+
+@dataclass(frozen=True, slots=True)
+class Exchange:
+    """One answered request. `route` is the template, never the path; `method` and `route` have few values.
+
+    `status` is 499 where the client went away before the end. `sent_bytes` counts the body, or where it was cut
+    short all that had been handed to the socket. `error` is the registry's name, "" on success. `subject` is who
+    asked, "" where nobody was identified.
+    """
+
+    request_id: str
+    method: str
+    route: str
+    path: str
+    status: int
+    duration_s: float
+    sent_bytes: int
+    error: str
+    subject: str
+    remote: str
+
+
+class Authenticator(Protocol):
+    """Checks bearer tokens."""
+
+    def authenticate(self, token: str) -> Principal:
+        """Whom the token speaks for; quick enough for each request. Raises Refused, with status 401."""
+        ...
+
+
+class TokenExchange(Protocol):
+    """Gives a device that proves its secret a bearer token."""
+
+    async def exchange(self, tenant: str, device: str, secret: str) -> IssuedToken:
+        """Raises Refused: 401 for a wrong pair (whichever half is wrong), 403 for a disabled device."""
+        ...
+
+
+class Files(Protocol):
+    """Reads the catalog."""
+
+    async def list(self, query: FileQuery) -> FilePage: ...
+
+    async def get(self, tenant: str, file_id: int) -> File | None:
+        """The file with this id if it is the tenant's."""
+        ...
+
+    async def find(self, tenant: str, device: str, name: str) -> File | None:
+        """The file that the name stands for now: the current one, else the newest complete, else the newest ended."""
+        ...
+
+
+class Content(Protocol):
+    """The open bytes of one complete file."""
+
+    @property
+    def size(self) -> int: ...
+
+    async def read(self, offset: int, count: int) -> bytes:
+        """The `count` bytes at `offset`; fewer only if the file ends there. Raises OSError."""
+        ...
+
+    async def close(self) -> None:
+        """Give the file back. Called once, with no read under way."""
+        ...
+
+
+class Contents(Protocol):
+    """Opens complete files for reading; a file that is open stays readable though it is deleted meanwhile."""
+
+    async def open(self, file_id: int) -> Content:
+        """Raises Refused, with status 404 or 410, when the bytes are gone."""
+        ...
+
+    async def read(self, file_id: int, offset: int, count: int) -> bytes:
+        """`open`, one `Content.read` and `close` in one trip: small ranges are answered by it. Raises like both."""
+        ...
+
+
+class Uploads(Protocol):
+    """Changes uploads and files."""
+
+    async def delete(self, tenant: str, file_id: int, by: Principal) -> None:
+        """Cancel a live upload, its device being told, or delete a file. Raises Refused, with status 404 or 410."""
+        ...
+
+
+class Cleaner(Protocol):
+    """Cleanup on demand."""
+
+    async def run(self, dry_run: bool) -> CleanupReport:
+        """One pass; with `dry_run` it only counts. Raises Refused, with status 409, when a pass is under way."""
+        ...
+
+
+class Health(Protocol):
+    """Knows what is wrong with the daemon."""
+
+    async def problems(self) -> Sequence[Problem]:
+        """Empty when uploads can be received and files read. Answers within a second or two whatever is stuck."""
+        ...
+
+
+class Exposition(Protocol):
+    """The process's metrics."""
+
+    def render(self, accept: str) -> Rendered:
+        """All metrics in the text format that suits the Accept header."""
+        ...
+
+
+class HttpMetrics(Protocol):
+    """Counts requests."""
+
+    def observe(self, exchange: Exchange) -> None: ...
+
+
+class Log(Protocol):
+    """Where the control plane writes what happened."""
+
+    def exchange(self, exchange: Exchange) -> None:
+        """One answered request."""
+        ...
+
+    def failure(self, request_id: str, route: str, error: Exception) -> None:
+        """A fault of the server, with its traceback; the client saw 500, or its connection cut amid a body."""
+        ...
+
+
+class RequestIds(Protocol):
+    """Makes request ids."""
+
+    def new(self) -> str:
+        """Unpredictable, 1 to 64 characters of `[A-Za-z0-9._-]`."""
+        ...
+
+
+class Clock(Protocol):
+    """Measures how long requests take."""
+
+    def monotonic_s(self) -> float:
+        """Seconds from an arbitrary start; never goes back."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Ports:
+    """Everything `make_app` is given."""
+
+    authenticator: Authenticator
+    token_exchange: TokenExchange
+    files: Files
+    contents: Contents
+    uploads: Uploads
+    cleaner: Cleaner
+    health: Health
+    exposition: Exposition
+    http_metrics: HttpMetrics
+    log: Log
+    request_ids: RequestIds
+    clock: Clock
+    errors: Errors

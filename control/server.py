@@ -1,0 +1,151 @@
+"""Listening: the application on sockets, with problems even for bytes that are no request, and a graceful end."""
+
+import asyncio
+import logging
+import socket
+from collections.abc import Sequence
+from dataclasses import dataclass
+from http import HTTPStatus
+
+from aiohttp import web
+
+from control.app import OBSERVER, PROBLEMS
+from control.errors import REQUEST_ID, ProblemDetails, Problems, respond
+from control.middleware import UNMATCHED, Observer, answer_headers, request_id
+
+HEAD_TIMEOUT_S = 15.0
+"""A connection that has made no request by then is closed: a header section is one packet."""
+
+KEEPALIVE_TIMEOUT_S = 75.0
+"""Longer than the 60 s for which common reverse proxies keep an idle connection, so that they close it first."""
+
+BACKLOG = 1024
+
+_NO_ACCESS_LOG = logging.Logger("control.access", logging.CRITICAL)
+"""Exchanges go to the Log port; aiohttp's own access log stays off."""
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """Where to listen, if no socket is handed over; port 0 takes a free one."""
+
+    host: str
+    port: int
+
+
+class ControlServer:
+    """The listening control plane."""
+
+    def __init__(self, runner: web.AppRunner) -> None:
+        self._runner = runner
+
+    @property
+    def addresses(self) -> tuple[tuple[str, int], ...]:
+        """Host and port of each internet socket that is listened on."""
+        return tuple((address[0], address[1]) for address in self._runner.addresses if isinstance(address, tuple))
+
+    async def close(self) -> None:
+        """Stop listening, close idle connections, and give requests `drain_timeout_s` to end before they are cut."""
+        await self._runner.cleanup()
+
+
+async def serve(
+    app: web.Application,
+    listeners: Sequence[Endpoint | socket.socket],
+    *,
+    drain_timeout_s: float,
+) -> ControlServer:
+    """Listen on every one of `listeners`. Raises OSError, having closed what was open, if one cannot be had."""
+    runner = _Runner(app, shutdown_timeout=drain_timeout_s)
+    await runner.setup()
+    try:
+        for listener in listeners:
+            await _site(runner, listener).start()
+    except OSError:
+        await runner.cleanup()
+        raise
+    return ControlServer(runner)
+
+
+def _site(runner: web.AppRunner, listener: Endpoint | socket.socket) -> web.BaseSite:
+    if isinstance(listener, Endpoint):
+        return web.TCPSite(runner, listener.host, listener.port, backlog=BACKLOG)
+    return web.SockSite(runner, listener, backlog=BACKLOG)
+
+
+class _Runner(web.AppRunner):
+    """An AppRunner whose connections are ours; `_make_server` is the hook that aiohttp's runners differ by."""
+
+    async def _make_server(self) -> web.Server:
+        made = await super()._make_server()
+        return _Server(self.app, made)
+
+
+class _Server(web.Server):
+    def __init__(self, app: web.Application, made: web.Server) -> None:
+        super().__init__(self._handle, request_factory=made.request_factory)
+        self.problems: Problems = app[PROBLEMS]
+        self.observer: Observer = app[OBSERVER]
+        self._app_handler = made.request_handler
+
+    def __call__(self) -> web.RequestHandler:
+        return _Connection(self, asyncio.get_running_loop())
+
+    async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
+        if isinstance(request.protocol, _Connection):
+            request.protocol.spoke()
+        try:
+            return await self._app_handler(request)
+        except web.HTTPException as error:
+            # Raised before the middleware is reached: an expectation that cannot be met.
+            return self.refuse(request, self.problems.describe(error))
+
+    def refuse(self, request: web.BaseRequest, problem: ProblemDetails) -> web.Response:
+        """The answer to what never reached the application, measured and logged like any other."""
+        started_s = self.observer.clock.monotonic_s()
+        request[REQUEST_ID] = request_id(request, self.observer.ids)
+        response = respond(problem, request, request[REQUEST_ID])
+        response.headers.update(answer_headers(request[REQUEST_ID]))
+        self.observer.report(
+            request,
+            route=UNMATCHED,
+            status=problem.status,
+            started_s=started_s,
+            sent_bytes=response.content_length or 0,
+            error=problem.error.name,
+        )
+        return response
+
+
+class _Connection(web.RequestHandler):
+    __slots__ = ("_head_timer", "_server")
+
+    def __init__(self, server: _Server, loop: asyncio.AbstractEventLoop) -> None:
+        super().__init__(server, loop=loop, keepalive_timeout=KEEPALIVE_TIMEOUT_S, access_log=_NO_ACCESS_LOG)
+        self._server = server
+        self._head_timer = loop.call_later(HEAD_TIMEOUT_S, self.force_close)
+
+    def spoke(self) -> None:
+        """A request has arrived: from now on the keep-alive timeout holds."""
+        self._head_timer.cancel()
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        self._head_timer.cancel()
+        super().connection_lost(exc)
+
+    def handle_error(
+        self,
+        request: web.BaseRequest,
+        status: int = 500,
+        exc: BaseException | None = None,
+        message: str | None = None,  # noqa: ARG002 - the signature is aiohttp's
+    ) -> web.StreamResponse:
+        """What aiohttp itself refuses: bytes that are no request (400), and failures around the application."""
+        if isinstance(exc, ConnectionAbortedError) or request.writer.output_size:
+            raise ConnectionAbortedError("answer cut short") from exc
+        if status >= HTTPStatus.INTERNAL_SERVER_ERROR and isinstance(exc, Exception):
+            self._server.observer.log.failure(request.get(REQUEST_ID, ""), UNMATCHED, exc)
+        detail = "the bytes sent are not an HTTP request" if status < 500 else "the server failed to answer"
+        response = self._server.refuse(request, self._server.problems.malformed(status, detail))
+        response.force_close()
+        return response

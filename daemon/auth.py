@@ -1,0 +1,336 @@
+"""Who somebody is and what they may do: tokens verified and issued, device secrets made and proven.
+
+A token's claims, beyond `iss`, `aud` and `exp`, which are always required:
+
+| claim    | meaning                                                                    | when absent       |
+| -------- | -------------------------------------------------------------------------- | ----------------- |
+| `sub`    | the device, or the operator                                                | refused           |
+| tenant   | whose files (the claim's name is a setting)                                | the default one   |
+| `role`   | `device` or `operator`                                                     | `device`          |
+| `scope`  | words among `upload`, `read`, `delete`, `admin`; others are passed over    | device: `upload`  |
+| `nbf`, `iat` | not valid before                                                       | no such bound     |
+
+A device's scopes reach its own files and never include `admin`; an operator's reach the tenant's and never include
+`upload`. Scopes outside one's role are dropped; a token left with none is refused.
+"""
+
+import base64
+import hashlib
+import hmac
+import math
+import re
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import Enum, StrEnum
+from typing import Protocol
+
+import jwt
+
+from daemon.adapters.entropy import Entropy
+from protocol.handshake import device_key
+
+SECRET_BYTES = 32
+"""256 bits, machine-made: nothing to guess, so no slow hash is needed."""
+
+TOKEN_CHARS_MAX = 8192
+"""Real tokens have some hundred characters; what is longer is not worth parsing."""
+
+EXPIRES_S_MAX = 253_402_300_799
+"""The end of the year 9999, the last that RFC 3339 can show."""
+
+_DEVICE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,127}")
+_OPERATOR = re.compile(r"[^\x00-\x1f\x7f-\x9f\ud800-\udfff]{1,255}")
+_TENANT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+
+# Times are compared here, with the time passed in; PyJWT would ask the system's clock. Names are checked here as well.
+_DECODER = jwt.PyJWT(
+    {"verify_exp": False, "verify_nbf": False, "verify_iat": False, "verify_sub": False, "verify_jti": False}
+)
+
+
+class Kind(StrEnum):
+    """What an identity is; the `role` claim's values."""
+
+    DEVICE = "device"
+    OPERATOR = "operator"
+
+
+class Scope(StrEnum):
+    """What an identity may do; the words of the `scope` claim."""
+
+    UPLOAD = "upload"
+    READ = "read"
+    DELETE = "delete"
+    ADMIN = "admin"
+
+
+_SCOPES = {
+    Kind.DEVICE: frozenset({Scope.UPLOAD, Scope.READ, Scope.DELETE}),
+    Kind.OPERATOR: frozenset({Scope.READ, Scope.DELETE, Scope.ADMIN}),
+}
+
+
+class Reason(Enum):
+    """Why a token was refused."""
+
+    MALFORMED = "malformed"
+    ALGORITHM = "algorithm"
+    KEY_UNKNOWN = "key_unknown"
+    SIGNATURE = "signature"
+    EXPIRED = "expired"
+    NOT_YET_VALID = "not_yet_valid"
+    AUDIENCE = "audience"
+    ISSUER = "issuer"
+    CLAIM_MISSING = "claim_missing"
+    CLAIM_INVALID = "claim_invalid"
+    SCOPE = "scope"
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """Somebody verified. `expires_s`: unix seconds at which the authority ends, or None for never."""
+
+    tenant: str
+    subject: str
+    kind: Kind
+    scopes: frozenset[Scope]
+    expires_s: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """What is demanded of tokens, and put into issued ones. `cache_size` verified tokens are remembered; 0 for none."""
+
+    issuer: str
+    audience: str
+    leeway_s: float
+    required_claims: tuple[str, ...]
+    tenant_default: str
+    tenant_claim: str
+    cache_size: int
+
+
+class TokenRefused(Exception):  # noqa: N818 - a verdict on the token, as the design names it
+    """A token was not believed. The text says what is wrong and what to do; never the token or its claims' values."""
+
+    def __init__(self, reason: Reason, detail: str) -> None:
+        self.reason = reason
+        super().__init__(f"token refused: {detail}")
+
+
+class Key(Protocol):
+    """What is needed of a key: the only algorithm it serves, its `kid` where it has one, and the key itself."""
+
+    @property
+    def algorithm(self) -> str: ...
+    @property
+    def kid(self) -> str | None: ...
+    @property
+    def jwk(self) -> jwt.PyJWK: ...
+
+
+class TokenVerifier:
+    """Verifies tokens, and remembers those it has verified until they expire, the least recently used going first."""
+
+    __slots__ = ("_keys", "_policy", "_verified")
+
+    def __init__(self, policy: Policy, keys: Sequence[Key]) -> None:
+        self.reload(policy, keys)
+
+    def reload(self, policy: Policy, keys: Sequence[Key]) -> None:
+        """Judge by `policy` and `keys` from now on, also what was verified before."""
+        self._policy = policy
+        self._keys = tuple(keys)
+        self._verified: OrderedDict[bytes, Identity] = OrderedDict()
+
+    def verify(self, token: str, now_ms: int) -> Identity:
+        """Who holds `token`, at `now_ms` (unix milliseconds). Raises TokenRefused."""
+        if len(token) > TOKEN_CHARS_MAX or not token.isascii():
+            raise TokenRefused(Reason.MALFORMED, f"it is no JWT of at most {TOKEN_CHARS_MAX} characters; get a new one")
+        digest = hashlib.sha256(token.encode()).digest()
+        identity = self._verified.pop(digest, None)
+        if identity is None:
+            claims = self._claims(token)
+            self._check_start(claims, now_ms)
+            identity = self._identity(claims)
+        self._check_end(identity, now_ms)
+        self._remember(digest, identity)
+        return identity
+
+    def _remember(self, digest: bytes, identity: Identity) -> None:
+        self._verified[digest] = identity
+        if len(self._verified) > self._policy.cache_size:
+            self._verified.popitem(last=False)
+
+    def _claims(self, token: str) -> Mapping[str, object]:
+        """The claims, once a key of ours has signed them for us."""
+        candidates = self._candidates(token)
+        for key in candidates[:-1]:
+            try:
+                return self._decoded(token, key)
+            except TokenRefused as refused:
+                if refused.reason is not Reason.SIGNATURE:
+                    raise
+        return self._decoded(token, candidates[-1])
+
+    def _candidates(self, token: str) -> tuple[Key, ...]:
+        try:
+            header = jwt.get_unverified_header(token)
+        except (jwt.InvalidTokenError, RecursionError) as error:
+            raise TokenRefused(Reason.MALFORMED, "it is no JWT; get a new one from its issuer") from error
+        algorithm, kid = header.get("alg"), header.get("kid")
+        served = tuple(key for key in self._keys if key.algorithm == algorithm)
+        if not served:
+            accepted = ", ".join(sorted({key.algorithm for key in self._keys}))
+            raise TokenRefused(Reason.ALGORITHM, f"its algorithm is not accepted; have it signed with {accepted}")
+        # PEM files and the secret have no kid, yet their issuers may write one into tokens.
+        found = tuple(key for key in served if key.kid == kid) or tuple(key for key in served if key.kid is None)
+        if kid is None:
+            found = served
+        if not found:
+            raise TokenRefused(
+                Reason.KEY_UNKNOWN, "no key has its kid; if its issuer has new keys, update auth.jwks_file and reload"
+            )
+        return found
+
+    def _decoded(self, token: str, key: Key) -> Mapping[str, object]:
+        policy = self._policy
+        try:
+            claims: Mapping[str, object] = _DECODER.decode(
+                token,
+                key.jwk,
+                algorithms=[key.algorithm],
+                options={"require": ["exp", "iss", "aud", "sub", *policy.required_claims]},
+                audience=policy.audience,
+                issuer=policy.issuer,
+            )
+        except jwt.InvalidSignatureError as error:
+            raise TokenRefused(Reason.SIGNATURE, "its signature does not fit our keys; get a new one") from error
+        except jwt.MissingRequiredClaimError as error:
+            raise TokenRefused(
+                Reason.CLAIM_MISSING, f"it lacks the claim {error.claim}; have its issuer add it"
+            ) from error
+        except jwt.InvalidAudienceError as error:
+            raise TokenRefused(Reason.AUDIENCE, f"it is for another audience than {policy.audience}") from error
+        except jwt.InvalidIssuerError as error:
+            raise TokenRefused(Reason.ISSUER, f"it is from another issuer than {policy.issuer}") from error
+        except (jwt.InvalidTokenError, RecursionError) as error:
+            raise TokenRefused(Reason.MALFORMED, "it is no valid JWT; get a new one from its issuer") from error
+        return claims
+
+    def _check_start(self, claims: Mapping[str, object], now_ms: int) -> None:
+        for name in ("nbf", "iat"):
+            if name in claims and _time(claims, name) > now_ms / 1000 + self._policy.leeway_s:
+                raise TokenRefused(
+                    Reason.NOT_YET_VALID, f"its {name} lies ahead; wait, or set the clocks of issuer and daemon right"
+                )
+
+    def _check_end(self, identity: Identity, now_ms: int) -> None:
+        if identity.expires_s is not None and now_ms >= (identity.expires_s + self._policy.leeway_s) * 1000:
+            raise TokenRefused(Reason.EXPIRED, "it has expired; get a new one")
+
+    def _identity(self, claims: Mapping[str, object]) -> Identity:
+        role = claims.get("role", Kind.DEVICE.value)
+        if role not in [kind.value for kind in Kind]:
+            raise _invalid("role", "device or operator")
+        kind = Kind(role)
+        tenant_claim = self._policy.tenant_claim
+        tenant = _matching(
+            claims.get(tenant_claim, self._policy.tenant_default), _TENANT, tenant_claim, "a tenant's name"
+        )
+        subject = (
+            _matching(claims["sub"], _DEVICE, "sub", "a device's name")
+            if kind is Kind.DEVICE
+            else _matching(claims["sub"], _OPERATOR, "sub", "1 to 255 printable characters")
+        )
+        return Identity(tenant, subject, kind, _scopes(claims, kind), math.floor(_time(claims, "exp")))
+
+
+class TokenIssuer:
+    """Issues tokens that a TokenVerifier of the same policy and key believes."""
+
+    __slots__ = ("_key", "_policy")
+
+    def __init__(self, policy: Policy, key: Key) -> None:
+        """`key` signs, so it must be the secret's."""
+        self._policy = policy
+        self._key = key
+
+    def issue(self, identity: Identity, ttl_s: float, now_ms: int) -> str:
+        """A token that says `identity`, good for `ttl_s` seconds from `now_ms`, and never beyond `identity`'s end."""
+        now_s = now_ms // 1000
+        end_s = now_s + math.ceil(ttl_s)
+        claims: dict[str, str | int] = {
+            "iss": self._policy.issuer,
+            "aud": self._policy.audience,
+            "sub": identity.subject,
+            self._policy.tenant_claim: identity.tenant,
+            "role": identity.kind.value,
+            "scope": " ".join(sorted(identity.scopes)),
+            "iat": now_s,
+            "exp": end_s if identity.expires_s is None else min(end_s, identity.expires_s),
+        }
+        return jwt.encode(claims, self._key.jwk, algorithm=self._key.algorithm)
+
+
+def make_secret(entropy: Entropy) -> str:
+    """A new device secret: SECRET_BYTES as base64url without padding, to be shown once."""
+    return base64.urlsafe_b64encode(entropy.bytes(SECRET_BYTES)).rstrip(b"=").decode()
+
+
+def read_secret(text: str) -> bytes:
+    """The bytes of a secret as `make_secret` writes it. Raises ValueError when it is not one."""
+    try:
+        secret = base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)
+    except ValueError as error:
+        raise ValueError("a device secret is base64url; copy it whole from where it was shown") from error
+    if len(secret) != SECRET_BYTES:
+        raise ValueError(f"a device secret has {SECRET_BYTES} bytes, not {len(secret)}; copy it whole")
+    return secret
+
+
+def derive_key(secret: bytes) -> bytes:
+    """What the daemon keeps of a device's secret (of its bytes, not their text): 32 bytes (PROTOCOL.md, handshake)."""
+    return device_key(secret)
+
+
+def verify_secret(key: bytes, secret: str) -> bool:
+    """Whether `secret`, as text, is the one that `key` was derived from.
+
+    The comparison takes the same time wherever the two differ.
+    """
+    try:
+        candidate = derive_key(read_secret(secret))
+    except ValueError:
+        return False
+    return hmac.compare_digest(candidate, key)
+
+
+def _scopes(claims: Mapping[str, object], kind: Kind) -> frozenset[Scope]:
+    text = claims.get("scope", Scope.UPLOAD.value if kind is Kind.DEVICE else "")
+    if not isinstance(text, str):
+        raise _invalid("scope", "words parted by spaces")
+    words = text.split(" ")
+    scopes = frozenset(scope for scope in _SCOPES[kind] if scope.value in words)
+    if not scopes:
+        possible = ", ".join(sorted(_SCOPES[kind]))
+        raise TokenRefused(Reason.SCOPE, f"it gives no right that a token of role {kind} can have: {possible}")
+    return scopes
+
+
+def _time(claims: Mapping[str, object], name: str) -> float:
+    value = claims[name]
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= EXPIRES_S_MAX:
+        raise _invalid(name, "unix seconds")
+    return value
+
+
+def _matching(value: object, pattern: re.Pattern[str], name: str, expected: str) -> str:
+    if not isinstance(value, str) or not pattern.fullmatch(value):
+        raise _invalid(name, expected)
+    return value
+
+
+def _invalid(name: str, expected: str) -> TokenRefused:
+    return TokenRefused(Reason.CLAIM_INVALID, f"its claim {name} is not {expected}; have its issuer correct it")

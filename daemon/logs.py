@@ -1,0 +1,161 @@
+"""Structured logs: one line an event, as JSON or for people, with what is bound to it, and without secrets.
+
+Values come from devices as often as from us. They are made harmless here, once, so that no caller has to remember.
+"""
+
+import itertools
+import logging
+import re
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from typing import Literal, TextIO
+
+import structlog
+from structlog.typing import EventDict, Processor, WrappedLogger
+
+Format = Literal["json", "console"]
+Level = Literal["debug", "info", "warning", "error"]
+
+MASK = "[secret]"
+
+TEXT_CHARS_MAX = 2048
+"""Longer texts are cut: a name or an agent is at most 1 KiB, and a line should not hold a collector up."""
+
+ITEMS_MAX = 64
+DEPTH_MAX = 4
+"""Bounds for values within values; nothing of ours comes near."""
+
+_ROOT = "uplinkd"
+
+_SECRET_KEY = re.compile(
+    r"token|secret|password|passwd|credential|authorization|cookie|private|jwt|bearer|proof|nonce|signature|api_?key"
+    r"|^key$|_key$",
+    re.IGNORECASE,
+)
+
+_LOOKS_SECRET = re.compile(
+    # A JWT's header begins with base64url of '{"'. Whole words are taken, so that the search stays linear.
+    r"(?<![A-Za-z0-9_-])(?=[A-Za-z0-9_-]*eyJ)[A-Za-z0-9_-]++\.[A-Za-z0-9_-]*(?:\.[A-Za-z0-9_-]*)*"
+    r"|(?i:\b(?:bearer|basic)\s+[A-Za-z0-9._~+/=-]{8,})"
+    r"|-----BEGIN [A-Z ]*PRIVATE KEY-----(?s:.*?)(?:-----END [A-Z ]*PRIVATE KEY-----|\Z)"
+    # 32 bytes as base64url without padding: a device's or the daemon's own secret.
+    r"|(?<![A-Za-z0-9_-])(?=[A-Za-z0-9_-]*[A-Z])(?=[A-Za-z0-9_-]*[a-z])[A-Za-z0-9_-]{43}(?![A-Za-z0-9_-])"
+)
+
+# Controls (C0, DEL, C1), line and paragraph separators, marks that reorder text, and lone surrogates: whatever
+# could end a line, drive a terminal, or make a line read as another.
+_UNSAFE = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+
+
+class Logs:
+    """The process's logs. Made once, by `configure`; hands out loggers and changes the level while running."""
+
+    __slots__ = ("_handler", "_own")
+
+    def __init__(self, handler: logging.Handler, own: logging.Logger) -> None:
+        self._handler = handler
+        self._own = own
+
+    def logger(self, **bound: object) -> structlog.stdlib.BoundLogger:
+        """A logger whose every line carries `bound`, such as the ids of connection, device and upload."""
+        logger: structlog.stdlib.BoundLogger = structlog.wrap_logger(
+            self._own,
+            processors=[structlog.stdlib.filter_by_level, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
+            wrapper_class=structlog.stdlib.BoundLogger,
+            context_class=dict,
+            cache_logger_on_first_use=True,
+        )
+        return logger.bind(**bound)
+
+    def set_level(self, level: Level) -> None:
+        """Drop our lines below `level` from now on. Libraries are heard from `warning` up, whatever the level."""
+        number = logging.getLevelNamesMapping()[level.upper()]
+        self._own.setLevel(number)
+        logging.getLogger().setLevel(max(number, logging.WARNING))
+
+    def close(self) -> None:
+        """Flush, and take the handler away from the standard library's root."""
+        logging.getLogger().removeHandler(self._handler)
+        self._handler.close()
+
+
+def configure(level: Level, form: Format, stream: TextIO, wall_ms: Callable[[], int]) -> Logs:
+    """Write our lines, and those of libraries through the standard library's root logger, to `stream`.
+
+    `wall_ms` gives the unix time in milliseconds that each line carries.
+    """
+    handler = logging.StreamHandler(stream)
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=[structlog.stdlib.ExtraAdder()],
+            processors=[
+                _stamp(wall_ms),
+                structlog.stdlib.ProcessorFormatter.remove_processors_meta,
+                structlog.processors.format_exc_info,
+                sanitise,
+                _renderer(form, stream),
+            ],
+        )
+    )
+    logging.getLogger().addHandler(handler)
+    logs = Logs(handler, logging.getLogger(_ROOT))
+    logs.set_level(level)
+    return logs
+
+
+def sanitise(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
+    """A structlog processor: mask what is or looks secret, escape what could forge a line, bound what is long."""
+    traceback = event.pop("exception", None)
+    clean: EventDict = {_text(name): _value(name, value, DEPTH_MAX) for name, value in event.items()}
+    if traceback is not None:
+        # The lines of a traceback stay lines, but each is marked, so that none passes for an event of its own.
+        lines = _LOOKS_SECRET.sub(MASK, str(traceback)).split("\n")
+        clean["exception"] = "\n".join(f"  | {_text(line)}" for line in lines)
+    return clean
+
+
+def _stamp(wall_ms: Callable[[], int]) -> Processor:
+    def stamp(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
+        record: logging.LogRecord = event["_record"]
+        time = datetime.fromtimestamp(wall_ms() / 1000, UTC).isoformat(timespec="milliseconds")
+        head = {"timestamp": time.replace("+00:00", "Z"), "level": record.levelname.lower(), "logger": record.name}
+        # Ours go last: a value bound under one of these names would lie about the line.
+        return {**head, **event, **head}
+
+    return stamp
+
+
+def _renderer(form: Format, stream: TextIO) -> Processor:
+    if form == "json":
+        return structlog.processors.JSONRenderer()
+    return structlog.dev.ConsoleRenderer(
+        colors=stream.isatty(),
+        # Quoted, so that a value with spaces and "=" cannot pass for other fields.
+        repr_native_str=True,
+        exception_formatter=structlog.dev.plain_traceback,
+    )
+
+
+def _value(name: str, value: object, depth: int) -> object:
+    if value is None or isinstance(value, bool | int | float):
+        return value
+    if _SECRET_KEY.search(name):
+        return MASK
+    if isinstance(value, bytes | bytearray | memoryview):
+        return _text(bytes(value[: TEXT_CHARS_MAX + 1]).decode("utf-8", "backslashreplace"))
+    if isinstance(value, Mapping) and depth:
+        items = itertools.islice(value.items(), ITEMS_MAX)
+        return {_text(str(key)): _value(str(key), item, depth - 1) for key, item in items}
+    if isinstance(value, list | tuple | set | frozenset) and depth:
+        return [_value(name, item, depth - 1) for item in itertools.islice(value, ITEMS_MAX)]
+    return _text(str(value))
+
+
+def _text(text: str) -> str:
+    # Masked before it is cut: half a token must not pass for something else.
+    text = _LOOKS_SECRET.sub(MASK, text)
+    return _escaped(text if len(text) <= TEXT_CHARS_MAX else text[:TEXT_CHARS_MAX] + "…")
+
+
+def _escaped(text: str) -> str:
+    return _UNSAFE.sub(lambda match: match[0].encode("unicode_escape").decode(), text)

@@ -1,0 +1,392 @@
+"""What an operator may set: every key with its default and bounds, read from a file, the environment and flags.
+
+The annotated example beside the unit file explains each key to operators; a test keeps the two alike.
+"""
+
+import difflib
+import ipaddress
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from ipaddress import IPv4Network, IPv6Network
+from pathlib import Path
+from typing import Annotated, Literal, NamedTuple
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+
+ENVIRONMENT_PREFIX = "UPLINKD_"
+ENVIRONMENT_DELIMITER = "__"
+
+FILE_VARIABLE = "UPLINKD_CONFIG"
+"""Names the settings file to the command line. It is no key, so it is passed over here."""
+
+FlagValue = str | int | float | bool
+
+KIB = 1024
+MIB = 1024 * KIB
+GIB = 1024 * MIB
+HOUR_S = 3600
+DAY_S = 24 * HOUR_S
+YEAR_S = 366 * DAY_S
+
+OFFSET_MAX = 2**63 - 1
+"""The largest offset on the wire and the largest integer of the catalog."""
+
+
+def _list(value: object) -> object:
+    """The environment and flags write lists with commas; TOML has its own."""
+    if isinstance(value, str):
+        return tuple(item.strip() for item in value.split(",") if item.strip())
+    return value
+
+
+def _network(value: object) -> object:
+    return ipaddress.ip_network(value) if isinstance(value, str) else value
+
+
+Network = Annotated[IPv4Network | IPv6Network, BeforeValidator(_network)]
+Names = Annotated[tuple[Annotated[str, Field(min_length=1, max_length=255)], ...], BeforeValidator(_list)]
+Paths = Annotated[tuple[Path, ...], BeforeValidator(_list)]
+Networks = Annotated[tuple[Network, ...], BeforeValidator(_list)]
+Algorithm = Literal["HS256", "RS256", "ES256", "EdDSA"]
+Algorithms = Annotated[tuple[Algorithm, ...], BeforeValidator(_list)]
+
+
+class Section(BaseModel):
+    """One table of the file."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, allow_inf_nan=False)
+
+
+class Listen(Section):
+    """Where devices connect. Unset `tls_certificate` and `tls_key` mean plain TCP."""
+
+    host: str = Field("127.0.0.1", min_length=1, max_length=255)
+    port: int = Field(7710, ge=0, le=65535)
+    backlog: int = Field(1024, ge=1, le=65535)
+    proxy_trusted: Networks = ()
+    proxy_protocol: bool = False
+    tls_certificate: Path | None = None
+    tls_key: Path | None = None
+    tcp_user_timeout_s: float = Field(60, ge=0, le=DAY_S)
+    tcp_keepalive_s: float = Field(60, ge=0, le=9 * HOUR_S)
+
+    @field_validator("proxy_protocol")
+    @classmethod
+    def _trusts_somebody(cls, value: bool, info: ValidationInfo) -> bool:
+        if value and info.data.get("proxy_trusted") == ():
+            raise ValueError("needs listen.proxy_trusted, the networks whose word on addresses is believed")
+        return value
+
+    @field_validator("tls_key")
+    @classmethod
+    def _pair(cls, value: Path | None, info: ValidationInfo) -> Path | None:
+        certificate = info.data.get("tls_certificate")
+        if (value is None) != (certificate is None):
+            raise ValueError("set both listen.tls_certificate and listen.tls_key, or neither")
+        return value
+
+
+class Limits(Section):
+    """What one device, and all of them together, may take."""
+
+    connections_max: int = Field(10_000, ge=1, le=1_000_000)
+    connections_per_ip_max: int = Field(0, ge=0, le=1_000_000)
+    handshake_timeout_s: float = Field(10, gt=0, le=300)
+    idle_timeout_s: float = Field(180, gt=0, le=DAY_S)
+    keepalive_s: float = Field(60, gt=0, le=DAY_S)
+    rate_min_bytes_per_s: int = Field(64, ge=0, le=MIB)
+    rate_window_s: float = Field(30, gt=0, le=HOUR_S)
+    streams_max: int = Field(32, ge=1, le=4096)
+    ranges_max: int = Field(64, ge=1, le=4096)
+    chunk_bytes_max: int = Field(MIB, ge=KIB, le=16 * MIB)
+    window_bytes: int = Field(4 * MIB, ge=KIB, le=GIB)
+    receive_pool_bytes: int = Field(64 * MIB, ge=64 * KIB, le=64 * GIB)
+    outgoing_bytes_max: int = Field(256 * KIB, ge=16 * KIB, le=64 * MIB)
+
+    @field_validator("keepalive_s")
+    @classmethod
+    def _before_idle(cls, value: float, info: ValidationInfo) -> float:
+        idle_timeout_s = info.data.get("idle_timeout_s")
+        if idle_timeout_s is not None and value >= idle_timeout_s:
+            raise ValueError(
+                f"must be below limits.idle_timeout_s = {idle_timeout_s:g}, or quiet devices are cut for being idle"
+            )
+        return value
+
+    @field_validator("window_bytes", "receive_pool_bytes")
+    @classmethod
+    def _holds_a_chunk(cls, value: int, info: ValidationInfo) -> int:
+        chunk_bytes_max = info.data.get("chunk_bytes_max")
+        if chunk_bytes_max is not None and value < chunk_bytes_max:
+            raise ValueError(
+                f"must be at least limits.chunk_bytes_max = {chunk_bytes_max}, or the largest chunk can never be sent"
+            )
+        return value
+
+
+class Commit(Section):
+    """When received bytes are made durable and acknowledged."""
+
+    durability: Literal["sync", "write"] = "sync"
+    cycle_bytes: int = Field(16 * MIB, ge=4 * KIB, le=GIB)
+    cycle_ms: float = Field(5.0, ge=0, le=1000)
+
+
+class Storage(Section):
+    """How much of the disk uploads may take."""
+
+    disk_free_min_bytes: int = Field(256 * MIB, ge=0, le=OFFSET_MAX)
+    quota_bytes_per_device: int = Field(0, ge=0, le=OFFSET_MAX)
+    size_max_bytes: int = Field(0, ge=0, le=OFFSET_MAX)
+
+
+class Cleanup(Section):
+    """What is removed, and when."""
+
+    interval_s: float = Field(300, gt=0, le=DAY_S)
+    jitter: float = Field(0.1, ge=0, le=1)
+    stale_s: float = Field(7 * DAY_S, gt=0, le=10 * YEAR_S)
+    stale_action: Literal["delete", "keep"] = "delete"
+    retention_s: float = Field(0, ge=0, le=100 * YEAR_S)
+    rejected_s: float = Field(DAY_S, gt=0, le=10 * YEAR_S)
+    tombstone_s: float = Field(7 * DAY_S, gt=0, le=10 * YEAR_S)
+    max_fraction: float = Field(0.5, gt=0, le=1)
+    clock_skew_max_s: float = Field(60, gt=0, le=DAY_S)
+
+
+class Auth(Section):
+    """Whose tokens are believed, and for how long."""
+
+    issuer: str = Field("uplinkd", min_length=1, max_length=255)
+    audience: str = Field("uplinkd", min_length=1, max_length=255)
+    algorithms: Algorithms = ()
+    secret_file: Path | None = None
+    public_keys: Paths = ()
+    jwks_file: Path | None = None
+    leeway_s: float = Field(30, ge=0, le=300)
+    required_claims: Names = ()
+    token_ttl_s: float = Field(HOUR_S, ge=1, le=YEAR_S)
+    token_cache: int = Field(10_000, ge=0, le=1_000_000)
+    revocation_s: float = Field(30, gt=0, le=HOUR_S)
+    grace_s: float = Field(30, ge=0, le=HOUR_S)
+    tenant_default: str = Field("default", pattern=r"\A[A-Za-z0-9][A-Za-z0-9._-]{0,63}\z")
+    tenant_claim: str = Field("tenant", min_length=1, max_length=255)
+
+
+class Http(Section):
+    """The control plane for operators."""
+
+    host: str = Field("127.0.0.1", min_length=1, max_length=255)
+    port: int = Field(7780, ge=0, le=65535)
+    client_bytes_max: int = Field(64 * KIB, ge=KIB, le=16 * MIB)
+    metrics_public: bool = True
+    download_concurrency: int = Field(64, ge=1, le=10_000)
+    download_ranges_max: int = Field(16, ge=1, le=256)
+
+
+class Log(Section):
+    """What is written to standard error."""
+
+    level: Literal["debug", "info", "warning", "error"] = "info"
+    format: Literal["json", "console"] = "json"
+
+
+class Drain(Section):
+    """How the daemon says goodbye."""
+
+    timeout_s: float = Field(20, gt=0, le=HOUR_S)
+    reconnect_ms_min: int = Field(1000, ge=0, le=HOUR_S * 1000)
+    reconnect_ms_max: int = Field(30_000, ge=0, le=HOUR_S * 1000)
+
+    @field_validator("reconnect_ms_max")
+    @classmethod
+    def _ordered(cls, value: int, info: ValidationInfo) -> int:
+        reconnect_ms_min = info.data.get("reconnect_ms_min")
+        if reconnect_ms_min is not None and value < reconnect_ms_min:
+            raise ValueError(f"must be at least drain.reconnect_ms_min = {reconnect_ms_min}")
+        return value
+
+
+class Settings(BaseSettings):
+    """All settings. Made by `load`; constructed directly it takes its arguments and defaults, nothing else."""
+
+    model_config = SettingsConfigDict(frozen=True, extra="forbid", validate_default=True)
+
+    data_dir: Path = Path("uplinkd-data")
+    admin_socket: Path | None = None
+    listen: Listen = Listen()
+    limits: Limits = Limits()
+    commit: Commit = Commit()
+    storage: Storage = Storage()
+    cleanup: Cleanup = Cleanup()
+    auth: Auth = Auth()
+    http: Http = Http()
+    log: Log = Log()
+    drain: Drain = Drain()
+
+    @property
+    def admin_socket_path(self) -> Path:
+        """`admin_socket`, by default in the data directory."""
+        return self.admin_socket or self.data_dir / "admin.sock"
+
+    @property
+    def secret_path(self) -> Path:
+        """`auth.secret_file`, by default in the data directory."""
+        return self.auth.secret_file or self.data_dir / "secret"
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],  # noqa: ARG003 - the signature is pydantic-settings'
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - as above
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - as above
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - as above
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Arguments alone: `load` is given the environment, so the process's own is never read unasked."""
+        return (init_settings,)
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One thing wrong: the dotted key, where its value came from, and what is wrong and expected."""
+
+    key: str
+    origin: str
+    detail: str
+
+    def __str__(self) -> str:
+        return f"{self.key} ({self.origin}): {self.detail}"
+
+
+class SettingsInvalid(Exception):  # noqa: N818 - a state of the settings, as the design names it
+    """The settings cannot be used. `problems` lists all that is wrong; the text is fit to show an operator."""
+
+    def __init__(self, problems: tuple[Problem, ...]) -> None:
+        self.problems = problems
+        super().__init__("\n".join(["settings are not valid:", *(f"  {problem}" for problem in problems)]))
+
+
+class Changes(NamedTuple):
+    """Dotted keys that differ: those a running daemon takes over, and those that wait for a restart."""
+
+    applied: tuple[str, ...]
+    restart: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Given:
+    value: object
+    origin: str
+
+
+def keys() -> tuple[str, ...]:
+    """Every dotted key, in the order of the example."""
+    return tuple(_flat(Settings()))
+
+
+def reloadable() -> frozenset[str]:
+    """Dotted keys that take effect on SIGHUP: keys and tokens, certificates, limits, log level."""
+    whole = ("limits.", "storage.", "auth.")
+    single = {"listen.tls_certificate", "listen.tls_key", "log.level"}
+    # The pool's memory is leased to connections, so its size is fixed while they live.
+    fixed = {"limits.receive_pool_bytes"}
+    return frozenset(key for key in keys() if key in single or (key.startswith(whole) and key not in fixed))
+
+
+def changes(old: Settings, new: Settings) -> Changes:
+    """What differs between two settings, parted by whether a reload can apply it."""
+    before, after = _flat(old), _flat(new)
+    differing = [key for key in before if before[key] != after[key]]
+    may = reloadable()
+    return Changes(tuple(key for key in differing if key in may), tuple(key for key in differing if key not in may))
+
+
+def load(file: Path | None, environment: Mapping[str, str], flags: Mapping[str, FlagValue]) -> Settings:
+    """Read settings: defaults, then `file` (TOML), then `environment` (`UPLINKD_LIMITS__STREAMS_MAX`), then
+    `flags` (dotted keys), each stronger than the one before. Lists are comma-separated outside the file.
+
+    Raises SettingsInvalid, which lists every bad or unknown key with its origin and what was expected.
+    """
+    given = _file(file) | _environment(environment)
+    given |= {key: _Given(value, f"flag {key}") for key, value in flags.items()}
+    known = keys()
+    problems = [_unknown(key, item, known) for key, item in given.items() if key not in known]
+    try:
+        settings = Settings.model_validate(_nested({key: given[key].value for key in known if key in given}))
+    except ValidationError as error:
+        # Not chained: the report says all that pydantic's does, in the operator's terms.
+        raise SettingsInvalid((*problems, *_translated(error, given))) from None
+    if problems:
+        raise SettingsInvalid(tuple(problems))
+    return settings
+
+
+def _file(file: Path | None) -> dict[str, _Given]:
+    if file is None:
+        return {}
+    origin = f"file {file}"
+    try:
+        tables = tomllib.loads(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        unreadable = Problem("*", origin, f"cannot be read: {error.strerror}; check its path and mode")
+        raise SettingsInvalid((unreadable,)) from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise SettingsInvalid((Problem("*", origin, f"is not valid TOML: {error}"),)) from error
+    return {key: _Given(value, origin) for key, value in _flattened(tables).items()}
+
+
+def _environment(environment: Mapping[str, str]) -> dict[str, _Given]:
+    given = {}
+    for name, value in environment.items():
+        if name.startswith(ENVIRONMENT_PREFIX) and name != FILE_VARIABLE:
+            key = name.removeprefix(ENVIRONMENT_PREFIX).lower().replace(ENVIRONMENT_DELIMITER, ".")
+            given[key] = _Given(value, f"environment {name}")
+    return given
+
+
+def _flattened(tables: Mapping[str, object]) -> dict[str, object]:
+    flat: dict[str, object] = {}
+    for name, value in tables.items():
+        if isinstance(value, dict):
+            flat.update({f"{name}.{key}": item for key, item in value.items()})
+        else:
+            flat[name] = value
+    return flat
+
+
+def _nested(flat: Mapping[str, object]) -> dict[str, object]:
+    top: dict[str, object] = {}
+    sections: dict[str, dict[str, object]] = {}
+    for key, value in flat.items():
+        section, _, name = key.rpartition(".")
+        if section:
+            sections.setdefault(section, {})[name] = value
+        else:
+            top[name] = value
+    return {**top, **sections}
+
+
+def _flat(settings: Settings) -> dict[str, object]:
+    return _flattened(settings.model_dump())
+
+
+def _unknown(key: str, item: _Given, known: tuple[str, ...]) -> Problem:
+    within = [name for name in known if name.startswith(f"{key}.")]
+    if within:
+        return Problem(key, item.origin, f"is a section; set its keys: {', '.join(within)}")
+    close = difflib.get_close_matches(key, known, n=1)
+    advice = f"did you mean {close[0]}?" if close else "remove it, or see the annotated example for the keys there are"
+    return Problem(key, item.origin, f"unknown key; {advice}")
+
+
+def _translated(error: ValidationError, given: Mapping[str, _Given]) -> list[Problem]:
+    problems = []
+    for item in error.errors(include_url=False):
+        key = ".".join(str(part) for part in item["loc"] if isinstance(part, str))
+        origin = given[key].origin if key in given else "default"
+        message = item["msg"].removeprefix("Value error, ").replace("Input should", "should")
+        problems.append(Problem(key, origin, f"{item['input']!r}: {message}"))
+    return problems

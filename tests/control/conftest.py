@@ -1,0 +1,43 @@
+"""A real server on loopback over ports in memory, and a client that holds each answer against openapi.yaml."""
+
+from collections.abc import AsyncIterator
+
+import pytest
+from aiohttp import ClientSession
+from yarl import URL
+
+from control.app import Options, make_app
+from control.download import DownloadLimits
+from control.server import ControlServer, Endpoint, serve
+from tests.control.contract import CheckingClient
+from tests.control.fakes import World
+
+
+@pytest.fixture
+def world() -> World:
+    return World()
+
+
+@pytest.fixture
+def options() -> Options:
+    """Overridden by what tests another configuration."""
+    return Options(downloads=DownloadLimits(streams_max=8, stall_timeout_s=30.0))
+
+
+@pytest.fixture
+async def server(world: World, options: Options) -> AsyncIterator[ControlServer]:
+    running = await serve(make_app(world.ports(), options), [Endpoint("127.0.0.1", 0)], drain_timeout_s=5.0)
+    yield running
+    await running.close()
+
+
+@pytest.fixture
+def base(server: ControlServer) -> URL:
+    host, port = server.addresses[0]
+    return URL(f"http://{host}:{port}")
+
+
+@pytest.fixture
+async def client(base: URL) -> AsyncIterator[CheckingClient]:
+    async with ClientSession(auto_decompress=False) as session:
+        yield CheckingClient(session, base.with_path(""))

@@ -1,0 +1,356 @@
+"""The control plane's ports in memory: what a test puts in, the server serves; what the server did, a test reads."""
+
+import asyncio
+import hashlib
+import itertools
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+
+from control.ports import (
+    CleanupReport,
+    Content,
+    ErrorInfo,
+    Errors,
+    Exchange,
+    Extent,
+    Failure,
+    File,
+    FilePage,
+    FileQuery,
+    FileState,
+    IssuedToken,
+    Ports,
+    Position,
+    Principal,
+    Problem,
+    Refused,
+    Rendered,
+    Role,
+    Scope,
+)
+
+ERRORS: Errors = {
+    failure: ErrorInfo(100 + number, failure.name, "connection", f"ACTION_{number}")
+    for number, failure in enumerate(Failure)
+}
+
+COMPLETED_MS = 1_767_225_600_000
+"""2026-01-01T00:00:00Z."""
+
+
+def refusal(failure: Failure, status: int, detail: str) -> Refused:
+    return Refused(ERRORS[failure], status, detail)
+
+
+@dataclass
+class FakeAuthenticator:
+    principals: dict[str, Principal] = field(default_factory=dict)
+
+    def authenticate(self, token: str) -> Principal:
+        if token not in self.principals:
+            raise refusal(Failure.UNAUTHENTICATED, 401, "the token's signature does not hold")
+        return self.principals[token]
+
+
+@dataclass
+class FakeTokenExchange:
+    secrets: dict[tuple[str, str], str] = field(default_factory=dict)
+    busy: bool = False
+
+    async def exchange(self, tenant: str, device: str, secret: str) -> IssuedToken:
+        if self.busy:
+            raise Refused(
+                ErrorInfo(201, "RATE_LIMITED", "connection", "WAIT"), 429, "too many exchanges", retry_after_s=7
+            )
+        if self.secrets.get((tenant, device)) != secret:
+            raise refusal(Failure.UNAUTHENTICATED, 401, "no such device, or another secret")
+        return IssuedToken(f"token-of-{device}", 3600)
+
+
+@dataclass
+class FakeFiles:
+    by_id: dict[int, tuple[str, File]] = field(default_factory=dict)
+    queries: list[FileQuery] = field(default_factory=list)
+
+    async def list(self, query: FileQuery) -> FilePage:
+        self.queries.append(query)
+        found = sorted(
+            (file for tenant, file in self.by_id.values() if tenant == query.tenant and _fits(file, query)),
+            key=lambda file: (file.created_ms, file.id),
+            reverse=True,
+        )
+        page = found[: query.limit]
+        more = len(found) > query.limit
+        return FilePage(tuple(page), Position(page[-1].created_ms, page[-1].id) if more else None)
+
+    async def get(self, tenant: str, file_id: int) -> File | None:
+        owner, file = self.by_id.get(file_id, ("", None))
+        return file if owner == tenant else None
+
+    async def find(self, tenant: str, device: str, name: str) -> File | None:
+        found = [
+            file for owner, file in self.by_id.values() if (owner, file.device, file.name) == (tenant, device, name)
+        ]
+        return max(found, key=lambda file: file.id, default=None)
+
+
+def _fits(file: File, query: FileQuery) -> bool:
+    return all(
+        (
+            query.device in {None, file.device},
+            not query.states or file.state in query.states,
+            file.name.startswith(query.name_prefix or ""),
+            query.updated_from_ms is None or file.updated_ms >= query.updated_from_ms,
+            query.updated_to_ms is None or file.updated_ms <= query.updated_to_ms,
+            query.after is None or (file.created_ms, file.id) < (query.after.created_ms, query.after.id),
+        )
+    )
+
+
+class FakeContent:
+    def __init__(self, owner: "FakeContents", data: bytes) -> None:
+        self._owner = owner
+        self._data = data
+        self.reading = False
+
+    @property
+    def size(self) -> int:
+        return len(self._data)
+
+    async def read(self, offset: int, count: int) -> bytes:
+        self.reading = True
+        await asyncio.sleep(0)
+        self._owner.reads.append((offset, count))
+        if offset >= self._owner.fail_at:
+            self.reading = False
+            raise OSError(5, "Input/output error")
+        self.reading = False
+        return self._data[offset : offset + count]
+
+    async def close(self) -> None:
+        assert not self.reading, "closed with a read under way"
+        self._owner.open_count -= 1
+
+
+@dataclass
+class FakeContents:
+    data: dict[int, bytes] = field(default_factory=dict)
+    reads: list[tuple[int, int]] = field(default_factory=list)
+    opened: int = 0
+    open_count: int = 0
+    fail_at: float = float("inf")
+
+    async def open(self, file_id: int) -> Content:
+        if file_id not in self.data:
+            raise refusal(Failure.GONE, 410, "the bytes are gone")
+        self.opened += 1
+        self.open_count += 1
+        return FakeContent(self, self.data[file_id])
+
+    async def read(self, file_id: int, offset: int, count: int) -> bytes:
+        content = await self.open(file_id)
+        try:
+            return await content.read(offset, count)
+        finally:
+            await content.close()
+
+
+@dataclass
+class FakeUploads:
+    files: FakeFiles
+    deleted: list[tuple[str, int, Principal]] = field(default_factory=list)
+
+    async def delete(self, tenant: str, file_id: int, by: Principal) -> None:
+        self.deleted.append((tenant, file_id, by))
+        owner, file = self.files.by_id[file_id]
+        self.files.by_id[file_id] = (owner, replace(file, state=FileState.DELETED))
+
+
+@dataclass
+class FakeCleaner:
+    runs: list[bool] = field(default_factory=list)
+    busy: bool = False
+
+    async def run(self, dry_run: bool) -> CleanupReport:
+        if self.busy:
+            raise Refused(ErrorInfo(202, "CONFLICT", "connection", "WAIT"), 409, "a cleanup pass is under way")
+        self.runs.append(dry_run)
+        return CleanupReport(dry_run, 3, 0, 2, 1, 5, 0, 4096, None)
+
+
+@dataclass
+class FakeHealth:
+    found: list[Problem] = field(default_factory=list)
+    fault: Callable[[], Exception] | None = None
+    gate: asyncio.Event | None = None
+    asked: int = 0
+
+    async def problems(self) -> Sequence[Problem]:
+        self.asked += 1
+        if self.gate is not None:
+            await self.gate.wait()
+        if self.fault is not None:
+            raise self.fault()
+        return self.found
+
+
+class FakeExposition:
+    def render(self, accept: str) -> Rendered:
+        if "openmetrics" in accept:
+            return Rendered(b"# EOF\n", "application/openmetrics-text; version=1.0.0; charset=utf-8")
+        return Rendered(b"up 1\n", "text/plain; version=0.0.4; charset=utf-8")
+
+
+@dataclass
+class FakeHttpMetrics:
+    seen: list[Exchange] = field(default_factory=list)
+
+    def observe(self, exchange: Exchange) -> None:
+        self.seen.append(exchange)
+
+
+@dataclass
+class FakeLog:
+    exchanges: list[Exchange] = field(default_factory=list)
+    failures: list[tuple[str, str, Exception]] = field(default_factory=list)
+
+    def exchange(self, exchange: Exchange) -> None:
+        self.exchanges.append(exchange)
+
+    def failure(self, request_id: str, route: str, error: Exception) -> None:
+        self.failures.append((request_id, route, error))
+
+
+class FakeRequestIds:
+    def __init__(self) -> None:
+        self._numbers = itertools.count(1)
+
+    def new(self) -> str:
+        return f"req-{next(self._numbers):06d}"
+
+
+class FakeClock:
+    """Half a second passes with each look."""
+
+    def __init__(self) -> None:
+        self._now_s = 0.0
+
+    def monotonic_s(self) -> float:
+        self._now_s += 0.5
+        return self._now_s
+
+
+class World:
+    """A daemon's worth of fakes, with a few tokens to knock with."""
+
+    def __init__(self) -> None:
+        self.authenticator = FakeAuthenticator()
+        self.token_exchange = FakeTokenExchange()
+        self.files = FakeFiles()
+        self.contents = FakeContents()
+        self.uploads = FakeUploads(self.files)
+        self.cleaner = FakeCleaner()
+        self.health = FakeHealth()
+        self.http_metrics = FakeHttpMetrics()
+        self.log = FakeLog()
+        self._ids = itertools.count(0x1001)
+        self.admit("operator", Role.OPERATOR, Scope.READ, Scope.DELETE, Scope.ADMIN)
+        self.admit("reader", Role.OPERATOR, Scope.READ)
+        self.admit("cam-1", Role.DEVICE, Scope.UPLOAD)
+        self.admit("cam-2", Role.DEVICE, Scope.UPLOAD)
+        self.admit("stranger", Role.OPERATOR, Scope.READ, Scope.DELETE, Scope.ADMIN, tenant="elsewhere")
+
+    def ports(self) -> Ports:
+        return Ports(
+            authenticator=self.authenticator,
+            token_exchange=self.token_exchange,
+            files=self.files,
+            contents=self.contents,
+            uploads=self.uploads,
+            cleaner=self.cleaner,
+            health=self.health,
+            exposition=FakeExposition(),
+            http_metrics=self.http_metrics,
+            log=self.log,
+            request_ids=FakeRequestIds(),
+            clock=FakeClock(),
+            errors=ERRORS,
+        )
+
+    def admit(self, subject: str, role: Role, *scopes: Scope, tenant: str = "default") -> None:
+        """Make `subject` a token that is its own name."""
+        self.authenticator.principals[subject] = Principal(tenant, subject, role, frozenset(scopes))
+
+    def put(self, data: bytes = b"", name: str = "log.bin", device: str = "cam-1", tenant: str = "default") -> File:
+        """A complete file with `data`."""
+        file_id = next(self._ids)
+        file = make_file(
+            id=file_id,
+            device=device,
+            name=name,
+            size=len(data),
+            next_expected_byte=len(data),
+            ranges=(Extent(0, len(data)),) if data else (),
+            sha256=hashlib.sha256(data).digest(),
+            created_ms=COMPLETED_MS - 60_000 + file_id,
+        )
+        self.files.by_id[file_id] = (tenant, file)
+        self.contents.data[file_id] = data
+        return file
+
+    def alter(
+        self,
+        file: File,
+        *,
+        state: FileState | None = None,
+        content_type: str | None = None,
+        updated_ms: int | None = None,
+    ) -> File:
+        """Change a file that was put."""
+        altered = replace(
+            file,
+            state=state or file.state,
+            content_type=file.content_type if content_type is None else content_type,
+            updated_ms=file.updated_ms if updated_ms is None else updated_ms,
+        )
+        self.files.by_id[file.id] = (self.files.by_id[file.id][0], altered)
+        return altered
+
+
+def make_file(
+    *,
+    id: int = 0xABC,  # noqa: A002 - the field's own name
+    device: str = "cam-1",
+    name: str = "log.bin",
+    state: FileState = FileState.COMPLETE,
+    size: int | None = 10,
+    next_expected_byte: int = 10,
+    ranges: tuple[Extent, ...] = (Extent(0, 10),),
+    created_ms: int = COMPLETED_MS - 60_000,
+    completed_ms: int | None = COMPLETED_MS,
+    expires_ms: int | None = None,
+    crc32c: int | None = 0x0A0B0C0D,
+    sha256: bytes | None = bytes(range(32)),
+    content_type: str = "",
+    external_id: str = "",
+    original_name: str = "",
+) -> File:
+    """A complete file, but for what the test says."""
+    return File(
+        id=id,
+        device=device,
+        name=name,
+        state=state,
+        size=size,
+        next_expected_byte=next_expected_byte,
+        ranges=ranges,
+        created_ms=created_ms,
+        updated_ms=COMPLETED_MS,
+        completed_ms=completed_ms,
+        expires_ms=expires_ms,
+        crc32c=crc32c,
+        sha256=sha256,
+        content_type=content_type,
+        external_id=external_id,
+        original_name=original_name,
+    )

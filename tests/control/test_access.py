@@ -1,0 +1,86 @@
+"""Who may do what."""
+
+import pytest
+
+from control.access import TOKEN_BYTES_MAX
+from control.ports import Role, Scope
+from tests.control.contract import CheckingClient
+from tests.control.fakes import World
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        "",
+        "Bearer",
+        "Bearer ",
+        "Basic b3BlcmF0b3I6eA==",
+        "operator",
+        "Bearer nobody",
+        f"Bearer {'x' * (TOKEN_BYTES_MAX + 1)}",
+    ],
+)
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        ("GET", "/v1/files"),
+        ("GET", "/v1/files/0000000000001001"),
+        ("GET", "/v1/files/0000000000001001/content"),
+        ("GET", "/v1/devices/cam-1/files/log.bin"),
+        ("GET", "/v1/devices/cam-1/files/log.bin/content"),
+        ("DELETE", "/v1/files/0000000000001001"),
+        ("POST", "/v1/cleanup"),
+    ],
+)
+async def test_no_route_opens_without_a_token_that_holds(
+    client: CheckingClient, world: World, method: str, path: str, header: str
+) -> None:
+    world.put(b"secret")
+    answer = await client.request(method, path, headers={"Authorization": header})
+    assert (answer.status, answer.name) == (401, "UNAUTHENTICATED")
+    assert answer.headers["WWW-Authenticate"].startswith("Bearer")
+    assert b"secret" not in answer.body
+    assert world.uploads.deleted == []
+    assert world.cleaner.runs == []
+
+
+async def test_a_missing_header_is_refused_and_the_scheme_is_case_insensitive(client: CheckingClient) -> None:
+    assert (await client.get("/v1/files", token=None)).status == 401
+    assert (await client.get("/v1/files", token=None, headers={"Authorization": "bearer operator"})).status == 200
+
+
+@pytest.mark.parametrize(
+    ("role", "scopes", "may_read", "may_delete", "may_administer"),
+    [
+        (Role.DEVICE, {Scope.UPLOAD}, True, True, False),
+        (Role.DEVICE, {Scope.READ}, True, False, False),
+        (Role.DEVICE, {Scope.DELETE}, False, True, False),
+        (Role.DEVICE, {Scope.ADMIN}, False, False, False),
+        (Role.DEVICE, set(), False, False, False),
+        (Role.OPERATOR, {Scope.READ}, True, False, False),
+        (Role.OPERATOR, {Scope.DELETE}, False, True, False),
+        (Role.OPERATOR, {Scope.ADMIN}, False, False, True),
+        (Role.OPERATOR, {Scope.UPLOAD}, False, False, False),
+        (Role.OPERATOR, set(), False, False, False),
+    ],
+)
+async def test_what_each_scope_grants(
+    client: CheckingClient,
+    world: World,
+    role: Role,
+    scopes: set[Scope],
+    *,
+    may_read: bool,
+    may_delete: bool,
+    may_administer: bool,
+) -> None:
+    world.admit("someone", role, *scopes)
+    file = world.put(b"x", device="someone")
+    read = await client.get(f"/v1/files/{file.id:016x}/content", token="someone")
+    delete = await client.request("DELETE", f"/v1/files/{file.id:016x}", token="someone")
+    cleanup = await client.post("/v1/cleanup", {}, token="someone")
+    assert [read.status, delete.status, cleanup.status] == [
+        200 if may_read else 403,
+        204 if may_delete else 403,
+        200 if may_administer else 403,
+    ]

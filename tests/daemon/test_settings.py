@@ -1,0 +1,279 @@
+"""Settings: three sources of rising strength, bounds and relations, and messages an operator can act on."""
+
+import itertools
+import re
+import tomllib
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+
+from daemon.settings import FlagValue, Settings, SettingsInvalid, changes, keys, load, reloadable
+
+EXAMPLE = Path(__file__).parents[2] / "systemd" / "uplinkd.example.toml"
+
+
+def refusal(file: Path | None = None, environment: dict[str, str] | None = None, **flags: FlagValue) -> str:
+    """The message for settings that must not load; flags write `__` for the dot."""
+    with pytest.raises(SettingsInvalid) as caught:
+        load(file, environment or {}, {key.replace("__", "."): value for key, value in flags.items()})
+    return str(caught.value)
+
+
+def flat(tables: dict[str, object]) -> dict[str, object]:
+    found: dict[str, object] = {}
+    for name, value in tables.items():
+        if isinstance(value, dict):
+            found.update({f"{name}.{key}": item for key, item in value.items()})
+        else:
+            found[name] = value
+    return found
+
+
+def at(settings: Settings, key: str) -> object:
+    value: object = settings
+    for name in key.split("."):
+        value = getattr(value, name)
+    return value
+
+
+class TestSources:
+    def test_defaults_need_nothing(self) -> None:
+        assert load(None, {}, {}) == Settings()
+
+    def test_flags_beat_the_environment_which_beats_the_file(self, tmp_path: Path) -> None:
+        file = tmp_path / "uplinkd.toml"
+        file.write_text("[limits]\nstreams_max = 1\nranges_max = 2\nconnections_max = 3\n")
+        settings = load(
+            file,
+            {"UPLINKD_LIMITS__RANGES_MAX": "20", "UPLINKD_LIMITS__CONNECTIONS_MAX": "30"},
+            {"limits.connections_max": 300},
+        )
+        limits = settings.limits
+        assert (limits.streams_max, limits.ranges_max, limits.connections_max) == (1, 20, 300)
+
+    def test_the_environment_is_the_one_passed_in(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("UPLINKD_LOG__LEVEL", "error")
+        monkeypatch.setenv("LOG__LEVEL", "error")
+        monkeypatch.setenv("LOG", '{"level": "error"}')
+        assert load(None, {}, {}).log.level == "info"
+
+    def test_other_variables_and_the_files_name_are_no_keys(self) -> None:
+        assert load(None, {"PATH": "/bin", "UPLINKD_CONFIG": "/etc/uplinkd.toml"}, {}) == Settings()
+
+    def test_top_level_keys_have_no_section(self) -> None:
+        settings = load(None, {"UPLINKD_DATA_DIR": "/srv/uplinkd"}, {})
+        assert settings.data_dir == Path("/srv/uplinkd")
+
+    def test_lists_are_comma_separated_outside_the_file(self) -> None:
+        settings = load(
+            None,
+            {"UPLINKD_LISTEN__PROXY_TRUSTED": "10.0.0.0/8, fd00::/8"},
+            {"auth.public_keys": "a.pem,b.pem", "auth.algorithms": "ES256"},
+        )
+        assert [str(network) for network in settings.listen.proxy_trusted] == ["10.0.0.0/8", "fd00::/8"]
+        assert settings.auth.public_keys == (Path("a.pem"), Path("b.pem"))
+        assert settings.auth.algorithms == ("ES256",)
+
+    def test_lists_are_lists_in_the_file(self, tmp_path: Path) -> None:
+        file = tmp_path / "uplinkd.toml"
+        file.write_text('[auth]\nrequired_claims = ["jti"]\n')
+        assert load(file, {}, {}).auth.required_claims == ("jti",)
+
+    def test_paths_left_out_lie_in_the_data_directory(self) -> None:
+        settings = load(None, {}, {"data_dir": "/srv/u"})
+        assert settings.admin_socket_path == Path("/srv/u/admin.sock")
+        assert settings.secret_path == Path("/srv/u/secret")
+
+    def test_paths_that_are_set_are_taken(self) -> None:
+        settings = load(None, {}, {"admin_socket": "/run/a.sock", "auth.secret_file": "/etc/s"})
+        assert (settings.admin_socket_path, settings.secret_path) == (Path("/run/a.sock"), Path("/etc/s"))
+
+    def test_settings_do_not_change_once_loaded(self) -> None:
+        with pytest.raises(ValidationError, match="frozen"):
+            Settings().limits.streams_max = 1  # type: ignore[misc]  # that it is refused is the point
+
+
+class TestMessages:
+    def test_each_bad_key_is_named_with_its_origin_value_and_what_is_expected(self, tmp_path: Path) -> None:
+        file = tmp_path / "uplinkd.toml"
+        file.write_text('[commit]\ndurability = "maybe"\n')
+        message = refusal(file, {"UPLINKD_LISTEN__PORT": "70000"}, limits__streams_max="many")
+        assert f"commit.durability (file {file}): 'maybe': should be 'sync' or 'write'" in message
+        assert (
+            "listen.port (environment UPLINKD_LISTEN__PORT): '70000': should be less than or equal to 65535" in message
+        )
+        assert "limits.streams_max (flag limits.streams_max): 'many': should be a valid integer" in message
+
+    def test_an_unknown_key_is_refused_with_the_nearest_one(self, tmp_path: Path) -> None:
+        file = tmp_path / "uplinkd.toml"
+        file.write_text("[limits]\nstream_max = 1\n")
+        assert f"limits.stream_max (file {file}): unknown key; did you mean limits.streams_max?" in refusal(file)
+
+    def test_an_unknown_key_like_no_other_is_refused(self) -> None:
+        assert "zzz (environment UPLINKD_ZZZ): unknown key; remove it" in refusal(None, {"UPLINKD_ZZZ": "1"})
+
+    def test_a_section_is_no_value(self, tmp_path: Path) -> None:
+        file = tmp_path / "uplinkd.toml"
+        file.write_text('commit = "sync"\n')
+        assert "is a section; set its keys: commit.durability, commit.cycle_bytes" in refusal(file)
+
+    def test_a_table_is_no_value_of_a_key(self, tmp_path: Path) -> None:
+        file = tmp_path / "uplinkd.toml"
+        file.write_text("[limits.streams_max]\nx = 1\n")
+        assert "limits.streams_max (file" in refusal(file)
+
+    def test_unknown_and_bad_keys_are_told_together(self) -> None:
+        message = refusal(None, {"UPLINKD_ZZZ": "1"}, listen__port=-1)
+        assert "zzz" in message
+        assert "listen.port" in message
+
+    def test_problems_are_values_too(self) -> None:
+        with pytest.raises(SettingsInvalid) as caught:
+            load(None, {}, {"listen.port": -1})
+        (problem,) = caught.value.problems
+        assert (problem.key, problem.origin) == ("listen.port", "flag listen.port")
+
+    def test_a_missing_file_is_named(self, tmp_path: Path) -> None:
+        assert f"file {tmp_path / 'none.toml'}): cannot be read: No such file" in refusal(tmp_path / "none.toml")
+
+    @pytest.mark.parametrize("content", [b"[limits\n", b"\xff\xfe"])
+    def test_a_file_that_is_not_toml_is_named(self, tmp_path: Path, content: bytes) -> None:
+        file = tmp_path / "uplinkd.toml"
+        file.write_bytes(content)
+        assert f"file {file}): is not valid TOML" in refusal(file)
+
+
+class TestBounds:
+    @pytest.mark.parametrize(
+        ("key", "value"),
+        [
+            ("listen.host", ""),
+            ("listen.port", 65536),
+            ("listen.backlog", 0),
+            ("limits.chunk_bytes_max", 100),
+            ("limits.handshake_timeout_s", 0),
+            ("limits.idle_timeout_s", "inf"),
+            ("limits.rate_min_bytes_per_s", -1),
+            ("commit.cycle_ms", "nan"),
+            ("storage.size_max_bytes", 2**63),
+            ("cleanup.max_fraction", 0),
+            ("cleanup.max_fraction", 1.5),
+            ("cleanup.jitter", 2),
+            ("cleanup.stale_s", 0),
+            ("auth.leeway_s", 3600),
+            ("auth.algorithms", "none"),
+            ("auth.algorithms", "HS512"),
+            ("auth.tenant_default", "../x"),
+            ("auth.tenant_default", "a\n"),
+            ("log.level", "loud"),
+            ("drain.timeout_s", 0),
+        ],
+    )
+    def test_values_beyond_reason_are_refused(self, key: str, value: FlagValue) -> None:
+        with pytest.raises(SettingsInvalid, match=re.escape(f"{key} (flag {key})")):
+            load(None, {}, {key: value})
+
+    @pytest.mark.parametrize("network", ["10.0.0.1/8", "nonsense", "10.0.0.0/33"])
+    def test_a_network_must_be_one(self, network: str) -> None:
+        assert "listen.proxy_trusted" in refusal(listen__proxy_trusted=network)
+
+
+class TestRelations:
+    @pytest.mark.parametrize(
+        ("given", "key"),
+        [
+            ({"limits.window_bytes": 65536, "limits.chunk_bytes_max": 65537}, "limits.window_bytes"),
+            ({"limits.chunk_bytes_max": 8 << 20}, "limits.window_bytes"),
+            ({"limits.receive_pool_bytes": 65536}, "limits.receive_pool_bytes"),
+            ({"limits.keepalive_s": 180}, "limits.keepalive_s"),
+            ({"limits.idle_timeout_s": 60}, "limits.keepalive_s"),
+            ({"listen.tls_certificate": "a.pem"}, "listen.tls_key"),
+            ({"listen.tls_key": "a.pem"}, "listen.tls_key"),
+            ({"listen.proxy_protocol": True}, "listen.proxy_protocol"),
+            ({"drain.reconnect_ms_min": 5000, "drain.reconnect_ms_max": 4000}, "drain.reconnect_ms_max"),
+        ],
+    )
+    def test_keys_that_contradict_each_other_are_refused(self, given: dict[str, FlagValue], key: str) -> None:
+        with pytest.raises(SettingsInvalid) as caught:
+            load(None, {}, given)
+        assert [problem.key for problem in caught.value.problems] == [key]
+
+    @pytest.mark.parametrize(
+        "given",
+        [
+            {"limits.window_bytes": 1 << 20, "limits.receive_pool_bytes": 1 << 20},
+            {"listen.tls_certificate": "a.pem", "listen.tls_key": "b.pem"},
+            {"listen.proxy_protocol": "yes", "listen.proxy_trusted": "127.0.0.0/8"},
+            {"drain.reconnect_ms_min": 4000, "drain.reconnect_ms_max": 4000},
+        ],
+    )
+    def test_keys_that_agree_are_taken(self, given: dict[str, FlagValue]) -> None:
+        settings = load(None, {}, given)
+        assert all(at(settings, key) != at(Settings(), key) for key in given)
+
+
+class TestReload:
+    def test_keys_certificates_limits_and_log_level_are_reloadable(self) -> None:
+        assert {"auth.jwks_file", "listen.tls_key", "limits.streams_max", "log.level"} <= reloadable()
+
+    def test_what_is_fixed_at_the_start_is_not(self) -> None:
+        fixed = {"data_dir", "listen.port", "limits.receive_pool_bytes", "commit.durability", "log.format"}
+        assert not fixed & reloadable()
+
+    def test_every_reloadable_key_exists(self) -> None:
+        assert reloadable() <= set(keys())
+
+    def test_changes_are_parted_by_whether_a_reload_applies_them(self) -> None:
+        old = Settings()
+        new = load(None, {}, {"log.level": "debug", "limits.streams_max": 3, "listen.port": 1, "data_dir": "x"})
+        assert changes(old, new) == (("limits.streams_max", "log.level"), ("data_dir", "listen.port"))
+
+    def test_equal_settings_have_no_changes(self) -> None:
+        assert changes(Settings(), load(None, {}, {})) == ((), ())
+
+
+class TestExample:
+    def uncommented(self) -> str:
+        return re.sub(r"^#(?=[a-z_]+ = )", "", EXAMPLE.read_text(encoding="utf-8"), flags=re.MULTILINE)
+
+    def test_it_is_valid_as_it_stands_and_changes_nothing(self) -> None:
+        assert load(EXAMPLE, {}, {}) == Settings()
+
+    def test_it_names_every_key_and_no_other_in_order(self) -> None:
+        assert tuple(flat(tomllib.loads(self.uncommented()))) == keys()
+
+    def test_its_values_are_the_defaults(self, tmp_path: Path) -> None:
+        file = tmp_path / "uplinkd.toml"
+        file.write_text(self.uncommented(), encoding="utf-8")
+        shown, default = load(file, {}, {}), Settings()
+        differing = {key for key in keys() if at(shown, key) != at(default, key)}
+        assert differing == {key for key in keys() if at(default, key) is None}
+
+    def test_keys_without_a_default_say_so(self) -> None:
+        text = EXAMPLE.read_text(encoding="utf-8")
+        unset = [key for key in keys() if at(Settings(), key) is None]
+        assert text.count("Unset by default") == len(unset)
+
+    def test_every_key_is_explained(self) -> None:
+        lines = EXAMPLE.read_text(encoding="utf-8").splitlines()
+        bare = [
+            line
+            for before, line in itertools.pairwise(lines)
+            if re.match(r"#[a-z_]+ = ", line) and not before.startswith("#")
+        ]
+        assert bare == []
+
+    def test_what_it_marks_for_reload_is_reloadable(self) -> None:
+        marked: set[str] = set()
+        section, whole, comment = "", False, ""
+        for line in EXAMPLE.read_text(encoding="utf-8").splitlines():
+            if table := re.match(r"\[([a-z]+)\]", line):
+                section, whole, comment = f"{table[1]}.", "[reload]" in comment, ""
+            elif key := re.match(r"#([a-z_]+) = ", line):
+                if ("[reload]" in comment or whole) and "Needs a restart" not in comment:
+                    marked.add(section + key[1])
+                comment = ""
+            else:
+                comment = comment + line if line else ""
+        assert marked == reloadable()

@@ -1,0 +1,39 @@
+"""Checksums against published values, over every kind of memory."""
+
+import pytest
+
+from protocol.checksum import Buffer, crc32c, crc32c_combine, sum8
+
+DIGITS = b"123456789"
+DIGITS_CRC = 0xE3069283  # RFC 3720 §B.4 and every catalogue of CRCs
+
+
+@pytest.mark.parametrize(
+    "data",
+    [DIGITS, bytearray(DIGITS), memoryview(DIGITS), memoryview(bytearray(b"<" + DIGITS + b">"))[1:-1]],
+    ids=["bytes", "bytearray", "read-only view", "writable view"],
+)
+def test_any_memory_will_do(data: Buffer) -> None:
+    assert sum8(data) == sum(DIGITS) % 256
+    assert crc32c(data) == DIGITS_CRC
+
+
+def test_nothing() -> None:
+    assert (sum8(b""), crc32c(b""), crc32c(b"", 5)) == (0, 0, 5)
+
+
+def test_the_sum_wraps_at_256() -> None:
+    assert sum8(b"\xff" * 257) == 255
+
+
+@pytest.mark.parametrize("cut", range(len(DIGITS) + 1))
+def test_a_crc_continues_and_joins(cut: int) -> None:
+    first, second = DIGITS[:cut], DIGITS[cut:]
+    assert crc32c(second, crc32c(first)) == DIGITS_CRC
+    assert crc32c_combine(crc32c(first), crc32c(second), len(second)) == DIGITS_CRC
+
+
+def test_joining_takes_lengths_of_whole_files() -> None:
+    once = crc32c_combine(DIGITS_CRC, 0, 2**62)
+    assert crc32c_combine(once, 0, 2**62 - 1) == crc32c_combine(DIGITS_CRC, 0, 2**63 - 1)
+    assert once != DIGITS_CRC

@@ -1,0 +1,201 @@
+"""Chunk frames: which headers contradict themselves, what gathering takes, and what a run hands on. PROTOCOL.md §9."""
+
+import pytest
+
+from protocol import codec
+from protocol.chunks import (
+    GATHER_DATA_BYTES_MAX,
+    GATHER_FRAMES_MIN,
+    PIECE_BYTES_MIN,
+    PIECES_MAX,
+    Chunk,
+    ChunkRun,
+    gather_equal,
+    is_worth_gathering,
+    read_chunk,
+)
+from protocol.constants import OFFSET_MAX, ChecksumKind, FrameType
+from tests.protocol.harness import Pool, Refusal, chunk, corrupt, frame
+
+FORMS = tuple(codec.CHUNK_HEADERS)
+SUM8_FORMS = (FrameType.CHUNK, FrameType.CHUNK_COMPACT)
+
+
+def read(raw: bytes, kind: FrameType = FrameType.CHUNK, begin: int = 0) -> Chunk | str:
+    return read_chunk(memoryview(raw), begin, kind)
+
+
+@pytest.mark.parametrize("kind", FORMS)
+def test_a_chunk_is_read_where_it_lies(kind: FrameType) -> None:
+    raw = b"before" + chunk(1, 1000, b"payload", kind)
+    assert read(raw, kind, begin=6) == Chunk(1000, 1007, memoryview(b"payload"), intact=True)
+
+
+@pytest.mark.parametrize("kind", FORMS)
+def test_a_wrong_checksum_is_told_from_a_wrong_header(kind: FrameType) -> None:
+    found = read(corrupt(1, 0, b"payload", kind), kind)
+    assert isinstance(found, Chunk)
+    assert not found.intact
+
+
+@pytest.mark.parametrize("position", range(8 + 16))
+def test_crc32c_covers_every_byte_of_prefix_and_offsets(position: int) -> None:
+    kind = FrameType.CHUNK_CRC32C
+    raw = bytearray(chunk(1, 0, b"payload", kind))
+    raw[position] ^= 1
+    if position in range(4, 8):  # the length: bytes behind the frame are read as its data, or some are not
+        raw += bytes(2**24 + 1) if position == 4 else bytes(2**17)
+    found = read(bytes(raw), kind)
+    assert isinstance(found, str) or not found.intact
+
+
+@pytest.mark.parametrize("kind", FORMS)
+@pytest.mark.parametrize(
+    ("end_byte", "reason"),
+    [
+        (99, "end_byte 99 is before start_byte 100"),
+        (0, "end_byte 0 is before start_byte 100"),
+        (100, "name 1 bytes, 4 follow"),
+        (104, "name 5 bytes, 4 follow"),
+        (2**32 - 1, "4 follow"),
+    ],
+)
+def test_a_header_that_lies_is_refused_with_what_it_says(kind: FrameType, end_byte: int, reason: str) -> None:
+    found = read(chunk(1, 100, b"four", kind, Refusal(end_byte=end_byte)), kind)
+    assert isinstance(found, str)
+    assert reason in found
+
+
+@pytest.mark.parametrize("kind", FORMS)
+@pytest.mark.parametrize("missing", [0, 1])
+def test_a_chunk_without_data_is_refused(kind: FrameType, missing: int) -> None:
+    raw = frame(kind, bytes(codec.CHUNK_HEADERS[kind].size - missing), stream=1)
+    assert read(raw, kind) == f"a chunk of {len(raw) - 8} bytes has no data"
+
+
+@pytest.mark.parametrize("kind", [FrameType.CHUNK, FrameType.CHUNK_CRC32C])
+def test_the_last_byte_of_the_largest_file_is_the_last_offset_taken(kind: FrameType) -> None:
+    last = read(chunk(1, OFFSET_MAX - 1, b"x", kind), kind)
+    assert isinstance(last, Chunk)
+    assert last.end == OFFSET_MAX
+    header = bytearray(codec.CHUNK_FRAMES[kind].size)
+    codec.CHUNK_FRAMES[kind].pack_into(header, 0, kind, 0, 1, codec.CHUNK_HEADERS[kind].size + 1, *[OFFSET_MAX] * 2, 0)
+    assert read(bytes(header) + b"x", kind) == f"end_byte {OFFSET_MAX} is beyond 2^63-2"
+
+
+def test_the_compact_form_reaches_the_last_byte_of_four_gib() -> None:
+    found = read(chunk(1, 2**32 - 4, b"four", FrameType.CHUNK_COMPACT), FrameType.CHUNK_COMPACT)
+    assert isinstance(found, Chunk)
+    assert found.end == 2**32
+
+
+# Gathering.
+
+
+def gathered(frames: list[bytes], kind: FrameType = FrameType.CHUNK, rest: bytes = b"") -> tuple[int, bytes]:
+    raw = b"!" + b"".join(frames) + rest
+    first = read(raw, kind, begin=1)
+    assert isinstance(first, Chunk)
+    return gather_equal(memoryview(raw), 1, len(raw), kind, first)
+
+
+def adjacent(count: int, size: int, kind: FrameType = FrameType.CHUNK, start: int = 0) -> list[bytes]:
+    return [chunk(1, start + at * size, bytes([at % 251]) * size, kind) for at in range(count)]
+
+
+@pytest.mark.parametrize("kind", SUM8_FORMS)
+@pytest.mark.parametrize("size", [1, 7, 64, 1024])
+def test_equal_adjacent_chunks_are_taken_in_one_piece(kind: FrameType, size: int) -> None:
+    expected = b"".join(bytes([at % 251]) * size for at in range(300))
+    assert gathered(adjacent(300, size, kind, start=5), kind, rest=b"\x20\x00") == (300, expected)
+
+
+@pytest.mark.parametrize("kind", SUM8_FORMS)
+@pytest.mark.parametrize(
+    "odd",
+    [
+        pytest.param(lambda kind: corrupt(1, 28, b"wrong!!", kind), id="corrupt"),
+        pytest.param(lambda kind: chunk(1, 35, b"further", kind), id="not adjacent"),
+        pytest.param(lambda kind: chunk(2, 28, b"another", kind), id="of another stream"),
+        pytest.param(lambda kind: chunk(1, 28, b"short", kind) + bytes(2), id="shorter"),
+        pytest.param(lambda kind: chunk(1, 28, b"lying!!", kind, Refusal(end_byte=33)), id="lying"),
+        pytest.param(lambda kind: frame(FrameType.PING, bytes(4)) + bytes(20), id="a control frame"),
+    ],
+)
+def test_gathering_stops_before_a_frame_that_differs(kind: FrameType, odd: object) -> None:
+    assert callable(odd)
+    frames = adjacent(4, 7, kind)
+    behind = [chunk(1, 35, b"behind!", kind)]
+    count, data = gathered([*frames, odd(kind), *behind], kind)
+    assert (count, len(data)) == (4, 28)
+
+
+def test_gathering_pays_from_a_number_of_frames_up_to_a_size_of_data() -> None:
+    frame_bytes = 8 + 17 + 100
+    assert is_worth_gathering(FrameType.CHUNK, 100, GATHER_FRAMES_MIN * frame_bytes)
+    assert not is_worth_gathering(FrameType.CHUNK, 100, GATHER_FRAMES_MIN * frame_bytes - 1)
+    assert is_worth_gathering(FrameType.CHUNK, GATHER_DATA_BYTES_MAX, 2**30)
+    assert not is_worth_gathering(FrameType.CHUNK, GATHER_DATA_BYTES_MAX + 1, 2**30)
+    assert not is_worth_gathering(FrameType.CHUNK_CRC32C, 100, 2**30)
+
+
+# Runs.
+
+
+def run_of(*pieces: bytes) -> ChunkRun:
+    run = ChunkRun(1, ChecksumKind.SUM8, 100, 100)
+    for piece in pieces:
+        run.add(run.end + len(piece), memoryview(bytearray(piece)), 1)
+    return run
+
+
+def test_a_run_is_continued_by_the_next_byte_of_the_same_stream_and_checksum() -> None:
+    run = run_of(b"ten bytes.")
+    assert run.takes(1, ChecksumKind.SUM8, 110)
+    assert not run.takes(1, ChecksumKind.SUM8, 111)
+    assert not run.takes(2, ChecksumKind.SUM8, 110)
+    assert not run.takes(1, ChecksumKind.CRC32C, 110)
+
+
+def test_a_run_has_as_many_pieces_as_one_write_takes() -> None:
+    run = run_of(*[b"x"] * PIECES_MAX)
+    assert not run.takes(1, ChecksumKind.SUM8, run.end)
+
+
+def test_large_pieces_are_handed_on_with_a_hold_on_their_lease() -> None:
+    pool = Pool()
+    lease = pool.lease(1)
+    assert lease is not None
+    large = bytes(PIECE_BYTES_MIN)
+    event = run_of(large, large).event(lease)
+    assert event.lease is lease
+    assert event.data == (large, large)
+    assert (event.stream, event.start, event.end, event.count) == (1, 100, 100 + 2 * PIECE_BYTES_MIN, 2)
+    lease.release()
+    assert pool.lent == 1
+    event.lease.release()
+    assert pool.lent == 0
+
+
+@pytest.mark.parametrize("pieces", [[b"a"], [b"small", b"pieces"], [bytes(PIECE_BYTES_MIN), b"x"]])
+def test_small_pieces_are_joined_by_a_copy_that_outlives_the_lease(pieces: list[bytes]) -> None:
+    lease = Pool().lease(1)
+    assert lease is not None
+    event = run_of(*pieces).event(lease)
+    assert event.lease is None
+    assert event.data == (b"".join(pieces),)
+    assert isinstance(event.data[0], bytes)
+    assert lease.holders == 1
+
+
+def test_without_a_lease_large_pieces_are_copied_too() -> None:
+    event = run_of(bytes(PIECE_BYTES_MIN)).event(None)
+    assert event.lease is None
+    assert isinstance(event.data[0], bytes)
+
+
+def test_what_gathering_copied_is_not_copied_again() -> None:
+    run = ChunkRun(1, ChecksumKind.SUM8, 0, 0)
+    piece = b"gathered"
+    run.add(len(piece), piece, 8)
+    assert run.event(None).data[0] is piece

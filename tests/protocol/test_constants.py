@@ -1,0 +1,38 @@
+"""Numbers that depend on each other keep their relations."""
+
+from enum import IntEnum
+
+import pytest
+
+from protocol import constants
+from protocol.constants import Feature, FrameType, TlvType
+
+
+@pytest.mark.parametrize("kinds", [FrameType, TlvType])
+def test_types_leave_the_private_ones_alone(kinds: type[IntEnum]) -> None:
+    assert all(0 < kind < constants.PRIVATE_FIRST for kind in kinds)
+
+
+def test_private_types_may_be_skipped() -> None:
+    assert constants.PRIVATE_FIRST & constants.SKIPPABLE
+
+
+def test_every_frame_of_the_first_version_must_be_known() -> None:
+    assert not any(kind & constants.SKIPPABLE for kind in FrameType)
+
+
+def test_fields_that_may_be_skipped_are_those_that_are_only_shown() -> None:
+    skippable = {kind for kind in TlvType if kind & constants.SKIPPABLE}
+    assert skippable == {TlvType.AGENT, TlvType.AGENT_VERSION, TlvType.LAST_END, TlvType.TEXT}
+
+
+def test_features_are_single_bits() -> None:
+    assert all(feature.bit_count() == 1 for feature in Feature)
+
+
+def test_an_unknown_size_is_no_valid_size() -> None:
+    assert constants.SIZE_UNKNOWN > constants.OFFSET_MAX
+
+
+def test_the_magic_is_no_start_of_other_protocols() -> None:
+    assert constants.MAGIC not in (b"GET ", b"POST", b"SSH-", b"\x16\x03\x01\x02")

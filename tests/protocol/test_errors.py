@@ -1,0 +1,34 @@
+"""The registry: the high byte is the scope, and each action makes sense for it."""
+
+import pytest
+
+from protocol.constants import Action
+from protocol.errors import ErrorCode, Scope
+
+
+@pytest.mark.parametrize("code", ErrorCode, ids=lambda code: code.name)
+def test_the_high_byte_tells_the_scope(code: ErrorCode) -> None:
+    assert code.scope is {1: Scope.CONNECTION, 2: Scope.STREAM, 3: Scope.CHUNK, 4: Scope.REQUEST}[code // 256]
+
+
+def test_codes_are_unique_and_fit_a_u16() -> None:
+    assert len({int(code) for code in ErrorCode}) == len(list(ErrorCode.__members__))
+    assert all(0 < code < 2**16 for code in ErrorCode)
+
+
+@pytest.mark.parametrize("code", ErrorCode, ids=lambda code: code.name)
+def test_what_to_do_fits_what_ended(code: ErrorCode) -> None:
+    assert (code.action is Action.SEND_AGAIN) is (code.scope is Scope.CHUNK)
+    assert code.action is not Action.REAUTHENTICATE or code.scope is Scope.CONNECTION
+    assert code.action not in (Action.LEAVE, Action.OPEN_ANEW) or code.scope is Scope.STREAM
+
+
+@pytest.mark.parametrize("code", ErrorCode, ids=lambda code: code.name)
+def test_a_summary_is_a_clause_for_people(code: ErrorCode) -> None:
+    assert 20 <= len(code.summary) <= 100
+    assert code.summary.isprintable()
+    assert not code.summary.endswith(".")
+
+
+def test_every_action_is_asked_for() -> None:
+    assert {code.action for code in ErrorCode} == set(Action)

@@ -1,0 +1,205 @@
+"""Memory to receive into: shared, carried over, or leased; never lost, never kept longer than needed."""
+
+import pytest
+
+from protocol.frame_buffer import BULK_FRAME_BYTES, BULK_FRAMES, CARRY_BYTES_MAX, FrameBuffer
+from tests.protocol.harness import POISON, Pool
+
+UNLIMITED = 2**64 - 1
+LARGE = 64 * 1024
+
+
+def put(buffer: FrameBuffer, data: bytes) -> None:
+    view = buffer.writable(UNLIMITED)
+    view[: len(data)] = data
+    buffer.received(len(data))
+
+
+def held(buffer: FrameBuffer) -> bytes:
+    return bytes(buffer.view[buffer.begin : buffer.end])
+
+
+def test_little_is_received_into_the_shared_memory_and_none_of_it_kept() -> None:
+    pool = Pool()
+    buffer = FrameBuffer(pool)
+    put(buffer, b"frame")
+    assert buffer.view is pool.shared
+    buffer.begin = buffer.end
+    buffer.settle(5)
+    assert pool.lent == 0
+    put(buffer, b"next")
+    assert held(buffer) == b"next"
+
+
+def test_no_more_is_offered_than_the_limit() -> None:
+    buffer = FrameBuffer(Pool())
+    assert len(buffer.writable(100)) == 100
+    put(buffer, b"part")
+    buffer.settle(8)
+    assert len(buffer.writable(100)) == 100
+
+
+def test_a_small_frame_that_is_cut_off_survives_what_others_receive() -> None:
+    pool = Pool()
+    buffer = FrameBuffer(pool)
+    put(buffer, b"consumed|fra")
+    buffer.begin += 9
+    buffer.settle(CARRY_BYTES_MAX)
+    pool.poison()
+    put(buffer, b"me")
+    assert held(buffer) == b"frame"
+    assert pool.lent == 0
+    assert not buffer.starved
+
+
+def test_a_large_frame_that_is_cut_off_goes_on_in_leased_memory() -> None:
+    pool = Pool()
+    buffer = FrameBuffer(pool)
+    put(buffer, b"large")
+    buffer.settle(LARGE)
+    pool.poison()
+    assert pool.lent == 1
+    put(buffer, b"frame")
+    assert held(buffer) == b"largeframe"
+    buffer.settle(LARGE)
+    assert held(buffer) == b"largeframe", "a frame that fits stays where it is"
+    buffer.begin = buffer.end
+    buffer.settle(LARGE)
+    assert pool.lent == 0
+
+
+def test_large_frames_that_follow_each_other_are_received_into_leases_from_the_start() -> None:
+    pool = Pool(lease_bytes=BULK_FRAME_BYTES * BULK_FRAMES + 100)
+    buffer = FrameBuffer(pool)
+    buffer.settle(BULK_FRAME_BYTES)
+    view = buffer.writable(UNLIMITED)
+    assert pool.lent == 1
+    assert len(view) == BULK_FRAME_BYTES * BULK_FRAMES, "the memory ends with a whole frame"
+    buffer.close()
+    assert pool.lent == 0
+
+
+def test_smaller_frames_are_not_worth_a_lease() -> None:
+    pool = Pool()
+    buffer = FrameBuffer(pool)
+    buffer.settle(BULK_FRAME_BYTES - 1)
+    buffer.writable(UNLIMITED)
+    assert pool.lent == 0
+
+
+def test_where_no_lease_is_left_bulk_goes_through_the_shared_memory() -> None:
+    pool = Pool(leases_max=0)
+    buffer = FrameBuffer(pool)
+    buffer.settle(BULK_FRAME_BYTES)
+    assert len(buffer.writable(UNLIMITED)) == len(pool.shared)
+
+
+def test_the_limit_holds_for_leased_memory_too() -> None:
+    buffer = FrameBuffer(Pool())
+    buffer.settle(BULK_FRAME_BYTES)
+    assert len(buffer.writable(100)) == 100
+
+
+def test_a_frame_cut_off_at_the_end_of_a_lease_moves_to_the_front_of_another() -> None:
+    pool = Pool(lease_bytes=LARGE + 100)
+    buffer = FrameBuffer(pool)
+    put(buffer, b"a")
+    buffer.settle(LARGE)
+    first = buffer.lease
+    rest = buffer.writable(UNLIMITED)
+    assert len(rest) == LARGE - 1, "as far as the frame goes"
+    rest[:] = b"b" * len(rest)
+    buffer.received(len(rest))
+    buffer.begin += LARGE - 10
+    buffer.settle(LARGE)
+    assert buffer.lease is not first
+    assert pool.lent == 1
+    assert held(buffer) == b"b" * 10
+    put(buffer, b"c")
+    assert held(buffer) == b"b" * 10 + b"c"
+
+
+def test_a_small_rest_of_a_lease_is_carried_and_the_lease_goes_back() -> None:
+    pool = Pool(lease_bytes=LARGE)
+    buffer = FrameBuffer(pool)
+    put(buffer, b"a")
+    buffer.settle(LARGE)
+    put(buffer, b"b" * (LARGE - 1))
+    buffer.begin += LARGE - 5
+    buffer.settle(20)
+    assert pool.lent == 0
+    put(buffer, b"!")
+    assert held(buffer) == b"bbbbb!"
+
+
+def test_the_only_lease_of_a_pool_is_lent_again_to_the_one_who_gives_it_back() -> None:
+    pool = Pool(leases_max=1, lease_bytes=LARGE)
+    buffer = FrameBuffer(pool)
+    put(buffer, b"a")
+    buffer.settle(LARGE)
+    put(buffer, b"b" * (LARGE - 1))
+    buffer.begin += LARGE - 10_000
+    buffer.settle(LARGE)
+    assert not buffer.starved, "nobody else could ever wake it"
+    assert held(buffer) == b"b" * 10_000
+
+
+def test_amid_a_large_frame_without_a_lease_it_starves_until_one_is_back() -> None:
+    pool = Pool(leases_max=0)
+    buffer = FrameBuffer(pool)
+    put(buffer, b"x" * CARRY_BYTES_MAX)
+    buffer.settle(LARGE)
+    assert not buffer.starved
+    put(buffer, b"y")
+    buffer.settle(LARGE)
+    assert buffer.starved
+    pool.poison()
+    buffer.reopen()
+    assert held(buffer) == b"x" * CARRY_BYTES_MAX + b"y"
+    buffer.settle(LARGE)
+    assert buffer.starved
+    pool.leases_max = 1
+    buffer.reopen()
+    buffer.settle(LARGE)
+    assert not buffer.starved
+    assert held(buffer) == b"x" * CARRY_BYTES_MAX + b"y"
+
+
+def test_looking_again_at_leased_memory_changes_nothing() -> None:
+    buffer = FrameBuffer(Pool())
+    put(buffer, b"large")
+    buffer.settle(LARGE)
+    buffer.reopen()
+    assert held(buffer) == b"large"
+
+
+def test_input_that_waits_and_is_larger_than_any_lease_is_kept_whole() -> None:
+    pool = Pool(lease_bytes=LARGE, shared_bytes=2 * LARGE)
+    buffer = FrameBuffer(pool)
+    put(buffer, b"z" * 2 * LARGE)
+    buffer.settle(2 * LARGE)
+    assert pool.lent == 0
+    buffer.reopen()
+    assert held(buffer) == b"z" * 2 * LARGE
+
+
+@pytest.mark.parametrize("frame_bytes", [20, LARGE])
+def test_closing_gives_everything_back(frame_bytes: int) -> None:
+    pool = Pool()
+    buffer = FrameBuffer(pool)
+    put(buffer, b"part")
+    buffer.settle(frame_bytes)
+    buffer.close()
+    buffer.close()
+    assert pool.lent == 0
+    assert buffer.begin == buffer.end
+    assert not buffer.starved
+
+
+def test_the_harness_poisons_what_is_given_back() -> None:
+    pool = Pool()
+    lease = pool.lease(10)
+    assert lease is not None
+    view = lease.view
+    lease.release()
+    assert view[0] == POISON

@@ -1,0 +1,109 @@
+"""Frames on their way out: cut to what the device takes, acknowledgements withheld on demand. PROTOCOL.md §7, §13."""
+
+from protocol import codec, frames
+from protocol.constants import FRAME_BYTES_MIN, Action
+from protocol.errors import ErrorCode
+from protocol.outbox import Outbox
+from protocol.ranges import Span
+from tests.protocol.harness import parse
+
+RANGES = [Span(at * 10, at * 10 + 5) for at in range(1, 40)]
+
+
+def outbox(frame_bytes_max: int = 4096, ack_ranges_max: int = 255) -> Outbox:
+    made = Outbox()
+    made.frame_bytes_max = frame_bytes_max
+    made.ack_ranges_max = ack_ranges_max
+    return made
+
+
+def test_nothing_queued_is_nothing_to_send() -> None:
+    assert outbox().take() == b""
+
+
+def test_frames_go_out_once_in_order() -> None:
+    out = outbox()
+    raw = out.send(0, frames.Ping(1))
+    assert out.take() == raw
+    out.send(0, frames.Ping(2))
+    out.send(3, frames.Verifying(9))
+    assert list(parse(out.take())) == [(0, frames.Ping(2)), (3, frames.Verifying(9))]
+    assert out.take() == b""
+
+
+def test_an_explanation_that_does_not_fit_is_left_out() -> None:
+    error = frames.Error(ErrorCode.GONE, Action.GIVE_UP, 0, text="x" * 60)
+    out = outbox(FRAME_BYTES_MIN)
+    assert len(out.send(1, error)) <= FRAME_BYTES_MIN
+    ((_, sent),) = parse(out.take())
+    assert sent == frames.Error(ErrorCode.GONE, Action.GIVE_UP, 0)
+
+
+def test_before_hello_nothing_larger_than_the_smallest_limit_is_sent() -> None:
+    out = Outbox()
+    assert len(out.send(0, frames.Refused(1, Action.GIVE_UP, 1, 1, 0, "x" * 200))) <= FRAME_BYTES_MIN
+
+
+def test_ack_ranges_are_cut_to_what_the_device_asked_for() -> None:
+    for asked in (1, 2, 3, 39):
+        out = outbox(ack_ranges_max=asked)
+        out.acknowledge(1, 5, RANGES)
+        assert list(parse(out.take())) == [(1, frames.Ack(5, tuple(RANGES[:asked])))]
+
+
+def test_ack_ranges_are_cut_to_what_fits() -> None:
+    for frame_bytes_max in range(FRAME_BYTES_MIN, 200):
+        out = outbox(frame_bytes_max)
+        out.acknowledge(1, 5, RANGES)
+        raw = out.take()
+        assert len(raw) <= frame_bytes_max
+        assert len(raw) + 16 > frame_bytes_max, "one more would not fit"
+        ((_, ack),) = parse(raw)
+        assert isinstance(ack, frames.Ack)
+        assert ack.ranges == tuple(RANGES[: len(ack.ranges or ())])
+
+
+def test_a_device_that_asked_for_no_ranges_gets_none() -> None:
+    out = outbox(ack_ranges_max=0)
+    out.acknowledge(1, 5, RANGES)
+    assert out.take() == codec.encode_ack(1, 5)
+
+
+def test_without_ranges_an_ack_is_its_fixed_part() -> None:
+    out = outbox()
+    out.acknowledge(1, 5, [])
+    assert out.take() == codec.encode_ack(1, 5)
+
+
+def test_withheld_acks_go_out_as_the_latest_of_each_stream() -> None:
+    out = outbox()
+    out.withholds_acks = True
+    out.acknowledge(1, 10, [])
+    out.acknowledge(2, 7, RANGES[:1])
+    out.acknowledge(1, 20, [])
+    out.send(0, frames.Ping(1))
+    assert list(parse(out.take())) == [(0, frames.Ping(1))]
+    out.release()
+    assert list(parse(out.take())) == [(1, frames.Ack(20)), (2, frames.Ack(7, tuple(RANGES[:1])))]
+    out.release()
+    assert out.take() == b""
+
+
+def test_what_is_withheld_for_a_stream_that_ended_is_void() -> None:
+    out = outbox()
+    out.withholds_acks = True
+    out.acknowledge(1, 10, [])
+    out.forget(1)
+    out.forget(2)
+    out.release()
+    assert out.take() == b""
+
+
+def test_nothing_goes_out_behind_the_last_words() -> None:
+    out = outbox()
+    raw = out.send(0, frames.Error(ErrorCode.INTERNAL, Action.WAIT, 5000))
+    out.close()
+    out.send(1, frames.Verifying(1))
+    out.acknowledge(1, 10, [])
+    out.acknowledge(1, 10, RANGES)
+    assert out.take() == raw

@@ -1,0 +1,68 @@
+"""The transition tables, as PROTOCOL.md §3 gives them."""
+
+import pytest
+
+from protocol.constants import FrameType
+from protocol.state import (
+    CLIENT_ACCEPTS,
+    SERVER_ACCEPTS,
+    SERVER_HOLDS,
+    STREAM_ACCEPTS,
+    ConnectionState,
+    StreamState,
+)
+
+CHUNKS = {FrameType.CHUNK, FrameType.CHUNK_COMPACT, FrameType.CHUNK_CRC32C}
+FROM_DEVICE = CHUNKS | {
+    FrameType.HELLO,
+    FrameType.PROOF,
+    FrameType.REFRESH,
+    FrameType.OPEN,
+    FrameType.FINISH,
+    FrameType.QUERY,
+    FrameType.ABORT,
+}
+BOTH_WAYS = {FrameType.PING, FrameType.PONG}
+FROM_SERVER = set(FrameType) - FROM_DEVICE - BOTH_WAYS
+
+
+def test_every_frame_of_a_device_is_taken_in_some_state_and_no_other_frame() -> None:
+    assert frozenset().union(*SERVER_ACCEPTS.values()) == FROM_DEVICE | BOTH_WAYS
+
+
+def test_every_frame_of_a_server_is_taken_in_some_state_and_no_other_frame() -> None:
+    assert frozenset().union(*CLIENT_ACCEPTS.values()) == FROM_SERVER | BOTH_WAYS
+
+
+def test_a_connection_begins_with_hello_alone() -> None:
+    assert SERVER_ACCEPTS[ConnectionState.START] == {FrameType.HELLO}
+    assert SERVER_ACCEPTS[ConnectionState.CHALLENGED] == {FrameType.PROOF}
+
+
+def test_while_the_credential_is_checked_input_waits_and_at_the_end_it_is_discarded() -> None:
+    for state in (ConnectionState.DECIDING, ConnectionState.CLOSING):
+        assert state not in SERVER_ACCEPTS
+        assert state not in SERVER_HOLDS
+
+
+def test_when_authority_expires_requests_wait_chunks_go_on_and_refresh_is_taken() -> None:
+    requests = {FrameType.OPEN, FrameType.FINISH, FrameType.QUERY, FrameType.ABORT}
+    assert SERVER_HOLDS == {ConnectionState.EXPIRED: requests}
+    assert SERVER_ACCEPTS[ConnectionState.EXPIRED] == SERVER_ACCEPTS[ConnectionState.OPEN] - requests
+    assert FrameType.REFRESH in SERVER_ACCEPTS[ConnectionState.EXPIRED]
+
+
+@pytest.mark.parametrize("state", [ConnectionState.START, ConnectionState.DECIDING, ConnectionState.CHALLENGED])
+def test_a_server_may_refuse_at_any_point_of_the_handshake(state: ConnectionState) -> None:
+    assert FrameType.REFUSED in CLIENT_ACCEPTS[state]
+
+
+def test_a_challenge_comes_once_and_only_first() -> None:
+    assert [state for state, kinds in CLIENT_ACCEPTS.items() if FrameType.CHALLENGE in kinds] == [ConnectionState.START]
+
+
+def test_on_a_stream_everything_waits_for_opened_and_nothing_is_shut_out_by_finish() -> None:
+    assert set(STREAM_ACCEPTS) == set(StreamState)
+    assert STREAM_ACCEPTS[StreamState.OPENING] == set()
+    assert STREAM_ACCEPTS[StreamState.RECEIVING] == CHUNKS | {FrameType.FINISH, FrameType.ABORT}
+    assert STREAM_ACCEPTS[StreamState.FINISHING] == STREAM_ACCEPTS[StreamState.RECEIVING]

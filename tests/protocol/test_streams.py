@@ -1,0 +1,148 @@
+"""Stream numbers, refusals and the window. PROTOCOL.md §6, §9, §11."""
+
+import pytest
+
+from protocol.constants import NACKS_PER_RANGE_MAX, SIZE_UNKNOWN
+from protocol.errors import ErrorCode
+from protocol.exceptions import ProtocolError
+from protocol.state import StreamState
+from protocol.streams import Stream, Streams
+
+
+def opened(streams: Streams, number: int) -> Stream:
+    assert streams.open(number)
+    stream = streams.get(number)
+    assert stream is not None
+    return stream
+
+
+def test_a_new_stream_waits_for_its_answer_and_has_no_size() -> None:
+    stream = opened(Streams(4, 100), 3)
+    assert stream.state is StreamState.OPENING
+    assert stream.size == SIZE_UNKNOWN
+
+
+def test_open_streams_are_counted_and_found_by_number() -> None:
+    streams = Streams(4, 100)
+    opened(streams, 3)
+    opened(streams, 9)
+    assert len(streams) == 2
+    assert 3 in streams
+    assert 4 not in streams
+    assert streams.numbers() == (3, 9)
+    assert streams.get(4) is None
+
+
+@pytest.mark.parametrize("number", [1, 4, 5])
+def test_numbers_only_rise(number: int) -> None:
+    streams = Streams(4, 100)
+    opened(streams, 5)
+    streams.end(5)
+    with pytest.raises(ProtocolError) as refused:
+        streams.open(number)
+    assert refused.value.code is ErrorCode.STREAM_REUSED
+    opened(streams, 6)
+
+
+def test_a_number_that_was_used_otherwise_is_not_opened() -> None:
+    streams = Streams(4, 100)
+    streams.use(7)
+    streams.use(5)
+    assert streams.is_used(7)
+    assert streams.is_used(1)
+    assert not streams.is_used(8)
+    with pytest.raises(ProtocolError):
+        streams.open(7)
+
+
+def test_no_more_streams_are_open_than_allowed_and_the_number_is_used_up() -> None:
+    streams = Streams(2, 100)
+    opened(streams, 1)
+    opened(streams, 2)
+    assert not streams.open(3)
+    assert 3 not in streams
+    assert streams.is_used(3)
+    streams.end(1)
+    opened(streams, 4)
+
+
+def test_the_eighth_refusal_of_one_range_is_one_too_many() -> None:
+    stream = Stream(StreamState.RECEIVING)
+    assert [stream.refuse(100) for _ in range(NACKS_PER_RANGE_MAX)] == [False] * (NACKS_PER_RANGE_MAX - 1) + [True]
+    assert NACKS_PER_RANGE_MAX == 8
+
+
+def test_refusals_of_other_ranges_do_not_count_together() -> None:
+    stream = Stream(StreamState.RECEIVING)
+    assert not any(stream.refuse(start) for start in range(20))
+
+
+def test_bytes_that_arrive_intact_clear_the_refusals_among_them_only() -> None:
+    stream = Stream(StreamState.RECEIVING)
+    for start in (99, 100, 149, 150):
+        for _ in range(NACKS_PER_RANGE_MAX - 1):
+            stream.refuse(start)
+    stream.forgive(100, 150)
+    assert [stream.refuse(start) for start in (99, 100, 149, 150)] == [True, False, False, True]
+
+
+def test_a_hostile_device_cannot_make_refusals_pile_up() -> None:
+    stream = Stream(StreamState.RECEIVING)
+    for _ in range(NACKS_PER_RANGE_MAX - 1):
+        stream.refuse(0)
+    for start in range(1, 64):
+        stream.refuse(start)
+    assert stream.refuse(0), "so many are remembered"
+    for start in range(100, 164):
+        stream.refuse(start)
+    assert not stream.refuse(0), "and no more"
+
+
+def test_the_window_is_one_for_all_streams_and_full_to_the_byte() -> None:
+    streams = Streams(4, 100)
+    first, second = opened(streams, 1), opened(streams, 2)
+    streams.receive(first, 60)
+    streams.receive(second, 40)
+    assert streams.unacknowledged_bytes == 100
+    with pytest.raises(ProtocolError) as refused:
+        streams.receive(second, 1)
+    assert refused.value.code is ErrorCode.WINDOW_EXCEEDED
+
+
+def test_what_was_dealt_with_counts_no_more_and_never_twice() -> None:
+    streams = Streams(4, 100)
+    first, second = opened(streams, 1), opened(streams, 2)
+    streams.receive(first, 60)
+    streams.receive(second, 40)
+    streams.settle(first, 50)
+    streams.settle(first, 50)
+    assert first.unacknowledged_bytes == 0
+    assert streams.unacknowledged_bytes == 40
+
+
+def test_what_a_stream_had_under_way_ends_with_it() -> None:
+    streams = Streams(4, 100)
+    stream = opened(streams, 1)
+    streams.receive(stream, 60)
+    streams.end(1)
+    streams.end(1)
+    assert streams.unacknowledged_bytes == 0
+
+
+def test_refused_bytes_may_come_again_into_a_full_window() -> None:
+    streams = Streams(4, 100)
+    stream = opened(streams, 1)
+    streams.receive(stream, 100)
+    streams.allow_again(30)
+    streams.receive(stream, 30)
+    with pytest.raises(ProtocolError):
+        streams.receive(stream, 1)
+
+
+def test_however_much_is_refused_there_is_one_window_more_at_most() -> None:
+    streams = Streams(4, 100)
+    stream = opened(streams, 1)
+    streams.allow_again(2**62)
+    streams.receive(stream, 200)
+    with pytest.raises(ProtocolError):
+        streams.receive(stream, 1)

@@ -1,0 +1,102 @@
+"""Silence and slowness, in the caller's time. PROTOCOL.md §12."""
+
+import pytest
+
+from protocol.errors import ErrorCode
+from protocol.timers import Probe, Timers, TimerSettings
+
+SETTINGS = TimerSettings(
+    handshake_timeout_s=10, keepalive_s=30, idle_timeout_s=90, rate_min_bytes_per_s=100, rate_window_s=20
+)
+T = 5000.0
+
+
+def code_of(due: tuple[ErrorCode, str] | Probe | None) -> ErrorCode | None:
+    return due[0] if isinstance(due, tuple) else None
+
+
+def welcomed() -> Timers:
+    timers = Timers(SETTINGS, T)
+    timers.welcomed()
+    return timers
+
+
+def test_a_handshake_must_be_done_in_time_however_many_bytes_come() -> None:
+    timers = Timers(SETTINGS, T)
+    for second in range(11):
+        timers.received(1, T + second)
+        assert timers.check(T + second) is None
+    assert code_of(timers.check(T + 10.1)) is ErrorCode.HANDSHAKE_TIMEOUT
+
+
+def test_a_silent_connection_is_asked_once_an_interval_and_then_given_up() -> None:
+    timers = welcomed()
+    assert timers.check(T + 30) is None
+    assert timers.check(T + 31) is Probe.PING
+    assert timers.check(T + 32) is None
+    assert timers.check(T + 62) is Probe.PING
+    assert timers.check(T + 90) is None
+    assert code_of(timers.check(T + 91)) is ErrorCode.IDLE_TIMEOUT
+
+
+def test_every_received_byte_is_a_sign_of_life() -> None:
+    timers = welcomed()
+    timers.received(1, T + 80)
+    assert timers.check(T + 110) is None
+    assert timers.check(T + 111) is Probe.PING
+    assert code_of(timers.check(T + 171)) is ErrorCode.IDLE_TIMEOUT
+
+
+def test_a_frame_that_grows_by_a_byte_a_second_is_too_slow() -> None:
+    timers = welcomed()
+    timers.frame(under_way=True, now=T)
+    for second in range(1, 20):
+        timers.received(1, T + second)
+        timers.frame(under_way=True, now=T + second)
+        assert timers.check(T + second) is None
+    timers.received(1, T + 20)
+    assert code_of(timers.check(T + 20)) is ErrorCode.TOO_SLOW
+
+
+def test_a_frame_at_the_lowest_rate_is_awaited_as_long_as_it_keeps_it() -> None:
+    timers = welcomed()
+    timers.frame(under_way=True, now=T)
+    for second in range(1, 100):
+        timers.received(100, T + second)
+        timers.frame(under_way=True, now=T + second)
+        assert timers.check(T + second) is None
+
+
+def test_a_good_start_does_not_pay_for_slowness_later() -> None:
+    timers = welcomed()
+    timers.frame(under_way=True, now=T)
+    timers.received(1_000_000, T + 20)
+    assert timers.check(T + 20) is None
+    timers.received(1, T + 40)
+    assert code_of(timers.check(T + 40)) is ErrorCode.TOO_SLOW
+
+
+def test_between_frames_nothing_is_slow() -> None:
+    timers = welcomed()
+    timers.frame(under_way=True, now=T)
+    timers.received(10, T + 1)
+    timers.frame(under_way=False, now=T + 1)
+    timers.received(1, T + 21)
+    assert timers.check(T + 25) is None
+
+
+def test_a_server_without_a_lowest_rate_waits_for_silence_only() -> None:
+    timers = Timers(TimerSettings(10, 30, 90, rate_min_bytes_per_s=0, rate_window_s=20), T)
+    timers.welcomed()
+    timers.frame(under_way=True, now=T)
+    timers.received(0, T + 20)
+    assert timers.check(T + 20) is None
+
+
+@pytest.mark.parametrize("silence_s", [25, 85, 1000])
+def test_a_pause_of_the_server_is_not_the_silence_of_the_device(silence_s: float) -> None:
+    timers = welcomed()
+    timers.frame(under_way=True, now=T)
+    timers.paused(T + silence_s)
+    assert timers.check(T + silence_s + 29) is None
+    assert timers.check(T + silence_s + 31) is Probe.PING
