@@ -125,7 +125,7 @@ def test_what_arrives_between_pages_neither_repeats_nor_hides_an_upload(connecti
     assert seen == before
 
 
-def test_a_name_stands_for_the_current_then_the_newest_complete_then_the_newest(
+def test_a_name_stands_for_the_current_then_the_complete_then_the_newest(
     connection: sqlite3.Connection,
 ) -> None:
     def found() -> int | None:

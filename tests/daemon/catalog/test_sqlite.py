@@ -37,7 +37,11 @@ async def test_an_upload_from_open_to_purge(catalog: SqliteCatalog) -> None:
     assert completed is not None
     assert completed.upload == await uses.find(TENANT, DEVICE, NAME)
     assert (await uses.list(Query(TENANT, 10))).uploads == (completed.upload,)
-    assert (await uses.usage(TENANT, DEVICE), await uses.holding(), await uses.existing([1, 2])) == (100, 1, frozenset({1}))
+    assert (await uses.usage(TENANT, DEVICE), await uses.holding(), await uses.existing([1, 2])) == (
+        100,
+        1,
+        frozenset({1}),
+    )
     ended = await uses.end(1, State.DELETED, 3_000)
     assert ended is not None
     assert (await uses.counts())[State.DELETED] == 1

@@ -1,0 +1,84 @@
+"""The bounded pool of receive memory: one shared piece for small input, leases for large frames under way."""
+
+from collections import deque
+from collections.abc import Callable
+
+SHARED_BYTES = 256 * 1024
+"""What one read takes at most where no large frame is under way: some hundred small chunks at once."""
+
+CLASS_BYTES = (16 * 1024, 64 * 1024, 256 * 1024, 1024 * 1024)
+"""Sizes of leases: a slow device amid a small frame must not hold memory for a large one."""
+
+SLACK_BYTES = 4096
+"""On top of each class, so that a power of two of data fits together with its prefixes and headers."""
+
+
+class PooledLease:
+    """One piece of the pool. Only the event loop may touch it, except for its memory."""
+
+    __slots__ = ("_holders", "_pool", "view")
+
+    def __init__(self, pool: "ReceivePool", size_bytes: int) -> None:
+        self._pool = pool
+        self._holders = 0
+        self.view = memoryview(bytearray(size_bytes))
+
+    def retain(self) -> None:
+        self._holders += 1
+
+    def release(self) -> None:
+        self._holders -= 1
+        if not self._holders:
+            self._pool.take_back(self)
+
+
+class ReceivePool:
+    """Lends at most `pool_bytes`, the largest piece being for a frame of `frame_bytes_max`."""
+
+    def __init__(self, pool_bytes: int, frame_bytes_max: int) -> None:
+        self.shared = memoryview(bytearray(max(SHARED_BYTES, SLACK_BYTES)))
+        largest = max(frame_bytes_max, CLASS_BYTES[-1])
+        classes = {each for each in CLASS_BYTES if each < largest} | {largest}
+        self._classes = sorted(each + SLACK_BYTES for each in classes)
+        self._idle: dict[int, list[PooledLease]] = {size: [] for size in self._classes}
+        self._left_bytes = max(pool_bytes, self._classes[-1])
+        self._waiting: deque[Callable[[], None]] = deque()
+        self.lent_bytes = 0
+        self.waits = 0
+
+    def lease(self, size_bytes: int) -> PooledLease | None:
+        """Memory of `size_bytes` or more, or the largest piece there is; None when nothing is left."""
+        size = next((each for each in self._classes if each >= size_bytes), self._classes[-1])
+        idle = self._idle[size]
+        if idle:
+            lease = idle.pop()
+        else:
+            if self._left_bytes < size:
+                self._drop_idle(size)
+            if self._left_bytes < size:
+                return None
+            self._left_bytes -= size
+            lease = PooledLease(self, size)
+        self.lent_bytes += size
+        lease.retain()
+        return lease
+
+    def take_back(self, lease: PooledLease) -> None:
+        """The last holder has released the lease."""
+        size = len(lease.view)
+        self.lent_bytes -= size
+        self._idle[size].append(lease)
+        if self._waiting:
+            self._waiting.popleft()()
+
+    def when_free(self, waiter: Callable[[], None]) -> None:
+        """Call `waiter` once when memory came back; it may have to wait again. First come, first served."""
+        self.waits += 1
+        self._waiting.append(waiter)
+
+    def _drop_idle(self, needed_bytes: int) -> None:
+        """Idle pieces of other sizes make room."""
+        for size, idle in self._idle.items():
+            while idle and self._left_bytes < needed_bytes:
+                idle.pop()
+                self._left_bytes += size

@@ -1,0 +1,112 @@
+"""SHA-256 of uploads, computed behind their durable bytes on a thread of its own. PROTOCOL.md §14.
+
+The bytes are read back from storage, most often from the page cache, a step of one upload after another, so that a
+large file does not keep a small one waiting.
+"""
+
+import asyncio
+import hashlib
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from daemon.adapters.threads import Report, Threads
+from daemon.storage.interface import Storage
+from daemon.upload import LiveUpload
+
+STEP_BYTES = 4 * 1024 * 1024
+"""Read and hashed at a time: some milliseconds, so that the hand-over costs nothing."""
+
+HASH_BYTES_PER_S = 500_000_000
+"""A cautious guess at the speed, to tell a device how long to wait."""
+
+
+@dataclass(slots=True)
+class _Job:
+    upload: LiveUpload
+    hasher: "hashlib._Hash"
+    hashed_bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class _Step:
+    job: _Job
+    data: bytes
+    done: "asyncio.Future[None]"
+
+
+class Digester:
+    """Hashes uploads. `run` must be awaited by an owner."""
+
+    def __init__(self, storage: Storage, threads: Threads) -> None:
+        self._storage = storage
+        self._lane = threads.lane("sha256", _hash)
+        self._jobs: OrderedDict[int, _Job] = OrderedDict()
+        self._due = asyncio.Event()
+
+    def follow(self, upload: LiveUpload) -> None:
+        """Hash what of the upload is durable; to be called again as more becomes so."""
+        job = self._jobs.get(upload.id)
+        if job is None or job.upload is not upload:
+            self._jobs[upload.id] = _Job(upload, hashlib.sha256())
+        self._due.set()
+
+    def forget(self, upload: LiveUpload) -> None:
+        """The upload is of no interest any more."""
+        self._jobs.pop(upload.id, None)
+
+    def remaining_s(self, upload: LiveUpload) -> float:
+        """About how long the digest of the whole upload will take."""
+        job = self._jobs.get(upload.id)
+        return ((upload.size or 0) - (job.hashed_bytes if job else 0)) / HASH_BYTES_PER_S
+
+    async def run(
+        self, whole: Callable[[LiveUpload, bytes], None], failed: Callable[[LiveUpload, OSError], None]
+    ) -> None:
+        """Hash until cancelled; `whole` gets the digest of each upload whose declared size is durable and hashed."""
+        while True:
+            await self._due.wait()
+            self._due.clear()
+            for job in list(self._jobs.values()):
+                try:
+                    await self._step(job)
+                except OSError as error:
+                    self._jobs.pop(job.upload.id, None)
+                    failed(job.upload, error)
+                    continue
+                if job.upload.size == job.hashed_bytes and self._jobs.get(job.upload.id) is job:
+                    del self._jobs[job.upload.id]
+                    whole(job.upload, job.hasher.digest())
+
+    async def close(self) -> None:
+        """End the thread."""
+        await self._lane.close()
+
+    async def _step(self, job: _Job) -> None:
+        count = min(job.upload.next_expected_byte - job.hashed_bytes, STEP_BYTES)
+        if count <= 0:
+            return
+        reading = await self._storage.open(job.upload.id)
+        try:
+            data = await reading.read(job.hashed_bytes, count)
+        finally:
+            await reading.close()
+        if len(data) < count:
+            raise OSError(f"only {len(data)} of {count} bytes at {job.hashed_bytes} are stored")
+        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._lane.put(_Step(job, data, done))
+        await done
+        job.hashed_bytes += count
+        self._due.set()
+
+
+def _hash(batch: list[_Step]) -> Report:
+    for step in batch:
+        step.job.hasher.update(step.data)
+    return lambda: _report(batch)
+
+
+def _report(batch: list[_Step]) -> None:
+    for step in batch:
+        if not step.done.cancelled():
+            step.done.set_result(None)

@@ -1,0 +1,214 @@
+"""The listeners for devices: who may connect, a look at everybody once a second, the drain. PROTOCOL.md §11, §15."""
+
+import asyncio
+import socket
+import ssl
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from ipaddress import IPv4Network, IPv6Network
+
+from daemon.buffers import ReceivePool
+from daemon.connection import DeviceConnection
+from daemon.metrics import CloseReason, ConnectionPhase
+from daemon.proxy import Endpoint
+from daemon.session import Services, Session, SessionPolicy
+from protocol.errors import ErrorCode
+from protocol.server import ServerConnection, ServerLimits
+
+SWEEP_BATCH = 250
+"""Connections looked at before others get their turn: some hundred microseconds."""
+
+UNKNOWN = ""
+"""In place of the address while a PROXY header is awaited, or where the socket has none."""
+
+DRAIN_STEP_S = 0.05
+"""How often a drain looks whether connections have become quiet."""
+
+
+@dataclass(frozen=True, slots=True)
+class ServerPolicy:
+    """What an operator allows. 0 means no limit for `connections_per_ip_max`."""
+
+    limits: ServerLimits
+    session: SessionPolicy
+    connections_max: int
+    connections_per_ip_max: int
+    outgoing_bytes_max: int
+    handshake_timeout_s: float
+    proxy_trusted: tuple[IPv4Network | IPv6Network, ...]
+    """Networks whose PROXY header is believed; empty where none is expected."""
+
+
+@dataclass(frozen=True, slots=True)
+class DrainPolicy:
+    """How long a drain may take, and when devices are asked to come back."""
+
+    timeout_s: float
+    reconnect_ms_min: int
+    reconnect_ms_max: int
+
+
+class DeviceServer:
+    """All connections of devices. `policy` may change at any time and holds for connections made from then on."""
+
+    def __init__(self, services: Services, pool: ReceivePool, policy: ServerPolicy) -> None:
+        self._services = services
+        self._pool = pool
+        self.policy = policy
+        self._connections: dict[DeviceConnection, str] = {}
+        self._by_address: Counter[str] = Counter()
+        self._servers: list[asyncio.Server] = []
+        self._is_draining = False
+
+    async def listen(self, sockets: Sequence[socket.socket], tls: ssl.SSLContext | None) -> None:
+        """Accept on bound sockets, which the server owns from now on. Raises OSError."""
+        loop = asyncio.get_running_loop()
+        for each in sockets:
+            self._servers.append(
+                await loop.create_server(
+                    self._made,
+                    sock=each,
+                    backlog=socket.SOMAXCONN,
+                    ssl=tls,
+                    ssl_handshake_timeout=self.policy.handshake_timeout_s if tls else None,
+                )
+            )
+
+    def stop_listening(self) -> None:
+        """Accept nobody any more."""
+        for server in self._servers:
+            server.close()
+        self._servers.clear()
+
+    async def run(self) -> None:
+        """Look at every connection once a second, until cancelled."""
+        while True:
+            await asyncio.sleep(1)
+            for index, connection in enumerate(list(self._connections)):
+                connection.check_time(self.now())
+                if index % SWEEP_BATCH == SWEEP_BATCH - 1:
+                    await asyncio.sleep(0)
+
+    async def drain(self, policy: DrainPolicy) -> None:
+        """Ask everybody to come back later, give last acknowledgements, and close, all inside the policy's limit."""
+        self._is_draining = True
+        self.stop_listening()
+        entropy = self._services.entropy
+        for connection in list(self._connections):
+            connection.go_away(int(entropy.uniform(policy.reconnect_ms_min, policy.reconnect_ms_max)))
+        deadline = self.now() + policy.timeout_s
+        while self._connections and self.now() < deadline:
+            for connection in list(self._connections):
+                if connection.session is None or connection.session.is_quiet:
+                    connection.close()
+            await asyncio.sleep(DRAIN_STEP_S)
+        for connection in list(self._connections):
+            connection.abort()
+
+    def cut(self, tenant: str, device: str) -> int:
+        """Look at once at the connections of a device that was disabled; how many it has."""
+        theirs = [
+            connection
+            for connection in self._connections
+            if connection.session is not None
+            and (admitted := connection.session.admitted) is not None
+            and (admitted.tenant, admitted.device) == (tenant, device)
+        ]
+        for connection in theirs:
+            connection.check_time(self.now())
+        return len(theirs)
+
+    def phases(self) -> dict[ConnectionPhase, int]:
+        """How many connections are how far."""
+        counts = dict.fromkeys(ConnectionPhase, 0)
+        for connection in self._connections:
+            if self._is_draining:
+                counts[ConnectionPhase.DRAINING] += 1
+            elif connection.session is None or connection.session.admitted is None:
+                counts[ConnectionPhase.HANDSHAKE] += 1
+            else:
+                counts[ConnectionPhase.OPEN] += 1
+        return counts
+
+    @property
+    def addresses(self) -> list[tuple[str, int]]:
+        """Host and port of every listener."""
+        names = [each.getsockname() for server in self._servers for each in server.sockets]
+        return [(name[0], name[1]) for name in names]
+
+    # What connections call.
+
+    def now(self) -> float:
+        return self._services.clock.monotonic_s()
+
+    def connected(self, connection: DeviceConnection, peer: Endpoint | None) -> Session:
+        policy = self.policy
+        address = UNKNOWN if peer is None else str(peer.address)
+        self._locate(connection, address)
+        protocol = ServerConnection(policy.limits, self._pool, self.now())
+        session = Session(protocol, connection, self._services, policy.session)
+        session.log = session.logger.bind(peer=f"{address}:{peer.port}" if peer else "")
+        crowded = policy.connections_per_ip_max and self._by_address[address] > policy.connections_per_ip_max
+        if crowded or len(self._connections) > policy.connections_max:
+            who = f"address {address}" if crowded else "the server"
+            protocol.fail(ErrorCode.TOO_MANY_CONNECTIONS, f"{who} has as many connections as it may")
+        return session
+
+    def disconnected(self, connection: DeviceConnection, reason: CloseReason) -> None:
+        self._leave(connection)
+        self._services.metrics.connections_closed[reason] += 1
+
+    def trusts(self, peer: Endpoint) -> bool:
+        return any(peer.address in network for network in self.policy.proxy_trusted)
+
+    def _made(self) -> DeviceConnection:
+        self._services.metrics.connections_accepted += 1
+        policy = self.policy
+        connection = DeviceConnection(self, self._pool, policy.outgoing_bytes_max, bool(policy.proxy_trusted))
+        self._locate(connection, UNKNOWN)
+        return connection
+
+    def _locate(self, connection: DeviceConnection, address: str) -> None:
+        """Count the connection under an address, and no longer under the one before."""
+        self._leave(connection)
+        self._connections[connection] = address
+        self._by_address[address] += 1
+
+    def _leave(self, connection: DeviceConnection) -> None:
+        address = self._connections.pop(connection, None)
+        if address is not None:
+            self._by_address[address] -= 1
+            if not self._by_address[address]:
+                del self._by_address[address]
+
+
+def bind(host: str, port: int, backlog: int) -> list[socket.socket]:
+    """Listening sockets on every address of `host`. Raises OSError that names the address."""
+    found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    sockets: list[socket.socket] = []
+    for family, kind, _, _, address in dict.fromkeys(found):
+        each = socket.socket(family, kind)
+        sockets.append(each)
+        each.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:
+            each.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        try:
+            each.bind(address)
+            each.listen(backlog)
+        except OSError as error:
+            for opened in sockets:
+                opened.close()
+            raise OSError(error.errno, f"cannot listen on {host} port {port}: {error.strerror}") from error
+    return sockets
+
+
+def keep_alive(listener: socket.socket, keepalive_s: float, user_timeout_s: float) -> None:
+    """What accepted connections inherit: TCP probes, and how long unacknowledged data may wait. 0 turns it off."""
+    if keepalive_s:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, max(int(keepalive_s), 1))
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, max(int(keepalive_s / 3), 1))
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 3)
+    if user_timeout_s:
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(user_timeout_s * 1000))

@@ -1,0 +1,449 @@
+"""One device's connection: the protocol's events become uploads, and what becomes of those the protocol's answers."""
+
+from collections.abc import Coroutine, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from structlog.stdlib import BoundLogger
+
+from daemon.adapters.clock import Clock
+from daemon.adapters.entropy import Entropy
+from daemon.catalog.interface import Catalog, CatalogFailed
+from daemon.catalog.records import Disposition, Metadata, OpenRequest, OpenResult, State, Upload
+from daemon.gate import Admitted, Denied, Gate
+from daemon.metrics import Metrics
+from daemon.tasks import Tasks
+from daemon.upload import LiveUpload
+from daemon.uploads import Refusal, Uploads
+from protocol import events, frames
+from protocol.constants import (
+    NEVER_S,
+    NONCE_BYTES,
+    OFFSET_MAX,
+    SIZE_UNKNOWN,
+    VERSION,
+    CredentialKind,
+    Durability,
+    UploadState,
+)
+from protocol.constants import Disposition as WireDisposition
+from protocol.errors import ErrorCode
+from protocol.identity import is_name
+from protocol.ranges import Span
+from protocol.server import ServerConnection
+from protocol.state import ConnectionState
+
+
+@dataclass(frozen=True, slots=True)
+class SessionPolicy:
+    """What every device is told in WELCOME, and how long it may keep a token that has expired."""
+
+    durability: Durability
+    features: int
+    ranges_max: int
+    streams_max: int
+    keepalive_s: float
+    chunk_bytes_max: int
+    window_bytes: int
+    grace_s: float
+    stale_s: float
+    tenant_default: str
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    """What all sessions share."""
+
+    uploads: Uploads
+    catalog: Catalog
+    gate: Gate
+    clock: Clock
+    entropy: Entropy
+    metrics: Metrics
+    log: BoundLogger
+    tasks: Tasks
+
+
+class Wire(Protocol):
+    """The transport below a session."""
+
+    def changed(self) -> None:
+        """There is something to send, or input that waited may go on."""
+        ...
+
+
+_DISPOSITIONS = {
+    WireDisposition.RESUME_OR_CREATE: Disposition.RESUME_OR_CREATE,
+    WireDisposition.RESUME_ONLY: Disposition.RESUME_ONLY,
+    WireDisposition.REPLACE: Disposition.REPLACE,
+}
+
+_STATES = {None: UploadState.NONE, State.PARTIAL: UploadState.RECEIVING} | {
+    state: UploadState[state.name] for state in State if state is not State.PARTIAL
+}
+
+
+class _Stream:
+    """The listener of one upload."""
+
+    __slots__ = ("_number", "_session", "upload")
+
+    def __init__(self, session: "Session", number: int) -> None:
+        self._session = session
+        self._number = number
+        self.upload: LiveUpload | None = None
+
+    def acknowledged(self, next_expected_byte: int, beyond: Sequence[Span], settled_bytes: int) -> None:
+        self._session.metrics.acks += 1
+        self._session.connection.acknowledge(self._number, next_expected_byte, beyond, settled_bytes)
+        self._session.wire.changed()
+
+    def refused(self, refused: Span, code: ErrorCode, settled_bytes: int) -> None:
+        self._session.metrics.nacks[code] += 1
+        self._session.connection.refuse_range(self._number, refused, code, settled_bytes)
+        self._session.wire.changed()
+
+    def verifying(self, wait_ms: int) -> None:
+        self._session.connection.send(self._number, frames.Verifying(wait_ms))
+        self._session.wire.changed()
+
+    def finished(self, upload: Upload) -> None:
+        self._session.ended(self._number)
+        frame = frames.Finished(upload.id, upload.size or 0, upload.crc32c or 0, upload.sha256)
+        self._session.connection.finished(self._number, frame)
+        self._session.wire.changed()
+
+    def aborted(self, upload_id: int) -> None:
+        self._session.ended(self._number)
+        self._session.connection.aborted(self._number, upload_id)
+        self._session.wire.changed()
+
+    def failed(self, code: ErrorCode, detail: str) -> None:
+        self._session.ended(self._number)
+        self._session.fail_stream(self._number, code, detail)
+        self._session.wire.changed()
+
+
+class Session:
+    """What one connection means. `now` arguments are monotonic seconds."""
+
+    __slots__ = (
+        "_challenge",
+        "_expired_s",
+        "_hello",
+        "_policy",
+        "_services",
+        "_streams",
+        "admitted",
+        "connection",
+        "connection_id",
+        "credential",
+        "is_closed",
+        "log",
+        "metrics",
+        "wire",
+    )
+
+    def __init__(self, connection: ServerConnection, wire: Wire, services: Services, policy: SessionPolicy) -> None:
+        self.connection = connection
+        self.wire = wire
+        self.metrics = services.metrics
+        self.connection_id = int.from_bytes(services.entropy.bytes(8), "big")
+        self.log: BoundLogger | None = None
+        self.admitted: Admitted | None = None
+        self.credential: CredentialKind | None = None
+        self.is_closed = False
+        self._services = services
+        self._policy = policy
+        self._streams: dict[int, _Stream] = {}
+        self._hello: events.HelloReceived | None = None
+        self._challenge = b""
+        self._expired_s: float | None = None
+
+    def handle(self, event: events.ServerEvent) -> None:
+        """Do what an event asks for."""
+        match event:
+            case events.ChunksReceived():
+                self._receive(event)
+            case events.OpenRequested(number, request):
+                self._streams[number] = _Stream(self, number)
+                self._spawn(self._open(number, request))
+            case events.FinishRequested(number, finish):
+                if (stream := self._streams.get(number)) is not None and stream.upload is not None:
+                    self._services.uploads.finish(stream.upload, finish)
+            case events.AbortRequested(number):
+                if (stream := self._streams.get(number)) is not None and stream.upload is not None:
+                    self._spawn(self._abort(number, stream.upload))
+            case events.QueryReceived(number, name):
+                self._spawn(self._query(number, name))
+            case events.ChunkRefused(_, code):
+                self.metrics.nacks[code] += 1
+            case _:
+                self._handle_connection(event)
+
+    def _handle_connection(self, event: events.ServerEvent) -> None:
+        match event:
+            case events.HelloReceived():
+                self._greet(event)
+            case events.ProofReceived(proof):
+                self._spawn(self._check_proof(proof))
+            case events.TokenOffered(token):
+                self._refresh(token)
+            case events.StreamFailed(number, code, detail):
+                self.metrics.errors[code] += 1
+                self.logger.info("stream failed", stream=number, code=code.name, detail=detail)
+                self._detach(number)
+            case events.ConnectionFailed(code, detail):
+                self._failed(code, detail)
+
+    def check_time(self, now: float) -> None:
+        """Called about once a second: expiry and revocation. PROTOCOL.md §13."""
+        admitted = self.admitted
+        if admitted is None or self.connection.state is ConnectionState.CLOSING:
+            return
+        if self._services.gate.is_disabled(admitted.tenant, admitted.device):
+            self.connection.fail(ErrorCode.DEVICE_DISABLED, "the operator has disabled this device")
+        elif admitted.expires_ms is not None and self._services.clock.wall_ms() >= admitted.expires_ms:
+            if self._expired_s is None:
+                self._expired_s = now
+                self.connection.expire()
+            if now - self._expired_s >= self._policy.grace_s:
+                self.connection.fail(ErrorCode.TOKEN_EXPIRED, "the token's time is over and no REFRESH came")
+
+    def closed(self) -> None:
+        """The transport is gone; what was received still becomes durable."""
+        self.is_closed = True
+        for number in list(self._streams):
+            self._detach(number)
+
+    @property
+    def is_quiet(self) -> bool:
+        """Nothing that was received waits for an answer."""
+        return not self.connection.is_held and not self.connection.streams.has_work
+
+    @property
+    def logger(self) -> BoundLogger:
+        """A logger that names the connection and, once it is known, the device."""
+        if self.log is None:
+            self.log = self._services.log.bind(connection=f"{self.connection_id:016x}")
+        return self.log
+
+    def ended(self, number: int) -> None:
+        """The stream has no upload any more."""
+        self._streams.pop(number, None)
+
+    def fail_stream(self, number: int, code: ErrorCode, detail: str) -> None:
+        """End one stream with an ERROR."""
+        self.metrics.errors[code] += 1
+        self.logger.info("stream failed", stream=number, code=code.name, detail=detail)
+        self.connection.fail_stream(number, code, detail)
+
+    # The handshake.
+
+    def _greet(self, received: events.HelloReceived) -> None:
+        hello = received.hello
+        self.credential = CredentialKind(hello.credential)
+        self.log = self.logger.bind(agent=hello.agent, agent_version=hello.agent_version)
+        if hello.last_end:
+            known = next((code.name for code in ErrorCode if code == hello.last_end), f"0x{hello.last_end:04x}")
+            self.log.info("device reports its last end", code=known)
+        if hello.token is not None and self.credential is CredentialKind.TOKEN:
+            self._hello = received
+            self._decide(self._services.gate.admit_token(hello.token))
+        else:
+            self._hello = received
+            self._challenge = self.connection.challenge(self._services.entropy.bytes(NONCE_BYTES))
+
+    async def _check_proof(self, proof: bytes) -> None:
+        if self._hello is None:
+            raise ValueError("a proof was let through before a HELLO")
+        hello = self._hello.hello
+        tenant = hello.tenant if hello.tenant is not None else self._policy.tenant_default
+        verdict = await self._services.gate.admit_proof(
+            tenant, hello.device or "", hello=self._hello.raw, challenge=self._challenge, proof=proof
+        )
+        if not self.is_closed:
+            self._decide(verdict)
+            self.wire.changed()
+
+    def _decide(self, verdict: Admitted | Denied) -> None:
+        if isinstance(verdict, Denied):
+            self.connection.fail(verdict.code, verdict.detail)
+            return
+        hello = None if self._hello is None else self._hello.hello
+        self._hello, self._challenge = None, b""
+        self.admitted = verdict
+        self.metrics.handshakes[self.credential, None] += 1
+        self.log = self.logger.bind(tenant=verdict.tenant, device=verdict.device)
+        self.log.debug("device let in")
+        now_ms = self._services.clock.wall_ms()
+        policy = self._policy
+        self.connection.welcome(
+            frames.Welcome(
+                version=VERSION,
+                durability=policy.durability,
+                ranges_max=policy.ranges_max,
+                streams_max=policy.streams_max,
+                keepalive_s=int(policy.keepalive_s),
+                features=policy.features & (hello.features if hello is not None else 0),
+                chunk_bytes_max=policy.chunk_bytes_max,
+                window_bytes=policy.window_bytes,
+                authority_s=verdict.authority_s(now_ms),
+                server_time_ms=now_ms,
+                connection_id=self.connection_id,
+            )
+        )
+
+    def _refresh(self, token: str) -> None:
+        verdict = self._services.gate.admit_token(token)
+        current = self.admitted
+        if isinstance(verdict, Denied):
+            self.connection.fail(verdict.code, verdict.detail)
+        elif current is None or (verdict.tenant, verdict.device) != (current.tenant, current.device):
+            self.connection.fail(ErrorCode.UNAUTHENTICATED, "the new token is for another device")
+        else:
+            self.admitted = verdict
+            self._expired_s = None
+            self.connection.refreshed(verdict.authority_s(self._services.clock.wall_ms()))
+
+    # Uploads.
+
+    async def _open(self, number: int, request: frames.Open) -> None:
+        admitted = self.admitted
+        stream = self._streams.get(number)
+        if admitted is None or stream is None:
+            return
+        try:
+            answer = await self._services.uploads.open(_open_request(admitted, request), stream)
+        except CatalogFailed as error:
+            code = ErrorCode.DISK_FULL if error.disk_full else ErrorCode.STORAGE_FAILED
+            answer = Refusal(code, "the server's catalog does not answer; nothing acknowledged is lost")
+            self.logger.warning("catalog failed at OPEN", error=str(error))
+        if isinstance(answer, Refusal):
+            self.ended(number)
+            if not self.is_closed:
+                self.fail_stream(number, answer.code, answer.detail)
+                self.wire.changed()
+            return
+        result, upload = answer
+        stream.upload = upload
+        if self.is_closed:
+            if upload is not None:
+                self._services.uploads.detach(upload, stream)
+        elif upload is None or upload.listener is stream:
+            self._answer_open(number, result, upload)
+            self.wire.changed()
+
+    def _answer_open(self, number: int, result: OpenResult, upload: LiveUpload | None) -> None:
+        record = result.upload
+        if record is None:
+            raise ValueError(f"the catalog answered {result.outcome} without an upload")
+        size = SIZE_UNKNOWN if record.size is None else record.size
+        if upload is None:
+            self.ended(number)
+            opened = frames.Opened(
+                record.id,
+                UploadState.COMPLETE,
+                UploadState.NONE,
+                record.size or 0,
+                NEVER_S,
+                crc32c=record.crc32c,
+                sha256=record.sha256,
+            )
+        else:
+            opened = frames.Opened(
+                upload.id,
+                UploadState.RECEIVING,
+                _STATES[result.previous],
+                upload.next_expected_byte,
+                int(self._policy.stale_s),
+                ranges=tuple(upload.beyond()) or None,
+            )
+        self.logger.info("upload opened", upload=f"{record.id:016x}", stream=number, outcome=result.outcome.value)
+        self.connection.opened(number, opened, size)
+
+    async def _abort(self, number: int, upload: LiveUpload) -> None:
+        try:
+            await self._services.uploads.abort(upload)
+        except CatalogFailed as error:
+            self.logger.warning("catalog failed at ABORT", error=str(error))
+            self.fail_stream(number, ErrorCode.STORAGE_FAILED, "the server's catalog does not answer")
+            self.wire.changed()
+
+    async def _query(self, number: int, name: str) -> None:
+        admitted = self.admitted
+        if admitted is None:
+            return
+        record = None
+        try:
+            # A name that cannot be is not looked up: nothing is known under it.
+            if is_name(name):
+                record = await self._services.catalog.find(admitted.tenant, admitted.device, name)
+        except CatalogFailed as error:
+            # An ERROR on the number of a QUERY, which opens no stream, would be taken for another stream's.
+            self.logger.warning("catalog failed at QUERY", error=str(error))
+            self.connection.fail(ErrorCode.INTERNAL, "the server's catalog does not answer")
+        else:
+            self.connection.send(number, _status(record, int(self._policy.stale_s)))
+        self.wire.changed()
+
+    def _receive(self, event: events.ChunksReceived) -> None:
+        self.metrics.received_bytes[event.checksum] += event.end - event.start
+        self.metrics.received_chunks[event.checksum] += event.count
+        stream = self._streams.get(event.stream)
+        if stream is not None and stream.upload is not None:
+            self._services.uploads.receive(stream.upload, event)
+        elif event.lease is not None:
+            event.lease.release()
+
+    def _detach(self, number: int) -> None:
+        stream = self._streams.pop(number, None)
+        if stream is not None and stream.upload is not None:
+            self._services.uploads.detach(stream.upload, stream)
+
+    def _failed(self, code: ErrorCode, detail: str) -> None:
+        self.metrics.errors[code] += 1
+        if self.admitted is None:
+            self.metrics.handshakes[self.credential, code] += 1
+        self.logger.info("connection failed", code=code.name, detail=detail)
+        for number in list(self._streams):
+            self._detach(number)
+
+    def _spawn(self, work: Coroutine[None, None, None]) -> None:
+        self._services.tasks.spawn(work, self._broke)
+
+    def _broke(self, _error: BaseException) -> None:
+        if not self.is_closed:
+            self.connection.fail(ErrorCode.INTERNAL, "the server failed in a way it did not foresee")
+            self.wire.changed()
+
+
+def _open_request(admitted: Admitted, request: frames.Open) -> OpenRequest:
+    return OpenRequest(
+        upload_id=1,
+        tenant=admitted.tenant,
+        device=admitted.device,
+        name=request.name,
+        disposition=_DISPOSITIONS[request.disposition],
+        now_ms=0,
+        size=None if request.size > OFFSET_MAX else request.size,
+        tag=request.tag or b"",
+        crc32c_expected=request.crc32c,
+        sha256_expected=request.sha256,
+        metadata=Metadata(request.content_type or "", request.external_id or "", request.original_name or ""),
+    )
+
+
+def _status(record: Upload | None, expires_s: int) -> frames.Status:
+    if record is None:
+        return frames.Status(0, UploadState.NONE, 0)
+    is_complete = record.state is State.COMPLETE
+    return frames.Status(
+        upload_id=record.id,
+        state=_STATES[record.state],
+        next_expected_byte=record.next_expected_byte,
+        size=SIZE_UNKNOWN if record.size is None else record.size,
+        expires_s=NEVER_S if is_complete else expires_s,
+        crc32c=record.crc32c if is_complete else None,
+        sha256=record.sha256 if is_complete else None,
+    )

@@ -1,0 +1,354 @@
+"""Uploads as files on a local disk, named by upload id, in 256 directories.
+
+Writes go through one lane and syncs through another, so that receiving goes on while the disk makes earlier bytes
+durable. A sync waits its turn behind the writes it must cover.
+"""
+
+import asyncio
+import re
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Generic, Protocol, TypeVar
+
+from daemon.adapters.files import FileSystem
+from daemon.adapters.threads import Lane, Report, Threads
+from daemon.storage.interface import Buffer, Reading, Space, Stored
+
+SHARDS = 256
+"""A million files make directories of four thousand, which every file system handles well."""
+
+Result = TypeVar("Result")
+
+
+@dataclass(slots=True, eq=False)
+class _Handle:
+    """An upload's file while it is written. Only the write lane changes `fd`; the event loop counts `users`."""
+
+    path: Path
+    exists: bool
+    fd: int = -1
+    users: int = 0
+    directory_unsynced: bool = False
+    is_dropped: bool = False
+    error: OSError | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Write:
+    handle: _Handle
+    offset: int
+    pieces: Sequence[Buffer]
+    done: Callable[[OSError | None], None]
+
+
+@dataclass(frozen=True, slots=True)
+class _Sync:
+    handles: dict[int, _Handle]
+    done: Callable[[dict[int, OSError]], None]
+
+
+@dataclass(frozen=True, slots=True)
+class _Close:
+    handle: _Handle
+
+
+class _Call(Protocol):
+    """Any file call whose result somebody awaits."""
+
+    def work(self) -> None: ...
+
+    def report(self) -> None: ...
+
+
+@dataclass(slots=True)
+class _Awaited(Generic[Result]):
+    run: Callable[[], Result]
+    future: "asyncio.Future[Result]"
+    results: list[Result] = field(default_factory=list)
+    error: OSError | None = None
+
+    def work(self) -> None:
+        try:
+            self.results.append(self.run())
+        except OSError as error:
+            self.error = error
+
+    def report(self) -> None:
+        if self.future.cancelled():
+            return
+        if self.error is not None:
+            self.future.set_exception(self.error)
+        else:
+            self.future.set_result(self.results[0])
+
+
+class LocalStorage:
+    """Files below `root`. `open_files_max` bounds the descriptors of uploads at rest.
+
+    Without `is_durable` a sync waits its turn, and then leaves the rest to the operating system.
+    """
+
+    def __init__(
+        self, root: Path, files: FileSystem, threads: Threads, open_files_max: int, is_durable: bool = True
+    ) -> None:
+        self._root = root
+        self._files = files
+        self._open_files_max = open_files_max
+        self._is_durable = is_durable
+        self._handles: OrderedDict[int, _Handle] = OrderedDict()
+        self._prepare()
+        self._sync_lane: Lane[_Sync] = threads.lane("storage-sync", self._sync_batch)
+        self._write_lane: Lane[_Write | _Sync | _Close | _Call] = threads.lane("storage-write", self._write_batch)
+        self._read_lane: Lane[_Call] = threads.lane("storage-read", self._read_batch)
+
+    @property
+    def shards(self) -> int:
+        return SHARDS
+
+    def write(
+        self,
+        upload_id: int,
+        offset: int,
+        pieces: Sequence[Buffer],
+        exists: bool,
+        done: Callable[[OSError | None], None],
+    ) -> None:
+        handle = self._handles.get(upload_id)
+        if handle is None:
+            handle = self._handles[upload_id] = _Handle(self._path(upload_id), exists)
+            self._close_idle()
+        else:
+            self._handles.move_to_end(upload_id)
+        handle.users += 1
+        self._write_lane.put(_Write(handle, offset, pieces, done))
+
+    def sync(self, upload_ids: Sequence[int], done: Callable[[dict[int, OSError]], None]) -> None:
+        handles = {}
+        for upload_id in upload_ids:
+            handle = self._handles.get(upload_id)
+            if handle is not None:
+                handle.users += 1
+                handles[upload_id] = handle
+        self._write_lane.put(_Sync(handles, done))
+
+    def release(self, upload_id: int) -> None:
+        handle = self._handles.pop(upload_id, None)
+        if handle is not None:
+            handle.is_dropped = True
+            if not handle.users:
+                self._write_lane.put(_Close(handle))
+
+    async def remove(self, upload_id: int) -> int:
+        self.release(upload_id)
+        path = self._path(upload_id)
+        return await _call(self._write_lane, lambda: self._files.remove(path))
+
+    async def open(self, upload_id: int) -> Reading:
+        path = self._path(upload_id)
+
+        def run() -> tuple[int, int]:
+            fd = self._files.open_to_read(path)
+            return fd, self._files.size(fd)
+
+        fd, size = await _call(self._read_lane, run)
+        return _FileReading(self, fd, size)
+
+    async def read_once(self, upload_id: int, offset: int, count: int) -> bytes:
+        path = self._path(upload_id)
+
+        def run() -> bytes:
+            fd = self._files.open_to_read(path)
+            try:
+                return self._files.read(fd, count, offset)
+            finally:
+                self._files.close(fd)
+
+        return await _call(self._read_lane, run)
+
+    async def read(self, fd: int, offset: int, count: int) -> bytes:
+        """For a reading: bytes of an open descriptor."""
+        return await _call(self._read_lane, lambda: self._files.read(fd, count, offset))
+
+    async def close_reading(self, fd: int) -> None:
+        """For a reading: give the descriptor back."""
+        await _call(self._read_lane, lambda: self._files.close(fd))
+
+    async def space(self) -> Space:
+        found = await _call(self._read_lane, lambda: self._files.space(self._root))
+        return Space(found.total_bytes, found.free_bytes)
+
+    async def stored(self, shard: int) -> tuple[Stored, ...]:
+        directory = self._shard(shard)
+
+        def run() -> tuple[Stored, ...]:
+            found = []
+            for name in self._files.names(directory):
+                modified_ms = self._files.modified_ms(directory / name)
+                if modified_ms is not None:
+                    found.append(Stored(name, _upload_id(name, shard), modified_ms))
+            return tuple(found)
+
+        return await _call(self._read_lane, run)
+
+    async def quarantine(self, shard: int, name: str) -> None:
+        source = self._shard(shard) / name
+
+        def run() -> None:
+            self._files.move(source, self._root / "quarantine" / f"{shard:02x}-{name}")
+            self._files.sync_directory(self._root / "quarantine")
+
+        await _call(self._write_lane, run)
+
+    async def close(self) -> None:
+        for upload_id in list(self._handles):
+            self.release(upload_id)
+        await self._write_lane.close()
+        await self._sync_lane.close()
+        await self._read_lane.close()
+
+    def _prepare(self) -> None:
+        made = [self._files.create_directory(self._shard(shard)) for shard in range(SHARDS)]
+        made.append(self._files.create_directory(self._root / "quarantine"))
+        if any(made):
+            self._files.sync_directory(self._root / "files")
+            self._files.sync_directory(self._root)
+
+    def _shard(self, shard: int) -> Path:
+        return self._root / "files" / f"{shard:02x}"
+
+    def _path(self, upload_id: int) -> Path:
+        return self._shard(upload_id % SHARDS) / f"{upload_id:016x}"
+
+    def _close_idle(self) -> None:
+        excess = len(self._handles) - self._open_files_max
+        if excess > 0:
+            idle = [upload_id for upload_id, handle in self._handles.items() if not handle.users]
+            for upload_id in idle[:excess]:
+                self.release(upload_id)
+
+    # On the write lane.
+
+    def _write_batch(self, batch: list[_Write | _Sync | _Close | _Call]) -> Report:
+        reports: list[Report] = []
+        for item in batch:
+            match item:
+                case _Write():
+                    reports.append(self._write_one(item))
+                case _Sync():
+                    self._sync_lane.put(item)
+                case _Close(handle):
+                    if handle.fd >= 0:
+                        self._files.close(handle.fd)
+                        handle.fd = -1
+                case _Call():
+                    item.work()
+                    reports.append(item.report)
+        return lambda: _run_all(reports)
+
+    def _write_one(self, write: _Write) -> Report:
+        handle = write.handle
+        error: OSError | None = None
+        try:
+            if handle.fd < 0:
+                if handle.exists:
+                    handle.fd = self._files.open(handle.path)
+                else:
+                    handle.fd = self._files.create(handle.path)
+                    handle.directory_unsynced = True
+            self._files.write(handle.fd, write.pieces, write.offset)
+        except OSError as failure:
+            # The sync behind this write may be reported first, so it must know too.
+            error = handle.error = failure
+
+        def report() -> None:
+            self._leave(handle)
+            write.done(error)
+
+        return report
+
+    # On the sync lane.
+
+    def _sync_batch(self, batch: list[_Sync]) -> Report:
+        results = [(item, self._sync_one(item)) for item in batch]
+
+        def report() -> None:
+            for item, failed in results:
+                for handle in item.handles.values():
+                    self._leave(handle)
+                item.done(failed)
+
+        return report
+
+    def _sync_one(self, sync: _Sync) -> dict[int, OSError]:
+        failed: dict[int, OSError] = {}
+        directories: dict[Path, list[int]] = {}
+        for upload_id, handle in sync.handles.items():
+            if handle.error is not None:
+                failed[upload_id] = handle.error
+            if handle.error is not None or not self._is_durable:
+                continue
+            try:
+                self._files.sync_data(handle.fd)
+            except OSError as error:
+                failed[upload_id] = error
+            if handle.directory_unsynced:
+                directories.setdefault(handle.path.parent, []).append(upload_id)
+        for directory, upload_ids in directories.items():
+            try:
+                self._files.sync_directory(directory)
+            except OSError as error:
+                failed |= dict.fromkeys(upload_ids, error)
+            else:
+                for upload_id in upload_ids:
+                    sync.handles[upload_id].directory_unsynced = False
+        return failed
+
+    # On the read lane.
+
+    def _read_batch(self, batch: list[_Call]) -> Report:
+        for call in batch:
+            call.work()
+        return lambda: _run_all([call.report for call in batch])
+
+    def _leave(self, handle: _Handle) -> None:
+        handle.users -= 1
+        if handle.is_dropped and not handle.users:
+            self._write_lane.put(_Close(handle))
+
+
+class _FileReading:
+    """An open file of the storage."""
+
+    __slots__ = ("_fd", "_storage", "size")
+
+    def __init__(self, storage: LocalStorage, fd: int, size: int) -> None:
+        self._storage = storage
+        self._fd = fd
+        self.size = size
+
+    async def read(self, offset: int, count: int) -> bytes:
+        return await self._storage.read(self._fd, offset, count)
+
+    async def close(self) -> None:
+        await self._storage.close_reading(self._fd)
+
+
+def _run_all(reports: Sequence[Report]) -> None:
+    for report in reports:
+        report()
+
+
+async def _call(lane: Lane[_Call], run: Callable[[], Result]) -> Result:
+    future: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
+    lane.put(_Awaited(run, future))
+    return await future
+
+
+def _upload_id(name: str, shard: int) -> int | None:
+    """The id a name stands for, if it is one that storage gives in this shard."""
+    if not re.fullmatch("[0-9a-f]{16}", name):
+        return None
+    upload_id = int(name, 16)
+    return upload_id if upload_id % SHARDS == shard else None

@@ -1,0 +1,44 @@
+"""Tasks with an owner: none is forgotten, and none fails unheard."""
+
+import asyncio
+from collections.abc import Callable, Coroutine
+
+
+class Tasks:
+    """Owns tasks that nobody awaits one by one. An unforeseen exception goes to `on_failure` once the task is over."""
+
+    __slots__ = ("_on_failure", "_running")
+
+    def __init__(self, on_failure: Callable[[BaseException], None]) -> None:
+        self._running: set[asyncio.Task[None]] = set()
+        self._on_failure = on_failure
+
+    def __len__(self) -> int:
+        return len(self._running)
+
+    def spawn(
+        self, work: Coroutine[None, None, None], on_failure: Callable[[BaseException], None] | None = None
+    ) -> None:
+        """Run `work` in the background; `on_failure` is told first what it raised."""
+        task = asyncio.get_running_loop().create_task(work)
+        self._running.add(task)
+
+        def over(task: asyncio.Task[None]) -> None:
+            self._running.discard(task)
+            if not task.cancelled() and (error := task.exception()) is not None:
+                if on_failure is not None:
+                    on_failure(error)
+                self._on_failure(error)
+
+        task.add_done_callback(over)
+
+    async def wait(self) -> None:
+        """Return once all tasks are over, also those that they started meanwhile."""
+        while self._running:
+            await asyncio.wait(self._running)
+
+    async def cancel(self) -> None:
+        """End all tasks."""
+        for task in self._running:
+            task.cancel()
+        await self.wait()

@@ -1,0 +1,172 @@
+"""One upload while it is being received: what has arrived, what of it is durable, who is told. PROTOCOL.md §7, §9."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
+
+from daemon.catalog.records import Upload
+from protocol.checksum import Buffer, crc32c
+from protocol.errors import ErrorCode
+from protocol.ranges import DigestedRange, RangeSet, Span
+
+
+class Listener(Protocol):
+    """The stream of an upload."""
+
+    def acknowledged(self, next_expected_byte: int, beyond: Sequence[Span], settled_bytes: int) -> None:
+        """All below `next_expected_byte`, and `beyond`, are durable; `settled_bytes` that arrived are dealt with."""
+        ...
+
+    def refused(self, refused: Span, code: ErrorCode, settled_bytes: int) -> None:
+        """These bytes must be sent again; the stream stays open."""
+        ...
+
+    def verifying(self, wait_ms: int) -> None:
+        """The digest takes a while."""
+        ...
+
+    def finished(self, upload: Upload) -> None:
+        """The upload is complete; the stream is over."""
+        ...
+
+    def aborted(self, upload_id: int) -> None:
+        """The upload is aborted, as the device asked; the stream is over."""
+        ...
+
+    def failed(self, code: ErrorCode, detail: str) -> None:
+        """The stream is over."""
+        ...
+
+
+class Piece(NamedTuple):
+    """Bytes to be written at an offset."""
+
+    offset: int
+    data: list[Buffer]
+
+
+@dataclass(frozen=True, slots=True)
+class Cut:
+    """What one commit cycle makes durable of one upload."""
+
+    upload: "LiveUpload"
+    epoch: int
+    ranges: tuple[DigestedRange, ...]
+    settled_bytes: int
+    received_s: float
+
+
+class LiveUpload:
+    """Bytes that have arrived (`received`), those of them that are durable, and the stream they come on."""
+
+    __slots__ = (
+        "crc32c_expected",
+        "device",
+        "durable",
+        "epoch",
+        "id",
+        "is_finishing",
+        "is_over",
+        "listener",
+        "name",
+        "quota_left_bytes",
+        "received",
+        "received_s",
+        "sha256",
+        "sha256_expected",
+        "sha256_wanted",
+        "size",
+        "tenant",
+        "unsettled_bytes",
+    )
+
+    def __init__(self, record: Upload) -> None:
+        self.id = record.id
+        self.tenant = record.tenant
+        self.device = record.device
+        self.name = record.name
+        self.durable = record.ranges
+        self.received = RangeSet(record.ranges)
+        self.sha256: bytes | None = None
+        self.is_over = False
+        self.unsettled_bytes = 0
+        self.received_s: float | None = None
+        self.listener: Listener | None = None
+        self.quota_left_bytes: int | None = None
+        self.take_over(record)
+
+    def take_over(self, record: Upload) -> None:
+        """A new OPEN has the upload now; what is under way to the disk stays."""
+        self.epoch = record.epoch
+        self.size = record.size
+        self.crc32c_expected = record.crc32c_expected
+        self.sha256_expected = record.sha256_expected
+        self.sha256_wanted = record.sha256_expected is not None
+        self.is_finishing = False
+        self.unsettled_bytes = 0
+
+    @property
+    def next_expected_byte(self) -> int:
+        """Every byte below it is durable."""
+        return self.durable[0].end if self.durable and self.durable[0].start == 0 else 0
+
+    @property
+    def is_whole(self) -> bool:
+        """Every byte of the declared size has arrived."""
+        return self.size is not None and self.received.next_expected_byte == self.size
+
+    def beyond(self) -> list[Span]:
+        """The durable ranges above `next_expected_byte`."""
+        first = 1 if self.durable and self.durable[0].start == 0 else 0
+        return [Span(each.start, each.end) for each in self.durable[first:]]
+
+    def is_durable(self, start: int, end: int) -> bool:
+        """Whether all of [start, end) is durable."""
+        return any(each.start <= start and end <= each.end for each in self.durable)
+
+    def take_in(self, start: int, data: Sequence[Buffer], gaps: Sequence[Span]) -> list[Piece]:
+        """Take the bytes of `gaps` out of data that begins at `start` into `received`; what is to be written."""
+        pieces = []
+        for gap in gaps:
+            parts = _slice(data, gap.start - start, gap.end - start)
+            tail = self.received.tail(gap.start)
+            crc = tail.crc32c if tail else 0
+            for part in parts:
+                crc = crc32c(part, crc)
+            if tail:
+                self.received.extend(gap.start, gap.end, crc)
+            else:
+                self.received.add(gap.start, gap.end, crc)
+            pieces.append(Piece(gap.start, parts))
+        return pieces
+
+    def arrived(self, count: int, now: float) -> None:
+        """`count` bytes wait for the next commit cycle."""
+        self.unsettled_bytes += count
+        if self.received_s is None:
+            self.received_s = now
+
+    def cut(self, now: float) -> Cut:
+        """What has arrived until now, for a commit cycle."""
+        cut = Cut(
+            self,
+            self.epoch,
+            self.received.snapshot(),
+            self.unsettled_bytes,
+            now if self.received_s is None else self.received_s,
+        )
+        self.unsettled_bytes = 0
+        self.received_s = None
+        return cut
+
+
+def _slice(data: Sequence[Buffer], start: int, end: int) -> list[Buffer]:
+    """The bytes [start, end) of pieces that lie one behind the other, without copying."""
+    parts: list[Buffer] = []
+    position = 0
+    for piece in data:
+        low, high = max(start - position, 0), min(end - position, len(piece))
+        if low < high:
+            parts.append(piece if high - low == len(piece) else memoryview(piece)[low:high])
+        position += len(piece)
+    return parts

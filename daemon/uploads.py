@@ -1,0 +1,399 @@
+"""Uploads from OPEN to their end: resume, takeover, reception, finish, abort, deletion. PROTOCOL.md §6 to §10."""
+
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Protocol
+
+from structlog.stdlib import BoundLogger
+
+from daemon.adapters.clock import Clock
+from daemon.adapters.entropy import Entropy
+from daemon.catalog.interface import Catalog
+from daemon.catalog.records import Completed, Completion, OpenRequest, OpenResult, Outcome, State, Upload
+from daemon.committer import Committer, failure_kind, storage_failure
+from daemon.digester import Digester
+from daemon.metrics import Metrics, OpenOutcome, StorageFailure
+from daemon.storage.interface import Storage
+from daemon.tasks import Tasks
+from daemon.upload import Cut, Listener, LiveUpload
+from protocol import frames
+from protocol.constants import OFFSET_MAX, UploadState
+from protocol.errors import ErrorCode
+from protocol.events import ChunksReceived
+from protocol.frame_buffer import Lease
+from protocol.ranges import Span
+
+
+@dataclass(frozen=True, slots=True)
+class UploadPolicy:
+    """What an operator allows. 0 means no limit for quota and size."""
+
+    ranges_max: int
+    quota_bytes_per_device: int
+    size_max_bytes: int
+    disk_free_min_bytes: int
+    tombstone_s: float
+
+
+class Disk(Protocol):
+    """Room on the disk, as last measured."""
+
+    free_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """Why a stream ends."""
+
+    code: ErrorCode
+    detail: str
+
+
+_REFUSALS = {
+    Outcome.CONTENT_CHANGED: ErrorCode.CONTENT_CHANGED,
+    Outcome.GONE: ErrorCode.GONE,
+    Outcome.NOT_FOUND: ErrorCode.NOT_FOUND,
+    Outcome.QUOTA_EXCEEDED: ErrorCode.QUOTA_EXCEEDED,
+}
+
+VERIFYING_FROM_S = 0.5
+"""A digest that takes longer is announced, so that the device does not take the silence for a dead link."""
+
+
+class Uploads:
+    """All uploads that are being received. `policy` may change at any time."""
+
+    def __init__(
+        self,
+        *,
+        catalog: Catalog,
+        storage: Storage,
+        committer: Committer,
+        digester: Digester,
+        disk: Disk,
+        clock: Clock,
+        entropy: Entropy,
+        metrics: Metrics,
+        log: BoundLogger,
+        tasks: Tasks,
+        policy: UploadPolicy,
+    ) -> None:
+        self._catalog = catalog
+        self._storage = storage
+        self._committer = committer
+        self._digester = digester
+        self._disk = disk
+        self._clock = clock
+        self._entropy = entropy
+        self._metrics = metrics
+        self._log = log
+        self._tasks = tasks
+        self.policy = policy
+        self._live: dict[int, LiveUpload] = {}
+
+    def is_live(self, upload_id: int) -> bool:
+        """Whether a connection has the upload open, or bytes of it are on their way to the disk."""
+        return upload_id in self._live
+
+    async def open(self, request: OpenRequest, listener: Listener) -> tuple[OpenResult, LiveUpload | None] | Refusal:
+        """Open an upload for a stream, which fences its earlier one. Raises CatalogFailed.
+
+        `request.upload_id`, quota and times are filled in here. No LiveUpload comes with a complete upload.
+        """
+        policy = self.policy
+        if refusal := self._check_room(request.size or 0, 0):
+            return refusal
+        now_ms = self._clock.wall_ms()
+        result = await self._catalog.open(
+            replace(
+                request,
+                upload_id=self._new_id(),
+                now_ms=now_ms,
+                quota_bytes=policy.quota_bytes_per_device,
+                tombstone_after_ms=now_ms - int(policy.tombstone_s * 1000),
+            )
+        )
+        if result.replaced_id is not None:
+            self._drop(result.replaced_id, ErrorCode.FENCED, "the upload was replaced by a later OPEN of the same name")
+            self._tasks.spawn(self.remove_bytes(result.replaced_id))
+        if code := _REFUSALS.get(result.outcome):
+            self._metrics.opens[OpenOutcome.REFUSED] += 1
+            return Refusal(code, _explain(result))
+        self._metrics.opens[OpenOutcome(result.outcome.value)] += 1
+        if result.upload is None:
+            raise ValueError(f"the catalog answered {result.outcome} without an upload")
+        if result.outcome is Outcome.COMPLETE:
+            return result, None
+        if refusal := self._check_room(request.size or 0, result.upload.received_bytes):
+            return refusal
+        self._metrics.resumes += result.upload.next_expected_byte > 0
+        return result, await self._attach(result.upload, listener)
+
+    async def _attach(self, record: Upload, listener: Listener) -> LiveUpload:
+        upload = self._live.get(record.id)
+        if upload is None:
+            upload = self._live[record.id] = LiveUpload(record)
+        else:
+            earlier, upload.listener = upload.listener, None
+            if earlier is not None:
+                self._metrics.takeovers += 1
+                earlier.failed(ErrorCode.FENCED, "a later OPEN of the same name has taken the upload over")
+            upload.take_over(record)
+        upload.listener = listener
+        if upload.sha256_wanted:
+            self._digester.follow(upload)
+        quota = self.policy.quota_bytes_per_device
+        if quota and upload.size is None:
+            upload.quota_left_bytes = quota - await self._catalog.usage(record.tenant, record.device)
+        return upload
+
+    def receive(self, upload: LiveUpload, chunks: ChunksReceived) -> None:
+        """Take chunks of an attached upload; its listener hears what becomes of them."""
+        start, end, lease = chunks.start, chunks.end, chunks.lease
+        gaps = upload.received.missing(start, end)
+        needed = sum(gap.end - gap.start for gap in gaps)
+        refused = self._refuse(upload, start, end, needed) if gaps else True
+        if needed < end - start:
+            self._metrics.duplicate_bytes += end - start - needed
+        if refused:
+            if lease is not None:
+                lease.release()
+            if not gaps:
+                self._again(upload, start, end)
+            return
+        exists = bool(upload.durable)
+        pieces = upload.take_in(start, chunks.data, gaps)
+        for index, piece in enumerate(pieces):
+            if lease is not None and index:
+                lease.retain()
+            self._storage.write(upload.id, piece.offset, piece.data, exists, partial(self._written, upload, lease))
+        self._disk.free_bytes -= needed
+        self._committer.arrived(upload, end - start)
+
+    def finish(self, upload: LiveUpload, finish: frames.Finish) -> None:
+        """All bytes were sent: complete the upload once they are durable and their digests are right."""
+        listener = upload.listener
+        if listener is None:
+            return
+        if finish.size < upload.received.highest_byte:
+            detail = f"FINISH says {finish.size} bytes, {upload.received.highest_byte} have arrived"
+            self._end_stream(upload, ErrorCode.SIZE_INVALID, detail)
+            return
+        if refusal := self._check_size(finish.size):
+            self._end_stream(upload, refusal.code, refusal.detail)
+            return
+        upload.size = finish.size
+        if not upload.is_whole:
+            missing = upload.received.missing(0, finish.size)[0]
+            listener.refused(missing, ErrorCode.INCOMPLETE, 0)
+            return
+        upload.is_finishing = True
+        crc = upload.received.prefix_crc32c()
+        given = {each for each in (upload.crc32c_expected, finish.crc32c) if each is not None}
+        if given - {crc} or _differ(upload.sha256_expected, finish.sha256):
+            self._tasks.spawn(self._reject(upload, f"CRC32C is {crc:08x}"))
+            return
+        if finish.sha256 is not None:
+            upload.sha256_expected = finish.sha256
+        if upload.sha256_expected is not None and upload.sha256 is None:
+            self._digester.follow(upload)
+            remaining_s = self._digester.remaining_s(upload)
+            if remaining_s > VERIFYING_FROM_S:
+                listener.verifying(int(remaining_s * 1000))
+        self._committer.touch(upload, urgent=True)
+
+    async def abort(self, upload: LiveUpload) -> None:
+        """The device gives the upload up. Raises CatalogFailed."""
+        listener = self._forget(upload)
+        ended = await self._catalog.end(upload.id, State.ABORTED, self._clock.wall_ms(), upload.epoch)
+        if ended is not None:
+            self._note_end(upload, State.ABORTED, "by the device")
+            await self.remove_bytes(upload.id)
+        if listener is not None:
+            listener.aborted(upload.id)
+
+    async def end(self, upload_id: int, state: State) -> Upload | None:
+        """Delete, expire or keep as partial; None if the upload's state does not allow it. Raises CatalogFailed."""
+        ended = await self._catalog.end(upload_id, state, self._clock.wall_ms())
+        if ended is not None:
+            if state is not State.PARTIAL:
+                self._metrics.ended[UploadState[state.name]] += 1
+            code = ErrorCode.GONE if state is State.DELETED else ErrorCode.EXPIRED
+            self._drop(upload_id, code, f"the upload is {state.value}")
+        return ended
+
+    async def remove_bytes(self, upload_id: int) -> None:
+        """Delete the bytes of an upload that has ended; what cannot be deleted is reported."""
+        try:
+            await self._storage.remove(upload_id)
+        except OSError as error:
+            # The row is gone already, so cleanup will find the bytes as orphans and report them.
+            self._metrics.storage_failures[StorageFailure.DELETE] += 1
+            self._log.warning("bytes not deleted", upload=f"{upload_id:016x}", error=str(error))
+
+    def detach(self, upload: LiveUpload, listener: Listener) -> None:
+        """The stream is gone; what it brought still becomes durable."""
+        if upload.listener is listener:
+            upload.listener = None
+            upload.is_finishing = False
+            self._rest(upload)
+
+    # What the committer and the digester report.
+
+    def completion(self, cut: Cut) -> Completion | None:
+        upload = cut.upload
+        if not upload.is_finishing or upload.size is None or upload.epoch != cut.epoch:
+            return None
+        if sum(each.end - each.start for each in cut.ranges) != upload.size or len(cut.ranges) > 1:
+            return None
+        if upload.sha256_expected is not None and upload.sha256 is None:
+            return None
+        crc = cut.ranges[0].crc32c if cut.ranges else 0
+        return Completion(upload.id, cut.epoch, upload.size, crc, upload.sha256, cut.ranges, self._clock.wall_ms())
+
+    def progressed(self, cut: Cut) -> None:
+        upload = cut.upload
+        if upload.listener is not None and upload.epoch == cut.epoch:
+            upload.listener.acknowledged(upload.next_expected_byte, upload.beyond(), cut.settled_bytes)
+        if upload.sha256_expected is not None and upload.sha256 is None:
+            self._digester.follow(upload)
+        self._rest(upload)
+
+    def completed(self, cut: Cut, completed: Completed) -> None:
+        upload = cut.upload
+        listener = self._forget(upload)
+        self._note_end(upload, State.COMPLETE, f"{completed.upload.size} bytes")
+        if completed.superseded_id is not None:
+            self._tasks.spawn(self.remove_bytes(completed.superseded_id))
+        if listener is not None:
+            listener.finished(completed.upload)
+
+    def lost(self, upload: LiveUpload, code: ErrorCode, detail: str) -> None:
+        if upload.is_over:
+            return
+        self._log.warning(
+            "upload lost", upload=f"{upload.id:016x}", device=upload.device, code=code.name, detail=detail
+        )
+        listener = self._forget(upload)
+        if listener is not None:
+            listener.failed(code, detail)
+
+    def digested(self, upload: LiveUpload, digest: bytes) -> None:
+        """The whole upload is durable and this is its SHA-256."""
+        if upload.is_over:
+            return
+        if upload.sha256_expected not in (None, digest):
+            self._tasks.spawn(self._reject(upload, f"SHA-256 is {digest.hex()}"))
+            return
+        upload.sha256 = digest
+        self._committer.touch(upload, urgent=True)
+
+    def unreadable(self, upload: LiveUpload, error: OSError) -> None:
+        """The digest could not be computed."""
+        self._metrics.storage_failures[StorageFailure.READ] += 1
+        self.lost(upload, *storage_failure(error))
+
+    # Within.
+
+    def _written(self, upload: LiveUpload, lease: Lease | None, error: OSError | None) -> None:
+        if lease is not None:
+            lease.release()
+        if error is not None and not upload.is_over:
+            self._metrics.storage_failures[failure_kind(error, StorageFailure.WRITE)] += 1
+            self.lost(upload, *storage_failure(error))
+
+    def _refuse(self, upload: LiveUpload, start: int, end: int, needed: int) -> bool:
+        """Whether bytes that are not there yet cannot be taken; the listener is told why."""
+        if upload.received.gaps_after(start, end) > self.policy.ranges_max:
+            if upload.listener is not None:
+                upload.listener.refused(Span(start, end), ErrorCode.TOO_MANY_GAPS, end - start)
+            return True
+        refusal = self._check_size(end) or self._check_room(needed, 0)
+        if upload.quota_left_bytes is not None:
+            upload.quota_left_bytes -= needed
+            if upload.quota_left_bytes < 0:
+                refusal = Refusal(ErrorCode.QUOTA_EXCEEDED, "the device has no bytes left in its quota")
+        if refusal is not None:
+            self._end_stream(upload, refusal.code, refusal.detail)
+        return refusal is not None
+
+    def _again(self, upload: LiveUpload, start: int, end: int) -> None:
+        """A wholly duplicate chunk is acknowledged again, now or with the cycle that makes its first copy durable."""
+        if not upload.is_durable(start, end):
+            self._committer.arrived(upload, end - start)
+        elif upload.listener is not None:
+            upload.listener.acknowledged(upload.next_expected_byte, upload.beyond(), end - start)
+
+    def _check_size(self, size: int) -> Refusal | None:
+        largest = self.policy.size_max_bytes
+        if largest and size > largest:
+            return Refusal(ErrorCode.FILE_TOO_LARGE, f"{size} bytes; the largest file may have {largest}")
+        return None
+
+    def _check_room(self, size: int, received: int) -> Refusal | None:
+        if refusal := self._check_size(size):
+            return refusal
+        if self._disk.free_bytes - max(size - received, 0) < self.policy.disk_free_min_bytes:
+            return Refusal(ErrorCode.DISK_FULL, "the server's disk has no room for this; nothing acknowledged is lost")
+        return None
+
+    def _new_id(self) -> int:
+        return int.from_bytes(self._entropy.bytes(8), "big") % OFFSET_MAX + 1
+
+    def _end_stream(self, upload: LiveUpload, code: ErrorCode, detail: str) -> None:
+        """The stream is over, the upload can be resumed."""
+        listener, upload.listener = upload.listener, None
+        self._rest(upload)
+        if listener is not None:
+            listener.failed(code, detail)
+
+    def _rest(self, upload: LiveUpload) -> None:
+        """Nobody sends and everything is durable: the catalog knows all there is to know."""
+        if upload.listener is None and upload.received.snapshot() == upload.durable:
+            self._forget(upload)
+
+    def _forget(self, upload: LiveUpload) -> Listener | None:
+        upload.is_over = True
+        if self._live.get(upload.id) is upload:
+            del self._live[upload.id]
+            self._storage.release(upload.id)
+            self._digester.forget(upload)
+        listener, upload.listener = upload.listener, None
+        return listener
+
+    def _drop(self, upload_id: int, code: ErrorCode, detail: str) -> None:
+        upload = self._live.get(upload_id)
+        listener = None if upload is None else self._forget(upload)
+        if listener is not None:
+            listener.failed(code, detail)
+
+    async def _reject(self, upload: LiveUpload, found: str) -> None:
+        listener = self._forget(upload)
+        detail = f"the bytes do not have the digest that was given: {found}"
+        if await self._catalog.end(upload.id, State.REJECTED, self._clock.wall_ms(), upload.epoch) is not None:
+            self._note_end(upload, State.REJECTED, detail)
+        if listener is not None:
+            listener.failed(ErrorCode.DIGEST_MISMATCH, detail)
+
+    def _note_end(self, upload: LiveUpload, state: State, detail: str) -> None:
+        self._metrics.ended[UploadState[state.name]] += 1
+        self._log.info(
+            "upload ended", upload=f"{upload.id:016x}", device=upload.device, state=state.value, detail=detail
+        )
+
+
+def _explain(result: OpenResult) -> str:
+    match result.outcome:
+        case Outcome.CONTENT_CHANGED:
+            return "the name is known with another size, tag or digest: replace it, or use another name"
+        case Outcome.GONE:
+            return "the upload was deleted: replace it to send it all the same"
+        case Outcome.NOT_FOUND:
+            ended = f"; the last one was {result.previous.value}" if result.previous else ""
+            return f"there is nothing to resume under this name{ended}"
+        case _:
+            return "the device has no bytes left in its quota"
+
+
+def _differ(one: bytes | None, other: bytes | None) -> bool:
+    return one is not None and other is not None and one != other
