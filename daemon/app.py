@@ -1,18 +1,28 @@
 """The composition root: what the control plane needs, made of what the engine has; and the whole put to work."""
 
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from socket import socket
 
 from structlog.stdlib import BoundLogger
 
 from control import ports
+from control.app import Options, make_app
+from control.download import DownloadLimits
+from control.server import ControlServer, Endpoint
+from control.server import serve as serve_control
+from daemon import process
 from daemon.adapters.entropy import Entropy
 from daemon.auth import Identity, Kind, Reason, Scope, TokenRefused, verify_secret
 from daemon.catalog.interface import CatalogFailed
 from daemon.catalog.records import PAGE_ROWS_MAX, Position, Query, State, Upload
 from daemon.cleanup import CleanupBusy
+from daemon.commands import Commands
 from daemon.engine import Engine
+from daemon.logs import Logs
 from daemon.metrics import Exposition
+from daemon.settings import Settings
 from daemon.storage.interface import Reading
 from protocol.errors import ErrorCode
 
@@ -73,9 +83,7 @@ class _TokenExchange:
         # An unknown device is compared too, so that its answer takes as long.
         key = known.key if known is not None and known.key is not None else bytes(32)
         if not verify_secret(key, secret) or known is None or known.key is None:
-            raise _refused(
-                ErrorCode.UNAUTHENTICATED, 401, "the device, its tenant or its secret is wrong, or not enrolled"
-            )
+            raise _refused(ErrorCode.UNAUTHENTICATED, 401, "the device is not enrolled, or its secret is wrong")
         if known.disabled_ms is not None:
             raise _refused(ErrorCode.DEVICE_DISABLED, 403, "the operator has disabled this device")
         ttl_s = engine.settings.auth.token_ttl_s
@@ -292,3 +300,33 @@ def control_ports(engine: Engine, exposition: Exposition) -> ports.Ports:
         clock=engine.machine.clock,
         errors={failure: _info(code) for failure, code in _FAILURES.items()},
     )
+
+
+async def serve(
+    settings: Settings, load: Callable[[], Settings], environment: Mapping[str, str], pid: int, logs: Logs
+) -> int:
+    """Run the daemon until a signal ends it; the exit status. `load` reads the settings anew, for a reload.
+
+    Raises DirectoryLocked, CatalogNewer, CatalogFailed, KeysInvalid and OSError (of which ssl.SSLError is one).
+    """
+    return await process.run(settings, load, environment, pid, logs, _listen_http)
+
+
+@asynccontextmanager
+async def offline(settings: Settings) -> AsyncIterator[Commands]:
+    """The commands on a data directory that no daemon owns, which is made if it is missing.
+
+    Raises DirectoryLocked, CatalogNewer, CatalogFailed, KeysInvalid and OSError.
+    """
+    async with process.offline(settings) as commands:
+        yield commands
+
+
+async def _listen_http(engine: Engine, exposition: Exposition, passed: Sequence[socket]) -> ControlServer:
+    settings = engine.settings
+    options = Options(settings.http.metrics_public, DownloadLimits(streams_max=settings.http.download_concurrency))
+    application = make_app(control_ports(engine, exposition), options)
+    listeners: list[Endpoint | socket] = [*passed]
+    if not listeners:
+        listeners.append(Endpoint(settings.http.host, settings.http.port))
+    return await serve_control(application, listeners, drain_timeout_s=settings.drain.timeout_s / 2)

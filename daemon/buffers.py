@@ -68,11 +68,16 @@ class ReceivePool:
         size = len(lease.view)
         self.lent_bytes -= size
         self._idle[size].append(lease)
-        if self._waiting:
+        while self._waiting:
+            left = len(self._waiting) - 1
             self._waiting.popleft()()
+            if len(self._waiting) > left:
+                # There was not enough for it: it stays the first, or smaller ones would take what comes back for ever.
+                self._waiting.rotate(1)
+                return
 
     def when_free(self, waiter: Callable[[], None]) -> None:
-        """Call `waiter` once when memory came back; it may have to wait again. First come, first served."""
+        """Call `waiter` once when memory came back. If that is too little it calls this again, and stays the first."""
         self.waits += 1
         self._waiting.append(waiter)
 

@@ -2,7 +2,7 @@
 
 import asyncio
 from ipaddress import ip_address
-from typing import Protocol
+from typing import Protocol, cast
 
 from daemon.buffers import ReceivePool
 from daemon.metrics import CloseReason
@@ -76,11 +76,11 @@ class DeviceConnection(asyncio.BufferedProtocol):
     # What asyncio calls.
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        if not isinstance(transport, asyncio.Transport):
-            raise TypeError(f"a stream transport is needed, not {transport!r}")
-        self._transport = transport
-        transport.set_write_buffer_limits(high=self._outgoing_bytes_max)
-        name = transport.get_extra_info("peername")
+        # uvloop's transports do not derive from asyncio's, though they are what its documentation promises.
+        stream = cast(asyncio.Transport, transport)
+        self._transport = stream
+        stream.set_write_buffer_limits(high=self._outgoing_bytes_max)
+        name = stream.get_extra_info("peername")
         # A link-local address carries its zone, which is no part of what is shown or counted.
         peer = Endpoint(ip_address(name[0].partition("%")[0]), name[1]) if isinstance(name, tuple) else None
         if self._preface is None:

@@ -68,19 +68,26 @@ class Digester:
             await self._due.wait()
             self._due.clear()
             for job in list(self._jobs.values()):
+                if not self._is_current(job):
+                    continue
                 try:
                     await self._step(job)
                 except OSError as error:
-                    self._jobs.pop(job.upload.id, None)
-                    failed(job.upload, error)
+                    if self._is_current(job):
+                        del self._jobs[job.upload.id]
+                        failed(job.upload, error)
                     continue
-                if job.upload.size == job.hashed_bytes and self._jobs.get(job.upload.id) is job:
+                if job.upload.size == job.hashed_bytes and self._is_current(job):
                     del self._jobs[job.upload.id]
                     whole(job.upload, job.hasher.digest())
 
     async def close(self) -> None:
         """End the thread."""
         await self._lane.close()
+
+    def _is_current(self, job: _Job) -> bool:
+        """Whether it was not forgotten, or followed by another job for the same upload, meanwhile."""
+        return self._jobs.get(job.upload.id) is job
 
     async def _step(self, job: _Job) -> None:
         count = min(job.upload.next_expected_byte - job.hashed_bytes, STEP_BYTES)

@@ -138,6 +138,7 @@ class Engine:
             found.append(Problem("catalog", str(error)))
         if detail := self.disk.problem(self.settings.storage.disk_free_min_bytes):
             found.append(Problem("disk", detail))
+        found += [Problem("recovery", detail) for detail in self.recovery.problems()]
         if stuck_s := self.commit_stuck_s():
             found.append(Problem("committer", f"a commit cycle has been under way for {stuck_s:.0f} s"))
         return found
@@ -192,7 +193,7 @@ def _compose(
     storage = LocalStorage(settings.data_dir, machine.files, machine.threads, OPEN_FILES_MAX, is_durable)
     committer = Committer(storage, catalog, clock, metrics, cycle_settings(settings))
     digester = Digester(storage, machine.threads)
-    disk = Disk(storage, log)
+    disk = Disk(storage, clock, log)
     tasks = Tasks(lambda error: log.error("unforeseen failure", exc_info=error))
     uploads = Uploads(
         catalog=catalog,
@@ -218,7 +219,16 @@ def _compose(
         digester=digester,
         disk=disk,
         uploads=uploads,
-        cleanup=Cleanup(catalog, storage, uploads, clock, entropy, metrics, log, cleanup_policy(settings)),
+        cleanup=Cleanup(
+            catalog=catalog,
+            storage=storage,
+            uploads=uploads,
+            clock=clock,
+            entropy=entropy,
+            metrics=metrics,
+            log=log,
+            policy=cleanup_policy(settings),
+        ),
         recovery=Recovery(catalog, storage, log),
         gate=Gate(verifier, catalog, clock),
         verifier=verifier,

@@ -4,6 +4,7 @@ import ssl
 from pathlib import Path
 
 from daemon.auth import Policy
+from daemon.cleanup import CleanupPolicy
 from daemon.committer import CycleSettings
 from daemon.server import DrainPolicy, ServerPolicy
 from daemon.session import SessionPolicy
@@ -81,6 +82,22 @@ def server_policy(settings: Settings) -> ServerPolicy:
         outgoing_bytes_max=limits.outgoing_bytes_max,
         handshake_timeout_s=limits.handshake_timeout_s,
         proxy_trusted=settings.listen.proxy_trusted if settings.listen.proxy_protocol else (),
+    )
+
+
+def cleanup_policy(settings: Settings) -> CleanupPolicy:
+    """What is removed, and when."""
+    cleanup = settings.cleanup
+    return CleanupPolicy(
+        interval_s=cleanup.interval_s,
+        jitter=cleanup.jitter,
+        stale_s=cleanup.stale_s,
+        keeps_stale=cleanup.stale_action == "keep",
+        retention_s=cleanup.retention_s,
+        rejected_s=cleanup.rejected_s,
+        tombstone_s=cleanup.tombstone_s,
+        max_fraction=cleanup.max_fraction,
+        clock_skew_max_s=cleanup.clock_skew_max_s,
     )
 
 

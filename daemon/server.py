@@ -11,6 +11,7 @@ from ipaddress import IPv4Network, IPv6Network
 from daemon.buffers import ReceivePool
 from daemon.connection import DeviceConnection
 from daemon.metrics import CloseReason, ConnectionPhase
+from daemon.notify import PassedSocket
 from daemon.proxy import Endpoint
 from daemon.session import Services, Session, SessionPolicy
 from protocol.errors import ErrorCode
@@ -201,6 +202,11 @@ def bind(host: str, port: int, backlog: int) -> list[socket.socket]:
                 opened.close()
             raise OSError(error.errno, f"cannot listen on {host} port {port}: {error.strerror}") from error
     return sockets
+
+
+def passed_sockets(passed: Sequence[PassedSocket], name: str) -> list[socket.socket]:
+    """The sockets that systemd passed under `name`."""
+    return [socket.socket(fileno=each.fd) for each in passed if each.name == name]
 
 
 def keep_alive(listener: socket.socket, keepalive_s: float, user_timeout_s: float) -> None:

@@ -1,7 +1,8 @@
 """Tasks with an owner: none is forgotten, and none fails unheard."""
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import asynccontextmanager
 
 
 class Tasks:
@@ -42,3 +43,18 @@ class Tasks:
         for task in self._running:
             task.cancel()
         await self.wait()
+
+
+@asynccontextmanager
+async def background(*works: Coroutine[None, None, None]) -> AsyncIterator[None]:
+    """Run `works` beside the body of an `async with`, and end them with it. If one of them fails, so does the body."""
+    try:
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(work) for work in works]
+            yield
+            for task in tasks:
+                task.cancel()
+    except BaseExceptionGroup as failures:
+        if len(failures.exceptions) > 1:
+            raise
+        raise failures.exceptions[0] from None

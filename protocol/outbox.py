@@ -1,4 +1,4 @@
-"""Frames on their way out: no larger than the peer takes, acknowledgements withheld while authority is in doubt."""
+"""Frames on their way out: no larger than the peer takes, answers withheld while authority is in doubt."""
 
 from collections.abc import Sequence
 
@@ -9,24 +9,30 @@ from protocol.ranges import Span
 _ACK_FIXED_BYTES = len(codec.encode(frames.Ack(0, ())))
 _RANGE_BYTES = len(codec.encode(frames.Ack(0, (Span(0, 1),)))) - _ACK_FIXED_BYTES
 
+_ANSWERS = (frames.Opened, frames.Verifying, frames.Finished, frames.Status, frames.Aborted)
+"""What, beside ACK, confirms something. Refusals go out at once, or a device could make them pile up here."""
+
 
 class Outbox:
     """Encodes what a server sends. PROTOCOL.md §7 and §13."""
 
-    __slots__ = ("_closed", "_frames", "_withheld", "ack_ranges_max", "frame_bytes_max", "withholds_acks")
+    __slots__ = ("_acks", "_answers", "_closed", "_frames", "ack_ranges_max", "frame_bytes_max", "withholds")
 
     def __init__(self) -> None:
         self._closed = False
         self._frames: list[bytes] = []
-        self._withheld: dict[int, tuple[int, Sequence[Span]]] = {}
+        self._acks: dict[int, tuple[int, Sequence[Span]]] = {}
+        self._answers: list[tuple[int, bytes]] = []
         self.frame_bytes_max = FRAME_BYTES_MIN
         self.ack_ranges_max = 0
-        self.withholds_acks = False
+        self.withholds = False
 
     def send(self, number: int, frame: frames.ControlFrame) -> bytes:
         """Queue a frame for a stream (0 for the connection), without the optional fields for which there is no room."""
         raw = codec.encode(frame, number, self.frame_bytes_max)
-        if not self._closed:
+        if self.withholds and isinstance(frame, _ANSWERS):
+            self._answers.append((number, raw))
+        elif not self._closed:
             self._frames.append(raw)
         return raw
 
@@ -34,8 +40,8 @@ class Outbox:
         """Queue an ACK with as many of the ranges as the device asked for and can take."""
         if self._closed:
             return
-        if self.withholds_acks:
-            self._withheld[number] = (next_expected_byte, beyond)
+        if self.withholds:
+            self._acks[number] = (next_expected_byte, beyond)
         elif beyond and self.ack_ranges_max:
             room = (self.frame_bytes_max - _ACK_FIXED_BYTES) // _RANGE_BYTES
             self.send(number, frames.Ack(next_expected_byte, tuple(beyond[: min(room, self.ack_ranges_max)])))
@@ -44,14 +50,17 @@ class Outbox:
 
     def forget(self, number: int) -> None:
         """The stream has ended: what was withheld for it is void."""
-        self._withheld.pop(number, None)
+        self._acks.pop(number, None)
+        self._answers = [each for each in self._answers if each[0] != number]
 
     def release(self) -> None:
-        """Authority is back: the latest ACK of each stream goes out."""
-        self.withholds_acks = False
-        for number, (next_expected_byte, beyond) in self._withheld.items():
+        """Authority is back: what was withheld goes out, of each stream the latest ACK."""
+        self.withholds = False
+        self._frames += [raw for _, raw in self._answers]
+        self._answers.clear()
+        for number, (next_expected_byte, beyond) in self._acks.items():
             self.acknowledge(number, next_expected_byte, beyond)
-        self._withheld.clear()
+        self._acks.clear()
 
     def close(self) -> None:
         """The last words are queued: nothing goes out behind them."""

@@ -168,7 +168,7 @@ class ServerConnection:
         """The credential's time is over: acknowledge nothing and take no request until `refreshed`. §13."""
         if self.state is ConnectionState.OPEN:
             self.state = ConnectionState.EXPIRED
-            self._outbox.withholds_acks = True
+            self._outbox.withholds = True
 
     def refreshed(self, authority_s: int) -> None:
         """The new token is good; what was withheld goes out."""
@@ -211,13 +211,13 @@ class ServerConnection:
 
     def finished(self, number: int, finished: frames.Finished) -> None:
         """The upload is complete; the stream is over."""
-        self.send(number, finished)
         self._end(number)
+        self.send(number, finished)
 
     def aborted(self, number: int, upload_id: int) -> None:
         """The upload is aborted; the stream is over."""
-        self.send(number, frames.Aborted(upload_id))
         self._end(number)
+        self.send(number, frames.Aborted(upload_id))
 
     def fail_stream(self, number: int, code: ErrorCode, detail: str, wait_ms: int = 0) -> None:
         """End one stream with an ERROR; the connection lives on."""

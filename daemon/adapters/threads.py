@@ -11,20 +11,20 @@ from collections.abc import Callable
 from typing import Generic, Protocol, TypeVar
 
 Item = TypeVar("Item")
-ItemIn = TypeVar("ItemIn", contravariant=True)
+Item_contra = TypeVar("Item_contra", contravariant=True)
 
 Report = Callable[[], None]
 """Runs on the event loop once a batch is done."""
 
 Work = Callable[[list[Item]], Report]
-"""Runs on the lane's thread with all that was queued, oldest first. It must not raise: failures belong in the report."""
+"""Runs on the lane's thread with all that was queued, oldest first. Failures belong in the report."""
 
 
-class Lane(Protocol[ItemIn]):
+class Lane(Protocol[Item_contra]):
     """Work in order on one thread."""
 
-    def put(self, item: ItemIn) -> None:
-        """Queue one item. Called on the event loop; never blocks."""
+    def put(self, item: Item_contra) -> None:
+        """Queue one item; from any thread, never blocks."""
         ...
 
     async def close(self) -> None:

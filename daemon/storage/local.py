@@ -4,32 +4,39 @@ Writes go through one lane and syncs through another, so that receiving goes on 
 durable. A sync waits its turn behind the writes it must cover.
 """
 
-import asyncio
+import contextlib
+import itertools
 import re
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Generic, Protocol, TypeVar
 
 from daemon.adapters.files import FileSystem
 from daemon.adapters.threads import Lane, Report, Threads
+from daemon.storage.calls import Call, ask, call
 from daemon.storage.interface import Buffer, Reading, Space, Stored
 
 SHARDS = 256
 """A million files make directories of four thousand, which every file system handles well."""
 
-Result = TypeVar("Result")
+UPLOAD_ID_MAX = 2**63 - 1
+"""A catalog's integers end there; a file with a larger name is none of ours."""
 
 
 @dataclass(slots=True, eq=False)
 class _Handle:
-    """An upload's file while it is written. Only the write lane changes `fd`; the event loop counts `users`."""
+    """An upload's file while it is written. Only the write lane changes `fd`; the event loop counts `users`.
 
+    `is_unsynced`: a sync that covers its last write was not asked for yet, so it must stay known.
+    """
+
+    upload_id: int
     path: Path
     exists: bool
     fd: int = -1
     users: int = 0
+    is_unsynced: bool = False
     directory_unsynced: bool = False
     is_dropped: bool = False
     error: OSError | None = None
@@ -54,36 +61,6 @@ class _Close:
     handle: _Handle
 
 
-class _Call(Protocol):
-    """Any file call whose result somebody awaits."""
-
-    def work(self) -> None: ...
-
-    def report(self) -> None: ...
-
-
-@dataclass(slots=True)
-class _Awaited(Generic[Result]):
-    run: Callable[[], Result]
-    future: "asyncio.Future[Result]"
-    results: list[Result] = field(default_factory=list)
-    error: OSError | None = None
-
-    def work(self) -> None:
-        try:
-            self.results.append(self.run())
-        except OSError as error:
-            self.error = error
-
-    def report(self) -> None:
-        if self.future.cancelled():
-            return
-        if self.error is not None:
-            self.future.set_exception(self.error)
-        else:
-            self.future.set_result(self.results[0])
-
-
 class LocalStorage:
     """Files below `root`. `open_files_max` bounds the descriptors of uploads at rest.
 
@@ -97,11 +74,12 @@ class LocalStorage:
         self._files = files
         self._open_files_max = open_files_max
         self._is_durable = is_durable
-        self._handles: OrderedDict[int, _Handle] = OrderedDict()
+        self._handles: dict[int, _Handle] = {}
+        self._idle: OrderedDict[int, _Handle] = OrderedDict()
         self._prepare()
         self._sync_lane: Lane[_Sync] = threads.lane("storage-sync", self._sync_batch)
-        self._write_lane: Lane[_Write | _Sync | _Close | _Call] = threads.lane("storage-write", self._write_batch)
-        self._read_lane: Lane[_Call] = threads.lane("storage-read", self._read_batch)
+        self._write_lane: Lane[_Write | _Sync | _Close | Call] = threads.lane("storage-write", self._write_batch)
+        self._read_lane: Lane[Call] = threads.lane("storage-read", self._read_batch)
 
     @property
     def shards(self) -> int:
@@ -117,11 +95,10 @@ class LocalStorage:
     ) -> None:
         handle = self._handles.get(upload_id)
         if handle is None:
-            handle = self._handles[upload_id] = _Handle(self._path(upload_id), exists)
+            handle = self._handles[upload_id] = _Handle(upload_id, self._path(upload_id), exists)
             self._close_idle()
-        else:
-            self._handles.move_to_end(upload_id)
-        handle.users += 1
+        self._use(handle)
+        handle.is_unsynced = True
         self._write_lane.put(_Write(handle, offset, pieces, done))
 
     def sync(self, upload_ids: Sequence[int], done: Callable[[dict[int, OSError]], None]) -> None:
@@ -129,12 +106,14 @@ class LocalStorage:
         for upload_id in upload_ids:
             handle = self._handles.get(upload_id)
             if handle is not None:
-                handle.users += 1
+                self._use(handle)
+                handle.is_unsynced = False
                 handles[upload_id] = handle
         self._write_lane.put(_Sync(handles, done))
 
     def release(self, upload_id: int) -> None:
         handle = self._handles.pop(upload_id, None)
+        self._idle.pop(upload_id, None)
         if handle is not None:
             handle.is_dropped = True
             if not handle.users:
@@ -143,16 +122,24 @@ class LocalStorage:
     async def remove(self, upload_id: int) -> int:
         self.release(upload_id)
         path = self._path(upload_id)
-        return await _call(self._write_lane, lambda: self._files.remove(path))
+        return await call(self._write_lane, lambda: self._files.remove(path))
 
     async def open(self, upload_id: int) -> Reading:
         path = self._path(upload_id)
 
         def run() -> tuple[int, int]:
             fd = self._files.open_to_read(path)
-            return fd, self._files.size(fd)
+            try:
+                return fd, self._files.size(fd)
+            except OSError:
+                self._files.close(fd)
+                raise
 
-        fd, size = await _call(self._read_lane, run)
+        def discard(opened: tuple[int, int]) -> None:
+            # Who asked was cancelled meanwhile. Nobody awaits this, so a failure is the event loop's to report.
+            ask(self._read_lane, lambda: self._files.close(opened[0]))
+
+        fd, size = await call(self._read_lane, run, discard)
         return _FileReading(self, fd, size)
 
     async def read_once(self, upload_id: int, offset: int, count: int) -> bytes:
@@ -165,18 +152,18 @@ class LocalStorage:
             finally:
                 self._files.close(fd)
 
-        return await _call(self._read_lane, run)
+        return await call(self._read_lane, run)
 
     async def read(self, fd: int, offset: int, count: int) -> bytes:
         """For a reading: bytes of an open descriptor."""
-        return await _call(self._read_lane, lambda: self._files.read(fd, count, offset))
+        return await call(self._read_lane, lambda: self._files.read(fd, count, offset))
 
     async def close_reading(self, fd: int) -> None:
         """For a reading: give the descriptor back."""
-        await _call(self._read_lane, lambda: self._files.close(fd))
+        await call(self._read_lane, lambda: self._files.close(fd))
 
     async def space(self) -> Space:
-        found = await _call(self._read_lane, lambda: self._files.space(self._root))
+        found = await call(self._read_lane, lambda: self._files.space(self._root))
         return Space(found.total_bytes, found.free_bytes)
 
     async def stored(self, shard: int) -> tuple[Stored, ...]:
@@ -190,30 +177,41 @@ class LocalStorage:
                     found.append(Stored(name, _upload_id(name, shard), modified_ms))
             return tuple(found)
 
-        return await _call(self._read_lane, run)
+        return await call(self._read_lane, run)
 
     async def quarantine(self, shard: int, name: str) -> None:
         source = self._shard(shard) / name
+        quarantine = self._root / "quarantine"
 
         def run() -> None:
-            self._files.move(source, self._root / "quarantine" / f"{shard:02x}-{name}")
-            self._files.sync_directory(self._root / "quarantine")
+            # Names stay as they are, and what was put there before under the same one is not replaced.
+            places = (quarantine / f"{shard:02x}-{number}" for number in itertools.count(1))
+            place = next(each for each in places if self._files.modified_ms(each / name) is None)
+            self._files.create_directory(place)
+            self._files.move(source, place / name)
+            self._files.sync_directory(place)
+            self._files.sync_directory(quarantine)
 
-        await _call(self._write_lane, run)
+        await call(self._write_lane, run)
 
     async def close(self) -> None:
         for upload_id in list(self._handles):
             self.release(upload_id)
-        await self._write_lane.close()
+        # Writes first, then the syncs behind them, and last the files that these had in use.
+        await call(self._write_lane, lambda: None)
         await self._sync_lane.close()
+        await self._write_lane.close()
         await self._read_lane.close()
 
     def _prepare(self) -> None:
-        made = [self._files.create_directory(self._shard(shard)) for shard in range(SHARDS)]
-        made.append(self._files.create_directory(self._root / "quarantine"))
-        if any(made):
-            self._files.sync_directory(self._root / "files")
-            self._files.sync_directory(self._root)
+        shards = [self._shard(shard) for shard in range(SHARDS)]
+        if self._files.create_directory(self._root):
+            self._files.sync_directory(self._root.parent)
+        for directory in (self._root / "files", *shards, self._root / "quarantine"):
+            self._files.create_directory(directory)
+        # Always: the run that made them may have been cut off before this.
+        self._files.sync_directory(self._root / "files")
+        self._files.sync_directory(self._root)
 
     def _shard(self, shard: int) -> Path:
         return self._root / "files" / f"{shard:02x}"
@@ -221,16 +219,27 @@ class LocalStorage:
     def _path(self, upload_id: int) -> Path:
         return self._shard(upload_id % SHARDS) / f"{upload_id:016x}"
 
+    def _use(self, handle: _Handle) -> None:
+        handle.users += 1
+        self._idle.pop(handle.upload_id, None)
+
+    def _leave(self, handle: _Handle) -> None:
+        handle.users -= 1
+        if handle.users:
+            return
+        if handle.is_dropped:
+            self._write_lane.put(_Close(handle))
+        elif not handle.is_unsynced:
+            self._idle[handle.upload_id] = handle
+            self._close_idle()
+
     def _close_idle(self) -> None:
-        excess = len(self._handles) - self._open_files_max
-        if excess > 0:
-            idle = [upload_id for upload_id, handle in self._handles.items() if not handle.users]
-            for upload_id in idle[:excess]:
-                self.release(upload_id)
+        while self._idle and len(self._handles) > self._open_files_max:
+            self.release(next(iter(self._idle)))
 
     # On the write lane.
 
-    def _write_batch(self, batch: list[_Write | _Sync | _Close | _Call]) -> Report:
+    def _write_batch(self, batch: list[_Write | _Sync | _Close | Call]) -> Report:
         reports: list[Report] = []
         for item in batch:
             match item:
@@ -239,10 +248,8 @@ class LocalStorage:
                 case _Sync():
                     self._sync_lane.put(item)
                 case _Close(handle):
-                    if handle.fd >= 0:
-                        self._files.close(handle.fd)
-                        handle.fd = -1
-                case _Call():
+                    self._close_one(handle)
+                case _:
                     item.work()
                     reports.append(item.report)
         return lambda: _run_all(reports)
@@ -268,6 +275,14 @@ class LocalStorage:
 
         return report
 
+    def _close_one(self, handle: _Handle) -> None:
+        if handle.fd >= 0:
+            # A failure here concerns bytes that no sync has covered, so nobody was told that they are safe; the
+            # descriptor is gone either way.
+            with contextlib.suppress(OSError):
+                self._files.close(handle.fd)
+            handle.fd = -1
+
     # On the sync lane.
 
     def _sync_batch(self, batch: list[_Sync]) -> Report:
@@ -292,7 +307,8 @@ class LocalStorage:
             try:
                 self._files.sync_data(handle.fd)
             except OSError as error:
-                failed[upload_id] = error
+                # Kept, since the system tells of lost bytes once: a later sync of the same file would seem to succeed.
+                failed[upload_id] = handle.error = error
             if handle.directory_unsynced:
                 directories.setdefault(handle.path.parent, []).append(upload_id)
         for directory, upload_ids in directories.items():
@@ -307,15 +323,10 @@ class LocalStorage:
 
     # On the read lane.
 
-    def _read_batch(self, batch: list[_Call]) -> Report:
-        for call in batch:
-            call.work()
-        return lambda: _run_all([call.report for call in batch])
-
-    def _leave(self, handle: _Handle) -> None:
-        handle.users -= 1
-        if handle.is_dropped and not handle.users:
-            self._write_lane.put(_Close(handle))
+    def _read_batch(self, batch: list[Call]) -> Report:
+        for each in batch:
+            each.work()
+        return lambda: _run_all([each.report for each in batch])
 
 
 class _FileReading:
@@ -340,15 +351,9 @@ def _run_all(reports: Sequence[Report]) -> None:
         report()
 
 
-async def _call(lane: Lane[_Call], run: Callable[[], Result]) -> Result:
-    future: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
-    lane.put(_Awaited(run, future))
-    return await future
-
-
 def _upload_id(name: str, shard: int) -> int | None:
     """The id a name stands for, if it is one that storage gives in this shard."""
     if not re.fullmatch("[0-9a-f]{16}", name):
         return None
     upload_id = int(name, 16)
-    return upload_id if upload_id % SHARDS == shard else None
+    return upload_id if upload_id % SHARDS == shard and 0 < upload_id <= UPLOAD_ID_MAX else None

@@ -128,7 +128,7 @@ def outcome(raw: bytes, sizes: Sequence[int], pool: Pool, limits: ServerLimits =
     return result
 
 
-@settings(deadline=None, max_examples=150, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
+@settings(deadline=None, max_examples=400, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
 @given(SCRIPTS, SIZES, st.integers(1, 3), st.sampled_from([66_000, 150_000, 300_000]))
 def test_any_split_gives_the_same_events_and_answers(
     script: Script, sizes: list[int], leases_max: int, lease_bytes: int

@@ -7,16 +7,15 @@ import pytest
 
 from protocol import codec, frames
 from protocol.client import ClientConnection
-from protocol.constants import STREAM_MAX, Action, Feature, FrameType, UploadState
+from protocol.constants import SIZE_UNKNOWN, STREAM_MAX, Action, Disposition, Feature, FrameType, UploadState
 from protocol.errors import ErrorCode
 from protocol.events import Acknowledged, Answered, Challenged, ClientEvent, Failed, ServerMisbehaved, Welcomed
 from protocol.exceptions import LocalProtocolError
 from protocol.ranges import Span
 from protocol.state import CLIENT_ACCEPTS, ConnectionState
-from tests.protocol.harness import HELLO, SECRET_HELLO, frame, open_frame, opened_of, welcome_of
+from tests.protocol.harness import HELLO, SECRET_HELLO, frame, opened_of, welcome_of
 
-OPEN = codec.decode(FrameType.OPEN, open_frame(1)[8:])
-assert isinstance(OPEN, frames.Open)
+OPEN = frames.Open(Disposition.RESUME_OR_CREATE, SIZE_UNKNOWN, "log.bin")
 WELCOME = replace(welcome_of(), window_bytes=1000, chunk_bytes_max=100)
 REFUSED = frames.Refused(ErrorCode.UNAUTHENTICATED, Action.REAUTHENTICATE, 1, 1, 0, "no")
 ERROR = frames.Error(ErrorCode.DISK_FULL, Action.WAIT, 5000, 7, "full")
@@ -160,6 +159,13 @@ def test_a_chunk_goes_out_in_the_form_asked_for(kind: FrameType) -> None:
     assert client.window_left_bytes == 996
 
 
+def test_the_data_of_a_chunk_is_not_copied() -> None:
+    client = sending()
+    data = memoryview(bytearray(b"data"))
+    client.chunk(1, 0, data)
+    assert client.data_to_send()[1] is data
+
+
 def test_chunks_go_to_open_streams_within_the_servers_limit() -> None:
     client = sending()
     client.chunk(1, 0, bytes(100))
@@ -283,6 +289,10 @@ def test_an_error_on_stream_0_is_the_end(feed: FeedSizes) -> None:
     client = sending()
     assert feed(client, codec.encode(ERROR, 0) + codec.encode_ack(1, 9)) == [Failed(0, ERROR)]
     assert client.state is ConnectionState.CLOSING
+
+
+def test_what_follows_the_last_words_is_not_looked_at() -> None:
+    assert sending().receive(codec.encode(ERROR, 0) + bytes(12_000)) == [Failed(0, ERROR)]
 
 
 def test_an_unknown_error_code_is_handed_on_with_its_action() -> None:

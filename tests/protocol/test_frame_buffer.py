@@ -183,6 +183,13 @@ def test_input_that_waits_and_is_larger_than_any_lease_is_kept_whole() -> None:
     assert held(buffer) == b"z" * 2 * LARGE
 
 
+def test_behind_whole_frames_that_wait_there_is_still_room() -> None:
+    buffer = FrameBuffer(Pool(lease_bytes=LARGE))
+    put(buffer, bytes(60_000))
+    buffer.settle(20_000)
+    assert len(buffer.writable(UNLIMITED)) == LARGE - 60_000
+
+
 @pytest.mark.parametrize("frame_bytes", [20, LARGE])
 def test_closing_gives_everything_back(frame_bytes: int) -> None:
     pool = Pool()

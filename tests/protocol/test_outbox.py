@@ -1,11 +1,11 @@
-"""Frames on their way out: cut to what the device takes, acknowledgements withheld on demand. PROTOCOL.md §7, §13."""
+"""Frames on their way out: cut to what the device takes, answers withheld on demand. PROTOCOL.md §7, §13."""
 
 from protocol import codec, frames
-from protocol.constants import FRAME_BYTES_MIN, Action
+from protocol.constants import FRAME_BYTES_MIN, Action, UploadState
 from protocol.errors import ErrorCode
 from protocol.outbox import Outbox
 from protocol.ranges import Span
-from tests.protocol.harness import parse
+from tests.protocol.harness import opened_of, parse
 
 RANGES = [Span(at * 10, at * 10 + 5) for at in range(1, 40)]
 
@@ -77,7 +77,7 @@ def test_without_ranges_an_ack_is_its_fixed_part() -> None:
 
 def test_withheld_acks_go_out_as_the_latest_of_each_stream() -> None:
     out = outbox()
-    out.withholds_acks = True
+    out.withholds = True
     out.acknowledge(1, 10, [])
     out.acknowledge(2, 7, RANGES[:1])
     out.acknowledge(1, 20, [])
@@ -91,12 +91,47 @@ def test_withheld_acks_go_out_as_the_latest_of_each_stream() -> None:
 
 def test_what_is_withheld_for_a_stream_that_ended_is_void() -> None:
     out = outbox()
-    out.withholds_acks = True
+    out.withholds = True
     out.acknowledge(1, 10, [])
+    out.send(1, opened_of())
     out.forget(1)
     out.forget(2)
     out.release()
     assert out.take() == b""
+
+
+def test_withheld_answers_go_out_in_order_ahead_of_the_acks() -> None:
+    answers: list[tuple[int, frames.ControlFrame]] = [
+        (1, opened_of()),
+        (2, frames.Verifying(5)),
+        (0, frames.Status(0, UploadState.NONE, 0)),
+        (3, frames.Finished(42, 10, 0)),
+        (4, frames.Aborted(42)),
+    ]
+    out = outbox()
+    out.withholds = True
+    out.acknowledge(1, 10, [])
+    for number, answer in answers:
+        out.send(number, answer)
+    assert out.take() == b""
+    out.release()
+    assert list(parse(out.take())) == [*answers, (1, frames.Ack(10))]
+    out.release()
+    assert out.take() == b""
+
+
+def test_refusals_and_what_concerns_the_connection_are_not_withheld() -> None:
+    sent: list[tuple[int, frames.ControlFrame]] = [
+        (1, frames.Nack(ErrorCode.CHUNK_CORRUPT, 0, 1, 0)),
+        (1, frames.Error(ErrorCode.GONE, Action.GIVE_UP, 0)),
+        (0, frames.Pong(1)),
+        (0, frames.Refreshed(60)),
+    ]
+    out = outbox()
+    out.withholds = True
+    for number, frame in sent:
+        out.send(number, frame)
+    assert list(parse(out.take())) == sent
 
 
 def test_nothing_goes_out_behind_the_last_words() -> None:

@@ -99,3 +99,12 @@ def test_after_discarding_no_memory_is_borrowed_for_the_frame_that_was_announced
     assert not reader.settle()
     assert reader.buffer.writable(2**20).nbytes > 0
     assert pool.lent == 0
+
+
+def test_small_frames_that_wait_are_kept_in_borrowed_memory_once_they_are_many() -> None:
+    for count, lent in ((600, 0), (700, 1)):
+        pool = Pool()
+        reader = reader_of(PING * count, pool=pool)
+        assert reader.next() == Head(FrameType.PING, 0, 12)
+        assert reader.settle()
+        assert pool.lent == lent

@@ -60,7 +60,9 @@ LARGE = bytes(range(256)) * 256
 SMALL_WINDOW = replace(LIMITS, window_bytes=100)
 
 
-def received(stream: int, start: int, data: bytes, count: int = 1, kind: ChecksumKind = ChecksumKind.SUM8) -> ServerEvent:
+def received(
+    stream: int, start: int, data: bytes, count: int = 1, kind: ChecksumKind = ChecksumKind.SUM8
+) -> ServerEvent:
     return ChunksReceived(stream, start, start + len(data), (data,), count, kind, None)
 
 
@@ -92,7 +94,6 @@ def test_hello_is_handed_on_as_sent_and_input_waits_for_the_answer(sizes: tuple[
     rig = ServerRig()
     raw = codec.encode(HELLO)
     assert rig.feed(raw, sizes) == [HelloReceived(HELLO, raw)]
-    assert rig.connection.state is ConnectionState.DECIDING
     assert rig.connection.is_held
     assert rig.feed(codec.encode(frames.Ping(1))) == []
     rig.connection.welcome(welcome_of())
@@ -198,7 +199,8 @@ def test_a_caller_refuses_with_its_own_reason() -> None:
     rig.connection.fail(ErrorCode.TOO_MANY_CONNECTIONS, "100 are open", wait_ms=700)
     refused = frames.Refused(ErrorCode.TOO_MANY_CONNECTIONS, Action.WAIT, 1, 1, 700, "100 are open")
     assert rig.sent() == [(0, refused)]
-    assert rig.resume() == [ConnectionFailed(ErrorCode.TOO_MANY_CONNECTIONS, "100 are open")]
+    assert rig.connection.take_events() == [ConnectionFailed(ErrorCode.TOO_MANY_CONNECTIONS, "100 are open")]
+    assert rig.resume() == []
 
 
 def test_a_device_that_takes_small_frames_only_gets_no_explanation() -> None:
@@ -430,7 +432,10 @@ def test_a_chunk_that_lies_costs_its_stream_and_nothing_of_it_is_kept(end_byte: 
     open_stream(rig, 2)
     rig.connection.acknowledge(1, 50, [], 0)
     rig.sent()
-    assert stream_failure(rig, chunk(1, 100, b"four", wrong=Refusal(end_byte=end_byte))) == (ErrorCode.CHUNK_INVALID, 50)
+    assert stream_failure(rig, chunk(1, 100, b"four", wrong=Refusal(end_byte=end_byte))) == (
+        ErrorCode.CHUNK_INVALID,
+        50,
+    )
     assert rig.feed(chunk(1, 0, b"late") + chunk(2, 0, b"data")) == [received(2, 0, b"data")]
 
 
@@ -555,6 +560,15 @@ def test_a_good_copy_clears_the_count() -> None:
         for _ in range(NACKS_PER_RANGE_MAX - 1):
             rig.feed(corrupt(1, 4, b"evil"))
         assert rig.feed(chunk(1, 4, b"good")) == [received(1, 4, b"good")]
+
+
+@pytest.mark.parametrize("size", [12, 4], ids=["one chunk", "gathered"])
+def test_good_bytes_clear_the_count_of_all_ranges_among_them(size: int) -> None:
+    rig = with_stream()
+    for _ in range(NACKS_PER_RANGE_MAX - 1):
+        rig.feed(corrupt(1, 4, b"evil") + corrupt(1, 44, b"evil"))
+    rig.feed(b"".join(chunk(1, at, bytes(size)) for at in range(0, 48, size)))
+    assert rig.feed(corrupt(1, 4, b"evil") + corrupt(1, 44, b"evil")) == [ChunkRefused(1, ErrorCode.CHUNK_CORRUPT)] * 2
 
 
 # Acknowledgements and the window.
@@ -765,16 +779,31 @@ def test_after_expiry_chunks_are_received_and_not_acknowledged_until_refreshed()
 
 
 @pytest.mark.parametrize("end", ["finished", "aborted"])
-def test_what_was_withheld_for_a_stream_that_ended_is_never_sent(end: str) -> None:
+def test_withheld_acks_of_a_stream_that_ended_are_never_sent(end: str) -> None:
     rig = expired()
     rig.connection.acknowledge(1, 4, [], 0)
     if end == "finished":
         rig.connection.finished(1, frames.Finished(42, 4, 0))
     else:
         rig.connection.aborted(1, 42)
-    rig.sent()
+    assert rig.sent() == []
     rig.connection.refreshed(600)
-    assert rig.sent() == [(0, frames.Refreshed(600))]
+    refreshed, (number, answer) = rig.sent()
+    assert refreshed == (0, frames.Refreshed(600))
+    assert number == 1
+    assert isinstance(answer, frames.Finished | frames.Aborted)
+
+
+def test_answers_to_what_was_asked_before_expiry_wait_for_refresh() -> None:
+    rig = welcomed()
+    rig.feed(open_frame(1) + chunk(1, 0, b"data"))
+    rig.connection.expire()
+    rig.connection.opened(1, opened_of(), SIZE_UNKNOWN)
+    assert rig.resume() == [received(1, 0, b"data")]
+    rig.connection.acknowledge(1, 4, [], 4)
+    assert rig.sent() == []
+    rig.connection.refreshed(600)
+    assert rig.sent() == [(0, frames.Refreshed(600)), (1, opened_of()), (1, frames.Ack(4))]
 
 
 @pytest.mark.parametrize(
@@ -868,6 +897,7 @@ def test_without_memory_to_borrow_input_waits_and_then_goes_on() -> None:
     assert rig.connection.is_starved
     assert rig.resume() == []
     assert rig.connection.is_starved
+    assert rig.connection.check_time(rig.now + 500) == [], "the silence is not the device's"
     rig.pool.leases_max = 1
     assert rig.resume() == [received(1, 0, LARGE)]
     assert rig.pool.lent == 0

@@ -47,7 +47,7 @@ def test_while_the_credential_is_checked_input_waits_and_at_the_end_it_is_discar
 
 def test_when_authority_expires_requests_wait_chunks_go_on_and_refresh_is_taken() -> None:
     requests = {FrameType.OPEN, FrameType.FINISH, FrameType.QUERY, FrameType.ABORT}
-    assert SERVER_HOLDS == {ConnectionState.EXPIRED: requests}
+    assert {ConnectionState.EXPIRED: requests} == SERVER_HOLDS
     assert SERVER_ACCEPTS[ConnectionState.EXPIRED] == SERVER_ACCEPTS[ConnectionState.OPEN] - requests
     assert FrameType.REFRESH in SERVER_ACCEPTS[ConnectionState.EXPIRED]
 

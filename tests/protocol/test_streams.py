@@ -146,3 +146,20 @@ def test_however_much_is_refused_there_is_one_window_more_at_most() -> None:
     streams.receive(stream, 200)
     with pytest.raises(ProtocolError):
         streams.receive(stream, 1)
+
+
+def test_there_is_work_while_a_stream_waits_for_an_answer() -> None:
+    streams = Streams(4, 100)
+    assert not streams.has_work
+    stream = opened(streams, 1)
+    assert streams.has_work, "the answer to OPEN"
+    stream.state = StreamState.RECEIVING
+    assert not streams.has_work
+    streams.receive(stream, 10)
+    assert streams.has_work, "an ACK"
+    streams.settle(stream, 10)
+    assert not streams.has_work
+    stream.state = StreamState.FINISHING
+    assert streams.has_work, "the answer to FINISH"
+    streams.end(1)
+    assert not streams.has_work

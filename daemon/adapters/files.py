@@ -1,0 +1,181 @@
+"""File calls as the daemon uses them. All of them may block, so they belong on a lane, except where said otherwise."""
+
+import fcntl
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+Buffer = bytes | bytearray | memoryview
+
+VECTORS_MAX = 1024
+"""Pieces the system takes in one write (IOV_MAX on Linux)."""
+
+
+@dataclass(frozen=True, slots=True)
+class DiskSpace:
+    """Bytes of a file system: all of it, and what this process may still use."""
+
+    total_bytes: int
+    free_bytes: int
+
+
+class FileSystem(Protocol):
+    """What storage may ask of the file system. Everything raises OSError."""
+
+    def create_directory(self, path: Path) -> bool:
+        """Make a directory (mode 0700) if it is missing; whether it was."""
+        ...
+
+    def open(self, path: Path) -> int:
+        """A descriptor to read and write the file, which must exist."""
+        ...
+
+    def create(self, path: Path) -> int:
+        """A descriptor to read and write the file (mode 0600), which is made if it is missing."""
+        ...
+
+    def open_to_read(self, path: Path) -> int:
+        """A descriptor to read the file."""
+        ...
+
+    def close(self, fd: int) -> None: ...
+
+    def write(self, fd: int, pieces: Sequence[Buffer], offset: int) -> None:
+        """Write all pieces one behind the other at `offset`; short writes are continued."""
+        ...
+
+    def read(self, fd: int, count: int, offset: int) -> bytes:
+        """Up to `count` bytes at `offset`; fewer only at the end of the file."""
+        ...
+
+    def size(self, fd: int) -> int: ...
+
+    def sync_data(self, fd: int) -> None:
+        """Make the file's bytes, and what is needed to find them, survive a power cut (fdatasync)."""
+        ...
+
+    def sync_directory(self, path: Path) -> None:
+        """Make the names in the directory survive a power cut."""
+        ...
+
+    def remove(self, path: Path) -> int:
+        """Delete the file; how many bytes it held, 0 if it was gone already."""
+        ...
+
+    def move(self, path: Path, to: Path) -> None: ...
+
+    def names(self, path: Path) -> Iterator[str]:
+        """The names in a directory, in no order, without reading them all at once."""
+        ...
+
+    def modified_ms(self, path: Path) -> int | None:
+        """Unix time of the last change in milliseconds; None if the file is gone."""
+        ...
+
+    def space(self, path: Path) -> DiskSpace: ...
+
+    def lock(self, path: Path) -> int:
+        """Hold the file's lock until the descriptor is closed. Raises BlockingIOError while another process does."""
+        ...
+
+
+class SystemFiles:
+    """The machine's file systems."""
+
+    __slots__ = ()
+
+    def create_directory(self, path: Path) -> bool:
+        try:
+            path.mkdir(mode=0o700, parents=True)
+        except FileExistsError:
+            return False
+        return True
+
+    def open(self, path: Path) -> int:
+        return os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
+
+    def create(self, path: Path) -> int:
+        return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+
+    def open_to_read(self, path: Path) -> int:
+        return os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+
+    def close(self, fd: int) -> None:
+        os.close(fd)
+
+    def write(self, fd: int, pieces: Sequence[Buffer], offset: int) -> None:
+        for first in range(0, len(pieces), VECTORS_MAX):
+            offset = _write_all(fd, pieces[first : first + VECTORS_MAX], offset)
+
+    def read(self, fd: int, count: int, offset: int) -> bytes:
+        data = os.pread(fd, count, offset)
+        if len(data) in (0, count):
+            return data
+        parts = [data]
+        while data and (count := count - len(data)):
+            offset += len(data)
+            data = os.pread(fd, count, offset)
+            parts.append(data)
+        return b"".join(parts)
+
+    def size(self, fd: int) -> int:
+        return os.fstat(fd).st_size
+
+    def sync_data(self, fd: int) -> None:
+        os.fdatasync(fd)
+
+    def sync_directory(self, path: Path) -> None:
+        fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+
+    def remove(self, path: Path) -> int:
+        try:
+            size = path.lstat().st_size
+            path.unlink()
+        except FileNotFoundError:
+            return 0
+        return size
+
+    def move(self, path: Path, to: Path) -> None:
+        path.rename(to)
+
+    def names(self, path: Path) -> Iterator[str]:
+        with os.scandir(path) as entries:
+            for entry in entries:
+                yield entry.name
+
+    def modified_ms(self, path: Path) -> int | None:
+        try:
+            return path.lstat().st_mtime_ns // 1_000_000
+        except FileNotFoundError:
+            return None
+
+    def space(self, path: Path) -> DiskSpace:
+        found = os.statvfs(path)
+        return DiskSpace(found.f_blocks * found.f_frsize, found.f_bavail * found.f_frsize)
+
+    def lock(self, path: Path) -> int:
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            os.close(fd)
+            raise
+        return fd
+
+
+def _write_all(fd: int, pieces: Sequence[Buffer], offset: int) -> int:
+    left = sum(map(len, pieces))
+    written = os.pwritev(fd, pieces, offset)
+    while written < left:
+        # A short write is rare (a full disk, a signal): what is left is then small enough to be copied.
+        rest = b"".join(pieces)[-(left - written) :]
+        offset, left = offset + written, left - written
+        pieces = [rest]
+        written = os.pwritev(fd, pieces, offset)
+    return offset + left

@@ -1,0 +1,378 @@
+"""Removes what nobody will ask for again: stale, expired and rejected uploads, old tombstones; quarantines orphans.
+
+It would rather remove nothing than too much. A pass stops before it has removed anything when the clocks disagree, or
+when more would go than the policy allows. An upload is ended under the epoch that it was found with, so one that is
+resumed at that very moment stays. The row ends before the bytes go: a pass that dies leaves bytes without a row,
+which a later pass finds as orphans, never a row without its bytes.
+"""
+
+import asyncio
+from collections import Counter
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from structlog.stdlib import BoundLogger
+
+from daemon.adapters.clock import Clock
+from daemon.adapters.entropy import Entropy
+from daemon.catalog.interface import Catalog, CatalogFailed
+from daemon.catalog.records import TOMBSTONES, Position, State, Upload
+from daemon.metrics import CleanupOutcome, CleanupResult, Metrics, StorageFailure
+from daemon.storage.interface import Storage, Stored
+from protocol.constants import UploadState
+
+BATCH_UPLOADS = 100
+"""Uploads that end in one transaction: enough to share its sync, few enough to delay no commit."""
+
+SHARDS_PER_PASS = 8
+"""Parts of storage searched for orphans in one pass, so that a pass costs alike whenever it runs: with 256 parts and
+the default interval all have been searched after three hours."""
+
+ORPHAN_AGE_S = 24 * 3600
+"""Bytes without an upload are left alone for so long, whatever is under way with them."""
+
+REMOVED_FREELY = 10
+"""So few may go whatever part of all they are, or the only upload of a small installation could never expire."""
+
+
+@dataclass(frozen=True, slots=True)
+class CleanupPolicy:
+    """What an operator wants removed, and when; `retention_s` 0 keeps complete files for ever.
+
+    `keeps_stale` moves stale uploads to partial, where they stay, instead of deleting them. `max_fraction` (above 0,
+    up to 1) of all uploads that hold bytes is the most one pass may remove.
+    """
+
+    interval_s: float
+    jitter: float
+    stale_s: float
+    keeps_stale: bool
+    retention_s: float
+    rejected_s: float
+    tombstone_s: float
+    max_fraction: float
+    clock_skew_max_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class CleanupReport:
+    """What one pass did, or with `dry_run` would do, in files; `stopped` says why it ended early, None if it did not.
+
+    `freed_bytes` of a dry run are those that the catalog knows.
+    """
+
+    dry_run: bool
+    stale_deleted: int
+    stale_kept: int
+    retention_expired: int
+    rejected_deleted: int
+    tombstones_purged: int
+    orphans_quarantined: int
+    freed_bytes: int
+    stopped: str | None
+
+
+class CleanupBusy(Exception):  # noqa: N818 - what is the case, as the rest of the project says it
+    """A pass is under way already; its report will tell what this one would have."""
+
+
+class Live(Protocol):
+    """Knows which uploads are in use."""
+
+    def is_live(self, upload_id: int) -> bool:
+        """Whether a connection has the upload open, or bytes of it are on their way to the disk."""
+        ...
+
+
+class _Stopped(Exception):  # noqa: N818 - a safeguard has spoken
+    """The pass must not go on."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Rule:
+    """Uploads in `state` that were last updated before `before_ms` move to `to`."""
+
+    result: CleanupResult
+    state: State
+    before_ms: int
+    to: State
+
+
+class Cleanup:
+    """Cleans up on a timer and on demand, one pass at a time. `policy` may change at any time."""
+
+    def __init__(
+        self,
+        *,
+        catalog: Catalog,
+        storage: Storage,
+        uploads: Live,
+        clock: Clock,
+        entropy: Entropy,
+        metrics: Metrics,
+        log: BoundLogger,
+        policy: CleanupPolicy,
+    ) -> None:
+        self._catalog = catalog
+        self._storage = storage
+        self._uploads = uploads
+        self._clock = clock
+        self._entropy = entropy
+        self._metrics = metrics
+        self._log = log
+        self._is_running = False
+        self._next_shard = 0
+        self._seen_wall_ms = clock.wall_ms()
+        self._seen_monotonic_s = clock.monotonic_s()
+        self.policy = policy
+
+    async def run(self) -> None:
+        """A pass each interval, until cancelled. What fails is reported and tried again with the next one."""
+        while True:
+            policy = self.policy
+            spread = self._entropy.uniform(-policy.jitter, policy.jitter)
+            await asyncio.sleep(policy.interval_s * (1 + spread))
+            if not self._is_running:
+                await self.once(dry_run=False)
+
+    async def once(self, dry_run: bool) -> CleanupReport:
+        """One pass; with `dry_run` it only counts and changes nothing. Raises CleanupBusy."""
+        if self._is_running:
+            raise CleanupBusy("a cleanup pass is under way: ask again when it is over")
+        self._is_running = True
+        started_s = self._clock.monotonic_s()
+        one = _Pass(self._catalog, self._storage, self._uploads, self._metrics, self.policy, self._clock, dry_run)
+        outcome, stopped = CleanupOutcome.DONE, None
+        try:
+            self._check_clocks(dry_run)
+            await one.remove()
+            await one.purge()
+            await one.quarantine(self._shards(dry_run))
+        except _Stopped as reason:
+            outcome, stopped = CleanupOutcome.STOPPED, str(reason)
+        except (CatalogFailed, OSError) as error:
+            outcome, stopped = CleanupOutcome.FAILED, f"failed: {error}"
+        finally:
+            self._is_running = False
+        if not dry_run:
+            self._metrics.cleanup_done(outcome, self._clock.monotonic_s() - started_s, self._clock.wall_ms())
+        report = one.report(stopped)
+        self._tell(outcome, report)
+        return report
+
+    def _check_clocks(self, dry_run: bool) -> None:
+        """Whether the wall clock was set since the last pass. The next pass measures from here: by then an operator
+        had an interval's time to see the report and put the clock right."""
+        wall_ms, monotonic_s = self._clock.wall_ms(), self._clock.monotonic_s()
+        passed_s = monotonic_s - self._seen_monotonic_s
+        skew_s = (wall_ms - self._seen_wall_ms) / 1000 - passed_s
+        if not dry_run:
+            self._seen_wall_ms, self._seen_monotonic_s = wall_ms, monotonic_s
+        if abs(skew_s) > self.policy.clock_skew_max_s:
+            raise _Stopped(
+                f"the wall clock was set by {skew_s:+.0f} s within {passed_s:.0f} s, so ages cannot be trusted: "
+                "check the machine's time; the next pass goes on unless the clock is set again"
+            )
+
+    def _shards(self, dry_run: bool) -> Sequence[int]:
+        count = min(SHARDS_PER_PASS, self._storage.shards)
+        shards = [(self._next_shard + number) % self._storage.shards for number in range(count)]
+        if not dry_run:
+            self._next_shard = (self._next_shard + count) % self._storage.shards
+        return shards
+
+    def _tell(self, outcome: CleanupOutcome, report: CleanupReport) -> None:
+        tell = {
+            CleanupOutcome.DONE: self._log.info,
+            CleanupOutcome.STOPPED: self._log.warning,
+            CleanupOutcome.FAILED: self._log.error,
+        }[outcome]
+        tell(
+            f"cleanup {outcome.value}",
+            dry_run=report.dry_run,
+            stale_deleted=report.stale_deleted,
+            stale_kept=report.stale_kept,
+            retention_expired=report.retention_expired,
+            rejected_deleted=report.rejected_deleted,
+            tombstones_purged=report.tombstones_purged,
+            orphans_quarantined=report.orphans_quarantined,
+            freed_bytes=report.freed_bytes,
+            stopped=report.stopped,
+        )
+
+
+class _Pass:
+    """One pass, at one time. Between any two batches, whatever else the catalog and storage are asked comes first."""
+
+    def __init__(
+        self,
+        catalog: Catalog,
+        storage: Storage,
+        uploads: Live,
+        metrics: Metrics,
+        policy: CleanupPolicy,
+        clock: Clock,
+        dry_run: bool,
+    ) -> None:
+        self._catalog = catalog
+        self._storage = storage
+        self._uploads = uploads
+        self._metrics = metrics
+        self._policy = policy
+        self._now_ms = clock.wall_ms()
+        self._dry_run = dry_run
+        self._files: Counter[CleanupResult] = Counter()
+        self._freed_bytes = 0
+
+    def report(self, stopped: str | None) -> CleanupReport:
+        return CleanupReport(
+            dry_run=self._dry_run,
+            stale_deleted=self._files[CleanupResult.STALE_DELETED],
+            stale_kept=self._files[CleanupResult.STALE_KEPT],
+            retention_expired=self._files[CleanupResult.RETENTION_EXPIRED],
+            rejected_deleted=self._files[CleanupResult.REJECTED_DELETED],
+            tombstones_purged=self._files[CleanupResult.TOMBSTONES_PURGED],
+            orphans_quarantined=self._files[CleanupResult.ORPHANS_QUARANTINED],
+            freed_bytes=self._freed_bytes,
+            stopped=stopped,
+        )
+
+    async def remove(self) -> None:
+        """End uploads whose time is over, unless they are too many."""
+        rules = self._rules()
+        found = {rule: await self._count(rule) for rule in rules}
+        going = sum(count for rule, (count, _) in found.items() if rule.to in TOMBSTONES)
+        if self._dry_run:
+            for rule, (count, size_bytes) in found.items():
+                self._did(rule.result, count, size_bytes if rule.to in TOMBSTONES else 0)
+        self._check_fraction(going, await self._catalog.holding(), "uploads that hold bytes would be removed")
+        if not self._dry_run:
+            for rule in rules:
+                await self._apply(rule)
+
+    async def purge(self) -> None:
+        """Forget old tombstones."""
+        before_ms = self._before(self._policy.tombstone_s)
+        if self._dry_run:
+            for state in sorted(TOMBSTONES):
+                async for batch in self._older(state, before_ms):
+                    self._did(CleanupResult.TOMBSTONES_PURGED, len(batch))
+            return
+        purged = BATCH_UPLOADS
+        while purged == BATCH_UPLOADS:
+            purged = await self._catalog.purge_tombstones(before_ms, BATCH_UPLOADS)
+            self._did(CleanupResult.TOMBSTONES_PURGED, purged)
+
+    async def quarantine(self, shards: Sequence[int]) -> None:
+        """Put aside what belongs to no upload, unless it is so much that rather the catalog is wrong."""
+        orphans: list[tuple[int, Stored]] = []
+        stored = 0
+        for shard in shards:
+            found = await self._storage.stored(shard)
+            stored += len(found)
+            orphans += [(shard, each) for each in await self._orphans(found)]
+        if self._dry_run:
+            self._did(CleanupResult.ORPHANS_QUARANTINED, len(orphans))
+        self._check_fraction(len(orphans), stored, "stored files belong to no upload; is this the right catalog?")
+        if not self._dry_run:
+            for shard, orphan in orphans:
+                await self._put_aside(shard, orphan)
+
+    def _rules(self) -> list[_Rule]:
+        policy = self._policy
+        stale_ms = self._before(policy.stale_s)
+        if policy.keeps_stale:
+            rules = [_Rule(CleanupResult.STALE_KEPT, State.RECEIVING, stale_ms, State.PARTIAL)]
+        else:
+            rules = [
+                _Rule(CleanupResult.STALE_DELETED, state, stale_ms, State.EXPIRED)
+                for state in (State.RECEIVING, State.PARTIAL)
+            ]
+        if policy.retention_s:
+            before_ms = self._before(policy.retention_s)
+            rules.append(_Rule(CleanupResult.RETENTION_EXPIRED, State.COMPLETE, before_ms, State.EXPIRED))
+        before_ms = self._before(policy.rejected_s)
+        rules.append(_Rule(CleanupResult.REJECTED_DELETED, State.REJECTED, before_ms, State.EXPIRED))
+        return rules
+
+    async def _older(self, state: State, before_ms: int) -> AsyncIterator[Sequence[Upload]]:
+        """Batches of uploads that are not in use."""
+        after: Position | None = None
+        while batch := await self._catalog.older(state, before_ms, BATCH_UPLOADS, after):
+            after = Position(batch[-1].updated_ms, batch[-1].id)
+            yield [upload for upload in batch if not self._uploads.is_live(upload.id)]
+
+    async def _count(self, rule: _Rule) -> tuple[int, int]:
+        """How many uploads a rule is about, and their bytes."""
+        count = size_bytes = 0
+        async for batch in self._older(rule.state, rule.before_ms):
+            count += len(batch)
+            size_bytes += sum(upload.received_bytes for upload in batch)
+        return count, size_bytes
+
+    async def _apply(self, rule: _Rule) -> None:
+        async for batch in self._older(rule.state, rule.before_ms):
+            # Asked for in one step, so that one transaction ends them all.
+            ended = await asyncio.gather(
+                *(self._catalog.end(each.id, rule.to, self._now_ms, each.epoch) for each in batch),
+                return_exceptions=True,
+            )
+            failures = [each for each in ended if isinstance(each, BaseException)]
+            for each in ended:
+                if isinstance(each, Upload):
+                    await self._ended(rule, each, failures)
+            if failures:
+                raise failures[0]
+
+    async def _ended(self, rule: _Rule, upload: Upload, failures: list[BaseException]) -> None:
+        if rule.to not in TOMBSTONES:
+            self._did(rule.result, 1)
+            return
+        self._metrics.ended[UploadState[rule.to.name]] += 1
+        freed_bytes = 0
+        try:
+            freed_bytes = await self._storage.remove(upload.id)
+        except OSError as error:
+            self._metrics.storage_failures[StorageFailure.DELETE] += 1
+            failures.append(error)
+        self._did(rule.result, 1, freed_bytes)
+
+    async def _orphans(self, found: Sequence[Stored]) -> list[Stored]:
+        """Those that are old enough and belong to no upload; a name that storage does not give belongs to none."""
+        before_ms = self._before(ORPHAN_AGE_S)
+        old = [each for each in found if each.modified_ms < before_ms]
+        ids = [each.upload_id for each in old if each.upload_id is not None]
+        known: set[int] = set()
+        for first in range(0, len(ids), BATCH_UPLOADS):
+            known |= await self._catalog.existing(ids[first : first + BATCH_UPLOADS])
+        return [
+            each
+            for each in old
+            if each.upload_id is None or not (each.upload_id in known or self._uploads.is_live(each.upload_id))
+        ]
+
+    async def _put_aside(self, shard: int, orphan: Stored) -> None:
+        try:
+            await self._storage.quarantine(shard, orphan.name)
+        except FileNotFoundError:
+            # Deleted since it was listed.
+            return
+        self._did(CleanupResult.ORPHANS_QUARANTINED, 1)
+
+    def _check_fraction(self, going: int, of: int, what: str) -> None:
+        if going > max(REMOVED_FREELY, self._policy.max_fraction * of):
+            raise _Stopped(
+                f"{going} of {of} {what}; cleanup.max_fraction = {self._policy.max_fraction:g} allows no more than "
+                "that part: check clock and settings, and raise it if this is meant"
+            )
+
+    def _before(self, age_s: float) -> int:
+        return self._now_ms - int(age_s * 1000)
+
+    def _did(self, result: CleanupResult, files: int, freed_bytes: int = 0) -> None:
+        self._files[result] += files
+        self._freed_bytes += freed_bytes
+        if not self._dry_run:
+            self._metrics.cleanup_files[result] += files
+            self._metrics.cleanup_freed_bytes += freed_bytes

@@ -1,0 +1,154 @@
+"""The daemon as a process: everything started in order, told to systemd, reloaded, and ended in order."""
+
+import asyncio
+import ssl
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from importlib.metadata import version
+from socket import socket
+from typing import Protocol, TypeAlias
+
+from daemon.adapters.clock import SystemClock
+from daemon.admin import AdminServer
+from daemon.buffers import ReceivePool
+from daemon.commands import Commands
+from daemon.engine import Engine, open_engine, system_machine
+from daemon.keys import KeysInvalid
+from daemon.lifecycle import Lifecycle
+from daemon.logs import Logs, configure
+from daemon.metrics import Exposition, Gauges
+from daemon.notify import listen_fds
+from daemon.policies import cleanup_policy, drain_policy, load_certificate, server_policy, tls_context
+from daemon.pulse import Pulse
+from daemon.server import DeviceServer, bind, keep_alive, passed_sockets
+from daemon.session import Services
+from daemon.settings import Settings, SettingsInvalid, changes
+from daemon.tasks import background
+from daemon.verify import Verifier
+
+
+class HttpServer(Protocol):
+    """The control plane, listening."""
+
+    @property
+    def addresses(self) -> tuple[tuple[str, int], ...]: ...
+
+    async def close(self) -> None: ...
+
+
+ListenHttp: TypeAlias = Callable[[Engine, Exposition, Sequence[socket]], Awaitable[HttpServer]]
+"""Starts the control plane on sockets that systemd passed or, if there are none, where the settings say."""
+
+
+async def run(
+    settings: Settings,
+    load: Callable[[], Settings],
+    environment: Mapping[str, str],
+    pid: int,
+    logs: Logs,
+    listen_http: ListenHttp,
+) -> int:
+    """Run until a signal asks to stop; the exit status. `load` reads the settings anew, for a reload.
+
+    Raises DirectoryLocked, CatalogNewer, CatalogFailed, KeysInvalid and OSError (of which ssl.SSLError is one).
+    """
+    machine = system_machine()
+    log = logs.logger()
+    tls = tls_context(settings)
+    passed = listen_fds(environment, pid)
+    async with open_engine(settings, machine, log) as engine:
+        pool = ReceivePool(settings.limits.receive_pool_bytes, settings.limits.chunk_bytes_max)
+        server = DeviceServer(_services(engine), pool, server_policy(settings))
+        pulse = Pulse(asyncio.get_running_loop(), machine.clock, engine.metrics.loop_paused)
+        lifecycle = Lifecycle(environment, pid, machine.clock, pulse, engine.commit_stuck_s, log)
+        lifecycle.catch_signals()
+        async with background(engine.run(), server.run()), AsyncExitStack() as stack:
+            exposition = Exposition(engine.metrics, lambda: _gauges(engine, server, pool), version("uplinkd"))
+            control = await listen_http(engine, exposition, passed_sockets(passed, "http"))
+            stack.push_async_callback(control.close)
+            admin = AdminServer(settings.admin_socket_path, _commands(engine, server.cut), log)
+            await admin.start()
+            stack.push_async_callback(admin.close)
+            listen = settings.listen
+            sockets = passed_sockets(passed, "devices") or bind(listen.host, listen.port, listen.backlog)
+            for each in sockets:
+                keep_alive(each, listen.tcp_keepalive_s, listen.tcp_user_timeout_s)
+            await server.listen(sockets, tls)
+            pulse.start()
+            stack.callback(pulse.stop)
+            devices, http = (", ".join(f"{host}:{port}" for host, port in each.addresses) for each in (server, control))
+            log.info(
+                "ready", listen=devices, http=http, version=version("uplinkd"), durability=settings.commit.durability
+            )
+            await lifecycle.serve(
+                f"devices on {devices}; HTTP on {http}", lambda: _reload(engine, server, tls, load, logs)
+            )
+            log.info("draining", connections=sum(server.phases().values()))
+            await server.drain(drain_policy(engine.settings))
+            await engine.committer.drained()
+    log.info("stopped")
+    return 0
+
+
+@asynccontextmanager
+async def offline(settings: Settings) -> AsyncIterator[Commands]:
+    """The commands on a data directory that no daemon owns, which is made if it is missing.
+
+    Raises DirectoryLocked, CatalogNewer, CatalogFailed, KeysInvalid and OSError.
+    """
+    logs = configure("warning", "console", sys.stderr, SystemClock().wall_ms)
+    async with open_engine(settings, system_machine(), logs.logger()) as engine:
+        yield _commands(engine, None)
+
+
+def _commands(engine: Engine, cut: Callable[[str, str], object] | None) -> Commands:
+    machine = engine.machine
+    verifier = Verifier(engine.catalog, engine.storage, machine.threads, machine.clock)
+    return Commands(engine, verifier, machine.clock, machine.entropy, cut, version("uplinkd"))
+
+
+def _services(engine: Engine) -> Services:
+    return Services(
+        uploads=engine.uploads,
+        catalog=engine.catalog,
+        gate=engine.gate,
+        clock=engine.machine.clock,
+        entropy=engine.machine.entropy,
+        metrics=engine.metrics,
+        log=engine.log,
+        tasks=engine.tasks,
+    )
+
+
+def _reload(
+    engine: Engine, server: DeviceServer, tls: ssl.SSLContext | None, load: Callable[[], Settings], logs: Logs
+) -> str:
+    old = engine.settings
+    try:
+        new = load()
+        applied, restart = changes(old, new)
+        engine.reload(new)
+        certificate, key = new.listen.tls_certificate, new.listen.tls_key
+        if tls is not None and certificate is not None and key is not None:
+            # Read anew even if the paths are the same: that is how certificates are renewed.
+            load_certificate(tls, certificate, key)
+    except (SettingsInvalid, KeysInvalid, OSError) as error:
+        return f"nothing changed: {error}"
+    server.policy = server_policy(new)
+    engine.cleanup.policy = cleanup_policy(new)
+    logs.set_level(new.log.level)
+    waiting = f"; after a restart: {', '.join(restart)}" if restart else ""
+    return f"changed: {', '.join(applied) or 'nothing'}{waiting}"
+
+
+def _gauges(engine: Engine, server: DeviceServer, pool: ReceivePool) -> Gauges:
+    engine.metrics.receive_pool_waits = pool.waits
+    return Gauges(
+        connections=server.phases(),
+        uploads={state.value: count for state, count in engine.counts.items()},
+        pending_bytes=engine.committer.pending_bytes,
+        receive_pool_lent_bytes=pool.lent_bytes,
+        disk_free_bytes=engine.disk.free_bytes,
+        disk_size_bytes=engine.disk.total_bytes,
+    )

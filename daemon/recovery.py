@@ -1,0 +1,105 @@
+"""After a start: does storage have the bytes that were acknowledged? Reads the catalog, never the directory.
+
+Only uploads under way are looked at, so the time does not grow with the number of files that are complete.
+"""
+
+from dataclasses import dataclass, replace
+
+from structlog.stdlib import BoundLogger
+
+from daemon.catalog.interface import Catalog, CatalogFailed
+from daemon.catalog.records import State, Upload
+from daemon.storage.interface import Storage
+
+BATCH_UPLOADS = 100
+"""Read from the catalog at a time: a millisecond, so that nobody who asks it something has to wait."""
+
+NAMED_MAX = 100
+"""Doubtful uploads that are named one by one; of a lost disk's hundred thousand the number says enough."""
+
+_UNDER_WAY = frozenset({State.RECEIVING, State.PARTIAL})
+
+
+@dataclass(frozen=True, slots=True)
+class RecoveryReport:
+    """How many uploads were checked, how many of them lack acknowledged bytes, and the ids of the first of those.
+
+    `failed` says why the check ended early, None if it did not.
+    """
+
+    checked: int
+    doubtful: int
+    doubtful_ids: tuple[int, ...]
+    failed: str | None = None
+
+
+class Recovery:
+    """Checks uploads beside the daemon's work. What is in doubt is kept and reported, never deleted."""
+
+    def __init__(self, catalog: Catalog, storage: Storage, log: BoundLogger) -> None:
+        self._catalog = catalog
+        self._storage = storage
+        self._log = log
+        self.report = RecoveryReport(0, 0, ())
+
+    async def run(self) -> RecoveryReport:
+        """Check every upload under way, once."""
+        last_id = 0
+        try:
+            while batch := await self._catalog.receiving(last_id, BATCH_UPLOADS):
+                for upload in batch:
+                    await self._check(upload)
+                last_id = batch[-1].id
+        except CatalogFailed as error:
+            self.report = replace(self.report, failed=str(error))
+            self._log.error("recovery failed", error=str(error), checked=self.report.checked)
+            return self.report
+        report = self.report
+        self._log.info("recovery done", checked=report.checked, doubtful=report.doubtful)
+        return report
+
+    def problems(self) -> tuple[str, ...]:
+        """What an operator has to look at; empty when all is well so far."""
+        found = []
+        if self.report.doubtful:
+            ids = ", ".join(f"{upload_id:016x}" for upload_id in self.report.doubtful_ids)
+            found.append(
+                f"{self.report.doubtful} uploads lack bytes that were acknowledged: {ids}; "
+                "restore their files, or delete them so that the devices send anew"
+            )
+        if self.report.failed is not None:
+            found.append(f"uploads under way were not all checked: {self.report.failed}")
+        return tuple(found)
+
+    async def _check(self, upload: Upload) -> None:
+        detail = await self._doubt(upload) if upload.ranges else None
+        if detail is not None:
+            # It may have ended since it was listed, and then its bytes are rightly gone.
+            now = await self._catalog.get(upload.id)
+            if now is None or now.state not in _UNDER_WAY:
+                detail = None
+        self.report = replace(self.report, checked=self.report.checked + 1)
+        if detail is not None:
+            self._doubtful(upload, detail)
+
+    def _doubtful(self, upload: Upload, detail: str) -> None:
+        ids = self.report.doubtful_ids
+        if len(ids) < NAMED_MAX:
+            ids = (*ids, upload.id)
+            self._log.warning(
+                "acknowledged bytes missing", upload=f"{upload.id:016x}", device=upload.device, detail=detail
+            )
+        self.report = replace(self.report, doubtful=self.report.doubtful + 1, doubtful_ids=ids)
+
+    async def _doubt(self, upload: Upload) -> str | None:
+        """What is wrong with the upload's bytes, as far as their number tells."""
+        needed_bytes = upload.ranges[-1].end
+        try:
+            reading = await self._storage.open(upload.id)
+            size = reading.size
+            await reading.close()
+        except OSError as error:
+            return f"the file cannot be opened: {error.strerror or error}"
+        if size < needed_bytes:
+            return f"the file has {size} bytes, {needed_bytes} were acknowledged"
+        return None

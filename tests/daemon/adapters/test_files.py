@@ -1,0 +1,195 @@
+"""File calls on real files: nothing is written short, nothing is followed where it must not be."""
+
+import errno
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pytest
+
+from daemon.adapters.files import VECTORS_MAX, Buffer, SystemFiles
+
+
+@pytest.fixture
+def files() -> SystemFiles:
+    return SystemFiles()
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "file"
+
+
+def write(files: SystemFiles, path: Path, pieces: Sequence[Buffer], offset: int = 0) -> None:
+    fd = files.create(path)
+    try:
+        files.write(fd, pieces, offset)
+    finally:
+        files.close(fd)
+
+
+def test_a_directory_is_made_once_and_private(files: SystemFiles, tmp_path: Path) -> None:
+    directory = tmp_path / "one" / "two"
+    assert files.create_directory(directory)
+    assert not files.create_directory(directory)
+    assert directory.stat().st_mode & 0o777 == 0o700
+
+
+def test_a_new_file_is_private_and_an_old_one_keeps_its_bytes(files: SystemFiles, path: Path) -> None:
+    write(files, path, [b"abc"])
+    assert path.stat().st_mode & 0o777 == 0o600
+    files.close(files.create(path))
+    assert path.read_bytes() == b"abc"
+
+
+def test_open_does_not_make_files(files: SystemFiles, path: Path) -> None:
+    for opened in (files.open, files.open_to_read):
+        with pytest.raises(FileNotFoundError):
+            opened(path)
+    assert not path.exists()
+
+
+@pytest.mark.parametrize("call", [SystemFiles.open, SystemFiles.create, SystemFiles.open_to_read])
+def test_links_are_not_followed(files: SystemFiles, path: Path, call: Callable[[SystemFiles, Path], int]) -> None:
+    path.write_bytes(b"somebody else's")
+    link = path.with_name("link")
+    link.symlink_to(path)
+    with pytest.raises(OSError, match=os.strerror(errno.ELOOP)):
+        call(files, link)
+
+
+def test_what_is_open_to_read_cannot_be_written(files: SystemFiles, path: Path) -> None:
+    path.write_bytes(b"abc")
+    fd = files.open_to_read(path)
+    with pytest.raises(OSError, match=os.strerror(errno.EBADF)):
+        files.write(fd, [b"x"], 0)
+    files.close(fd)
+
+
+def test_descriptors_are_not_inherited(files: SystemFiles, path: Path) -> None:
+    opened = [files.create(path), files.open(path), files.open_to_read(path), files.lock(path)]
+    assert not any(os.get_inheritable(fd) for fd in opened)
+    for fd in opened:
+        files.close(fd)
+
+
+def test_pieces_are_written_one_behind_the_other(files: SystemFiles, path: Path) -> None:
+    write(files, path, [b"ab", bytearray(b"cd"), b"", memoryview(b"ef")], 3)
+    assert path.read_bytes() == b"\0\0\0abcdef"
+
+
+def test_nothing_may_be_written(files: SystemFiles, path: Path) -> None:
+    write(files, path, [])
+    write(files, path, [b""])
+    assert path.read_bytes() == b""
+
+
+def test_more_pieces_than_the_system_takes_at_once_are_all_written(files: SystemFiles, path: Path) -> None:
+    pieces = [bytes([number % 251]) for number in range(2 * VECTORS_MAX + 7)]
+    write(files, path, pieces)
+    assert path.read_bytes() == b"".join(pieces)
+
+
+@pytest.mark.parametrize("at_most", [1, 2, 3, 5])
+def test_short_writes_are_continued(
+    files: SystemFiles, path: Path, monkeypatch: pytest.MonkeyPatch, at_most: int
+) -> None:
+    whole = os.pwritev
+
+    def short(fd: int, pieces: Sequence[Buffer], offset: int) -> int:
+        return whole(fd, [b"".join(pieces)[:at_most]], offset)
+
+    monkeypatch.setattr(os, "pwritev", short)
+    write(files, path, [b"abc", b"defg", b"hi"], 2)
+    assert path.read_bytes() == b"\0\0abcdefghi"
+
+
+def test_a_write_that_fails_after_a_short_one_is_told(
+    files: SystemFiles, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answers: list[int | OSError] = [2, OSError(errno.ENOSPC, "No space left on device")]
+
+    def full(fd: int, pieces: Sequence[Buffer], offset: int) -> int:
+        answer = answers.pop(0)
+        if isinstance(answer, OSError):
+            raise answer
+        return answer
+
+    monkeypatch.setattr(os, "pwritev", full)
+    with pytest.raises(OSError, match="No space left"):
+        write(files, path, [b"abc"])
+
+
+def test_reads_end_with_the_file(files: SystemFiles, path: Path) -> None:
+    path.write_bytes(b"abcdef")
+    fd = files.open(path)
+    assert files.size(fd) == 6
+    assert files.read(fd, 3, 1) == b"bcd"
+    assert files.read(fd, 100, 4) == b"ef"
+    assert files.read(fd, 100, 6) == b""
+    files.close(fd)
+
+
+def test_short_reads_are_continued(files: SystemFiles, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path.write_bytes(b"abcdef")
+    whole = os.pread
+    monkeypatch.setattr(os, "pread", lambda fd, count, offset: whole(fd, min(count, 2), offset))
+    fd = files.open(path)
+    assert files.read(fd, 5, 0) == b"abcde"
+    assert files.read(fd, 100, 1) == b"bcdef"
+    files.close(fd)
+
+
+def test_syncs_reach_the_system(files: SystemFiles, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    synced: list[tuple[str, str]] = []
+    named = "/proc/self/fd/{}".format
+    monkeypatch.setattr(os, "fdatasync", lambda fd: synced.append(("data", Path(named(fd)).readlink().name)))
+    monkeypatch.setattr(os, "fsync", lambda fd: synced.append(("directory", Path(named(fd)).readlink().name)))
+    fd = files.create(path)
+    files.sync_data(fd)
+    files.close(fd)
+    files.sync_directory(path.parent)
+    assert synced == [("data", "file"), ("directory", path.parent.name)]
+
+
+def test_a_file_is_no_directory(files: SystemFiles, path: Path) -> None:
+    path.touch()
+    with pytest.raises(NotADirectoryError):
+        files.sync_directory(path)
+
+
+def test_what_is_removed_tells_its_size_and_what_is_gone_none(files: SystemFiles, path: Path) -> None:
+    path.write_bytes(b"abc")
+    assert files.remove(path) == 3
+    assert files.remove(path) == 0
+
+
+def test_a_file_moves_with_its_bytes(files: SystemFiles, path: Path) -> None:
+    path.write_bytes(b"abc")
+    files.move(path, path.with_name("moved"))
+    assert not path.exists()
+    assert path.with_name("moved").read_bytes() == b"abc"
+
+
+def test_names_and_times(files: SystemFiles, path: Path) -> None:
+    path.touch()
+    path.with_name("link").symlink_to("nowhere")
+    os.utime(path, ns=(0, 1_234_567_890))
+    assert sorted(files.names(path.parent)) == ["file", "link"]
+    assert files.modified_ms(path) == 1234
+    assert files.modified_ms(path.with_name("link")) is not None
+    assert files.modified_ms(path.with_name("missing")) is None
+
+
+def test_space_is_the_systems(files: SystemFiles, tmp_path: Path) -> None:
+    space = files.space(tmp_path)
+    assert space.total_bytes == os.statvfs(tmp_path).f_blocks * os.statvfs(tmp_path).f_frsize
+    assert 0 <= space.free_bytes <= space.total_bytes
+
+
+def test_a_lock_is_held_once_until_it_is_closed(files: SystemFiles, path: Path) -> None:
+    held = files.lock(path)
+    with pytest.raises(BlockingIOError):
+        files.lock(path)
+    files.close(held)
+    files.close(files.lock(path))

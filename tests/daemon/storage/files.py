@@ -1,0 +1,106 @@
+"""Real files whose calls are recorded, and fail or wait when a test says so; storage's callbacks as futures."""
+
+import asyncio
+import threading
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TypeAlias, TypeVar
+
+from daemon.adapters.files import Buffer, SystemFiles
+from daemon.storage.interface import Storage
+
+DEADLINE_S = 10
+
+Result = TypeVar("Result")
+Written: TypeAlias = "asyncio.Future[OSError | None]"
+Synced: TypeAlias = "asyncio.Future[dict[int, OSError]]"
+
+
+class RecordedFiles(SystemFiles):
+    """`calls` has (operation, file name or descriptor's file name). `failures` maps an operation to what it raises."""
+
+    def __init__(self) -> None:
+        self.calls: list[tuple[str, str]] = []
+        self.failures: dict[str, OSError] = {}
+        self.holds: dict[str, threading.Event] = {}
+        self.open_names: dict[int, str] = {}
+
+    def named(self, *operations: str) -> list[tuple[str, str]]:
+        """The calls of these operations, in order."""
+        return [call for call in self.calls if call[0] in operations]
+
+    def hold(self, operation: str) -> Callable[[], None]:
+        """Let the operation wait until what is returned is called."""
+        event = self.holds[operation] = threading.Event()
+        return event.set
+
+    def create_directory(self, path: Path) -> bool:
+        self._called("create_directory", path.name)
+        return super().create_directory(path)
+
+    def open(self, path: Path) -> int:
+        self._called("open", path.name)
+        return self._opened(super().open(path), path)
+
+    def create(self, path: Path) -> int:
+        self._called("create", path.name)
+        return self._opened(super().create(path), path)
+
+    def open_to_read(self, path: Path) -> int:
+        self._called("open_to_read", path.name)
+        return self._opened(super().open_to_read(path), path)
+
+    def close(self, fd: int) -> None:
+        name = self.open_names.pop(fd)
+        super().close(fd)
+        self._called("close", name)
+
+    def write(self, fd: int, pieces: Sequence[Buffer], offset: int) -> None:
+        self._called("write", self.open_names[fd])
+        super().write(fd, pieces, offset)
+
+    def size(self, fd: int) -> int:
+        self._called("size", self.open_names[fd])
+        return super().size(fd)
+
+    def sync_data(self, fd: int) -> None:
+        self._called("sync_data", self.open_names[fd])
+        super().sync_data(fd)
+
+    def sync_directory(self, path: Path) -> None:
+        self._called("sync_directory", path.name)
+        super().sync_directory(path)
+
+    def remove(self, path: Path) -> int:
+        self._called("remove", path.name)
+        return super().remove(path)
+
+    def _opened(self, fd: int, path: Path) -> int:
+        self.open_names[fd] = path.name
+        return fd
+
+    def _called(self, operation: str, name: str) -> None:
+        self.calls.append((operation, name))
+        if operation in self.holds and not self.holds[operation].wait(DEADLINE_S):
+            raise TimeoutError(f"{operation} was never let go")
+        if operation in self.failures:
+            raise self.failures[operation]
+
+
+def write(storage: Storage, upload_id: int, offset: int, *pieces: bytes, exists: bool = False) -> Written:
+    """Write; the future gets what `done` is told."""
+    done: Written = asyncio.get_running_loop().create_future()
+    storage.write(upload_id, offset, pieces, exists, done.set_result)
+    return done
+
+
+def sync(storage: Storage, *upload_ids: int) -> Synced:
+    """Sync; the future gets what `done` is told."""
+    done: Synced = asyncio.get_running_loop().create_future()
+    storage.sync(upload_ids, done.set_result)
+    return done
+
+
+async def within(awaited: "asyncio.Future[Result]") -> Result:
+    """Await with a deadline."""
+    return await asyncio.wait_for(awaited, DEADLINE_S)

@@ -1,0 +1,94 @@
+"""Tasks with an owner: awaited, cancelled, and heard when they fail."""
+
+import asyncio
+
+import pytest
+
+from daemon.tasks import Tasks
+
+DEADLINE_S = 10
+
+
+@pytest.fixture
+def failures() -> list[BaseException]:
+    return []
+
+
+@pytest.fixture
+def tasks(failures: list[BaseException]) -> Tasks:
+    return Tasks(failures.append)
+
+
+async def fail() -> None:
+    raise ValueError("unforeseen")
+
+
+async def test_waiting_is_for_all_of_them(tasks: Tasks, failures: list[BaseException]) -> None:
+    go_on = asyncio.Event()
+    done: list[int] = []
+
+    async def work(number: int) -> None:
+        await go_on.wait()
+        done.append(number)
+
+    tasks.spawn(work(1))
+    tasks.spawn(work(2))
+    assert len(tasks) == 2
+    go_on.set()
+    await asyncio.wait_for(tasks.wait(), DEADLINE_S)
+    assert sorted(done) == [1, 2]
+    assert len(tasks) == 0
+    assert failures == []
+
+
+async def test_waiting_is_also_for_those_that_they_start(tasks: Tasks) -> None:
+    done: list[str] = []
+
+    async def child() -> None:
+        await asyncio.sleep(0)
+        done.append("child")
+
+    async def parent() -> None:
+        tasks.spawn(child())
+
+    tasks.spawn(parent())
+    await asyncio.wait_for(tasks.wait(), DEADLINE_S)
+    assert done == ["child"]
+
+
+async def test_a_failure_is_told_and_harms_no_other(tasks: Tasks, failures: list[BaseException]) -> None:
+    done = asyncio.Event()
+
+    async def work() -> None:
+        done.set()
+
+    tasks.spawn(fail())
+    tasks.spawn(work())
+    await asyncio.wait_for(tasks.wait(), DEADLINE_S)
+    assert [str(failure) for failure in failures] == ["unforeseen"]
+    assert done.is_set()
+
+
+async def test_who_started_it_hears_first(tasks: Tasks, failures: list[BaseException]) -> None:
+    heard: list[tuple[str, int]] = []
+    tasks.spawn(fail(), lambda error: heard.append((str(error), len(failures))))
+    await asyncio.wait_for(tasks.wait(), DEADLINE_S)
+    assert heard == [("unforeseen", 0)]
+    assert len(failures) == 1
+
+
+async def test_cancelling_ends_them_and_is_no_failure(tasks: Tasks, failures: list[BaseException]) -> None:
+    ended: list[str] = []
+
+    async def work() -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            ended.append("cleaned up")
+
+    tasks.spawn(work())
+    await asyncio.sleep(0)
+    await asyncio.wait_for(tasks.cancel(), DEADLINE_S)
+    assert ended == ["cleaned up"]
+    assert len(tasks) == 0
+    assert failures == []

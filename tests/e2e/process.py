@@ -1,0 +1,164 @@
+"""The real daemon as a process: started on free ports, spoken to by its own command line, ended by signals."""
+
+import asyncio
+import contextlib
+import json
+import os
+import signal
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+PROGRAM = Path(sys.executable).parent / "uplinkd"
+
+START_TIMEOUT_S = 30
+STOP_TIMEOUT_S = 60
+COMMAND_TIMEOUT_S = 30
+
+LOG_LINES_SHOWN = 20
+
+
+class DaemonFailed(Exception):  # noqa: N818 - what happened to the process
+    """The daemon, or one of its commands, did not do what it was asked; the text ends with what it said last."""
+
+
+@dataclass(frozen=True, slots=True)
+class Addresses:
+    """Where the daemon says it listens, as (host, port)."""
+
+    listen: tuple[str, int]
+    http: tuple[str, int]
+
+
+class DaemonProcess:
+    """`uplinkd serve` on `data_dir`, entered once it is ready; leaving it sends SIGTERM if it still runs.
+
+    `settings` are environment variables without their prefix, such as {"COMMIT__CYCLE_MS": "0"}. `wrapper` is put
+    before the program, as strace is.
+    """
+
+    def __init__(self, data_dir: Path, settings: Mapping[str, str] = {}, wrapper: tuple[str, ...] = ()) -> None:
+        chosen = {"DATA_DIR": str(data_dir), "LISTEN__PORT": "0", "HTTP__PORT": "0", **settings}
+        inherited = {name: value for name, value in os.environ.items() if not name.startswith("UPLINKD_")}
+        self._environment = inherited | {f"UPLINKD_{name}": value for name, value in chosen.items()}
+        self._wrapper = wrapper
+        self._log: list[str] = []
+        self._process: asyncio.subprocess.Process | None = None
+        self._reading: asyncio.Task[None] | None = None
+        self._ready: asyncio.Future[Addresses] | None = None
+        self._addresses: Addresses | None = None
+
+    @property
+    def addresses(self) -> Addresses:
+        if self._addresses is None:
+            raise RuntimeError("the daemon is not ready: enter it with `async with`")
+        return self._addresses
+
+    @property
+    def process(self) -> asyncio.subprocess.Process:
+        if self._process is None:
+            raise RuntimeError("the daemon was not started: enter it with `async with`")
+        return self._process
+
+    @property
+    def log(self) -> tuple[str, ...]:
+        """The lines of standard error so far."""
+        return tuple(self._log)
+
+    async def __aenter__(self) -> Self:
+        self._process = await asyncio.create_subprocess_exec(
+            *self._wrapper, PROGRAM, "serve", env=self._environment, stderr=asyncio.subprocess.PIPE
+        )
+        self._ready = asyncio.get_running_loop().create_future()
+        self._reading = asyncio.create_task(self._read(self._process, self._ready))
+        try:
+            async with asyncio.timeout(START_TIMEOUT_S):
+                self._addresses = await self._ready
+        except TimeoutError:
+            await self.kill()
+            raise self._failure(f"it was not ready within {START_TIMEOUT_S} s") from None
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if self.process.returncode is None:
+            await self.stop()
+
+    async def stop(self) -> int:
+        """SIGTERM; the exit status. Raises DaemonFailed when it takes too long."""
+        with contextlib.suppress(ProcessLookupError):
+            self.process.send_signal(signal.SIGTERM)
+        try:
+            async with asyncio.timeout(STOP_TIMEOUT_S):
+                return await self._ended()
+        except TimeoutError:
+            await self.kill()
+            raise self._failure(f"it did not end within {STOP_TIMEOUT_S} s of SIGTERM") from None
+
+    async def kill(self) -> int:
+        """SIGKILL; the exit status, which is negative."""
+        with contextlib.suppress(ProcessLookupError):
+            self.process.kill()
+        return await self._ended()
+
+    async def command(self, *arguments: str) -> str:
+        """Run `uplinkd` with the daemon's settings; what it printed. Raises DaemonFailed unless it exits with 0."""
+        process = await asyncio.create_subprocess_exec(
+            PROGRAM,
+            *arguments,
+            env=self._environment,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+        )
+        try:
+            async with asyncio.timeout(COMMAND_TIMEOUT_S):
+                out, err = await process.communicate()
+        except TimeoutError:
+            process.kill()
+            await process.wait()
+            raise self._failure(f"uplinkd {' '.join(arguments)} took longer than {COMMAND_TIMEOUT_S} s") from None
+        if process.returncode != 0:
+            said = (err or out).decode(errors="replace").strip()
+            raise self._failure(f"uplinkd {' '.join(arguments)} gave {process.returncode}: {said}")
+        return out.decode()
+
+    async def _ended(self) -> int:
+        status = await self.process.wait()
+        if self._reading is not None:
+            await self._reading
+        return status
+
+    async def _read(self, process: asyncio.subprocess.Process, ready: asyncio.Future[Addresses]) -> None:
+        if process.stderr is None:
+            raise RuntimeError("standard error is a pipe, as asked for")
+        async for line in process.stderr:
+            self._log.append(line.decode(errors="replace").rstrip())
+            if not ready.done():
+                addresses = _ready_addresses(self._log[-1])
+                if addresses is not None:
+                    ready.set_result(addresses)
+        if not ready.done():
+            ready.set_exception(self._failure("it ended before it was ready"))
+
+    def _failure(self, what: str) -> DaemonFailed:
+        return DaemonFailed("\n  ".join([what, *self._log[-LOG_LINES_SHOWN:]]))
+
+
+def _ready_addresses(line: str) -> Addresses | None:
+    """What the line of the event `ready` says; None for any other."""
+    try:
+        event = json.loads(line)
+    except ValueError:
+        return None
+    if not isinstance(event, dict) or event.get("event") != "ready":
+        return None
+    return Addresses(_address(event["listen"]), _address(event["http"]))
+
+
+def _address(text: str) -> tuple[str, int]:
+    host, _, port = text.rpartition(":")
+    return host.strip("[]"), int(port)

@@ -1,0 +1,144 @@
+"""The service under a real systemd: started by a connection, ready, reloaded, watched, drained, started again."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.systemd.machine import Machine, Unable, booted, wheel
+
+UNIT = "uplinkd.service"
+SOCKETS = ("uplinkd.socket", "uplinkd-http.socket")
+READYZ = "http://127.0.0.1:7780/readyz"
+
+# One machine serves all tests of this file, so they stay in one process.
+pytestmark = pytest.mark.xdist_group("nested")
+
+
+@pytest.fixture(scope="module")
+def machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
+    directory = tmp_path_factory.mktemp("nested")
+    try:
+        with booted(directory / "machine") as booted_machine:
+            built = wheel(directory)
+            # Beneath /tmp, which is the machine's own.
+            inside = f"/tmp/{built.name}"
+            booted_machine.write(inside, built.read_bytes())
+            booted_machine.install(inside)
+            yield booted_machine
+    except Unable as reason:
+        pytest.skip(str(reason))
+
+
+@pytest.fixture(autouse=True)
+def stopped(machine: Machine) -> Iterator[None]:
+    """Each test begins with open sockets and no daemon."""
+    machine.run("systemctl", "start", *SOCKETS)
+    yield
+    machine.run("systemctl", "stop", UNIT, *SOCKETS)
+    machine.attempt("systemctl", "reset-failed", UNIT)
+
+
+def main_pid(machine: Machine) -> int:
+    return int(machine.show(UNIT, "MainPID"))
+
+
+def ask(machine: Machine, url: str) -> str:
+    return machine.run("curl", "--silent", "--show-error", "--fail", "--max-time", "60", url)
+
+
+def test_the_first_connection_starts_it(machine: Machine) -> None:
+    assert machine.show(UNIT, "ActiveState") == "inactive"
+    ask(machine, READYZ)
+    machine.wait("the service is active", lambda: machine.show(UNIT, "ActiveState") == "active")
+    assert machine.show(UNIT, "StatusText") != ""
+
+
+def test_a_device_on_its_port_starts_it_too(machine: Machine) -> None:
+    machine.run("bash", "-c", "exec 3<>/dev/tcp/127.0.0.1/7710")
+    machine.wait("the service is active", lambda: machine.show(UNIT, "ActiveState") == "active")
+
+
+def test_active_means_ready(machine: Machine) -> None:
+    """`systemctl start` returns when READY=1 has come, and not before all is served."""
+    machine.run("systemctl", "start", UNIT)
+    ask(machine, READYZ)
+
+
+def test_it_runs_as_its_own_user_and_keeps_its_data_to_itself(machine: Machine) -> None:
+    machine.run("systemctl", "start", UNIT)
+    assert machine.run("stat", "--format=%U", f"/proc/{main_pid(machine)}").strip() == "uplinkd"
+    modes = machine.run("find", "/var/lib/uplinkd", "-not", "-type", "l", "-printf", "%m %u\n").splitlines()
+    assert {line.split()[1] for line in modes} == {"uplinkd"}
+    assert {line.split()[0][-2:] for line in modes} == {"00"}
+
+
+def test_a_device_is_enrolled_through_the_admin_socket(machine: Machine) -> None:
+    machine.run("systemctl", "start", UNIT)
+    uplinkd = ("runuser", "-u", "uplinkd", "--", "uplinkd")
+    settings = ("--config", "/etc/uplinkd/uplinkd.toml")
+    machine.run(*uplinkd, "device", "add", "nested-1", *settings)
+    assert "nested-1" in machine.run(*uplinkd, "device", "list", *settings)
+
+
+def test_a_reload_keeps_the_process_and_tells_systemd(machine: Machine) -> None:
+    machine.run("systemctl", "start", UNIT)
+    before = main_pid(machine)
+    lines = len(machine.journal().splitlines())
+    machine.run("systemctl", "reload", UNIT)
+    machine.wait("the reload is logged", lambda: "reload" in "".join(machine.journal().splitlines()[lines:]).lower())
+    machine.wait("the service is active again", lambda: machine.show(UNIT, "ActiveState") == "active")
+    assert main_pid(machine) == before
+    ask(machine, READYZ)
+
+
+def test_a_hang_is_ended_by_the_watchdog_and_healed_by_a_restart(machine: Machine) -> None:
+    machine.run("mkdir", "-p", "/run/systemd/system/uplinkd.service.d")
+    machine.write("/run/systemd/system/uplinkd.service.d/test.conf", "[Service]\nWatchdogSec=2\n")
+    machine.run("systemctl", "daemon-reload")
+    machine.run("systemctl", "start", UNIT)
+    hung = main_pid(machine)
+    machine.run("kill", "-STOP", str(hung))
+    machine.wait("another process runs", lambda: main_pid(machine) not in {0, hung})
+    machine.wait("it is ready", lambda: machine.show(UNIT, "ActiveState") == "active")
+    assert machine.show(UNIT, "NRestarts") == "1"
+    assert "watchdog" in machine.journal().lower()
+    ask(machine, READYZ)
+    machine.run("rm", "-r", "/run/systemd/system/uplinkd.service.d")
+    machine.run("systemctl", "daemon-reload")
+
+
+def test_a_crash_is_healed_by_a_restart(machine: Machine) -> None:
+    machine.run("systemctl", "start", UNIT)
+    crashed = main_pid(machine)
+    machine.run("kill", "-KILL", str(crashed))
+    machine.wait("another process runs", lambda: main_pid(machine) not in {0, crashed})
+    ask(machine, READYZ)
+
+
+def test_a_stop_drains_and_leaves_the_ports_open(machine: Machine) -> None:
+    machine.run("systemctl", "start", UNIT)
+    machine.run("systemctl", "stop", UNIT)
+    assert machine.show(UNIT, "Result") == "success"
+    assert machine.show(UNIT, "ExecMainStatus") == "0"
+    ask(machine, READYZ)
+    machine.wait("the service is active", lambda: machine.show(UNIT, "ActiveState") == "active")
+
+
+def test_without_sockets_it_opens_what_the_settings_say(machine: Machine) -> None:
+    machine.run("systemctl", "stop", *SOCKETS)
+    machine.run("systemctl", "start", UNIT)
+    ask(machine, READYZ)
+    machine.run("bash", "-c", "exec 3<>/dev/tcp/127.0.0.1/7710")
+
+
+def test_bad_settings_are_told_and_end_it(machine: Machine) -> None:
+    kept = machine.run("cat", "/etc/uplinkd/uplinkd.toml")
+    machine.write("/etc/uplinkd/uplinkd.toml", "[limits]\nstreams_max = -1\n")
+    try:
+        assert machine.attempt("systemctl", "start", UNIT).returncode != 0
+        assert "limits.streams_max" in machine.journal()
+        # It is not tried again: trying does not mend a file.
+        assert machine.show(UNIT, "ActiveState") == "failed"
+        assert machine.show(UNIT, "NRestarts") == "0"
+    finally:
+        machine.write("/etc/uplinkd/uplinkd.toml", kept)
