@@ -138,7 +138,6 @@ class Engine:
             found.append(Problem("catalog", str(error)))
         if detail := self.disk.problem(self.settings.storage.disk_free_min_bytes):
             found.append(Problem("disk", detail))
-        found += [Problem("recovery", detail) for detail in self.recovery.problems()]
         if stuck_s := self.commit_stuck_s():
             found.append(Problem("committer", f"a commit cycle has been under way for {stuck_s:.0f} s"))
         return found
@@ -164,7 +163,9 @@ async def open_engine(settings: Settings, machine: Machine, log: BoundLogger) ->
     Raises DirectoryLocked, CatalogNewer, CatalogFailed, KeysInvalid and OSError.
     """
     files = machine.files
-    files.create_directory(settings.data_dir)
+    if files.create_directory(settings.data_dir):
+        # Its own entry must survive a power cut too, or all that is in it is lost.
+        files.sync_directory(settings.data_dir.absolute().parent)
     try:
         lock = files.lock(settings.data_dir / "lock")
     except BlockingIOError as error:

@@ -261,6 +261,8 @@ class Gauges:
     receive_pool_lent_bytes: int
     disk_free_bytes: int | None
     disk_size_bytes: int | None
+    uploads_doubtful: int
+    """Uploads found at the start to lack bytes that were acknowledged."""
 
 
 class Exposition:
@@ -337,6 +339,7 @@ def _machine(metrics: Metrics, gauges: Gauges) -> Iterator[core.Metric]:
     yield _gauge("event_loop_pause_max_seconds", "Longest pause since the last scrape.", metrics.loop_pause_max_s)
     metrics.loop_pause_max_s = 0.0
     yield _gauge("disk_free_bytes", "Room on the data directory's disk.", gauges.disk_free_bytes)
+    yield _gauge("uploads_doubtful", "Uploads that lack acknowledged bytes.", gauges.uploads_doubtful)
     yield _gauge("disk_size_bytes", "Size of the data directory's disk.", gauges.disk_size_bytes)
 
 

@@ -151,4 +151,5 @@ def _gauges(engine: Engine, server: DeviceServer, pool: ReceivePool) -> Gauges:
         receive_pool_lent_bytes=pool.lent_bytes,
         disk_free_bytes=engine.disk.free_bytes,
         disk_size_bytes=engine.disk.total_bytes,
+        uploads_doubtful=engine.recovery.report.doubtful,
     )

@@ -58,19 +58,6 @@ class Recovery:
         self._log.info("recovery done", checked=report.checked, doubtful=report.doubtful)
         return report
 
-    def problems(self) -> tuple[str, ...]:
-        """What an operator has to look at; empty when all is well so far."""
-        found = []
-        if self.report.doubtful:
-            ids = ", ".join(f"{upload_id:016x}" for upload_id in self.report.doubtful_ids)
-            found.append(
-                f"{self.report.doubtful} uploads lack bytes that were acknowledged: {ids}; "
-                "restore their files, or delete them so that the devices send anew"
-            )
-        if self.report.failed is not None:
-            found.append(f"uploads under way were not all checked: {self.report.failed}")
-        return tuple(found)
-
     async def _check(self, upload: Upload) -> None:
         detail = await self._doubt(upload) if upload.ranges else None
         if detail is not None:

@@ -161,12 +161,14 @@ class Uploads:
             if not gaps:
                 self._again(upload, start, end)
             return
-        exists = bool(upload.durable)
+        durable_bytes = upload.durable[-1].end if upload.durable else 0
         pieces = upload.take_in(start, chunks.data, gaps)
         for index, piece in enumerate(pieces):
             if lease is not None and index:
                 lease.retain()
-            self._storage.write(upload.id, piece.offset, piece.data, exists, partial(self._written, upload, lease))
+            self._storage.write(
+                upload.id, piece.offset, piece.data, durable_bytes, partial(self._written, upload, lease)
+            )
         self._disk.free_bytes -= needed
         self._committer.arrived(upload, end - start)
 

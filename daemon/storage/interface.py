@@ -49,12 +49,12 @@ class Storage(Protocol):
         upload_id: int,
         offset: int,
         pieces: Sequence[Buffer],
-        exists: bool,
+        durable_bytes: int,
         done: Callable[[OSError | None], None],
     ) -> None:
         """Write pieces one behind the other at `offset`. They must not change until `done` is called.
 
-        `exists` says that the upload has durable bytes already: then its file must be there, or the write fails.
+        `durable_bytes` is one above the last durable byte, 0 for none: the write fails if the file is shorter.
         """
         ...
 

@@ -5,6 +5,7 @@ durable. A sync waits its turn behind the writes it must cover.
 """
 
 import contextlib
+import errno
 import itertools
 import re
 from collections import OrderedDict
@@ -33,7 +34,7 @@ class _Handle:
 
     upload_id: int
     path: Path
-    exists: bool
+    durable_bytes: int
     fd: int = -1
     users: int = 0
     is_unsynced: bool = False
@@ -90,12 +91,12 @@ class LocalStorage:
         upload_id: int,
         offset: int,
         pieces: Sequence[Buffer],
-        exists: bool,
+        durable_bytes: int,
         done: Callable[[OSError | None], None],
     ) -> None:
         handle = self._handles.get(upload_id)
         if handle is None:
-            handle = self._handles[upload_id] = _Handle(upload_id, self._path(upload_id), exists)
+            handle = self._handles[upload_id] = _Handle(upload_id, self._path(upload_id), durable_bytes)
             self._close_idle()
         self._use(handle)
         handle.is_unsynced = True
@@ -259,11 +260,7 @@ class LocalStorage:
         error: OSError | None = None
         try:
             if handle.fd < 0:
-                if handle.exists:
-                    handle.fd = self._files.open(handle.path)
-                else:
-                    handle.fd = self._files.create(handle.path)
-                    handle.directory_unsynced = True
+                self._open_one(handle)
             self._files.write(handle.fd, write.pieces, write.offset)
         except OSError as failure:
             # The sync behind this write may be reported first, so it must know too.
@@ -274,6 +271,16 @@ class LocalStorage:
             write.done(error)
 
         return report
+
+    def _open_one(self, handle: _Handle) -> None:
+        if not handle.durable_bytes:
+            handle.fd = self._files.create(handle.path)
+            handle.directory_unsynced = True
+            return
+        handle.fd = self._files.open(handle.path)
+        if self._files.size(handle.fd) < handle.durable_bytes:
+            # To write on would leave a hole where bytes were acknowledged.
+            raise OSError(errno.EIO, "the file is shorter than what was acknowledged")
 
     def _close_one(self, handle: _Handle) -> None:
         if handle.fd >= 0:

@@ -299,6 +299,11 @@ class TestAsk:
             with pytest.raises(CommandFailed, match="ended before it had answered"):
                 await results(tmp_path / "socket", AskStatus())
 
+    async def test_a_second_greeting_is_no_result(self, tmp_path: Path) -> None:
+        lines = [write_answer(each) for each in (Greeting(VERSION), Greeting(VERSION), End())]
+        async with speaker(tmp_path / "socket", *lines):
+            assert await results(tmp_path / "socket", AskStatus()) == []
+
     async def test_an_answer_too_long(self, tmp_path: Path) -> None:
         async with speaker(tmp_path / "socket", b"x" * (2 * LINE_BYTES_MAX)):
             with pytest.raises(CommandFailed, match="a line has more than"):

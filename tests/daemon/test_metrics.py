@@ -35,6 +35,7 @@ GAUGES = Gauges(
     receive_pool_lent_bytes=65536,
     disk_free_bytes=10**9,
     disk_size_bytes=10**10,
+    uploads_doubtful=3,
 )
 
 
@@ -190,6 +191,7 @@ class TestDurability:
 
     def test_disk(self, scraper: Scraper) -> None:
         assert (scraper.value("disk_free_bytes"), scraper.value("disk_size_bytes")) == (10**9, 10**10)
+        assert scraper.value("uploads_doubtful") == 3
 
     def test_a_disk_not_yet_looked_at_is_not_shown_as_full(self, scraper: Scraper) -> None:
         scraper.gauges = replace(GAUGES, disk_free_bytes=None, disk_size_bytes=None)

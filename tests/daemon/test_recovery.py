@@ -32,7 +32,6 @@ def recovery(kept: Keeping, log: CapturedLog) -> Recovery:
 
 async def test_a_daemon_that_holds_nothing_has_nothing_to_check(recovery: Recovery) -> None:
     assert await recovery.run() == RecoveryReport(0, 0, ())
-    assert recovery.problems() == ()
 
 
 async def test_uploads_whose_bytes_are_there_are_well(recovery: Recovery, kept: Keeping, log: CapturedLog) -> None:
@@ -57,8 +56,6 @@ async def test_a_missing_and_a_short_file_are_told_and_kept(
     assert "the file has 9 bytes, 10 were acknowledged" in [line.get("detail") for line in log.lines]
     assert await kept.states() == dict.fromkeys((1, 2, 3), State.RECEIVING)
     assert kept.path(3).read_bytes() == CONTENT[:-1]
-    (problem,) = recovery.problems()
-    assert problem.startswith("2 uploads lack bytes that were acknowledged: 0000000000000002, 0000000000000003;")
 
 
 async def test_a_file_that_cannot_be_opened_is_in_doubt(recovery: Recovery, kept: Keeping) -> None:
@@ -126,5 +123,4 @@ async def test_a_catalog_that_fails_ends_the_check_and_is_told(
 
     monkeypatch.setattr(kept.catalog, "receiving", receiving)
     assert (await recovery.run()).failed == "no disk"
-    assert recovery.problems() == ("uploads under way were not all checked: no disk",)
     assert log.at("error") == ["recovery failed"]

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from daemon.tasks import Tasks
+from daemon.tasks import Tasks, background
 
 DEADLINE_S = 10
 
@@ -92,3 +92,51 @@ async def test_cancelling_ends_them_and_is_no_failure(tasks: Tasks, failures: li
     assert ended == ["cleaned up"]
     assert len(tasks) == 0
     assert failures == []
+
+
+class Forever:
+    """Work without an end."""
+
+    def __init__(self) -> None:
+        self.started = asyncio.Event()
+        self.ended = False
+
+    async def run(self) -> None:
+        self.started.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            self.ended = True
+
+
+async def test_what_runs_beside_a_body_ends_with_it() -> None:
+    works = [Forever(), Forever()]
+    async with background(*(work.run() for work in works)):
+        for work in works:
+            await asyncio.wait_for(work.started.wait(), DEADLINE_S)
+            assert not work.ended
+    assert all(work.ended for work in works)
+
+
+async def test_what_fails_beside_a_body_ends_it() -> None:
+    other = Forever()
+    with pytest.raises(ValueError, match="unforeseen"):
+        async with asyncio.timeout(DEADLINE_S), background(other.run(), fail()):
+            await asyncio.Event().wait()
+    assert other.ended
+
+
+async def test_a_body_that_fails_ends_what_runs_beside_it() -> None:
+    work = Forever()
+    with pytest.raises(KeyError):
+        async with background(work.run()):
+            await asyncio.wait_for(work.started.wait(), DEADLINE_S)
+            raise KeyError
+    assert work.ended
+
+
+async def test_several_failures_are_told_together() -> None:
+    with pytest.raises(BaseExceptionGroup) as failures:
+        async with asyncio.timeout(DEADLINE_S), background(fail(), fail()):
+            await asyncio.Event().wait()
+    assert [type(failure) for failure in failures.value.exceptions] == [ValueError, ValueError]

@@ -35,7 +35,7 @@ CUTS_MAX = 8
 UP = Span(256 * KIB, 8 * MIB)
 """No connection carries more before it is cut, so the file cannot pass with less than seven cuts."""
 
-DOWN = Span(120, 1200)
+DOWN = Span(60, 400)
 """From within the handshake to some dozens of acknowledgements; whichever of UP and DOWN is reached first, cuts."""
 
 RANGE_BYTES = 3 * MIB

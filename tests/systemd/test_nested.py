@@ -8,6 +8,7 @@ from tests.systemd.machine import Machine, Unable, booted, wheel
 
 UNIT = "uplinkd.service"
 SOCKETS = ("uplinkd.socket", "uplinkd-http.socket")
+SETTINGS = ("--config", "/etc/uplinkd/uplinkd.toml")
 READYZ = "http://127.0.0.1:7780/readyz"
 
 # One machine serves all tests of this file, so they stay in one process.
@@ -42,6 +43,11 @@ def main_pid(machine: Machine) -> int:
     return int(machine.show(UNIT, "MainPID"))
 
 
+def enrol(machine: Machine, device: str) -> str:
+    """Add a device; its secret."""
+    return machine.run("uplinkd", "device", "add", device, "--quiet", *SETTINGS).strip()
+
+
 def ask(machine: Machine, url: str) -> str:
     return machine.run("curl", "--silent", "--show-error", "--fail", "--max-time", "60", url)
 
@@ -74,10 +80,17 @@ def test_it_runs_as_its_own_user_and_keeps_its_data_to_itself(machine: Machine) 
 
 def test_a_device_is_enrolled_through_the_admin_socket(machine: Machine) -> None:
     machine.run("systemctl", "start", UNIT)
-    uplinkd = ("runuser", "-u", "uplinkd", "--", "uplinkd")
-    settings = ("--config", "/etc/uplinkd/uplinkd.toml")
-    machine.run(*uplinkd, "device", "add", "nested-1", *settings)
-    assert "nested-1" in machine.run(*uplinkd, "device", "list", *settings)
+    enrol(machine, "nested-1")
+    assert "nested-1" in machine.run("uplinkd", "device", "list", *SETTINGS)
+
+
+def test_a_file_is_there_after_a_restart(machine: Machine) -> None:
+    machine.run("systemctl", "start", UNIT)
+    device = ("env", "UPLINK_DEVICE=nested-2", f"UPLINK_SECRET={enrol(machine, 'nested-2')}", "uplink")
+    machine.run(*device, "send", "/usr/bin/bash", "--name", "shell")
+    machine.run("systemctl", "restart", UNIT)
+    machine.run(*device, "get", "shell", "--output", "/tmp/shell")
+    machine.run("cmp", "/usr/bin/bash", "/tmp/shell")
 
 
 def test_a_reload_keeps_the_process_and_tells_systemd(machine: Machine) -> None:

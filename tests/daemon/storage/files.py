@@ -87,10 +87,10 @@ class RecordedFiles(SystemFiles):
             raise self.failures[operation]
 
 
-def write(storage: Storage, upload_id: int, offset: int, *pieces: bytes, exists: bool = False) -> Written:
+def write(storage: Storage, upload_id: int, offset: int, *pieces: bytes, durable_bytes: int = 0) -> Written:
     """Write; the future gets what `done` is told."""
     done: Written = asyncio.get_running_loop().create_future()
-    storage.write(upload_id, offset, pieces, exists, done.set_result)
+    storage.write(upload_id, offset, pieces, durable_bytes, done.set_result)
     return done
 
 

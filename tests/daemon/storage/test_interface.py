@@ -86,13 +86,13 @@ async def test_an_upload_with_durable_bytes_goes_on(storage: Storage) -> None:
     await within(write(storage, UPLOAD, 0, b"abc"))
     await within(sync(storage, UPLOAD))
     storage.release(UPLOAD)
-    assert await within(write(storage, UPLOAD, 3, b"def", exists=True)) is None
+    assert await within(write(storage, UPLOAD, 3, b"def", durable_bytes=3)) is None
     assert await within(sync(storage, UPLOAD)) == {}
     assert await content(storage, UPLOAD) == b"abcdef"
 
 
 async def test_durable_bytes_that_are_gone_fail_what_follows(storage: Storage) -> None:
-    written = write(storage, UPLOAD, 3, b"def", exists=True)
+    written = write(storage, UPLOAD, 3, b"def", durable_bytes=3)
     synced = sync(storage, UPLOAD)
     error, failed = await within(written), await within(synced)
     assert isinstance(error, FileNotFoundError)

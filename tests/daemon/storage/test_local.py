@@ -95,7 +95,7 @@ async def test_a_sync_is_not_reported_before_it_is_done(storage: LocalStorage, f
 
 async def test_a_name_is_synced_once(storage: LocalStorage, files: RecordedFiles) -> None:
     for offset in range(3):
-        write(storage, 1, offset, b"x", exists=offset > 0)
+        write(storage, 1, offset, b"x", durable_bytes=offset)
         await within(sync(storage, 1))
     assert len(files.named("sync_data")) == 3
     assert len(files.named("sync_directory")) == 1
@@ -112,7 +112,7 @@ async def test_a_file_that_was_there_needs_no_sync_of_its_name(
     storage: LocalStorage, files: RecordedFiles, tmp_path: Path
 ) -> None:
     path_of(tmp_path, 1).write_bytes(b"abc")
-    write(storage, 1, 3, b"d", exists=True)
+    write(storage, 1, 3, b"d", durable_bytes=3)
     await within(sync(storage, 1))
     assert files.calls == [("open", name(1)), ("write", name(1)), ("sync_data", name(1))]
 
@@ -192,7 +192,7 @@ async def test_a_name_that_is_not_durable_fails_all_new_files_of_its_directory(
     files.failures["sync_directory"] = FAILURE
     write(storage, 0x001, 0, b"x")
     write(storage, 0x101, 0, b"x")
-    write(storage, 0x201, 0, b"x", exists=True)
+    write(storage, 0x201, 0, b"x", durable_bytes=1)
     assert await within(sync(storage, 0x001, 0x101, 0x201)) == {0x001: FAILURE, 0x101: FAILURE}
     assert await within(sync(storage, 0x001)) == {0x001: FAILURE}
 
@@ -240,7 +240,7 @@ async def test_a_full_disk_fails_who_writes_too_much_and_recovers(full_disk: Pat
     assert error.errno == errno.ENOSPC
     assert (await within(sync(storage, 1, 2))).keys() == {2}
     await storage.remove(2)
-    assert await within(write(storage, 1, 4, b" and more", exists=True)) is None
+    assert await within(write(storage, 1, 4, b" and more", durable_bytes=4)) is None
     assert await storage.read_once(1, 0, 100) == b"kept and more"
     await storage.close()
 
@@ -259,7 +259,7 @@ async def test_files_at_rest_are_closed_above_the_bound_the_longest_unused_first
     storage: LocalStorage, files: RecordedFiles
 ) -> None:
     for upload_id in (1, 2, 3, 1, 4, 5):
-        write(storage, upload_id, 0, b"x", exists=upload_id == 1 and ("create", name(1)) in files.calls)
+        write(storage, upload_id, 0, b"x", durable_bytes=int(upload_id == 1 and ("create", name(1)) in files.calls))
         await within(sync(storage, upload_id))
     await storage.remove(99)
     assert sorted(files.open_names.values()) == [name(1), name(4), name(5)]
@@ -392,3 +392,17 @@ async def test_foreign_directories_are_put_aside_too(storage: LocalStorage, tmp_
     (tmp_path / "data" / "files" / "07" / "lost").mkdir()
     await storage.quarantine(7, "lost")
     assert (tmp_path / "data" / "quarantine" / "07-1" / "lost").is_dir()
+
+
+async def test_a_file_shorter_than_what_was_acknowledged_is_not_written_on(
+    tmp_path: Path,
+) -> None:
+    storage = LocalStorage(tmp_path, SystemFiles(), SystemThreads(), 10)
+    try:
+        assert await within(write(storage, 1, 0, b"abc")) is None
+        storage.release(1)
+        error = await within(write(storage, 1, 9, b"on", durable_bytes=9))
+        assert error is not None
+        assert "shorter than what was acknowledged" in str(error)
+    finally:
+        await storage.close()
