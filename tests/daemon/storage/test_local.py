@@ -114,7 +114,7 @@ async def test_a_file_that_was_there_needs_no_sync_of_its_name(
     path_of(tmp_path, 1).write_bytes(b"abc")
     write(storage, 1, 3, b"d", durable_bytes=3)
     await within(sync(storage, 1))
-    assert files.calls == [("open", name(1)), ("write", name(1)), ("sync_data", name(1))]
+    assert files.calls == [("open", name(1)), ("size", name(1)), ("write", name(1)), ("sync_data", name(1))]
 
 
 async def test_a_name_that_was_not_durable_yet_is_synced_by_the_next_to_write(
@@ -188,7 +188,7 @@ async def test_a_failed_sync_is_never_retried_on_the_same_file(storage: LocalSto
 async def test_a_name_that_is_not_durable_fails_all_new_files_of_its_directory(
     storage: LocalStorage, files: RecordedFiles, tmp_path: Path
 ) -> None:
-    path_of(tmp_path, 0x201).write_bytes(b"")
+    path_of(tmp_path, 0x201).write_bytes(b"x")
     files.failures["sync_directory"] = FAILURE
     write(storage, 0x001, 0, b"x")
     write(storage, 0x101, 0, b"x")
@@ -394,9 +394,7 @@ async def test_foreign_directories_are_put_aside_too(storage: LocalStorage, tmp_
     assert (tmp_path / "data" / "quarantine" / "07-1" / "lost").is_dir()
 
 
-async def test_a_file_shorter_than_what_was_acknowledged_is_not_written_on(
-    tmp_path: Path,
-) -> None:
+async def test_a_file_shorter_than_what_was_acknowledged_is_not_written_on(tmp_path: Path) -> None:
     storage = LocalStorage(tmp_path, SystemFiles(), SystemThreads(), 10)
     try:
         assert await within(write(storage, 1, 0, b"abc")) is None
