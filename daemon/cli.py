@@ -116,6 +116,8 @@ class Sources:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; the exit code."""
+    # What the daemon makes holds keys and other people's files, wherever it is started from.
+    os.umask(0o077)
     process = Process(os.environ, sys.stdout, sys.stderr, os.getpid(), os.geteuid(), app.serve, app.offline)
     try:
         return run(argv, process)

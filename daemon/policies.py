@@ -121,4 +121,9 @@ def tls_context(settings: Settings) -> ssl.SSLContext | None:
 
 def load_certificate(context: ssl.SSLContext, certificate: Path, key: Path) -> None:
     """Let the context use this certificate for handshakes from now on. Raises OSError and ssl.SSLError."""
-    context.load_cert_chain(certificate, key)
+    context.load_cert_chain(certificate, key, password=_no_password)
+
+
+def _no_password() -> str:
+    # Without this OpenSSL would ask for the password of an encrypted key on the terminal, and wait.
+    raise ssl.SSLError("listen.tls_key is encrypted: store it without a password, readable by the daemon alone")

@@ -98,8 +98,11 @@ async def offline(settings: Settings) -> AsyncIterator[Commands]:
     Raises DirectoryLocked, CatalogNewer, CatalogFailed, KeysInvalid and OSError.
     """
     logs = configure("warning", "console", sys.stderr, SystemClock().wall_ms)
-    async with open_engine(settings, system_machine(), logs.logger()) as engine:
-        yield _commands(engine, None)
+    try:
+        async with open_engine(settings, system_machine(), logs.logger()) as engine:
+            yield _commands(engine, None)
+    finally:
+        logs.close()
 
 
 def _commands(engine: Engine, cut: Callable[[str, str], object] | None) -> Commands:

@@ -81,6 +81,7 @@ LEAVES_TO_TOUCH = (
     Leave("daemon.server", frozenset({"socket"}), "the listeners are sockets, and their options are set here"),
     Leave("daemon.cli", frozenset({"os"}), "the command line takes the environment and hands it on"),
     Leave("daemon.app", frozenset({"socket"}), "the composition root hands on the sockets that systemd opened"),
+    Leave("daemon.process", frozenset({"socket"}), "as above, from systemd to the root"),
     Leave("daemon.lifecycle", frozenset({"signal"}), "the process's signals are its life"),
     Leave(
         "daemon.admin",
@@ -102,6 +103,7 @@ SQLITE_ROOM = "daemon.catalog"
 
 TESTS_OF_NO_MODULE = {
     "tests/protocol/test_vectors.py": "the vectors belong to PROTOCOL.md",
+    "tests/daemon/test_main.py": "`python -m daemon` is __main__.py, which only calls the command line",
     "tests/control/test_real_clients.py": "clients that are not ours, against the whole room",
 }
 

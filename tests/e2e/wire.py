@@ -1,0 +1,192 @@
+"""A device made by hand: it says whatever a test wants, well-formed or not, and reads what the server answers."""
+
+import asyncio
+import ssl
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Self, TypeVar
+
+from protocol import codec, frames
+from protocol.constants import SIZE_UNKNOWN, CredentialKind, Disposition, Feature, FrameType
+from protocol.handshake import device_key, prove
+
+Frame = TypeVar("Frame", bound=frames.ControlFrame)
+
+DEADLINE_S = 20.0
+"""Far beyond what any answer takes on a busy machine: reaching it is a failure, not a measurement."""
+
+ALL_FEATURES = Feature.CHUNK_COMPACT | Feature.CHUNK_CRC32C | Feature.SHA256
+
+NONCE = bytes(range(32))
+
+
+def token_hello(token: str) -> frames.Hello:
+    """HELLO with a token."""
+    return frames.Hello(CredentialKind.TOKEN, ALL_FEATURES, 4096, ack_ranges_max=8, token=token)
+
+
+def secret_hello(device: str, tenant: str | None = None) -> frames.Hello:
+    """HELLO of a device that will prove its secret."""
+    return frames.Hello(
+        CredentialKind.DEVICE_SECRET, ALL_FEATURES, 4096, ack_ranges_max=8, tenant=tenant, device=device, nonce=NONCE
+    )
+
+
+def open_request(name: str, size: int = SIZE_UNKNOWN, tag: bytes | None = None) -> frames.Open:
+    """OPEN that resumes or creates."""
+    return frames.Open(Disposition.RESUME_OR_CREATE, size, name, tag=tag)
+
+
+def chunk(stream: int, start: int, data: bytes, kind: FrameType = FrameType.CHUNK) -> bytes:
+    """An intact chunk frame."""
+    return codec.encode_chunk_header(kind, stream, start, data) + data
+
+
+def lying_chunk(stream: int, start: int, end: int, data: bytes, kind: FrameType = FrameType.CHUNK) -> bytes:
+    """A chunk frame whose header says [start, end], both inclusive, whatever follows; its checksum is 0."""
+    header = codec.CHUNK_HEADERS[kind].pack(start, end, 0)
+    return raw(kind, header + data, stream)
+
+
+def raw(kind: int, body: bytes, stream: int = 0, *, flags: int = 0, length: int | None = None) -> bytes:
+    """A frame of any type and body; `length` is what its prefix says, where that is not the truth."""
+    return codec.PREFIX.pack(kind, flags, stream, len(body) if length is None else length) + body
+
+
+def field(kind: int, value: bytes, length: int | None = None) -> bytes:
+    """A TLV; `length` as in `raw`."""
+    return bytes([kind]) + (len(value) if length is None else length).to_bytes(2, "big") + value
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """One frame of the server, and the same as received."""
+
+    stream: int
+    frame: frames.ControlFrame
+    raw: bytes
+
+
+class Wire:
+    """One connection. Entered with `connect`; answers PING by itself."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._reader = reader
+        self._writer = writer
+
+    @classmethod
+    async def connect(
+        cls, address: tuple[str, int], *, tls: ssl.SSLContext | None = None, local: tuple[str, int] | None = None
+    ) -> Self:
+        """A connection on which nothing was said; `local` binds this end."""
+        return cls(*await asyncio.open_connection(*address, ssl=tls, local_addr=local))
+
+    @classmethod
+    async def admitted(cls, address: tuple[str, int], token: str, *, tls: ssl.SSLContext | None = None) -> Self:
+        """A connection after WELCOME."""
+        wire = await cls.connect(address, tls=tls)
+        wire.say(token_hello(token))
+        await wire.hear(frames.Welcome)
+        return wire
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self.hang_up()
+
+    @property
+    def local(self) -> tuple[str, int]:
+        """This end's address."""
+        host, port = self._writer.get_extra_info("sockname")[:2]
+        return str(host), int(port)
+
+    @property
+    def tls(self) -> ssl.SSLObject | None:
+        """What TLS has agreed on."""
+        found: ssl.SSLObject | None = self._writer.get_extra_info("ssl_object")
+        return found
+
+    def send(self, data: bytes) -> None:
+        """Any bytes."""
+        self._writer.write(data)
+
+    def say(self, frame: frames.ControlFrame, stream: int = 0) -> bytes:
+        """A well-formed frame; as sent."""
+        sent = codec.encode(frame, stream)
+        self.send(sent)
+        return sent
+
+    def end(self) -> None:
+        """Shut down the sending side."""
+        self._writer.write_eof()
+
+    def hang_up(self) -> None:
+        """Close without a word."""
+        self._writer.transport.abort()
+
+    async def reply(self) -> Reply:
+        """The next frame. Raises IncompleteReadError where the server has ended the connection."""
+        async with asyncio.timeout(DEADLINE_S):
+            while True:
+                prefix = await self._reader.readexactly(codec.PREFIX_BYTES)
+                kind, _, stream, length = codec.PREFIX.unpack(prefix)
+                body = await self._reader.readexactly(length)
+                frame = codec.decode(FrameType(kind), body)
+                if not isinstance(frame, frames.Ping):
+                    return Reply(stream, frame, prefix + body)
+                self.say(frames.Pong(frame.token))
+
+    async def hear(self, kind: type[Frame], stream: int = 0) -> Frame:
+        """The next frame, which must be of this kind and on this stream."""
+        reply = await self.reply()
+        assert isinstance(reply.frame, kind), f"{reply.frame} where {kind.__name__} was expected"
+        assert reply.stream == stream, f"{reply.frame} on stream {reply.stream} instead of {stream}"
+        return reply.frame
+
+    async def ended(self) -> None:
+        """Return once the server has ended its side, having said nothing more."""
+        async with asyncio.timeout(DEADLINE_S):
+            assert await self._reader.read() == b""
+
+    async def broken(self) -> None:
+        """Return once the server has dropped the connection without a word."""
+        async with asyncio.timeout(DEADLINE_S):
+            try:
+                assert await self._reader.read() == b""
+            except ConnectionResetError:
+                return
+
+    async def prove(self, device: str, secret: bytes) -> Reply:
+        """Prove a secret; what the server says to it."""
+        hello = self.say(secret_hello(device))
+        challenge = await self.reply()
+        self.say(frames.Proof(prove(device_key(secret), hello, challenge.raw)))
+        return await self.reply()
+
+    async def open(self, stream: int, request: frames.Open) -> frames.Opened:
+        """OPEN, which must be granted."""
+        self.say(request, stream)
+        return await self.hear(frames.Opened, stream)
+
+    async def upload(self, stream: int, start: int, data: bytes) -> None:
+        """A chunk, and return once it is durable; nothing else may be said on the connection."""
+        self.send(chunk(stream, start, data))
+        while (await self.hear(frames.Ack, stream)).next_expected_byte < start + len(data):
+            pass
+
+    async def drip(self, data: Callable[[], bytes], interval_s: float) -> Reply:
+        """Send `data()` again and again at this interval until the server says something; what it said."""
+        said = asyncio.create_task(self.reply())
+        try:
+            while not said.done():
+                self.send(data())
+                await asyncio.wait({said}, timeout=interval_s)
+            return said.result()
+        finally:
+            said.cancel()
+
+
+def changed(hello: frames.Hello, **changes: object) -> frames.Hello:
+    """HELLO with other fields."""
+    return replace(hello, **changes)  # type: ignore[arg-type]  # by name
