@@ -32,6 +32,26 @@ class PooledLease:
             self._pool.take_back(self)
 
 
+class Charge:
+    """Data that was copied out of the shared piece and waits to be written: memory of its own, counted by the pool."""
+
+    __slots__ = ("_count", "_holders", "_pool", "view")
+
+    def __init__(self, pool: "ReceivePool", count: int) -> None:
+        self._pool = pool
+        self._count = count
+        self._holders = 1
+        self.view = memoryview(b"")
+
+    def retain(self) -> None:
+        self._holders += 1
+
+    def release(self) -> None:
+        self._holders -= 1
+        if not self._holders:
+            self._pool.refund(self._count)
+
+
 class ReceivePool:
     """Lends at most `pool_bytes`, the largest piece being for a frame of `frame_bytes_max`."""
 
@@ -43,6 +63,8 @@ class ReceivePool:
         self._idle: dict[int, list[PooledLease]] = {size: [] for size in self._classes}
         self._left_bytes = max(pool_bytes, self._classes[-1])
         self._waiting: deque[Callable[[], None]] = deque()
+        self._charged_bytes_max = pool_bytes
+        self.charged_bytes = 0
         self.lent_bytes = 0
         self.waits = 0
 
@@ -68,6 +90,26 @@ class ReceivePool:
         size = len(lease.view)
         self.lent_bytes -= size
         self._idle[size].append(lease)
+        self._wake()
+
+    def charge(self, count: int) -> Charge:
+        """Count data that waits to be written until it is released."""
+        self.charged_bytes += count
+        return Charge(self, count)
+
+    def refund(self, count: int) -> None:
+        """Charged data was written."""
+        was_full = self.is_full
+        self.charged_bytes -= count
+        if was_full and not self.is_full:
+            self._wake()
+
+    @property
+    def is_full(self) -> bool:
+        """As much copied data waits to be written as may: nobody should receive more."""
+        return self.charged_bytes >= self._charged_bytes_max
+
+    def _wake(self) -> None:
         while self._waiting:
             left = len(self._waiting) - 1
             self._waiting.popleft()()

@@ -1,6 +1,7 @@
 """The transport of one device: bytes between a socket and a session, back-pressure both ways, last words. §15."""
 
 import asyncio
+from dataclasses import replace
 from ipaddress import ip_address
 from typing import Protocol, cast
 
@@ -9,12 +10,16 @@ from daemon.metrics import CloseReason
 from daemon.proxy import Endpoint, NeedMore, ProxyInvalid, parse
 from daemon.session import Session
 from protocol.constants import LAST_WORDS_DISCARD_BYTES, LAST_WORDS_DISCARD_S
-from protocol.events import ServerEvent
+from protocol.events import ChunksReceived, ServerEvent
 from protocol.server import ServerConnection
 from protocol.state import ConnectionState
 
 STALLED_S = 30.0
 """A device that takes no answer for this long does not read: its acknowledgements have nowhere to go."""
+
+
+CROWDED_BYTES = 4096
+"""Read at once while too much waits to be written: ten thousand connections then add 40 MB at most."""
 
 
 class Host(Protocol):
@@ -92,7 +97,9 @@ class DeviceConnection(asyncio.BufferedProtocol):
     def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002 - the interface's argument
         if self._protocol is None or self._is_closing:
             return self._pool.shared
-        return self._protocol.get_buffer()
+        buffer = self._protocol.get_buffer()
+        # The others, too, become readable while too much waits to be written: they get little, and then pause.
+        return buffer[:CROWDED_BYTES] if self._pool.is_full else buffer
 
     def buffer_updated(self, nbytes: int) -> None:
         if self._is_closing:
@@ -145,6 +152,9 @@ class DeviceConnection(asyncio.BufferedProtocol):
             self._reason = CloseReason.ERROR
             self.abort()
             return
+        if self._is_paused:
+            # What is not read cannot be told from silence.
+            self._protocol.timers.paused(now)
         self.session.check_time(now)
         self._handle(self._protocol.check_time(now))
 
@@ -205,7 +215,10 @@ class DeviceConnection(asyncio.BufferedProtocol):
         while events:
             was_held = protocol.is_held
             for event in events:
-                session.handle(event)
+                if isinstance(event, ChunksReceived) and event.lease is None:
+                    session.handle(replace(event, lease=self._pool.charge(event.end - event.start)))
+                else:
+                    session.handle(event)
             events = protocol.take_events()
             if was_held and not protocol.is_held and not events:
                 events = protocol.resume(self._host.now())
@@ -222,10 +235,10 @@ class DeviceConnection(asyncio.BufferedProtocol):
             self._shut_down()
         elif self._is_eof and self.session.is_quiet:
             self.close()
-        elif protocol.is_starved and not self._is_waiting:
+        elif (protocol.is_starved or self._pool.is_full) and not self._is_waiting:
             self._is_waiting = True
             self._pool.when_free(self._memory_is_free)
-        self._pause(protocol.is_held or protocol.is_starved or self._stalled_s is not None)
+        self._pause(protocol.is_held or self._is_waiting or self._stalled_s is not None)
 
     def _flush(self) -> None:
         if self._protocol is not None and self._transport is not None:

@@ -95,23 +95,23 @@ class Limits(Section):
     connections_per_ip_max: int = Field(0, ge=0, le=1_000_000)
     handshake_timeout_s: float = Field(10, gt=0, le=300)
     idle_timeout_s: float = Field(180, gt=0, le=DAY_S)
-    keepalive_s: float = Field(60, gt=0, le=DAY_S)
+    keepalive_s: float = Field(60, ge=1, le=HOUR_S)
     rate_min_bytes_per_s: int = Field(64, ge=0, le=MIB)
     rate_window_s: float = Field(30, gt=0, le=HOUR_S)
     streams_max: int = Field(32, ge=1, le=4096)
     ranges_max: int = Field(64, ge=1, le=4096)
     chunk_bytes_max: int = Field(MIB, ge=KIB, le=16 * MIB)
-    window_bytes: int = Field(4 * MIB, ge=KIB, le=GIB)
-    receive_pool_bytes: int = Field(64 * MIB, ge=64 * KIB, le=64 * GIB)
+    window_bytes: int = Field(16 * MIB, ge=KIB, le=GIB)
+    receive_pool_bytes: int = Field(128 * MIB, ge=64 * KIB, le=64 * GIB)
     outgoing_bytes_max: int = Field(256 * KIB, ge=16 * KIB, le=64 * MIB)
 
     @field_validator("keepalive_s")
     @classmethod
     def _before_idle(cls, value: float, info: ValidationInfo) -> float:
         idle_timeout_s = info.data.get("idle_timeout_s")
-        if idle_timeout_s is not None and value >= idle_timeout_s:
+        if idle_timeout_s is not None and 2 * value > idle_timeout_s:
             raise ValueError(
-                f"must be below limits.idle_timeout_s = {idle_timeout_s:g}, or quiet devices are cut for being idle"
+                f"must be at most half of limits.idle_timeout_s = {idle_timeout_s:g}, or quiet devices are cut as idle"
             )
         return value
 

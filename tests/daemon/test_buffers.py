@@ -143,3 +143,18 @@ def test_a_waiter_is_woken_once(pool: ReceivePool, exhausted: Held) -> None:
     exhausted[0].release()
     exhausted[1].release()
     assert woken == [1]
+
+
+def test_copied_data_that_waits_to_be_written_is_counted_until_its_last_holder_releases_it() -> None:
+    pool = ReceivePool(1024 * 1024, 1024 * 1024)
+    woken: list[str] = []
+    charge = pool.charge(1024 * 1024)
+    assert pool.is_full
+    pool.when_free(lambda: woken.append("first"))
+    charge.retain()
+    charge.release()
+    assert woken == []
+    charge.release()
+    assert not pool.is_full
+    assert pool.charged_bytes == 0
+    assert woken == ["first"]

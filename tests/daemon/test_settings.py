@@ -184,9 +184,9 @@ class TestRelations:
         ("given", "key"),
         [
             ({"limits.window_bytes": 65536, "limits.chunk_bytes_max": 65537}, "limits.window_bytes"),
-            ({"limits.chunk_bytes_max": 8 << 20}, "limits.window_bytes"),
+            ({"limits.chunk_bytes_max": 8 << 20, "limits.window_bytes": 4 << 20}, "limits.window_bytes"),
             ({"limits.receive_pool_bytes": 65536}, "limits.receive_pool_bytes"),
-            ({"limits.keepalive_s": 180}, "limits.keepalive_s"),
+            ({"limits.keepalive_s": 91}, "limits.keepalive_s"),
             ({"limits.idle_timeout_s": 60}, "limits.keepalive_s"),
             ({"listen.tls_certificate": "a.pem"}, "listen.tls_key"),
             ({"listen.tls_key": "a.pem"}, "listen.tls_key"),

@@ -73,6 +73,8 @@ class Wire:
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._reader = reader
         self._writer = writer
+        self.said: list[bytes] = []
+        """Every well-formed frame, as sent."""
 
     @classmethod
     async def connect(
@@ -114,6 +116,7 @@ class Wire:
     def say(self, frame: frames.ControlFrame, stream: int = 0) -> bytes:
         """A well-formed frame; as sent."""
         sent = codec.encode(frame, stream)
+        self.said.append(sent)
         self.send(sent)
         return sent
 
@@ -157,11 +160,19 @@ class Wire:
             except ConnectionResetError:
                 return
 
-    async def prove(self, device: str, secret: bytes) -> Reply:
-        """Prove a secret; what the server says to it."""
+    async def flood(self, data: bytes) -> None:
+        """Send `data` again and again. Raises ConnectionError once the server has had enough."""
+        async with asyncio.timeout(DEADLINE_S):
+            while True:
+                self.send(data)
+                await self._writer.drain()
+
+    async def prove(self, device: str, secret: bytes, meant: frames.Hello | None = None) -> Reply:
+        """Prove a secret; what the server says to it. `meant` is proven in place of the HELLO that is sent."""
         hello = self.say(secret_hello(device))
         challenge = await self.reply()
-        self.say(frames.Proof(prove(device_key(secret), hello, challenge.raw)))
+        proven = hello if meant is None else codec.encode(meant)
+        self.say(frames.Proof(prove(device_key(secret), proven, challenge.raw)))
         return await self.reply()
 
     async def open(self, stream: int, request: frames.Open) -> frames.Opened:
