@@ -102,7 +102,7 @@ class CommandFailed(Exception):  # noqa: N818 - what happened, as the rest of th
 class Catalog(Protocol):
     """What commands need of the catalog. All methods raise CatalogFailed."""
 
-    async def add_device(self, device: Device) -> bool: ...
+    async def add_device(self, device: Device, *, replace: bool = False) -> bool: ...
 
     async def device(self, tenant: str, device: str) -> Device | None: ...
 
@@ -192,17 +192,17 @@ class Commands:
         """The daemon's."""
         return self._version
 
-    async def add_device(self, tenant: str | None, device: str) -> DeviceAdded:
-        """Enrol a device. One that was disabled stays so."""
+    async def add_device(self, tenant: str | None, device: str, *, replace: bool = False) -> DeviceAdded:
+        """Enrol a device, or with `replace` give one a new secret in place of its old one. A disabled one stays so."""
         tenant = self._tenant(tenant)
         _check_device(device)
         secret = make_secret(self._entropy)
         record = Device(tenant, device, derive_key(read_secret(secret)), self._clock.wall_ms())
-        if not await self._parts.catalog.add_device(record):
+        if not await self._parts.catalog.add_device(record, replace=replace):
             raise CommandFailed(
                 ErrorCode.CONFLICT,
                 f"device {device} of tenant {tenant} is enrolled already, and its secret is not kept: "
-                "use the one that was shown then, or another name",
+                "use the one that was shown then, give it a new one by --replace, or use another name",
             )
         added = await self._parts.catalog.device(tenant, device)
         return DeviceAdded(tenant, device, secret, added is not None and added.disabled_ms is not None)

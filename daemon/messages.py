@@ -42,6 +42,7 @@ class AddDevice(_Fields):
 
     tenant: str | None
     device: str
+    replace: bool = False
 
 
 class ListDevices(_Fields):
@@ -154,7 +155,7 @@ async def _perform_one(
 ) -> Result:
     match request:
         case AddDevice():
-            return await commands.add_device(request.tenant, request.device)
+            return await commands.add_device(request.tenant, request.device, replace=request.replace)
         case SwitchDevice():
             switch = commands.disable if request.disable else commands.enable
             return await switch(request.tenant, request.device)

@@ -8,12 +8,12 @@ from daemon.catalog.records import Device
 _SELECT = "SELECT tenant, device, key, created_ms, disabled_ms FROM devices"
 
 
-def add_device(connection: sqlite3.Connection, device: Device) -> bool:
+def add_device(connection: sqlite3.Connection, device: Device, replace: bool = False) -> bool:
     """See `Catalog.add_device`."""
     done = connection.execute(
         "INSERT INTO devices (tenant, device, key, created_ms, disabled_ms) VALUES (?, ?, ?, ?, ?) "
-        "ON CONFLICT DO UPDATE SET key = excluded.key, created_ms = excluded.created_ms WHERE key IS NULL",
-        (device.tenant, device.device, device.key, device.created_ms, device.disabled_ms),
+        "ON CONFLICT DO UPDATE SET key = excluded.key, created_ms = excluded.created_ms WHERE key IS NULL OR ?",
+        (device.tenant, device.device, device.key, device.created_ms, device.disabled_ms, replace),
     )
     return done.rowcount > 0
 

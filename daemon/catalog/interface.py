@@ -93,8 +93,11 @@ class Catalog(Protocol):
         """Receiving uploads with an id above `after_id`, by id."""
         ...
 
-    async def add_device(self, device: Device) -> bool:
-        """Enrol a device; one that was disabled before stays so. False when it is enrolled already: nothing changes."""
+    async def add_device(self, device: Device, *, replace: bool = False) -> bool:
+        """Enrol a device; one that was disabled before stays so.
+
+        False when it is enrolled already: nothing changes, unless `replace` gives it the new key.
+        """
         ...
 
     async def device(self, tenant: str, device: str) -> Device | None: ...

@@ -83,8 +83,8 @@ class SqliteCatalog:
     async def receiving(self, after_id: int, limit: int) -> Sequence[Upload]:
         return await self._reader.run("receiving", lambda connection: listing.receiving(connection, after_id, limit))
 
-    async def add_device(self, device: Device) -> bool:
-        return await self._writer.run("add_device", lambda connection: devices.add_device(connection, device))
+    async def add_device(self, device: Device, *, replace: bool = False) -> bool:
+        return await self._writer.run("add_device", lambda connection: devices.add_device(connection, device, replace))
 
     async def device(self, tenant: str, device: str) -> Device | None:
         return await self._reader.run("device", lambda connection: devices.get_device(connection, tenant, device))

@@ -71,6 +71,14 @@ class TestAddDevice:
         assert kept is not None and kept.key is not None
         assert verify_secret(kept.key, added.secret)
 
+    async def test_a_new_secret_makes_the_old_one_void(self, parts: Parts, commands: Commands) -> None:
+        old = await commands.add_device(None, "pump-7")
+        new = await commands.add_device(None, "pump-7", replace=True)
+        kept = await parts.catalog.device(TENANT, "pump-7")
+        assert kept is not None and kept.key is not None
+        assert verify_secret(kept.key, new.secret)
+        assert not verify_secret(kept.key, old.secret)
+
     async def test_a_disabled_device_stays_so(self, commands: Commands) -> None:
         await commands.disable(None, "pump-7")
         added = await commands.add_device(None, "pump-7")

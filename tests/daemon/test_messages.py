@@ -42,6 +42,7 @@ from tests.daemon.operating import REPORT, VERSION, Parts, parts_in
 REQUESTS: list[Request] = [
     AddDevice(tenant="acme", device="pump-7"),
     AddDevice(tenant=None, device="pump-7"),
+    AddDevice(tenant=None, device="pump-7", replace=True),
     ListDevices(tenant=None),
     SwitchDevice(tenant=None, device="pump-7", disable=True),
     IssueToken(tenant=None, subject="ада", kind=Kind.OPERATOR, scopes=frozenset({Scope.READ}), ttl_s=90.0),
