@@ -220,7 +220,9 @@ def _add_device_commands(parser: argparse.ArgumentParser) -> None:
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
 
     add = commands.add_parser("add", parents=parents, help="enrol a device; its secret is shown once")
-    add.add_argument("--replace", action="store_true", help="a new secret for one that is enrolled; the old one is void")
+    add.add_argument(
+        "--replace", action="store_true", help="a new secret for one that is enrolled; the old one is void"
+    )
     add.set_defaults(
         command=_operating(
             lambda options: AddDevice(tenant=options.tenant, device=options.name, replace=options.replace)

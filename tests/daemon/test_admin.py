@@ -127,7 +127,7 @@ class TestCommands:
         (line,) = daemon.log.lines
         assert line["command"] == "AddDevice"
         assert line["uid"] == daemon.path.stat().st_uid
-        assert line["request"] == {"tenant": None, "device": "pump-7"}
+        assert line["request"] == {"tenant": None, "device": "pump-7", "replace": False}
         assert added.secret not in repr(daemon.log.lines)
 
 
