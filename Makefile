@@ -54,7 +54,7 @@ types: venv  ## mypy, strict
 
 unit: venv  ## all tests, and the coverage they must reach
 	@mkdir -p build && $(BIN)/coverage erase
-	$(BIN)/pytest -n $(JOBS) --dist loadgroup --cov --cov-report= $(PYTEST_FLAGS) | tee build/pytest.log
+	$(BIN)/pytest -n $(JOBS) --dist loadfile --cov --cov-report= $(PYTEST_FLAGS) | tee build/pytest.log
 	@.ci/coverage_gate $(BIN)/coverage
 	@.ci/closing_lines build/pytest.log
 

@@ -221,8 +221,11 @@ class Authenticator(Protocol):
 class TokenExchange(Protocol):
     """Gives a device that proves its secret a bearer token."""
 
-    async def exchange(self, tenant: str, device: str, secret: str) -> IssuedToken:
-        """Raises Refused: 401 for a wrong pair (whichever half is wrong), 403 for a disabled device."""
+    async def exchange(self, tenant: str | None, device: str, secret: str) -> IssuedToken:
+        """No tenant is the default one.
+
+        Raises Refused: 401 for a wrong pair (whichever half is wrong), 403 for a disabled device.
+        """
         ...
 
 

@@ -9,7 +9,6 @@ from control.bodies import json_response, read_object
 from control.errors import RequestError
 from control.ports import Failure, TokenExchange
 
-TENANT_DEFAULT = "default"
 _MEMBERS = frozenset({"tenant", "device", "secret"})
 
 
@@ -29,7 +28,7 @@ class TokenRoutes:
             device, secret = _basic_credentials(basic)
         else:
             device, secret = _text(members, "device"), _text(members, "secret")
-        tenant = _text(members, "tenant") if "tenant" in members else TENANT_DEFAULT
+        tenant = _text(members, "tenant") if "tenant" in members else None
         issued = await self._exchange.exchange(tenant, device, secret)
         return json_response({"access_token": issued.token, "token_type": "Bearer", "expires_in": issued.expires_in_s})
 

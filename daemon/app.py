@@ -74,8 +74,9 @@ class _Authenticator:
 class _TokenExchange:
     engine: Engine
 
-    async def exchange(self, tenant: str, device: str, secret: str) -> ports.IssuedToken:
+    async def exchange(self, tenant: str | None, device: str, secret: str) -> ports.IssuedToken:
         engine = self.engine
+        tenant = tenant if tenant is not None else engine.settings.auth.tenant_default
         try:
             known = await engine.catalog.device(tenant, device)
         except CatalogFailed as error:
@@ -176,7 +177,10 @@ class _Contents:
         try:
             return await self.engine.storage.open(file_id)
         except FileNotFoundError as error:
-            upload = await self.engine.catalog.get(file_id)
+            try:
+                upload = await self.engine.catalog.get(file_id)
+            except CatalogFailed as failed:
+                raise _unavailable("the catalog") from failed
             if upload is not None and upload.state is State.COMPLETE and upload.size == 0:
                 return _EmptyContent()
             raise _refused(ErrorCode.GONE, 410, f"the bytes of file {file_id:016x} are gone") from error

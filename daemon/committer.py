@@ -117,10 +117,19 @@ class Committer:
             started_s = self._clock.monotonic_s()
             if self.oldest_cycle_s is None:
                 self.oldest_cycle_s = started_s
-            done: asyncio.Future[dict[int, OSError]] = asyncio.get_running_loop().create_future()
-            self._storage.sync([cut.upload.id for cut in cuts], done.set_result)
-            failed = await done
+            failed = await self._sync(cuts)
             await self._synced.put(_Synced(cuts, size_bytes, failed, started_s))
+
+    async def _sync(self, cuts: list[Cut]) -> dict[int, OSError]:
+        synced: asyncio.Future[dict[int, OSError]] = asyncio.get_running_loop().create_future()
+
+        def report(failed: dict[int, OSError]) -> None:
+            # The cycles may have been ended while the disk was at work.
+            if not synced.done():
+                synced.set_result(failed)
+
+        self._storage.sync([cut.upload.id for cut in cuts], report)
+        return await synced
 
     def _cut(self) -> list[Cut]:
         self._due.clear()
@@ -194,8 +203,7 @@ class Committer:
             self._metrics.storage_failures[
                 StorageFailure.DISK_FULL if result.disk_full else StorageFailure.CATALOG
             ] += 1
-            code = ErrorCode.DISK_FULL if result.disk_full else ErrorCode.STORAGE_FAILED
-            owner.lost(upload, code, str(result))
+            owner.lost(upload, *catalog_failure(result))
         elif isinstance(result, Completed):
             upload.durable = cut.ranges
             owner.completed(cut, result)
@@ -214,6 +222,11 @@ def storage_failure(error: OSError) -> tuple[ErrorCode, str]:
     if error.errno in _NO_ROOM:
         return ErrorCode.DISK_FULL, "the server's disk is full; nothing acknowledged is lost"
     return ErrorCode.STORAGE_FAILED, f"the server could not store the bytes: {error.strerror or error}"
+
+
+def catalog_failure(error: CatalogFailed) -> tuple[ErrorCode, str]:
+    """What a device is told when the catalog did not record something."""
+    return ErrorCode.DISK_FULL if error.disk_full else ErrorCode.STORAGE_FAILED, str(error)
 
 
 def failure_kind(error: OSError, otherwise: StorageFailure) -> StorageFailure:

@@ -1,15 +1,18 @@
 """The transport of one device: bytes between a socket and a session, back-pressure both ways, last words. §15."""
 
 import asyncio
+import ssl
+from collections.abc import Coroutine
 from dataclasses import replace
 from ipaddress import ip_address
 from typing import Protocol, cast
 
 from daemon.buffers import ReceivePool
 from daemon.metrics import CloseReason
-from daemon.proxy import Endpoint, NeedMore, ProxyInvalid, parse
+from daemon.proxy import Endpoint, NeedMore, ProxyHeader, ProxyInvalid, parse
 from daemon.session import Session
 from protocol.constants import LAST_WORDS_DISCARD_BYTES, LAST_WORDS_DISCARD_S
+from protocol.errors import ErrorCode
 from protocol.events import ChunksReceived, ServerEvent
 from protocol.server import ServerConnection
 from protocol.state import ConnectionState
@@ -21,12 +24,18 @@ STALLED_S = 30.0
 CROWDED_BYTES = 4096
 """Read at once while too much waits to be written: ten thousand connections then add 40 MB at most."""
 
+GOODBYE = "the server is about to stop"
+
 
 class Host(Protocol):
     """The server that a connection belongs to."""
 
     def now(self) -> float:
         """Monotonic seconds."""
+        ...
+
+    def accepted(self, connection: "DeviceConnection") -> None:
+        """There is a connection, from now on to be looked at. One that ends amid asyncio's own TLS never was."""
         ...
 
     def connected(self, connection: "DeviceConnection", peer: Endpoint | None) -> Session:
@@ -37,38 +46,72 @@ class Host(Protocol):
         """Whether the peer's word on where a connection comes from is believed."""
         ...
 
+    def spawn(self, work: Coroutine[None, None, None]) -> None:
+        """Run work of the connection in the background."""
+        ...
+
     def disconnected(self, connection: "DeviceConnection", reason: CloseReason) -> None:
         """The connection is over."""
         ...
 
+    @property
+    def handshake_timeout_s(self) -> float:
+        """How long a PROXY header, and then a TLS handshake, may take."""
+        ...
+
 
 class DeviceConnection(asyncio.BufferedProtocol):
-    """One connection. `is_proxied` says that a PROXY header comes first."""
+    """One connection. `is_proxied` says that a PROXY header comes first, `tls` that TLS begins behind it.
+
+    `get_buffer` asks for the header's bytes alone, so that those of the TLS handshake stay where TLS looks for them.
+    """
 
     __slots__ = (
         "_discarded_bytes",
         "_host",
         "_is_closing",
         "_is_eof",
+        "_is_handling",
+        "_is_held",
         "_is_paused",
         "_is_waiting",
         "_last_words",
+        "_made_s",
+        "_missing_bytes",
         "_outgoing_bytes_max",
+        "_peer",
         "_pool",
         "_preface",
         "_reason",
+        "_socket",
         "_stalled_s",
+        "_tls",
         "_transport",
         "session",
     )
 
-    def __init__(self, host: Host, pool: ReceivePool, outgoing_bytes_max: int, is_proxied: bool) -> None:
+    def __init__(
+        self,
+        host: Host,
+        pool: ReceivePool,
+        outgoing_bytes_max: int,
+        is_proxied: bool,
+        tls: ssl.SSLContext | None = None,
+    ) -> None:
         self._host = host
         self._pool = pool
         self._outgoing_bytes_max = outgoing_bytes_max
-        self._preface: bytes | None = b"" if is_proxied else None
+        self._preface = b""
+        self._missing_bytes = _missing(parse(b"")) if is_proxied else 0
+        self._tls = tls
+        self._made_s = host.now()
+        self._peer: Endpoint | None = None
+        # `_socket` is below TLS; `_transport` is what frames are sent to, so None until the TLS handshake is done.
+        self._socket: asyncio.Transport | None = None
         self._transport: asyncio.Transport | None = None
         self._reason = CloseReason.DEVICE
+        self._is_held = False
+        self._is_handling = False
         self._is_paused = False
         self._is_waiting = False
         self._is_eof = False
@@ -82,21 +125,20 @@ class DeviceConnection(asyncio.BufferedProtocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         # uvloop's transports do not derive from asyncio's, though they are what its documentation promises.
-        stream = cast(asyncio.Transport, transport)
-        self._transport = stream
-        stream.set_write_buffer_limits(high=self._outgoing_bytes_max)
-        name = stream.get_extra_info("peername")
+        self._socket = cast(asyncio.Transport, transport)
+        self._host.accepted(self)
+        name = transport.get_extra_info("peername")
         # A link-local address carries its zone, which is no part of what is shown or counted.
-        peer = Endpoint(ip_address(name[0].partition("%")[0]), name[1]) if isinstance(name, tuple) else None
-        if self._preface is None:
-            self._begin(peer)
-        elif peer is None or not self._host.trusts(peer):
+        self._peer = Endpoint(ip_address(name[0].partition("%")[0]), name[1]) if isinstance(name, tuple) else None
+        if not self._missing_bytes:
+            self._begin(self._socket, self._peer)
+        elif self._peer is None or not self._host.trusts(self._peer):
             self._reason = CloseReason.PROXY_INVALID
             self.abort()
 
     def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002 - the interface's argument
         if self._protocol is None or self._is_closing:
-            return self._pool.shared
+            return self._pool.shared[: self._missing_bytes or None]
         buffer = self._protocol.get_buffer()
         # The others, too, become readable while too much waits to be written: they get little, and then pause.
         return buffer[:CROWDED_BYTES] if self._pool.is_full else buffer
@@ -111,7 +153,8 @@ class DeviceConnection(asyncio.BufferedProtocol):
 
     def eof_received(self) -> bool:
         self._is_eof = True
-        if self._is_closing:
+        # Inside TLS nothing can be sent any more: asyncio closes in answer to the end of input.
+        if self._is_closing or self._transport is None or not self._transport.can_write_eof():
             return False
         self._settle()
         return not self._is_closing
@@ -125,6 +168,8 @@ class DeviceConnection(asyncio.BufferedProtocol):
         self._settle()
 
     def connection_lost(self, exc: Exception | None) -> None:
+        if self._socket is None:  # `_secure` has seen it already
+            return
         if self._last_words is not None:
             self._last_words.cancel()
         if exc is not None and self._reason is CloseReason.DEVICE:
@@ -133,49 +178,61 @@ class DeviceConnection(asyncio.BufferedProtocol):
             self.session.closed()
             self.session.connection.close()
         self._is_closing = True
-        self._transport = None
+        self._socket = self._transport = None
         self._host.disconnected(self, self._reason)
 
     # What the session and the server call.
 
     def changed(self) -> None:
         """There is something to send, or input that waited may go on."""
-        if self._protocol is not None and self._transport is not None:
+        # Within `_handle` it is seen anyway; and behind the last words nothing may be written.
+        if self._protocol is not None and not self._is_handling and not self._is_closing:
             self._handle(self._protocol.take_events())
 
     def check_time(self, now: float) -> None:
         """Called about once a second."""
-        if self._protocol is None or self.session is None or self._is_closing:
+        session, protocol = self.session, self._protocol
+        if self._is_closing:
             return
-        if self._stalled_s is not None and now - self._stalled_s > STALLED_S:
-            # Its last words would only join the pile, so there are none.
-            self._reason = CloseReason.ERROR
-            self.abort()
+        if session is None or protocol is None:
+            if now - self._made_s > self._host.handshake_timeout_s:
+                self._reason = CloseReason.PROXY_INVALID
+                self.abort()
             return
         if self._is_paused:
             # What is not read cannot be told from silence.
-            self._protocol.timers.paused(now)
-        self.session.check_time(now)
-        self._handle(self._protocol.check_time(now))
+            protocol.timers.paused(now)
+        session.check_time(now)
+        if self._stalled_s is not None and now - self._stalled_s > STALLED_S:
+            protocol.fail(ErrorCode.NOT_READING, f"no answer was read for {STALLED_S:g} s")
+        self._handle([*protocol.check_time(now), *protocol.take_events()])
 
     def go_away(self, reconnect_ms: int) -> None:
         """Ask the device to come back later."""
-        if self._protocol is not None and not self._is_closing:
-            self._protocol.go_away(reconnect_ms, "the server is about to stop")
-            self._reason = CloseReason.DRAIN
+        if self._is_closing:
+            return
+        self._reason = CloseReason.DRAIN
+        if self._transport is None or self.session is None or self._protocol is None:
+            self.abort()
+        elif self.session.admitted is None:
+            self._protocol.fail(ErrorCode.SHUTTING_DOWN, GOODBYE, reconnect_ms)
+            self.changed()
+        else:
+            self._protocol.go_away(reconnect_ms, GOODBYE)
             self._flush()
 
     def close(self) -> None:
         """Send what is queued, then close as §15 says."""
-        if self._transport is not None and not self._is_closing:
+        if not self._is_closing:
             self._flush()
             self._shut_down()
 
     def abort(self) -> None:
         """Close at once."""
-        if self._transport is not None:
+        lowest = self._transport or self._socket
+        if lowest is not None:
             self._is_closing = True
-            self._transport.abort()
+            lowest.abort()
 
     # Within.
 
@@ -183,59 +240,86 @@ class DeviceConnection(asyncio.BufferedProtocol):
     def _protocol(self) -> ServerConnection | None:
         return None if self.session is None else self.session.connection
 
-    def _begin(self, peer: Endpoint | None) -> None:
+    def _begin(self, transport: asyncio.Transport, peer: Endpoint | None) -> None:
         self.session = self._host.connected(self, peer)
+        if self._tls is None:
+            self._use(transport)
+        else:
+            # Until TLS listens nothing may be read, or the first bytes of its handshake would be taken for a frame.
+            transport.pause_reading()
+            self._host.spawn(self._secure(transport, self._tls))
+
+    async def _secure(self, transport: asyncio.Transport, tls: ssl.SSLContext) -> None:
+        if transport.is_closing():
+            return
+        secured, error = None, None
+        timeout_s = self._host.handshake_timeout_s
+        try:
+            secured = await asyncio.get_running_loop().start_tls(
+                transport, self, tls, server_side=True, ssl_handshake_timeout=timeout_s
+            )
+        except OSError as failed:
+            error = failed
+        # A connection that ends amid the handshake is not told so by asyncio.
+        if secured is None or transport.is_closing():
+            self.connection_lost(error)
+        else:
+            self._use(secured)
+
+    def _use(self, transport: asyncio.Transport) -> None:
+        self._transport = transport
+        transport.set_write_buffer_limits(high=self._outgoing_bytes_max)
         self.changed()
 
     def _take_preface(self, data: bytes) -> None:
-        preface = (self._preface or b"") + data
+        self._preface += data
         try:
-            header = parse(preface)
+            header = parse(self._preface)
         except ProxyInvalid:
             self._reason = CloseReason.PROXY_INVALID
             self.abort()
             return
-        if isinstance(header, NeedMore):
-            self._preface = preface
-            return
-        self._preface = None
-        self._begin(header.source)
-        rest = preface[header.size_bytes :]
-        while rest and self._protocol is not None and not self._is_closing:
-            buffer = self._protocol.get_buffer()
-            count = min(len(buffer), len(rest))
-            buffer[:count] = rest[:count]
-            rest = rest[count:]
-            self.buffer_updated(count)
+        self._missing_bytes = _missing(header)
+        if isinstance(header, ProxyHeader) and self._socket is not None:
+            self._preface = b""
+            self._begin(self._socket, header.source or self._peer)
 
     def _handle(self, events: list[ServerEvent]) -> None:
         session, protocol = self.session, self._protocol
         if session is None or protocol is None:
             return
-        while events:
-            was_held = protocol.is_held
-            for event in events:
-                if isinstance(event, ChunksReceived) and event.lease is None:
-                    session.handle(replace(event, lease=self._pool.charge(event.end - event.start)))
-                else:
-                    session.handle(event)
-            events = protocol.take_events()
-            if was_held and not protocol.is_held and not events:
-                events = protocol.resume(self._host.now())
+        self._is_handling = True
+        self._is_held = self._is_held or protocol.is_held
+        try:
+            while events or (self._is_held and not protocol.is_held):
+                if not events:
+                    events = protocol.resume(self._host.now())
+                    self._is_held = protocol.is_held
+                for event in events:
+                    if isinstance(event, ChunksReceived) and event.lease is None:
+                        session.handle(replace(event, lease=self._pool.charge(event.end - event.start)))
+                    else:
+                        session.handle(event)
+                events = protocol.take_events()
+        finally:
+            self._is_handling = False
         self._settle()
 
     def _settle(self) -> None:
         """Send what is queued, and read on if there is room for it."""
-        protocol = self._protocol
-        if protocol is None or self.session is None:
+        session, protocol = self.session, self._protocol
+        if session is None or protocol is None or self._is_closing:
             return
         self._flush()
         if protocol.state is ConnectionState.CLOSING:
-            self._reason = CloseReason.ERROR
+            if self._reason is CloseReason.DEVICE:
+                self._reason = CloseReason.ERROR
             self._shut_down()
-        elif self._is_eof and self.session.is_quiet:
-            self.close()
-        elif (protocol.is_starved or self._pool.is_full) and not self._is_waiting:
+            return
+        if self._is_eof and session.is_quiet:
+            self._shut_down()
+            return
+        if (protocol.is_starved or self._pool.is_full) and not self._is_waiting:
             self._is_waiting = True
             self._pool.when_free(self._memory_is_free)
         self._pause(protocol.is_held or self._is_waiting or self._stalled_s is not None)
@@ -257,22 +341,27 @@ class DeviceConnection(asyncio.BufferedProtocol):
 
     def _memory_is_free(self) -> None:
         self._is_waiting = False
-        if self._protocol is not None and self._transport is not None and not self._is_closing:
+        if self._protocol is not None and not self._is_closing:
             self._handle(self._protocol.resume(self._host.now()))
 
     def _shut_down(self) -> None:
         """End the sending side and read on for a while: closing with unread input would reset the connection."""
-        if self._is_closing or self._transport is None:
+        if self._is_closing or self._transport is None or self._protocol is None:
             return
         self._is_closing = True
         self._pause(False)
-        if self._is_eof or not self._transport.can_write_eof():
-            self._transport.close()
-            return
-        self._transport.write_eof()
+        self._protocol.close()
         self._last_words = asyncio.get_running_loop().call_later(LAST_WORDS_DISCARD_S, self.abort)
+        if self._is_eof:
+            self._transport.close()
+        elif self._transport.can_write_eof():
+            self._transport.write_eof()
 
     def _discard(self, count: int) -> None:
         self._discarded_bytes += count
         if self._discarded_bytes > LAST_WORDS_DISCARD_BYTES:
             self.abort()
+
+
+def _missing(header: ProxyHeader | NeedMore) -> int:
+    return header.missing_bytes if isinstance(header, NeedMore) else 0

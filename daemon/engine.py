@@ -93,7 +93,6 @@ class Engine:
     verifier: TokenVerifier
     issuer: TokenIssuer
     tasks: Tasks
-    secret: bytes
     counts: Mapping[State, int] = field(default_factory=dict)
     """Uploads in each state, as last read."""
 
@@ -109,10 +108,11 @@ class Engine:
 
     def reload(self, settings: Settings) -> None:
         """Take over keys and limits. Raises KeysInvalid, having changed nothing."""
-        keys = load_keys(self.secret, settings.auth.public_keys, settings.auth.jwks_file, settings.auth.algorithms)
+        secret = ensure_secret_file(settings.secret_path, self.machine.entropy)
+        keys = load_keys(secret, settings.auth.public_keys, settings.auth.jwks_file, settings.auth.algorithms)
         policy = auth_policy(settings)
         self.verifier.reload(policy, keys)
-        self.issuer = TokenIssuer(policy, symmetric_key(self.secret))
+        self.issuer = TokenIssuer(policy, symmetric_key(secret))
         self.uploads.policy = upload_policy(settings)
         self.settings = settings
 
@@ -235,5 +235,4 @@ def _compose(
         verifier=verifier,
         issuer=TokenIssuer(auth_policy(settings), symmetric_key(secret)),
         tasks=tasks,
-        secret=secret,
     )

@@ -10,6 +10,7 @@ from socket import socket
 from typing import Protocol, TypeAlias
 
 from daemon.adapters.clock import SystemClock
+from daemon.adapters.exits import abandon
 from daemon.admin import AdminServer
 from daemon.buffers import ReceivePool
 from daemon.commands import Commands
@@ -19,13 +20,19 @@ from daemon.lifecycle import Lifecycle
 from daemon.logs import Logs, configure
 from daemon.metrics import Exposition, Gauges
 from daemon.notify import listen_fds
-from daemon.policies import cleanup_policy, drain_policy, load_certificate, server_policy, tls_context
+from daemon.policies import drain_policy, load_certificate, server_policy, tls_context
 from daemon.pulse import Pulse
 from daemon.server import DeviceServer, bind, keep_alive, passed_sockets
 from daemon.session import Services
 from daemon.settings import Settings, SettingsInvalid, changes
 from daemon.tasks import background
 from daemon.verify import Verifier
+
+_TLS_KEYS = frozenset({"listen.tls_certificate", "listen.tls_key"})
+
+
+ABANDON_S = 5.0
+"""On top of the drain's limit, for the last commit cycle and for closing the catalog."""
 
 
 class HttpServer(Protocol):
@@ -51,11 +58,11 @@ async def run(
 ) -> int:
     """Run until a signal asks to stop; the exit status. `load` reads the settings anew, for a reload.
 
-    Raises DirectoryLocked, CatalogNewer, CatalogFailed, KeysInvalid and OSError (of which ssl.SSLError is one).
+    Raises DirectoryLocked, CatalogNewer, CatalogFailed, KeysInvalid and OSError.
     """
     machine = system_machine()
     log = logs.logger()
-    tls = tls_context(settings)
+    tls = _tls_context(settings)
     passed = listen_fds(environment, pid)
     async with open_engine(settings, machine, log) as engine:
         pool = ReceivePool(settings.limits.receive_pool_bytes, settings.limits.chunk_bytes_max)
@@ -84,9 +91,14 @@ async def run(
             await lifecycle.serve(
                 f"devices on {devices}; HTTP on {http}", lambda: _reload(engine, server, tls, load, logs)
             )
+            # A disk that does not answer must not keep the process: what was acknowledged is safe already.
+            limit_s = engine.settings.drain.timeout_s + ABANDON_S
+            loop = asyncio.get_running_loop()
+            last_resort = loop.call_later(limit_s, abandon, f"it did not come to an end within {limit_s:g} s")
             log.info("draining", connections=sum(server.phases().values()))
             await server.drain(drain_policy(engine.settings))
             await engine.committer.drained()
+    last_resort.cancel()
     log.info("stopped")
     return 0
 
@@ -129,20 +141,49 @@ def _reload(
 ) -> str:
     old = engine.settings
     try:
-        new = load()
-        applied, restart = changes(old, new)
+        applied, restart, new = _parted(old, load(), has_tls=tls is not None)
+        # Tried out first: a pair that does not fit would leave the listening context without its key.
+        _tls_context(new)
         engine.reload(new)
         certificate, key = new.listen.tls_certificate, new.listen.tls_key
         if tls is not None and certificate is not None and key is not None:
             # Read anew even if the paths are the same: that is how certificates are renewed.
             load_certificate(tls, certificate, key)
     except (SettingsInvalid, KeysInvalid, OSError) as error:
+        engine.log.warning("reload failed", error=str(error))
         return f"nothing changed: {error}"
     server.policy = server_policy(new)
-    engine.cleanup.policy = cleanup_policy(new)
     logs.set_level(new.log.level)
     waiting = f"; after a restart: {', '.join(restart)}" if restart else ""
     return f"changed: {', '.join(applied) or 'nothing'}{waiting}"
+
+
+def _parted(old: Settings, found: Settings, *, has_tls: bool) -> tuple[list[str], list[str], Settings]:
+    """Keys that change now, keys that wait for a restart, and the settings from now on.
+
+    What waits stays as it was everywhere: a device that is told of another durability than it gets loses data.
+    """
+    applied, restart = map(list, changes(old, found))
+    if has_tls is (found.listen.tls_certificate is None):
+        # A listener cannot turn from plain TCP to TLS, or back.
+        restart += [key for key in applied if key in _TLS_KEYS]
+        applied = [key for key in applied if key not in _TLS_KEYS]
+    values: dict[str, dict[str, object]] = {}
+    for section, _, name in (key.partition(".") for key in applied):
+        values.setdefault(section, {})[name] = getattr(getattr(found, section), name)
+    sections = {section: getattr(old, section).model_copy(update=changed) for section, changed in values.items()}
+    return applied, restart, old.model_copy(update=sections)
+
+
+def _tls_context(settings: Settings) -> ssl.SSLContext | None:
+    """As `tls_context`; an error names the files."""
+    try:
+        return tls_context(settings)
+    except OSError as error:
+        listen = settings.listen
+        raise OSError(
+            f"the certificate {listen.tls_certificate} cannot be used with the key {listen.tls_key}: {error}"
+        ) from error
 
 
 def _gauges(engine: Engine, server: DeviceServer, pool: ReceivePool) -> Gauges:

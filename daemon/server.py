@@ -4,18 +4,19 @@ import asyncio
 import socket
 import ssl
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass
+from functools import partial
 from ipaddress import IPv4Network, IPv6Network
 
 from daemon.buffers import ReceivePool
-from daemon.connection import DeviceConnection
+from daemon.connection import GOODBYE, DeviceConnection
 from daemon.metrics import CloseReason, ConnectionPhase
 from daemon.notify import PassedSocket
 from daemon.proxy import Endpoint
 from daemon.session import Services, Session, SessionPolicy
 from protocol.errors import ErrorCode
-from protocol.server import ServerConnection, ServerLimits
+from protocol.server import WAIT_MS, ServerConnection, ServerLimits
 
 SWEEP_BATCH = 250
 """Connections looked at before others get their turn: some hundred microseconds."""
@@ -59,20 +60,23 @@ class DeviceServer:
         self.policy = policy
         self._connections: dict[DeviceConnection, str] = {}
         self._by_address: Counter[str] = Counter()
+        self._refused: set[DeviceConnection] = set()
         self._servers: list[asyncio.Server] = []
-        self._is_draining = False
+        self._draining: DrainPolicy | None = None
 
     async def listen(self, sockets: Sequence[socket.socket], tls: ssl.SSLContext | None) -> None:
         """Accept on bound sockets, which the server owns from now on. Raises OSError."""
         loop = asyncio.get_running_loop()
+        # A proxy's header comes before TLS, which the connection itself then begins.
+        inner, outer = (tls, None) if self.policy.proxy_trusted else (None, tls)
         for each in sockets:
             self._servers.append(
                 await loop.create_server(
-                    self._made,
+                    partial(self._made, inner),
                     sock=each,
                     backlog=socket.SOMAXCONN,
-                    ssl=tls,
-                    ssl_handshake_timeout=self.policy.handshake_timeout_s if tls else None,
+                    ssl=outer,
+                    ssl_handshake_timeout=self.policy.handshake_timeout_s if outer else None,
                 )
             )
 
@@ -86,25 +90,28 @@ class DeviceServer:
         """Look at every connection once a second, until cancelled."""
         while True:
             await asyncio.sleep(1)
-            for index, connection in enumerate(list(self._connections)):
-                connection.check_time(self.now())
-                if index % SWEEP_BATCH == SWEEP_BATCH - 1:
-                    await asyncio.sleep(0)
+            await self.sweep()
+
+    async def sweep(self) -> None:
+        """Look at every connection."""
+        for index, connection in enumerate(list(self._connections)):
+            connection.check_time(self.now())
+            if index % SWEEP_BATCH == SWEEP_BATCH - 1:
+                await asyncio.sleep(0)
 
     async def drain(self, policy: DrainPolicy) -> None:
         """Ask everybody to come back later, give last acknowledgements, and close, all inside the policy's limit."""
-        self._is_draining = True
+        self._draining = policy
         self.stop_listening()
-        entropy = self._services.entropy
         for connection in list(self._connections):
-            connection.go_away(int(entropy.uniform(policy.reconnect_ms_min, policy.reconnect_ms_max)))
+            connection.go_away(self._reconnect_ms(policy))
         deadline = self.now() + policy.timeout_s
-        while self._connections and self.now() < deadline:
-            for connection in list(self._connections):
+        while (left := [*self._connections, *self._refused]) and self.now() < deadline:
+            for connection in left:
                 if connection.session is None or connection.session.is_quiet:
                     connection.close()
             await asyncio.sleep(DRAIN_STEP_S)
-        for connection in list(self._connections):
+        for connection in left:
             connection.abort()
 
     def cut(self, tenant: str, device: str) -> int:
@@ -124,7 +131,7 @@ class DeviceServer:
         """How many connections are how far."""
         counts = dict.fromkeys(ConnectionPhase, 0)
         for connection in self._connections:
-            if self._is_draining:
+            if self._draining is not None:
                 counts[ConnectionPhase.DRAINING] += 1
             elif connection.session is None or connection.session.admitted is None:
                 counts[ConnectionPhase.HANDSHAKE] += 1
@@ -143,6 +150,10 @@ class DeviceServer:
     def now(self) -> float:
         return self._services.clock.monotonic_s()
 
+    def accepted(self, connection: DeviceConnection) -> None:
+        self._services.metrics.connections_accepted += 1
+        self._locate(connection, UNKNOWN)
+
     def connected(self, connection: DeviceConnection, peer: Endpoint | None) -> Session:
         policy = self.policy
         address = UNKNOWN if peer is None else str(peer.address)
@@ -150,11 +161,36 @@ class DeviceServer:
         protocol = ServerConnection(policy.limits, self._pool, self.now())
         session = Session(protocol, connection, self._services, policy.session)
         session.log = session.logger.bind(peer=f"{address}:{peer.port}" if peer else "")
-        crowded = policy.connections_per_ip_max and self._by_address[address] > policy.connections_per_ip_max
-        if crowded or len(self._connections) > policy.connections_max:
-            who = f"address {address}" if crowded else "the server"
-            protocol.fail(ErrorCode.TOO_MANY_CONNECTIONS, f"{who} has as many connections as it may")
+        if refusal := self._refusal(address):
+            # It takes nobody's place while it reads why, or a crowd of such connections would keep the server full.
+            self._leave(connection)
+            self._refused.add(connection)
+            protocol.fail(*refusal)
+            if len(self._refused) > policy.connections_max:
+                connection.abort()
         return session
+
+    def _refusal(self, address: str) -> tuple[ErrorCode, str, int] | None:
+        """Why the latest connection, from `address`, cannot be served, and for how long it should stay away."""
+        policy = self.policy
+        if self._draining is not None:
+            return ErrorCode.SHUTTING_DOWN, GOODBYE, self._reconnect_ms(self._draining)
+        crowded = policy.connections_per_ip_max and self._by_address[address] > policy.connections_per_ip_max
+        if not crowded and len(self._connections) <= policy.connections_max:
+            return None
+        who = f"address {address}" if crowded else "the server"
+        wait_ms = int(self._services.entropy.uniform(WAIT_MS, 2 * WAIT_MS))
+        return ErrorCode.TOO_MANY_CONNECTIONS, f"{who} has as many connections as it may", wait_ms
+
+    def _reconnect_ms(self, policy: DrainPolicy) -> int:
+        return int(self._services.entropy.uniform(policy.reconnect_ms_min, policy.reconnect_ms_max))
+
+    def spawn(self, work: Coroutine[None, None, None]) -> None:
+        self._services.tasks.spawn(work)
+
+    @property
+    def handshake_timeout_s(self) -> float:
+        return self.policy.handshake_timeout_s
 
     def disconnected(self, connection: DeviceConnection, reason: CloseReason) -> None:
         self._leave(connection)
@@ -163,12 +199,9 @@ class DeviceServer:
     def trusts(self, peer: Endpoint) -> bool:
         return any(peer.address in network for network in self.policy.proxy_trusted)
 
-    def _made(self) -> DeviceConnection:
-        self._services.metrics.connections_accepted += 1
+    def _made(self, tls: ssl.SSLContext | None) -> DeviceConnection:
         policy = self.policy
-        connection = DeviceConnection(self, self._pool, policy.outgoing_bytes_max, bool(policy.proxy_trusted))
-        self._locate(connection, UNKNOWN)
-        return connection
+        return DeviceConnection(self, self._pool, policy.outgoing_bytes_max, bool(policy.proxy_trusted), tls)
 
     def _locate(self, connection: DeviceConnection, address: str) -> None:
         """Count the connection under an address, and no longer under the one before."""
@@ -177,6 +210,7 @@ class DeviceServer:
         self._by_address[address] += 1
 
     def _leave(self, connection: DeviceConnection) -> None:
+        self._refused.discard(connection)
         address = self._connections.pop(connection, None)
         if address is not None:
             self._by_address[address] -= 1

@@ -132,8 +132,10 @@ class Session:
         "_expired_s",
         "_hello",
         "_policy",
+        "_ranges_max",
         "_services",
         "_streams",
+        "_works",
         "admitted",
         "connection",
         "connection_id",
@@ -158,7 +160,9 @@ class Session:
         self._streams: dict[int, _Stream] = {}
         self._hello: events.HelloReceived | None = None
         self._challenge = b""
+        self._ranges_max = 0
         self._expired_s: float | None = None
+        self._works = 0
 
     def handle(self, event: events.ServerEvent) -> None:
         """Do what an event asks for."""
@@ -219,7 +223,7 @@ class Session:
     @property
     def is_quiet(self) -> bool:
         """Nothing that was received waits for an answer."""
-        return not self.connection.is_held and not self.connection.streams.has_work
+        return not self._works and not self.connection.is_held and not self.connection.streams.has_work
 
     @property
     def logger(self) -> BoundLogger:
@@ -243,6 +247,7 @@ class Session:
     def _greet(self, received: events.HelloReceived) -> None:
         hello = received.hello
         self.credential = CredentialKind(hello.credential)
+        self._ranges_max = hello.ack_ranges_max
         self.log = self.logger.bind(agent=hello.agent, agent_version=hello.agent_version)
         if hello.last_end:
             known = next((code.name for code in ErrorCode if code == hello.last_end), f"0x{hello.last_end:04x}")
@@ -259,12 +264,15 @@ class Session:
             raise ValueError("a proof was let through before a HELLO")
         hello = self._hello.hello
         tenant = hello.tenant if hello.tenant is not None else self._policy.tenant_default
-        verdict = await self._services.gate.admit_proof(
-            tenant, hello.device or "", hello=self._hello.raw, challenge=self._challenge, proof=proof
-        )
-        if not self.is_closed:
+        try:
+            verdict = await self._services.gate.admit_proof(
+                tenant, hello.device or "", hello=self._hello.raw, challenge=self._challenge, proof=proof
+            )
+        except CatalogFailed as error:
+            self.logger.warning("catalog failed at PROOF", error=str(error))
+            verdict = Denied(ErrorCode.INTERNAL, "the server's catalog does not answer")
+        if not self._is_over:
             self._decide(verdict)
-            self.wire.changed()
 
     def _decide(self, verdict: Admitted | Denied) -> None:
         if isinstance(verdict, Denied):
@@ -321,18 +329,16 @@ class Session:
             self.logger.warning("catalog failed at OPEN", error=str(error))
         if isinstance(answer, Refusal):
             self.ended(number)
-            if not self.is_closed:
+            if not self._is_over:
                 self.fail_stream(number, answer.code, answer.detail)
-                self.wire.changed()
             return
         result, upload = answer
         stream.upload = upload
-        if self.is_closed:
+        if self._is_over:
             if upload is not None:
                 self._services.uploads.detach(upload, stream)
         elif upload is None or upload.listener is stream:
             self._answer_open(number, result, upload)
-            self.wire.changed()
 
     def _answer_open(self, number: int, result: OpenResult, upload: LiveUpload | None) -> None:
         record = result.upload
@@ -357,7 +363,7 @@ class Session:
                 _STATES[result.previous],
                 upload.next_expected_byte,
                 int(self._policy.stale_s),
-                ranges=tuple(upload.beyond()) or None,
+                ranges=tuple(upload.beyond()[: self._ranges_max]) or None,
             )
         self.logger.info("upload opened", upload=f"{record.id:016x}", stream=number, outcome=result.outcome.value)
         self.connection.opened(number, opened, size)
@@ -367,8 +373,9 @@ class Session:
             await self._services.uploads.abort(upload)
         except CatalogFailed as error:
             self.logger.warning("catalog failed at ABORT", error=str(error))
-            self.fail_stream(number, ErrorCode.STORAGE_FAILED, "the server's catalog does not answer")
-            self.wire.changed()
+            self.ended(number)
+            if not self._is_over:
+                self.fail_stream(number, ErrorCode.STORAGE_FAILED, "the server's catalog does not answer")
 
     async def _query(self, number: int, name: str) -> None:
         admitted = self.admitted
@@ -385,7 +392,6 @@ class Session:
             self.connection.fail(ErrorCode.INTERNAL, "the server's catalog does not answer")
         else:
             self.connection.send(number, _status(record, int(self._policy.stale_s)))
-        self.wire.changed()
 
     def _receive(self, event: events.ChunksReceived) -> None:
         self.metrics.received_bytes[event.checksum] += event.end - event.start
@@ -410,12 +416,23 @@ class Session:
             self._detach(number)
 
     def _spawn(self, work: Coroutine[None, None, None]) -> None:
-        self._services.tasks.spawn(work, self._broke)
+        self._works += 1
+        self._services.tasks.spawn(self._work(work), self._broke)
+
+    async def _work(self, work: Coroutine[None, None, None]) -> None:
+        await work
+        self._works -= 1
+        self.wire.changed()
 
     def _broke(self, _error: BaseException) -> None:
-        if not self.is_closed:
-            self.connection.fail(ErrorCode.INTERNAL, "the server failed in a way it did not foresee")
-            self.wire.changed()
+        self._works -= 1
+        self.connection.fail(ErrorCode.INTERNAL, "the server failed in a way it did not foresee")
+        self.wire.changed()
+
+    @property
+    def _is_over(self) -> bool:
+        """The transport is gone, or the last words are said: answers have nowhere to go."""
+        return self.is_closed or self.connection.state is ConnectionState.CLOSING
 
 
 def _open_request(admitted: Admitted, request: frames.Open) -> OpenRequest:

@@ -180,10 +180,8 @@ class Http(Section):
 
     host: str = Field("127.0.0.1", min_length=1, max_length=255)
     port: int = Field(7780, ge=0, le=65535)
-    client_bytes_max: int = Field(64 * KIB, ge=KIB, le=16 * MIB)
     metrics_public: bool = True
     download_concurrency: int = Field(64, ge=1, le=10_000)
-    download_ranges_max: int = Field(16, ge=1, le=256)
 
 
 class Log(Section):
@@ -291,8 +289,8 @@ def reloadable() -> frozenset[str]:
     """Dotted keys that take effect on SIGHUP: keys and tokens, certificates, limits, log level."""
     whole = ("limits.", "storage.", "auth.")
     single = {"listen.tls_certificate", "listen.tls_key", "log.level"}
-    # The pool's memory is leased to connections, so its size is fixed while they live.
-    fixed = {"limits.receive_pool_bytes"}
+    # The pool's memory is leased to connections, and its pieces hold a chunk, so their sizes are fixed meanwhile.
+    fixed = {"limits.receive_pool_bytes", "limits.chunk_bytes_max"}
     return frozenset(key for key in keys() if key in single or (key.startswith(whole) and key not in fixed))
 
 

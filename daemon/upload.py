@@ -87,9 +87,10 @@ class LiveUpload:
         self.name = record.name
         self.durable = record.ranges
         self.received = RangeSet(record.ranges)
+        self.size = record.size
         self.sha256: bytes | None = None
+        self.sha256_expected = record.sha256_expected
         self.is_over = False
-        self.unsettled_bytes = 0
         self.received_s: float | None = None
         self.listener: Listener | None = None
         self.quota_left_bytes: int | None = None
@@ -97,6 +98,9 @@ class LiveUpload:
 
     def take_over(self, record: Upload) -> None:
         """A new OPEN has the upload now; what is under way to the disk stays."""
+        if (record.size, record.sha256_expected) != (self.size, self.sha256_expected):
+            # The digest is that of another size, or was not compared with what is expected now.
+            self.sha256 = None
         self.epoch = record.epoch
         self.size = record.size
         self.crc32c_expected = record.crc32c_expected
@@ -104,6 +108,7 @@ class LiveUpload:
         self.sha256_wanted = record.sha256_expected is not None
         self.is_finishing = False
         self.unsettled_bytes = 0
+        self.quota_left_bytes = None
 
     @property
     def next_expected_byte(self) -> int:

@@ -8,9 +8,9 @@ from structlog.stdlib import BoundLogger
 
 from daemon.adapters.clock import Clock
 from daemon.adapters.entropy import Entropy
-from daemon.catalog.interface import Catalog
-from daemon.catalog.records import Completed, Completion, OpenRequest, OpenResult, Outcome, State, Upload
-from daemon.committer import Committer, failure_kind, storage_failure
+from daemon.catalog.interface import Catalog, CatalogFailed
+from daemon.catalog.records import Completed, Completion, Disposition, OpenRequest, OpenResult, Outcome, State, Upload
+from daemon.committer import Committer, catalog_failure, failure_kind, storage_failure
 from daemon.digester import Digester
 from daemon.metrics import Metrics, OpenOutcome, StorageFailure
 from daemon.storage.interface import Storage
@@ -55,6 +55,9 @@ _REFUSALS = {
     Outcome.NOT_FOUND: ErrorCode.NOT_FOUND,
     Outcome.QUOTA_EXCEEDED: ErrorCode.QUOTA_EXCEEDED,
 }
+
+_STANDING = frozenset({State.RECEIVING, State.PARTIAL, State.COMPLETE})
+_TAKEN_OVER = "a later OPEN of the same name has taken the upload over"
 
 VERIFYING_FROM_S = 0.5
 """A digest that takes longer is announced, so that the device does not take the silence for a dead link."""
@@ -101,7 +104,8 @@ class Uploads:
         `request.upload_id`, quota and times are filled in here. No LiveUpload comes with a complete upload.
         """
         policy = self.policy
-        if refusal := self._check_room(request.size or 0, 0):
+        if refusal := await self._refuse_open(request):
+            self._metrics.opens[OpenOutcome.REFUSED] += 1
             return refusal
         now_ms = self._clock.wall_ms()
         result = await self._catalog.open(
@@ -124,8 +128,6 @@ class Uploads:
             raise ValueError(f"the catalog answered {result.outcome} without an upload")
         if result.outcome is Outcome.COMPLETE:
             return result, None
-        if refusal := self._check_room(request.size or 0, result.upload.received_bytes):
-            return refusal
         self._metrics.resumes += result.upload.next_expected_byte > 0
         return result, await self._attach(result.upload, listener)
 
@@ -137,14 +139,18 @@ class Uploads:
             earlier, upload.listener = upload.listener, None
             if earlier is not None:
                 self._metrics.takeovers += 1
-                earlier.failed(ErrorCode.FENCED, "a later OPEN of the same name has taken the upload over")
+                earlier.failed(ErrorCode.FENCED, _TAKEN_OVER)
             upload.take_over(record)
         upload.listener = listener
         if upload.sha256_wanted:
             self._digester.follow(upload)
         quota = self.policy.quota_bytes_per_device
         if quota and upload.size is None:
-            upload.quota_left_bytes = quota - await self._catalog.usage(record.tenant, record.device)
+            try:
+                upload.quota_left_bytes = quota - await self._catalog.usage(record.tenant, record.device)
+            except CatalogFailed:
+                self.detach(upload, listener)
+                raise
         return upload
 
     def receive(self, upload: LiveUpload, chunks: ChunksReceived) -> None:
@@ -152,10 +158,9 @@ class Uploads:
         start, end, lease = chunks.start, chunks.end, chunks.lease
         gaps = upload.received.missing(start, end)
         needed = sum(gap.end - gap.start for gap in gaps)
-        refused = self._refuse(upload, start, end, needed) if gaps else True
         if needed < end - start:
             self._metrics.duplicate_bytes += end - start - needed
-        if refused:
+        if upload.is_over or not gaps or self._refuse(upload, start, end, needed):
             if lease is not None:
                 lease.release()
             if not gaps:
@@ -189,12 +194,12 @@ class Uploads:
             missing = upload.received.missing(0, finish.size)[0]
             listener.refused(missing, ErrorCode.INCOMPLETE, 0)
             return
-        upload.is_finishing = True
         crc = upload.received.prefix_crc32c()
         given = {each for each in (upload.crc32c_expected, finish.crc32c) if each is not None}
         if given - {crc} or _differ(upload.sha256_expected, finish.sha256):
-            self._tasks.spawn(self._reject(upload, f"CRC32C is {crc:08x}"))
+            self._reject(upload, f"CRC32C is {crc:08x}")
             return
+        upload.is_finishing = True
         if finish.sha256 is not None:
             upload.sha256_expected = finish.sha256
         if upload.sha256_expected is not None and upload.sha256 is None:
@@ -207,10 +212,9 @@ class Uploads:
     async def abort(self, upload: LiveUpload) -> None:
         """The device gives the upload up. Raises CatalogFailed."""
         listener = self._forget(upload)
-        ended = await self._catalog.end(upload.id, State.ABORTED, self._clock.wall_ms(), upload.epoch)
-        if ended is not None:
-            self._note_end(upload, State.ABORTED, "by the device")
-            await self.remove_bytes(upload.id)
+        if not await self._end_own(upload, listener, State.ABORTED, "by the device"):
+            return
+        await self.remove_bytes(upload.id)
         if listener is not None:
             listener.aborted(upload.id)
 
@@ -255,6 +259,8 @@ class Uploads:
 
     def progressed(self, cut: Cut) -> None:
         upload = cut.upload
+        if upload.is_over:
+            return
         if upload.listener is not None and upload.epoch == cut.epoch:
             upload.listener.acknowledged(upload.next_expected_byte, upload.beyond(), cut.settled_bytes)
         if upload.sha256_expected is not None and upload.sha256 is None:
@@ -285,7 +291,7 @@ class Uploads:
         if upload.is_over:
             return
         if upload.sha256_expected not in (None, digest):
-            self._tasks.spawn(self._reject(upload, f"SHA-256 is {digest.hex()}"))
+            self._reject(upload, f"SHA-256 is {digest.hex()}")
             return
         upload.sha256 = digest
         self._committer.touch(upload, urgent=True)
@@ -306,11 +312,13 @@ class Uploads:
 
     def _refuse(self, upload: LiveUpload, start: int, end: int, needed: int) -> bool:
         """Whether bytes that are not there yet cannot be taken; the listener is told why."""
-        if upload.received.gaps_after(start, end) > self.policy.ranges_max:
+        gaps = upload.received.gaps_after(start, end)
+        # What leaves no more gaps than there are is taken even if fewer are allowed by now.
+        if gaps > self.policy.ranges_max and gaps > len(upload.received.beyond_next()):
             if upload.listener is not None:
                 upload.listener.refused(Span(start, end), ErrorCode.TOO_MANY_GAPS, end - start)
             return True
-        refusal = self._check_size(end) or self._check_room(needed, 0)
+        refusal = self._check_size(end) or self._check_room(needed)
         if upload.quota_left_bytes is not None:
             upload.quota_left_bytes -= needed
             if upload.quota_left_bytes < 0:
@@ -332,12 +340,23 @@ class Uploads:
             return Refusal(ErrorCode.FILE_TOO_LARGE, f"{size} bytes; the largest file may have {largest}")
         return None
 
-    def _check_room(self, size: int, received: int) -> Refusal | None:
-        if refusal := self._check_size(size):
-            return refusal
-        if self._disk.free_bytes - max(size - received, 0) < self.policy.disk_free_min_bytes:
+    def _check_room(self, size: int) -> Refusal | None:
+        if self._disk.free_bytes - max(size, 0) < self.policy.disk_free_min_bytes:
             return Refusal(ErrorCode.DISK_FULL, "the server's disk has no room for this; nothing acknowledged is lost")
         return None
+
+    async def _refuse_open(self, request: OpenRequest) -> Refusal | None:
+        size = request.size or 0
+        if refusal := self._check_size(size):
+            return refusal
+        refusal = self._check_room(size)
+        if refusal is None or request.disposition is Disposition.REPLACE:
+            return refusal
+        # What is there already takes no more room, and a complete file none at all.
+        known = await self._catalog.find(request.tenant, request.device, request.name)
+        if known is None or not known.is_current:
+            return refusal
+        return None if known.state is State.COMPLETE else self._check_room(size - known.received_bytes)
 
     def _new_id(self) -> int:
         return int.from_bytes(self._entropy.bytes(8), "big") % OFFSET_MAX + 1
@@ -369,13 +388,35 @@ class Uploads:
         if listener is not None:
             listener.failed(code, detail)
 
-    async def _reject(self, upload: LiveUpload, found: str) -> None:
-        listener = self._forget(upload)
+    def _reject(self, upload: LiveUpload, found: str) -> None:
+        # Forgotten at once: a cycle that is about to be recorded must not complete it.
+        self._tasks.spawn(self._record_rejection(upload, self._forget(upload), found))
+
+    async def _record_rejection(self, upload: LiveUpload, listener: Listener | None, found: str) -> None:
         detail = f"the bytes do not have the digest that was given: {found}"
-        if await self._catalog.end(upload.id, State.REJECTED, self._clock.wall_ms(), upload.epoch) is not None:
-            self._note_end(upload, State.REJECTED, detail)
+        try:
+            if not await self._end_own(upload, listener, State.REJECTED, detail):
+                return
+            code = ErrorCode.DIGEST_MISMATCH
+        except CatalogFailed as error:
+            self._log.warning("rejection not recorded", upload=f"{upload.id:016x}", error=str(error))
+            code, detail = catalog_failure(error)
         if listener is not None:
-            listener.failed(ErrorCode.DIGEST_MISMATCH, detail)
+            listener.failed(code, detail)
+
+    async def _end_own(self, upload: LiveUpload, listener: Listener | None, state: State, detail: str) -> bool:
+        """Whether the upload has ended; if it is complete or another stream's by now, the listener is told that."""
+        if await self._catalog.end(upload.id, state, self._clock.wall_ms(), upload.epoch) is not None:
+            self._note_end(upload, state, detail)
+            return True
+        record = await self._catalog.get(upload.id)
+        if record is None or record.state not in _STANDING:
+            return True
+        if listener is not None and record.state is State.COMPLETE:
+            listener.finished(record)
+        elif listener is not None:
+            listener.failed(ErrorCode.FENCED, _TAKEN_OVER)
+        return False
 
     def _note_end(self, upload: LiveUpload, state: State, detail: str) -> None:
         self._metrics.ended[UploadState[state.name]] += 1

@@ -7,8 +7,11 @@ since it last looked and reports once for all of it.
 import asyncio
 import queue
 import threading
+import traceback
 from collections.abc import Callable
 from typing import Generic, Protocol, TypeVar
+
+from daemon.adapters.exits import abandon
 
 Item = TypeVar("Item")
 Item_contra = TypeVar("Item_contra", contravariant=True)
@@ -17,7 +20,10 @@ Report = Callable[[], None]
 """Runs on the event loop once a batch is done."""
 
 Work = Callable[[list[Item]], Report]
-"""Runs on the lane's thread with all that was queued, oldest first. Failures belong in the report."""
+"""Runs on the lane's thread with all that was queued, oldest first.
+
+Failures belong in the report; an exception ends the process.
+"""
 
 
 class Lane(Protocol[Item_contra]):
@@ -76,7 +82,16 @@ class _ThreadLane(Generic[Item]):
                 batch.append(self._queue.get())
             items = [item for item in batch if item is not None]
             if items:
-                self._loop.call_soon_threadsafe(self._work(items))
+                self._loop.call_soon_threadsafe(self._report_of(items))
             if len(items) < len(batch):
                 self._loop.call_soon_threadsafe(self._closed.set_result, None)
                 return
+
+    def _report_of(self, items: list[Item]) -> Report:
+        try:
+            return self._work(items)
+        except BaseException as error:  # noqa: BLE001 - it ends the process
+            # Nothing is known of work that failed in a way nobody foresaw, so nothing more may be promised; a thread
+            # that ended in silence would let everybody wait for ever.
+            traceback.print_exc()
+            abandon(f"thread {self._thread.name} failed: {error!r}")

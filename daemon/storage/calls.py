@@ -24,12 +24,12 @@ class _Awaited(Generic[Result]):
     future: "asyncio.Future[Result]"
     discard: Callable[[Result], None] | None
     results: list[Result] = field(default_factory=list)
-    error: OSError | None = None
+    error: Exception | None = None
 
     def work(self) -> None:
         try:
             self.results.append(self.run())
-        except OSError as error:
+        except Exception as error:  # noqa: BLE001 - it is the awaiting caller's, who must not wait for ever
             self.error = error
 
     def report(self) -> None:
@@ -45,7 +45,7 @@ class _Awaited(Generic[Result]):
 def ask(
     lane: Lane[Call], run: Callable[[], Result], discard: Callable[[Result], None] | None = None
 ) -> "asyncio.Future[Result]":
-    """What `run` will return, or the OSError that it raises; `discard` gets it when the future was cancelled."""
+    """What `run` will return, or what it raises; `discard` gets its result when the future was cancelled."""
     future: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
     lane.put(_Awaited(run, future, discard))
     return future

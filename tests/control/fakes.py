@@ -57,12 +57,12 @@ class FakeTokenExchange:
     secrets: dict[tuple[str, str], str] = field(default_factory=dict)
     busy: bool = False
 
-    async def exchange(self, tenant: str, device: str, secret: str) -> IssuedToken:
+    async def exchange(self, tenant: str | None, device: str, secret: str) -> IssuedToken:
         if self.busy:
             raise Refused(
                 ErrorInfo(201, "RATE_LIMITED", "connection", "WAIT"), 429, "too many exchanges", retry_after_s=7
             )
-        if self.secrets.get((tenant, device)) != secret:
+        if self.secrets.get((tenant or "default", device)) != secret:
             raise refusal(Failure.UNAUTHENTICATED, 401, "no such device, or another secret")
         return IssuedToken(f"token-of-{device}", 3600)
 

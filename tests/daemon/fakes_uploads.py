@@ -5,7 +5,7 @@ power cut would leave, and never looks at a piece of memory before its write's t
 """
 
 import asyncio
-from collections import Counter, defaultdict, deque
+from collections import defaultdict, deque
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Generic, TypeVar
 
 from daemon.adapters.threads import Lane, Report, Work
+from daemon.catalog import uploads as rows
 from daemon.catalog.connection import ConnectionLane
 from daemon.catalog.interface import CatalogFailed
 from daemon.catalog.records import Completed, Completion, OpenRequest, OpenResult, Progress, State, Upload
@@ -29,7 +30,7 @@ from protocol.constants import ChecksumKind
 from protocol.errors import ErrorCode
 from protocol.events import ChunksReceived
 from protocol.frame_buffer import Lease
-from protocol.ranges import Span
+from protocol.ranges import DigestedRange, Span
 from tests.daemon.catalog.samples import REQUEST, memory_catalog
 from tests.daemon.doubles import CapturedLog, FakeClock
 
@@ -117,8 +118,9 @@ class HeldWrite:
 
 @dataclass(eq=False)
 class HeldSync:
-    """A sync that was asked for, and the writes that it covers."""
+    """A sync that was asked for, the writes that it waits for, and those that it covers."""
 
+    ahead: list[HeldWrite]
     covers: dict[int, list[HeldWrite]]
     done: Callable[[dict[int, OSError]], None]
 
@@ -131,7 +133,9 @@ class FakeStorage:
 
     shards = 1
 
-    def __init__(self) -> None:
+    def __init__(self, recorded: Callable[[int], Sequence[DigestedRange]]) -> None:
+        """`recorded` tells what the catalog knows to be durable, which nobody may write to again."""
+        self.recorded = recorded
         self.holds_writes = False
         self.holds_syncs = False
         self.writes: deque[HeldWrite] = deque()
@@ -160,10 +164,10 @@ class FakeStorage:
         upload_id: int,
         offset: int,
         pieces: Sequence[Buffer],
-        exists: bool,
+        durable_bytes: int,
         done: Callable[[OSError | None], None],
     ) -> None:
-        assert not exists or self.durable.get(upload_id), "a file is said to exist that was never made durable"
+        assert durable_bytes == 0 or durable_bytes - 1 in self.durable[upload_id], "this was never made durable"
         write = HeldWrite(upload_id, offset, pieces, done)
         self.write_count += 1
         self.open_ids.add(upload_id)
@@ -173,7 +177,8 @@ class FakeStorage:
             asyncio.get_running_loop().call_soon(self.write_next)
 
     def sync(self, upload_ids: Sequence[int], done: Callable[[dict[int, OSError]], None]) -> None:
-        self.syncs.append(HeldSync({each: self._unsynced.pop(each, []) for each in upload_ids}, done))
+        covers = {each: self._unsynced.pop(each, []) for each in upload_ids}
+        self.syncs.append(HeldSync(list(self.writes), covers, done))
         if not self.holds_syncs:
             asyncio.get_running_loop().call_soon(self.sync_next)
 
@@ -193,10 +198,10 @@ class FakeStorage:
         if not self.syncs:
             return
         sync = self.syncs.popleft()
+        for write in sync.ahead:
+            self._perform(write, None)
         failed: dict[int, OSError] = {}
         for each, writes in sync.covers.items():
-            for write in writes:
-                self._perform(write, None)
             errors = [write.error for write in writes if write.error is not None]
             if error is not None and upload_id in (None, each):
                 failed[each] = error
@@ -247,12 +252,12 @@ class FakeStorage:
             write.error = error
             return
         write.data = b"".join(bytes(piece) for piece in write.pieces)
-        assert not self._is_durable(write), "durable bytes are never rewritten"
+        assert not self._is_recorded(write), "bytes that are promised are never rewritten"
         self.written[write.upload_id] |= _by_offset(write)
 
-    def _is_durable(self, write: HeldWrite) -> bool:
-        kept = self.durable.get(write.upload_id, {})
-        return any(offset in kept for offset in _by_offset(write))
+    def _is_recorded(self, write: HeldWrite) -> bool:
+        end = write.offset + len(write.data or b"")
+        return any(each.start < end and write.offset < each.end for each in self.recorded(write.upload_id))
 
 
 def _by_offset(write: HeldWrite) -> dict[int, int]:
@@ -296,10 +301,20 @@ class ControlledCatalog(SqliteCatalog):
     """A real catalog in memory, behind one gate for each operation."""
 
     def __init__(self) -> None:
-        lane = ConnectionLane(LoopThreads(), "catalog", Path("nowhere"), memory_catalog, "BEGIN")
+        self._connection = memory_catalog()
+        lane = ConnectionLane(LoopThreads(), "catalog", Path("nowhere"), lambda: self._connection, "BEGIN")
         super().__init__(lane, lane)
         self._lane = lane
         self.gates: defaultdict[str, Gate] = defaultdict(Gate)
+
+    def at_once(self, upload_id: int) -> Upload | None:
+        """What is recorded of an upload at this moment."""
+        return rows.get(self._connection, upload_id)
+
+    def recorded(self, upload_id: int) -> Sequence[DigestedRange]:
+        """The ranges that are recorded of an upload at this moment."""
+        upload = self.at_once(upload_id)
+        return () if upload is None else upload.ranges
 
     async def open(self, request: OpenRequest) -> OpenResult:
         await self._enter("open")
@@ -327,6 +342,7 @@ class ControlledCatalog(SqliteCatalog):
 
     async def close(self) -> None:
         await self._lane.close()
+        self._connection.close()
 
     async def _enter(self, operation: str) -> None:
         gate = self.gates[operation]
@@ -453,11 +469,11 @@ class CountingEntropy:
     """Another id each time."""
 
     def __init__(self) -> None:
-        self._last = 0
+        self._next = 0
 
     def bytes(self, count: int) -> bytes:
-        self._last += 1
-        return self._last.to_bytes(count, "big")
+        self._next += 1
+        return (self._next - 1).to_bytes(count, "big")
 
     def uniform(self, low: float, high: float) -> float:
         return high
@@ -466,12 +482,10 @@ class CountingEntropy:
 class Bench:
     """Uploads with all that they need. Each arrival cuts a cycle unless `cycle_bytes` says otherwise."""
 
-    def __init__(
-        self, policy: UploadPolicy = ROOMY, cycle_bytes: int = 1, cycle_s: float = NEVER_S, storage: FakeStorage | None = None
-    ) -> None:
+    def __init__(self, policy: UploadPolicy = ROOMY, cycle_bytes: int = 1, cycle_s: float = NEVER_S) -> None:
         self.clock = FakeClock()
-        self.storage = storage or FakeStorage()
         self.catalog = ControlledCatalog()
+        self.storage = FakeStorage(self.catalog.recorded)
         self.metrics = Metrics(started_ms=0)
         self.log = CapturedLog()
         self.disk = FakeDisk()
@@ -497,7 +511,7 @@ class Bench:
 
     def set_policy(self, **changes: int) -> None:
         """Other limits from now on."""
-        self.uploads.policy = replace(self.uploads.policy, **changes)  # type: ignore[arg-type]  # by name
+        self.uploads.policy = replace(self.uploads.policy, **changes)
 
     async def answer(self, request: OpenRequest, stream: Stream) -> tuple[OpenResult, LiveUpload | None] | Refusal:
         """What an OPEN comes to."""
@@ -529,12 +543,13 @@ class Bench:
         self.uploads.receive(upload, run(start, tuple(data), lease))
         return lease
 
-    def assert_at_rest(self) -> None:
-        """Nothing is kept in memory of what is over."""
+    def assert_at_rest(self, *opened: LiveUpload) -> None:
+        """Nothing is kept in memory, but for the uploads that are open."""
         assert self.failures == []
         assert self.committer.pending_bytes == 0
         assert [lease.holders for lease in self.leases] == [0] * len(self.leases)
-        assert self.storage.open_ids == set()
+        assert self.storage.open_ids == {upload.id for upload in opened}
+        assert [upload.id for upload in opened if not self.uploads.is_live(upload.id)] == []
         assert len(self.tasks) == 0
 
 
@@ -558,8 +573,3 @@ async def running(bench: Bench) -> AsyncIterator[Bench]:
 def finish(size: int, crc32c: int | None = None, sha256: bytes | None = None) -> frames.Finish:
     """A FINISH."""
     return frames.Finish(size, crc32c, sha256)
-
-
-def heard_by(streams: Sequence[Stream]) -> Counter[str]:
-    """How often what was told."""
-    return Counter(what for stream in streams for what in stream.heard)

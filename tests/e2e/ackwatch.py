@@ -21,7 +21,7 @@ from protocol.constants import (
 from protocol.events import Acknowledged, Answered, ClientEvent, Failed, ServerMisbehaved, Welcomed
 from protocol.ranges import Span
 
-DEADLINE_S = 30
+DEADLINE_S = 15
 """For each single answer of a daemon that shares two cores with other tests."""
 
 ACK_RANGES_MAX = 16
@@ -85,14 +85,29 @@ class Promise:
 
 
 class Ledger:
-    """All promises of a daemon. `acks` counts the acknowledgements; `told` wakes those who wait for them."""
+    """All promises of a daemon. `acks` counts how often something was promised: each ACK, each FINISHED."""
 
     def __init__(self) -> None:
+        self._acknowledged = asyncio.Event()
         self.promises: dict[int, Promise] = {}
         self.acks = 0
+        self.resumes = 0
+
+    def count(self) -> None:
+        """There was one more acknowledgement."""
+        self.acks += 1
+        self._acknowledged.set()
+
+    async def until(self, acks: int) -> None:
+        """Return once there were so many. Raises TimeoutError."""
+        async with asyncio.timeout(DEADLINE_S):
+            while self.acks < acks:
+                self._acknowledged.clear()
+                await self._acknowledged.wait()
 
     def opened(self, answer: frames.Opened, content: bytes) -> Promise:
         """An upload is open at N, which is a promise too. Raises PromiseBroken."""
+        self.resumes += answer.next_expected_byte > 0
         promise = self.promises.setdefault(answer.upload_id, Promise(answer.upload_id, content))
         promise.acknowledge(answer.next_expected_byte, answer.ranges or ())
         return promise
@@ -132,6 +147,10 @@ class Connection:
         welcome = self._connection.welcome
         return welcome is not None and self._connection.window_left_bytes == welcome.window_bytes
 
+    def has_room(self, count: int) -> bool:
+        """Whether the window takes so many bytes more."""
+        return self._connection.window_left_bytes >= count
+
     async def read(self, reader: asyncio.StreamReader) -> None:
         """Take in what the server says, to the end of the connection."""
         try:
@@ -156,6 +175,11 @@ class Connection:
                 if self.is_over:
                     raise LinkLost
                 await self._news.wait()
+
+    async def until_over(self) -> None:
+        """The server has closed the connection. Raises TimeoutError."""
+        with contextlib.suppress(LinkLost):
+            await self.until(lambda: False)
 
     async def welcomed(self) -> frames.Welcome:
         """The handshake is done. Raises LinkLost."""
@@ -184,9 +208,7 @@ class Connection:
 
     async def chunk(self, stream: int, start: int, end: int) -> None:
         """Send a chunk once the window has room. Raises LinkLost, StreamFailed."""
-        await self.until(
-            lambda: self._connection.window_left_bytes >= end - start and stream not in self.failed, stream=stream
-        )
+        await self.until(lambda: self.has_room(end - start) and stream not in self.failed, stream=stream)
         data = self._contents[stream][start:end]
         self._connection.chunk(stream, start, data, FrameType.CHUNK_CRC32C)
         self.sent[stream] += len(data)
@@ -201,9 +223,13 @@ class Connection:
     async def send(self, stream: int, spans: Iterable[Span]) -> None:
         """Send chunks until all are sent or the server goes away. Raises LinkLost, StreamFailed."""
         for span in spans:
+            await self._until_room_or_goaway(stream, span.end - span.start)
             if self.goaway is not None:
                 return
             await self.chunk(stream, span.start, span.end)
+
+    async def _until_room_or_goaway(self, stream: int, count: int) -> None:
+        await self.until(lambda: self.goaway is not None or self.has_room(count), stream=stream)
 
     async def finish(self, stream: int) -> frames.Finished:
         """Raises LinkLost, StreamFailed."""
@@ -232,13 +258,14 @@ class Connection:
     def _take(self, event: ClientEvent) -> None:
         match event:
             case Acknowledged(stream, next_expected_byte, ranges):
-                self._ledger.acks += 1
+                self._ledger.count()
                 if stream in self.promises:
                     self.promises[stream].acknowledge(next_expected_byte, ranges)
             case Answered(stream, frames.Opened() as answer):
                 self.promises[stream] = self._ledger.opened(answer, self._contents[stream])
                 self.opened[stream] = answer
             case Answered(stream, frames.Finished() as answer):
+                self._ledger.count()
                 self.promises[stream].finish(answer)
                 self.finished[stream] = answer
             case Answered(_, frames.Goaway() as answer):
@@ -286,7 +313,8 @@ def spans(promise: Promise, chunk_bytes: int) -> list[Span]:
     found, start = [], promise.next_expected_byte
     for kept in [*sorted(promise.beyond), Span(size, size)]:
         found += [
-            Span(each, min(each + chunk_bytes, kept.start)) for each in range(start, max(kept.start, start), chunk_bytes)
+            Span(each, min(each + chunk_bytes, kept.start))
+            for each in range(start, max(kept.start, start), chunk_bytes)
         ]
         start = max(start, kept.end)
     return found

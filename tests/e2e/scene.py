@@ -14,6 +14,7 @@ from yarl import URL
 from device.credentials import secret_from_text
 from protocol import frames
 from tests.control.contract import CheckingClient
+from tests.control.waiting import until
 from tests.e2e.process import DaemonProcess
 from tests.e2e.wire import Wire, open_request
 
@@ -79,14 +80,14 @@ class Scene:
         assert not sizes, f"bytes that belong to no file: {sizes}"
         return found
 
-    async def until_logged(self, holds: Callable[[str], object]) -> str:
-        """The first line of the daemon's log of which this holds, once there is one. Raises TimeoutError."""
-        async with asyncio.timeout(20):
-            while True:
-                for line in self.daemon.log:
-                    if holds(line):
-                        return line
-                await asyncio.sleep(0.01)
+    async def until_logged(self, holds: Callable[[str], object], since: int = 0) -> str:
+        """The first line of the daemon's log, but for `since` lines, of which this holds. Raises TimeoutError."""
+
+        def found() -> list[str]:
+            return [line for line in self.daemon.log[since:] if holds(line)]
+
+        await until(found)
+        return found()[0]
 
 
 @asynccontextmanager

@@ -1,5 +1,6 @@
 """What bad input gets: a clear error with its code and action, nothing stored, nothing lost, nobody disturbed."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
@@ -28,6 +29,7 @@ from protocol.errors import ErrorCode
 from protocol.ranges import Span
 from tests.e2e.scene import Bystander, Scene, scene, undisturbed
 from tests.e2e.wire import (
+    DEADLINE_S,
     NONCE,
     Wire,
     changed,
@@ -40,12 +42,12 @@ from tests.e2e.wire import (
     token_hello,
 )
 
-pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.xdist_group("bad_input")]
+pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 CHUNK_BYTES_MAX = 64 * 1024
 RANGES_MAX = 4
 QUOTA_BYTES = 1_000_000
-HANDSHAKE_TIMEOUT_S = 5
+HANDSHAKE_TIMEOUT_S = 3
 
 SETTINGS = {
     "LIMITS__CHUNK_BYTES_MAX": str(CHUNK_BYTES_MAX),
@@ -80,6 +82,12 @@ async def bystander(live: Scene) -> AsyncIterator[Bystander]:
         yield going_on
 
 
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def secret(live: Scene) -> bytes:
+    """That of the device `prover`."""
+    return secret_from_text(await live.daemon.command("device", "add", "prover", "--quiet"))
+
+
 @pytest.fixture
 def nothing_stored(live: Scene, bystander: Bystander) -> Nothing:
     """Entered where the bad input begins."""
@@ -110,7 +118,6 @@ async def refused(wire: Wire, code: ErrorCode) -> frames.Refused:
     """The handshake's refusal, after which the server ends the connection."""
     answer = await wire.hear(frames.Refused)
     assert (answer.code, answer.action) == (code, code.action)
-    assert answer.text
     await wire.ended()
     return answer
 
@@ -136,6 +143,11 @@ async def begun(wire: Wire, name: str, size: int = 100) -> None:
     """An upload on stream 1 of which DATA is durable."""
     await wire.open(1, open_request(name, size))
     await wire.upload(1, 0, DATA)
+
+
+def paths_around(directory: Path) -> set[Path]:
+    """What lies beside the directory, above it, and at the root."""
+    return {path for parent in (*directory.parents[:2], Path("/")) for path in parent.iterdir()}
 
 
 class TestTheFirstBytes:
@@ -306,8 +318,9 @@ class TestSlowness:
         async with nothing_stored:
             wire.send(raw(0x7F, b""))
             await failed(wire, ErrorCode.FRAME_UNKNOWN)
-            with pytest.raises(ConnectionError):
-                await wire.flood(bytes(64 * 1024))
+            with pytest.raises(ConnectionError):  # and not TimeoutError
+                async with asyncio.timeout(DEADLINE_S):
+                    await wire.flood(bytes(64 * 1024))
 
 
 class TestChunks:
@@ -422,9 +435,9 @@ class TestNames:
             wire.send(raw(FrameType.QUERY, field(TlvType.NAME, name), 9))
             assert (await wire.hear(frames.Status, 9)).state is UploadState.NONE
 
-    @pytest.mark.parametrize("name", ["../../outside", "/etc/uplinkd-test", "..", ".", "a/../../../b", "n" * 255])
+    @pytest.mark.parametrize("name", ["../../outside", "/uplinkd-test", "..", ".", "a/../../../b", "n" * 255])
     async def test_a_name_is_never_a_path(self, live: Scene, wire: Wire, name: str) -> None:
-        around = set(live.data_dir.parent.iterdir())
+        around = paths_around(live.data_dir)
         opened = await wire.open(1, open_request(name, len(DATA)))
         wire.send(chunk(1, 0, DATA))
         wire.say(frames.Finish(len(DATA)), 1)
@@ -434,8 +447,7 @@ class TestNames:
         status = (await live.http.get(path, token=live.operator)).json()
         assert (status["name"], status["state"]) == (name, "complete")
         assert (await live.http.get(f"{path}/content", token=live.operator)).body == DATA
-        assert set(live.data_dir.parent.iterdir()) == around
-        assert not Path("/etc/uplinkd-test").exists()
+        assert paths_around(live.data_dir) == around
 
     @pytest.mark.parametrize(
         ("kind", "value"),
@@ -548,7 +560,7 @@ class TestTokens:
         claims = jwt.decode(good, options={"verify_signature": False})
         forged = {
             "key": jwt.encode(claims, "k" * 32, "HS256"),
-            "none": jwt.encode(claims, None, "none"),
+            "none": jwt.encode(claims, "", "none"),
             "altered": ".".join([*jwt.encode(claims | {"sub": "boss"}, "k" * 32).split(".")[:2], good.split(".")[2]]),
             "garbage": "not.a.token",
         }[how]
@@ -596,11 +608,6 @@ class TestTokens:
 
 
 class TestProofs:
-    @pytest_asyncio.fixture(scope="class", loop_scope="module")
-    async def secret(self, live: Scene) -> bytes:
-        """That of the device `prover`."""
-        return secret_from_text(await live.daemon.command("device", "add", "prover", "--quiet"))
-
     async def test_a_right_proof_is_let_in(self, stranger: Wire, secret: bytes) -> None:
         assert isinstance((await stranger.prove("prover", secret)).frame, frames.Welcome)
 

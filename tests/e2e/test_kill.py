@@ -20,8 +20,12 @@ from tests.e2e.tokens import device_token
 KILLS = 20
 DEVICES = ("camera", "logger", "gateway")
 SIZES = Span(1, 3 * 1024 * 1024)
-CHUNKS = Span(1000, 256 * 1024)
-ACKS_MAX = 40
+CHUNKS = Span(1000, 64 * 1024)
+
+SETTINGS = {"LIMITS__CHUNK_BYTES_MAX": str(64 * 1024), "LIMITS__WINDOW_BYTES": str(256 * 1024)}
+"""A window much smaller than a file, so that most of it is acknowledged long before it is finished."""
+
+ACKS_MAX = 80
 """A kill comes within so many acknowledgements: in the handshake, amid an upload, between two."""
 
 DEADLINE_S = 120
@@ -64,11 +68,6 @@ class Sender:
         return shuffled
 
 
-async def until_lost(sender: Sender, address: tuple[str, int]) -> None:
-    with contextlib.suppress(LinkLost):
-        await sender.send(address)
-
-
 def check_catalog(data_dir: Path, copy: Path) -> None:
     """A copy, as it was left: a look at the original would be part of its recovery."""
     copy.mkdir()
@@ -81,22 +80,23 @@ def check_catalog(data_dir: Path, copy: Path) -> None:
 
 @asynccontextmanager
 async def sending(senders: list[Sender], address: tuple[str, int]) -> AsyncIterator[None]:
-    tasks = [asyncio.create_task(until_lost(each, address)) for each in senders]
-    try:
+    """Until the daemon is gone; raises what ends a sender otherwise, at once."""
+
+    async def until_lost(sender: Sender) -> None:
+        with contextlib.suppress(LinkLost):
+            await sender.send(address)
+
+    async with asyncio.TaskGroup() as group:
+        for each in senders:
+            group.create_task(until_lost(each))
         yield
-        await asyncio.gather(*tasks)
-    finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 async def kill_at_random(daemon: DaemonProcess, senders: list[Sender], ledger: Ledger, rng: random.Random) -> None:
     """Let them send, kill the daemon after some acknowledgements, at a random point of its cycle."""
     enough = ledger.acks + rng.randrange(ACKS_MAX)
     async with sending(senders, daemon.addresses.listen):
-        while ledger.acks < enough:
-            await asyncio.sleep(0.001)
+        await ledger.until(enough)
         await asyncio.sleep(rng.uniform(0, 0.02))
         assert await daemon.kill() < 0
 
@@ -108,22 +108,23 @@ async def test_nothing_acknowledged_is_lost_by_twenty_kills(tmp_path: Path) -> N
     data_dir = tmp_path / "data"
     ledger = Ledger()
     async with asyncio.timeout(DEADLINE_S):
-        async with DaemonProcess(data_dir) as daemon:
+        async with DaemonProcess(data_dir, SETTINGS) as daemon:
             tokens = await asyncio.gather(*(device_token(daemon, device) for device in DEVICES))
         senders = [
             Sender(device, token, ledger, rng.getrandbits(32)) for device, token in zip(DEVICES, tokens, strict=True)
         ]
         for kill in range(KILLS):
-            async with DaemonProcess(data_dir) as daemon:
+            async with DaemonProcess(data_dir, SETTINGS) as daemon:
                 await kill_at_random(daemon, senders, ledger, rng)
             ledger.check(data_dir)
             check_catalog(data_dir, tmp_path / f"catalog-{kill}")
-        async with DaemonProcess(data_dir) as daemon:
+        async with DaemonProcess(data_dir, SETTINGS) as daemon:
             await asyncio.gather(*(each.send(daemon.addresses.listen, files_more=1) for each in senders))
             await check_downloads(daemon, senders)
             assert "ok" in await daemon.command("verify")
             assert await daemon.stop() == 0
         ledger.check(data_dir)
+        assert ledger.resumes, "no kill came amid an upload"
 
 
 async def check_downloads(daemon: DaemonProcess, senders: list[Sender]) -> None:

@@ -68,13 +68,14 @@ class Reply:
 
 
 class Wire:
-    """One connection. Entered with `connect`; answers PING by itself."""
+    """One connection. Entered with `connect`; answers PING by itself, and closes as it is left."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._reader = reader
         self._writer = writer
         self.said: list[bytes] = []
         """Every well-formed frame, as sent."""
+        self.flooded_bytes = 0
 
     @classmethod
     async def connect(
@@ -98,16 +99,14 @@ class Wire:
         self.hang_up()
 
     @property
-    def local(self) -> tuple[str, int]:
-        """This end's address."""
-        host, port = self._writer.get_extra_info("sockname")[:2]
-        return str(host), int(port)
-
-    @property
     def tls(self) -> ssl.SSLObject | None:
         """What TLS has agreed on."""
         found: ssl.SSLObject | None = self._writer.get_extra_info("ssl_object")
         return found
+
+    async def secure(self, tls: ssl.SSLContext) -> None:
+        """From now on TLS."""
+        await self._writer.start_tls(tls, server_hostname="127.0.0.1")
 
     def send(self, data: bytes) -> None:
         """Any bytes."""
@@ -120,6 +119,11 @@ class Wire:
         self.send(sent)
         return sent
 
+    async def sent(self) -> None:
+        """Return once what was sent is with the kernel."""
+        await self._writer.drain()
+        await asyncio.sleep(0)
+
     def end(self) -> None:
         """Shut down the sending side."""
         self._writer.write_eof()
@@ -128,17 +132,19 @@ class Wire:
         """Close without a word."""
         self._writer.transport.abort()
 
-    async def reply(self) -> Reply:
-        """The next frame. Raises IncompleteReadError where the server has ended the connection."""
+    async def next(self) -> Reply:
+        """The next frame, whatever it is. Raises IncompleteReadError where the server has ended the connection."""
         async with asyncio.timeout(DEADLINE_S):
-            while True:
-                prefix = await self._reader.readexactly(codec.PREFIX_BYTES)
-                kind, _, stream, length = codec.PREFIX.unpack(prefix)
-                body = await self._reader.readexactly(length)
-                frame = codec.decode(FrameType(kind), body)
-                if not isinstance(frame, frames.Ping):
-                    return Reply(stream, frame, prefix + body)
-                self.say(frames.Pong(frame.token))
+            prefix = await self._reader.readexactly(codec.PREFIX_BYTES)
+            kind, _, stream, length = codec.PREFIX.unpack(prefix)
+            body = await self._reader.readexactly(length)
+            return Reply(stream, codec.decode(FrameType(kind), body), prefix + body)
+
+    async def reply(self) -> Reply:
+        """The next frame but for PING, which is answered. Raises as `next`."""
+        while isinstance(ping := (reply := await self.next()).frame, frames.Ping):
+            self.say(frames.Pong(ping.token))
+        return reply
 
     async def hear(self, kind: type[Frame], stream: int = 0) -> Frame:
         """The next frame, which must be of this kind and on this stream."""
@@ -152,7 +158,7 @@ class Wire:
         async with asyncio.timeout(DEADLINE_S):
             assert await self._reader.read() == b""
 
-    async def broken(self) -> None:
+    async def dropped(self) -> None:
         """Return once the server has dropped the connection without a word."""
         async with asyncio.timeout(DEADLINE_S):
             try:
@@ -161,11 +167,11 @@ class Wire:
                 return
 
     async def flood(self, data: bytes) -> None:
-        """Send `data` again and again. Raises ConnectionError once the server has had enough."""
-        async with asyncio.timeout(DEADLINE_S):
-            while True:
-                self.send(data)
-                await self._writer.drain()
+        """Send `data` again and again, for ever. Raises ConnectionError once the server has had enough."""
+        while True:
+            self.flooded_bytes += len(data)
+            self.send(data)
+            await self._writer.drain()
 
     async def prove(self, device: str, secret: bytes, meant: frames.Hello | None = None) -> Reply:
         """Prove a secret; what the server says to it. `meant` is proven in place of the HELLO that is sent."""

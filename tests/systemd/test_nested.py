@@ -12,7 +12,6 @@ SETTINGS = ("--config", "/etc/uplinkd/uplinkd.toml")
 READYZ = "http://127.0.0.1:7780/readyz"
 
 # One machine serves all tests of this file, so they stay in one process.
-pytestmark = pytest.mark.xdist_group("nested")
 
 
 @pytest.fixture(scope="module")

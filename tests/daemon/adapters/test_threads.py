@@ -1,6 +1,8 @@
 """Lanes: in order, in batches, on a thread of their own, reported on the event loop."""
 
 import asyncio
+import subprocess
+import sys
 import threading
 from collections.abc import Callable
 
@@ -100,3 +102,26 @@ async def test_lanes_put_into_lanes() -> None:
     await first.close()
     await asyncio.wait_for(second.close(), DEADLINE_S)
     assert worker.reported == list(range(100))
+
+
+FAILING = """
+import asyncio
+import subprocess
+import sys
+from daemon.adapters.threads import SystemThreads
+
+def work(batch):
+    raise MemoryError("no memory")
+
+async def main():
+    SystemThreads().lane("a lane", work).put(1)
+    await asyncio.get_running_loop().create_future()
+
+asyncio.run(main())
+"""
+
+
+def test_work_that_fails_in_a_way_nobody_foresaw_ends_the_process_instead_of_the_thread_alone() -> None:
+    ended = subprocess.run([sys.executable, "-c", FAILING], capture_output=True, text=True, timeout=30, check=False)
+    assert ended.returncode == 1
+    assert "thread a lane failed: MemoryError('no memory')" in ended.stderr

@@ -55,3 +55,12 @@ async def test_a_failure_that_nobody_waits_for_any_more_is_passed_over() -> None
     ask(lane, lambda: 7).cancel()
     lane.finish()
     assert discarded == []
+
+
+def broken() -> int:
+    raise MemoryError("no memory")
+
+
+async def test_a_failure_that_nobody_foresaw_is_the_callers_too() -> None:
+    with pytest.raises(MemoryError):
+        await call(HeldLane(at_once=True), broken)

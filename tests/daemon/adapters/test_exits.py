@@ -1,0 +1,18 @@
+"""The process ends at once, whatever else is under way."""
+
+import subprocess
+import sys
+
+HUNG = """
+import atexit, threading
+from daemon.adapters.exits import abandon
+atexit.register(threading.Event().wait)
+threading.Thread(target=threading.Event().wait).start()
+abandon("the disk does not answer")
+"""
+
+
+def test_neither_threads_nor_exit_handlers_are_waited_for() -> None:
+    ended = subprocess.run([sys.executable, "-c", HUNG], capture_output=True, text=True, timeout=30, check=False)
+    assert ended.returncode == 1
+    assert ended.stderr == "uplinkd ends at once: the disk does not answer\n"

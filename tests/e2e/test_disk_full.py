@@ -1,0 +1,213 @@
+"""A disk without room: uploads are told to wait, nothing acknowledged is lost, all else goes on, and room helps."""
+
+import asyncio
+import os
+import random
+from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import aiohttp
+import pytest
+
+from protocol import frames
+from protocol.constants import Action, UploadState
+from protocol.errors import ErrorCode
+from tests.e2e.ackwatch import Connection, Ledger, Promise, StreamFailed, connected, spans
+from tests.e2e.process import DaemonProcess
+from tests.e2e.tokens import device_token
+from tests.e2e.volumes import small
+from tests.systemd.machine import Unable
+
+MIB = 1024 * 1024
+VOLUME_BYTES = 40 * MIB
+FLOOR_BYTES = 8 * MIB
+FIRST_BYTES = 8 * MIB
+BALLAST_BYTES = 2 * MIB
+WINDOW_BYTES = 4 * MIB
+SMALL = b"a few bytes"
+DEADLINE_S = 60
+
+
+@dataclass(frozen=True, slots=True)
+class Scene:
+    """A daemon on a small disk; `camera` has a complete file, the other device must not notice what befalls it."""
+
+    disk: Path
+    daemon: DaemonProcess
+    ledger: Ledger
+    tokens: dict[str, str]
+    http: aiohttp.ClientSession
+    first: Promise
+
+    @property
+    def data_dir(self) -> Path:
+        return self.disk / "data"
+
+    @property
+    def free_bytes(self) -> int:
+        found = os.statvfs(self.disk)
+        return found.f_bavail * found.f_frsize
+
+    def connected(self, device: str) -> AbstractAsyncContextManager[Connection]:
+        return connected(self.daemon.addresses.listen, self.tokens[device], self.ledger)
+
+    async def until_ready_says(self, status: int) -> str:
+        """What else it says. The disk is measured about once a second."""
+        async with asyncio.timeout(DEADLINE_S):
+            while True:
+                async with self.http.get("/readyz") as answer:
+                    if answer.status == status:
+                        return await answer.text()
+                await asyncio.sleep(0.05)
+
+    async def check_reading(self) -> None:
+        """Operators can still list and download."""
+        async with self.http.get("/v1/files", params={"state": "complete"}) as answer:
+            assert f"{self.first.upload_id:016x}" in {each["id"] for each in (await answer.json())["files"]}
+        async with self.http.get(f"/v1/files/{self.first.upload_id:016x}/content") as answer:
+            assert answer.status == 200
+            assert await answer.read() == self.first.content
+
+    async def delete_first(self) -> None:
+        async with self.http.delete(f"/v1/files/{self.first.upload_id:016x}") as answer:
+            assert answer.status == 204, await answer.text()
+        del self.ledger.promises[self.first.upload_id]
+
+    async def persist(self, name: str, content: bytes, declared: bool) -> None:
+        """As a device does that is told to wait, but for the patience: open again until it is finished."""
+        async with asyncio.timeout(DEADLINE_S), self.connected("camera") as connection:
+            while True:
+                try:
+                    stream = await connection.open(name, content, declared=declared)
+                    assert connection.opened[stream].state is UploadState.RECEIVING
+                    await connection.send(stream, spans(connection.promises[stream], MIB))
+                    await connection.finish(stream)
+                except StreamFailed as failed:
+                    check_told_to_wait(failed.error)
+                    await asyncio.sleep(0.1)
+                else:
+                    break
+        self.ledger.check(self.data_dir)
+
+
+@asynccontextmanager
+async def scene(directory: Path, floor_bytes: int) -> AsyncIterator[Scene]:
+    settings = {"STORAGE__DISK_FREE_MIN_BYTES": str(floor_bytes), "LIMITS__WINDOW_BYTES": str(WINDOW_BYTES)}
+    ledger = Ledger()
+    try:
+        async with (
+            asyncio.timeout(DEADLINE_S),
+            small(directory, VOLUME_BYTES) as disk,
+            DaemonProcess(disk / "data", settings) as daemon,
+        ):
+            devices = ("camera", "bystander")
+            tokens = dict(
+                zip(devices, await asyncio.gather(*(device_token(daemon, each) for each in devices)), strict=True)
+            )
+            async with connected(daemon.addresses.listen, tokens["camera"], ledger) as connection:
+                first = await connection.upload("first", random.Random(1).randbytes(FIRST_BYTES), MIB)
+            host, port = daemon.addresses.http
+            headers = {"Authorization": f"Bearer {tokens['camera']}"}
+            async with aiohttp.ClientSession(f"http://{host}:{port}", headers=headers) as http:
+                yield Scene(disk, daemon, ledger, tokens, http, first)
+            await daemon.command("verify")
+            assert await daemon.stop() == 0
+    except Unable as reason:
+        pytest.skip(str(reason))
+
+
+def check_told_to_wait(error: frames.Error) -> None:
+    assert (error.code, error.action) == (ErrorCode.DISK_FULL, Action.WAIT)
+    assert error.wait_ms > 0
+
+
+def fill(path: Path, size_bytes: int | None = None) -> None:
+    """Somebody else takes room: all that is left, or so much."""
+    with path.open("wb", buffering=0) as file:
+        left = size_bytes if size_bytes is not None else VOLUME_BYTES
+        try:
+            while left:
+                left -= file.write(bytes(min(left, 4096)))
+        except OSError:
+            assert size_bytes is None
+
+
+async def test_an_upload_that_cannot_fit_is_refused_at_once_and_others_go_on(tmp_path: Path) -> None:
+    async with scene(tmp_path, FLOOR_BYTES) as stage:
+        large = bytes(stage.free_bytes - FLOOR_BYTES + MIB)
+        async with stage.connected("camera") as connection:
+            with pytest.raises(StreamFailed) as failed:
+                await connection.open("large", large)
+            check_told_to_wait(failed.value.error)
+            # The connection, and others, are good for what does fit.
+            await connection.upload("small", SMALL, MIB)
+        async with stage.connected("bystander") as connection:
+            await connection.upload("small", SMALL, MIB)
+        await stage.check_reading()
+        await stage.until_ready_says(200)
+        stage.ledger.check(stage.data_dir)
+
+
+async def test_uploads_stop_at_the_floor_and_go_on_when_a_file_is_deleted(tmp_path: Path) -> None:
+    async with scene(tmp_path, FLOOR_BYTES) as stage:
+        usable_bytes = stage.free_bytes - FLOOR_BYTES
+        content = random.Random(2).randbytes(usable_bytes + FIRST_BYTES - 2 * MIB)
+        async with stage.connected("camera") as connection:
+            stream = await connection.open("endless", content, declared=False)
+            promise = connection.promises[stream]
+            with pytest.raises(StreamFailed) as failed:
+                await connection.send(stream, spans(promise, MIB))
+                await connection.finish(stream)
+            check_told_to_wait(failed.value.error)
+        stage.ledger.check(stage.data_dir)
+        assert promise.next_expected_byte > 0
+        # What is under way while the disk is measured may come to lie below the floor.
+        assert stage.free_bytes >= FLOOR_BYTES - WINDOW_BYTES
+        await stage.check_reading()
+
+        fill(stage.disk / "ballast", BALLAST_BYTES)
+        assert "disk" in await stage.until_ready_says(503)
+        async with stage.connected("bystander") as connection:
+            with pytest.raises(StreamFailed) as failed:
+                await connection.open("small too", SMALL)
+            check_told_to_wait(failed.value.error)
+        await stage.check_reading()
+
+        await stage.delete_first()
+        await stage.until_ready_says(200)
+        (stage.disk / "ballast").unlink()
+        await stage.persist("endless", content, declared=False)
+        assert promise.finished is not None
+
+
+async def test_a_disk_that_others_have_filled_costs_nothing_that_was_acknowledged(tmp_path: Path) -> None:
+    async with scene(tmp_path, 0) as stage:
+        content = random.Random(3).randbytes(20 * MIB)
+        async with stage.connected("camera") as connection:
+            stream = await connection.open("large", content)
+            promise = connection.promises[stream]
+            chunks = spans(promise, MIB)
+            await connection.send(stream, chunks[:5])
+            await connection.until(lambda: promise.next_expected_byte == chunks[4].end)
+            fill(stage.disk / "ballast")
+            with pytest.raises(StreamFailed) as failed:
+                await connection.send(stream, chunks[5:])
+                await connection.finish(stream)
+            check_told_to_wait(failed.value.error)
+        stage.ledger.check(stage.data_dir)
+        async with stage.connected("bystander") as connection:
+            with pytest.raises(StreamFailed) as failed:
+                await connection.upload("small", SMALL, MIB)
+            check_told_to_wait(failed.value.error)
+        await stage.check_reading()
+        async with stage.http.get("/healthz") as answer:
+            assert answer.status == 200
+
+        (stage.disk / "ballast").unlink()
+        await stage.persist("large", content, declared=True)
+        assert promise.finished is not None
+        async with stage.connected("bystander") as connection:
+            await connection.upload("small", SMALL, MIB)
+        stage.ledger.check(stage.data_dir)

@@ -1,0 +1,136 @@
+"""What one device, and all together, may take of a real daemon; and that it is told, and the others go on."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
+
+import pytest
+import pytest_asyncio
+
+from protocol import codec, frames
+from protocol.constants import Action
+from protocol.errors import ErrorCode
+from tests.e2e.scene import Scene, scene
+from tests.e2e.wire import Wire, chunk, open_request, token_hello
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+CONNECTIONS_MAX = 8
+PER_IP_MAX = 4
+STREAMS_MAX = 3
+SIZE_MAX_BYTES = 2_000_000
+WINDOW_BYTES = 1024 * 1024
+
+FIRST, SECOND, THIRD = [(f"127.0.0.{number}", 0) for number in (11, 12, 13)]
+"""Addresses that devices connect from."""
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def live(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Scene]:
+    settings = {
+        "LIMITS__CONNECTIONS_MAX": str(CONNECTIONS_MAX),
+        "LIMITS__CONNECTIONS_PER_IP_MAX": str(PER_IP_MAX),
+        "LIMITS__STREAMS_MAX": str(STREAMS_MAX),
+        "LIMITS__IDLE_TIMEOUT_S": "6",
+        "LIMITS__KEEPALIVE_S": "1",
+        "LIMITS__CHUNK_BYTES_MAX": str(WINDOW_BYTES),
+        "LIMITS__WINDOW_BYTES": str(WINDOW_BYTES),
+        "LIMITS__OUTGOING_BYTES_MAX": "16384",
+        "STORAGE__SIZE_MAX_BYTES": str(SIZE_MAX_BYTES),
+    }
+    async with scene(tmp_path_factory.mktemp("limits") / "data", settings) as running:
+        yield running
+
+
+async def crowd(live: Scene, stack: AsyncExitStack, local: tuple[str, int], count: int) -> None:
+    """Devices that are let in from one address."""
+    for _ in range(count):
+        wire = await stack.enter_async_context(await Wire.connect(live.address, local=local))
+        wire.say(token_hello(live.token("crowd")))
+        await wire.hear(frames.Welcome)
+
+
+async def turned_away(live: Scene, local: tuple[str, int]) -> frames.Refused:
+    """The refusal of one device more, which has not said a word yet."""
+    async with await Wire.connect(live.address, local=local) as wire:
+        answer = await wire.hear(frames.Refused)
+        assert (answer.code, answer.action) == (ErrorCode.TOO_MANY_CONNECTIONS, Action.WAIT)
+        assert answer.wait_ms > 0
+        await wire.ended()
+        return answer
+
+
+async def test_connections_of_one_address(live: Scene) -> None:
+    async with AsyncExitStack() as stack:
+        await crowd(live, stack, FIRST, PER_IP_MAX)
+        await turned_away(live, FIRST)
+        await crowd(live, stack, SECOND, 1)
+
+
+async def test_connections_of_all(live: Scene) -> None:
+    async with AsyncExitStack() as stack:
+        await crowd(live, stack, FIRST, PER_IP_MAX)
+        await crowd(live, stack, SECOND, CONNECTIONS_MAX - PER_IP_MAX)
+        await turned_away(live, THIRD)
+        assert (await live.http.get("/readyz", token=None)).status == 200
+
+
+async def test_a_place_that_is_free_again_is_given_away(live: Scene) -> None:
+    for _ in range(2 * CONNECTIONS_MAX):
+        async with await live.admitted("cam") as wire:
+            wire.end()
+            await wire.ended()
+
+
+async def test_uploads_of_one_connection(live: Scene) -> None:
+    async with await live.admitted("cam") as wire:
+        for stream in range(1, STREAMS_MAX + 1):
+            await wire.open(stream, open_request(f"stream-{stream}.bin", 10))
+        wire.say(open_request("one-more.bin"), 10)
+        answer = await wire.hear(frames.Error, 10)
+        assert (answer.code, answer.action) == (ErrorCode.TOO_MANY_STREAMS, Action.WAIT)
+        wire.say(frames.Abort(), 1)
+        await wire.hear(frames.Aborted, 1)
+        await wire.open(11, open_request("one-more.bin"))
+
+
+async def test_a_size_that_is_told_at_open(live: Scene) -> None:
+    async with await live.admitted("cam") as wire:
+        wire.say(open_request("large.bin", SIZE_MAX_BYTES + 1), 1)
+        assert (await wire.hear(frames.Error, 1)).code == ErrorCode.FILE_TOO_LARGE
+        await wire.open(2, open_request("large.bin", SIZE_MAX_BYTES))
+
+
+async def test_a_size_that_shows_as_bytes_arrive(live: Scene) -> None:
+    async with await live.admitted("cam") as wire:
+        await wire.open(1, open_request("endless.bin"))
+        wire.send(chunk(1, SIZE_MAX_BYTES - 9, bytes(10)))
+        assert (await wire.hear(frames.Error, 1)).code == ErrorCode.FILE_TOO_LARGE
+
+
+async def test_a_silent_device_is_asked_and_then_let_go_while_one_that_answers_stays(live: Scene) -> None:
+    async with await live.admitted("awake") as awake, await live.admitted("asleep") as asleep:
+        # It answers all the time, and gets nothing else until it asks.
+        answering = asyncio.create_task(awake.hear(frames.Status, 1))
+        pings = 0
+        while isinstance((reply := await asleep.next()).frame, frames.Ping):
+            pings += 1
+        assert pings >= 2
+        assert isinstance(reply.frame, frames.Error)
+        assert (reply.frame.code, reply.frame.action) == (ErrorCode.IDLE_TIMEOUT, Action.REOPEN)
+        await asleep.ended()
+        awake.say(frames.Query("x"), 1)
+        await answering
+
+
+async def test_a_device_that_does_not_read_is_no_longer_read_from(live: Scene) -> None:
+    async with await live.admitted("deaf") as deaf:
+        pings = 4096 * codec.encode(frames.Ping(7))
+        # Its PONGs pile up, so the daemon stops reading, so its PINGs pile up here: no more than buffers hold.
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(2):
+                await deaf.flood(pings)
+        assert deaf.flooded_bytes < 64 * 1024 * 1024
+        async with await live.admitted("cam") as other:
+            await other.open(1, open_request("beside.bin", 10))
+            await other.upload(1, 0, bytes(10))

@@ -1,0 +1,156 @@
+"""What an operator changes under a running daemon: settings by SIGHUP, rights by the command line."""
+
+import json
+import signal
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import jwt
+import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+
+from device.credentials import secret_from_text
+from protocol import frames
+from protocol.errors import ErrorCode
+from tests.e2e.scene import Bystander, Scene, scene
+from tests.e2e.wire import Wire, open_request, token_hello
+
+
+class Operator:
+    """Edits the settings file, and reloads."""
+
+    def __init__(self, live: Scene, file: Path) -> None:
+        self.live = live
+        self.file = file
+
+    async def reload(self, text: str) -> str:
+        """What the daemon says came of it."""
+        self.file.write_text(text)
+        before = len(self.live.daemon.log)
+        self.live.daemon.process.send_signal(signal.SIGHUP)
+        line = await self.live.until_logged(lambda line: '"settings reloaded"' in line, since=before)
+        return str(json.loads(line)["outcome"])
+
+
+@pytest.fixture
+async def operator(tmp_path: Path) -> AsyncIterator[Operator]:
+    file = tmp_path / "uplinkd.toml"
+    file.write_text("")
+    async with scene(tmp_path / "data", {"CONFIG": str(file)}) as live:
+        yield Operator(live, file)
+
+
+async def welcomed(live: Scene, token: str) -> frames.Welcome:
+    """What a new connection is told."""
+    async with await Wire.connect(live.address) as wire:
+        wire.say(token_hello(token))
+        return await wire.hear(frames.Welcome)
+
+
+async def refused(live: Scene, token: str) -> str:
+    """Why a new connection is refused."""
+    async with await Wire.connect(live.address) as wire:
+        wire.say(token_hello(token))
+        code = (await wire.hear(frames.Refused)).code
+        return next(each.name for each in ErrorCode if each == code)
+
+
+async def test_limits_and_the_log_level_take_effect_and_nobody_is_disturbed(operator: Operator) -> None:
+    live = operator.live
+    async with Bystander.at(live) as bystander:
+        await bystander.go_on()
+        told = await operator.reload('[limits]\nstreams_max = 2\nkeepalive_s = 9\n[log]\nlevel = "debug"\n')
+        assert told == "changed: limits.keepalive_s, limits.streams_max, log.level"
+        welcome = await welcomed(live, live.token("cam"))
+        assert (welcome.streams_max, welcome.keepalive_s) == (2, 9)
+        await live.until_logged(lambda line: '"device let in"' in line)
+        async with await live.admitted("cam") as wire:
+            for stream in (1, 2):
+                await wire.open(stream, open_request(f"{stream}.bin"))
+            wire.say(open_request("3.bin"), 3)
+            assert (await wire.hear(frames.Error, 3)).code == ErrorCode.TOO_MANY_STREAMS
+        await bystander.go_on()
+
+
+async def test_a_quota_takes_effect_for_uploads_to_come(operator: Operator) -> None:
+    live = operator.live
+    assert await operator.reload("[storage]\nquota_bytes_per_device = 1000\nsize_max_bytes = 500\n") == (
+        "changed: storage.quota_bytes_per_device, storage.size_max_bytes"
+    )
+    async with await live.admitted("cam") as wire:
+        wire.say(open_request("large.bin", 501), 1)
+        assert (await wire.hear(frames.Error, 1)).code == ErrorCode.FILE_TOO_LARGE
+        for stream in (2, 3):
+            await wire.open(stream, open_request(f"{stream}.bin", 500))
+        wire.say(open_request("more.bin", 1), 4)
+        assert (await wire.hear(frames.Error, 4)).code == ErrorCode.QUOTA_EXCEEDED
+
+
+async def test_keys_are_taken_over(operator: Operator, tmp_path: Path) -> None:
+    live, pem = operator.live, tmp_path / "issuer.pem"
+    key = Ed25519PrivateKey.generate()
+    pem.write_bytes(key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo))
+    claims = {"iss": "uplinkd", "aud": "uplinkd", "sub": "cam", "exp": int(time.time()) + 600}
+    token = jwt.encode(claims, key, "EdDSA")
+    assert await refused(live, token) == "UNAUTHENTICATED"
+    assert await operator.reload(f'[auth]\npublic_keys = ["{pem}"]\n') == "changed: auth.public_keys"
+    await welcomed(live, token)
+    assert await operator.reload("") == "changed: auth.public_keys"
+    assert await refused(live, token) == "UNAUTHENTICATED"
+    assert (await live.http.get("/v1/files", token=token)).status == 401
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("[limits", "is not valid TOML"),
+        ("[limits]\nstreams_max = 0\n", "limits.streams_max"),
+        ("[limit]\nstreams_max = 2\n", "did you mean limits.streams_max?"),
+        ('[auth]\njwks_file = "/missing.json"\n[limits]\nstreams_max = 2\n', "/missing.json"),
+    ],
+    ids=["syntax", "value", "key", "file"],
+)
+async def test_a_file_that_is_not_valid_changes_nothing_and_says_why(
+    operator: Operator, text: str, reason: str
+) -> None:
+    live = operator.live
+    before = await welcomed(live, live.token("cam"))
+    told = await operator.reload(text)
+    assert told.startswith("nothing changed: ")
+    assert reason in told
+    assert (await welcomed(live, live.token("cam"))).streams_max == before.streams_max
+    assert await operator.reload("[limits]\nstreams_max = 2\n") == "changed: limits.streams_max"
+
+
+async def test_what_needs_a_restart_is_named_and_waits(operator: Operator) -> None:
+    live = operator.live
+    text = '[commit]\ndurability = "write"\n[listen]\nbacklog = 5\n[limits]\nstreams_max = 2\n'
+    assert await operator.reload(text) == (
+        "changed: limits.streams_max; after a restart: listen.backlog, commit.durability"
+    )
+    welcome = await welcomed(live, live.token("cam"))
+    assert (welcome.streams_max, welcome.durability) == (2, 1)
+
+
+async def test_a_device_that_is_disabled_is_cut_and_comes_back_when_it_is_enabled(operator: Operator) -> None:
+    live = operator.live
+    command = live.daemon.command
+    secret = secret_from_text(await command("device", "add", "cam", "--quiet"))
+    async with Bystander.at(live) as bystander, await Wire.connect(live.address) as wire:
+        assert isinstance((await wire.prove("cam", secret)).frame, frames.Welcome)
+        await wire.open(1, open_request("cut.bin", 20))
+        await wire.upload(1, 0, bytes(10))
+        await command("device", "disable", "cam")
+        assert (await wire.hear(frames.Error)).code == ErrorCode.DEVICE_DISABLED
+        await wire.ended()
+        async with await Wire.connect(live.address) as again:
+            reply = await again.prove("cam", secret)
+            assert isinstance(reply.frame, frames.Refused)
+            assert reply.frame.code == ErrorCode.DEVICE_DISABLED
+        await bystander.go_on()
+        await command("device", "enable", "cam")
+        async with await Wire.connect(live.address) as again:
+            assert isinstance((await again.prove("cam", secret)).frame, frames.Welcome)
+            assert (await again.open(1, open_request("cut.bin", 20))).next_expected_byte == 10

@@ -1,0 +1,162 @@
+"""No promise before its time: what the daemon asked of the system, and in which order, as strace saw it.
+
+A kill spares what the system has in memory; only the order of the calls tells what a power cut would have left.
+"""
+
+import asyncio
+import random
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pytest
+
+from tests.device.waiting import until
+from tests.e2e.ackwatch import Connection, Ledger, connected
+from tests.e2e.process import DaemonProcess
+from tests.e2e.tokens import device_token
+from tests.e2e.trace import SYNCING, WRAPPER, WRITING, Call, Checker, Verdict, calls
+
+CONNECTIONS = 3
+FILES = 3
+FILE_BYTES = 300_000
+CHUNK_BYTES = 16 * 1024
+PROMISES_MIN = 4 * CONNECTIONS * FILES
+"""Each window is a small part of a file, so that every file takes several acknowledgements."""
+
+SETTINGS = {"LIMITS__CHUNK_BYTES_MAX": str(CHUNK_BYTES), "LIMITS__WINDOW_BYTES": str(4 * CHUNK_BYTES)}
+DEADLINE_S = 60
+
+pytestmark = pytest.mark.skipif(shutil.which("strace") is None, reason="strace is not installed: apt install strace")
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """What a traced daemon did."""
+
+    trace: tuple[Call, ...]
+    data_dir: Path
+    port: int
+
+    def verdict(self) -> Verdict:
+        return Checker(self.data_dir, self.port).check(self.trace)
+
+    def is_data(self, call: Call) -> bool:
+        """Whether the call is about the data file of an upload."""
+        return call.target.startswith(f"{self.data_dir}/files/") and call.name != "fsync"
+
+    def is_directory(self, call: Call) -> bool:
+        return call.target.startswith(f"{self.data_dir}/files/") and call.name == "fsync"
+
+    def is_catalog(self, call: Call) -> bool:
+        return call.target == f"{self.data_dir}/catalog.sqlite-wal"
+
+
+async def send(connection: Connection, number: int, rng: random.Random) -> None:
+    """Files and chunks of sizes of their own, so that no two uploads share a range; some chunks come out of order."""
+    for file in range(FILES):
+        content = rng.randbytes(FILE_BYTES + 1000 * number + 100 * file)
+        stream = await connection.open(f"{number}/{file}", content)
+        chunk_bytes = CHUNK_BYTES - FILES * number - file
+        starts = range(0, len(content), chunk_bytes)
+        for first in range(0, len(starts), 3):
+            for start in reversed(starts[first : first + 3]):
+                await connection.chunk(stream, start, min(start + chunk_bytes, len(content)))
+        await connection.finish(stream)
+
+
+async def run(directory: Path, durability: str) -> Run:
+    """Several uploads at a time to a daemon under strace."""
+    trace, data_dir = directory / "trace", directory / "data"
+    settings = SETTINGS | {"COMMIT__DURABILITY": durability}
+    rng = random.Random(durability)
+    ledger = Ledger()
+    async with asyncio.timeout(DEADLINE_S):
+        async with DaemonProcess(data_dir, settings, (*WRAPPER, str(trace))) as daemon:
+            token = await device_token(daemon, "device")
+
+            async def work(number: int) -> None:
+                async with connected(daemon.addresses.listen, token, ledger) as connection:
+                    await send(connection, number, rng)
+
+            await asyncio.gather(*(work(number) for number in range(CONNECTIONS)))
+            assert await daemon.stop() == 0
+        # The program's end is seen before strace has written its last line.
+        await until(lambda: trace.read_text().endswith("+++ exited with 0 +++\n"))
+    ledger.check(data_dir)
+    return Run(tuple(calls(trace.read_text().splitlines())), data_dir, daemon.addresses.listen[1])
+
+
+@pytest.fixture(scope="module")
+def synced(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    return asyncio.run(run(tmp_path_factory.mktemp("sync"), "sync"))
+
+
+def test_no_promise_is_made_before_bytes_name_and_record_are_synced(synced: Run) -> None:
+    verdict = synced.verdict()
+    assert verdict.violations == ()
+    assert verdict.promises >= PROMISES_MIN
+
+
+def test_without_syncs_of_the_data_the_checker_objects(tmp_path: Path) -> None:
+    verdict = asyncio.run(run(tmp_path, "write")).verdict()
+    assert verdict.promises >= PROMISES_MIN
+    assert any("its file not synced" in each for each in verdict.violations)
+    assert any("its directory not synced" in each for each in verdict.violations)
+
+
+Selection = Callable[[Run, Call], bool]
+
+
+@pytest.mark.parametrize(
+    ("selected", "violation"),
+    [
+        (lambda run, call: run.is_data(call) and call.name in WRITING, "not written"),
+        (lambda run, call: run.is_data(call) and call.name in SYNCING, "its file not synced"),
+        (lambda run, call: run.is_directory(call), "its directory not synced"),
+        (lambda run, call: run.is_catalog(call) and call.name in WRITING, "its record not synced"),
+        (lambda run, call: run.is_catalog(call) and call.name in SYNCING, "its record not synced"),
+    ],
+    ids=["write", "sync of the data", "sync of the directory", "write of the record", "sync of the record"],
+)
+@pytest.mark.parametrize("fate", ["absent", "failed", "late"])
+def test_a_promise_without_one_of_the_steps_is_seen(
+    synced: Run, selected: Selection, violation: str, fate: str
+) -> None:
+    end = max(call.ended for call in synced.trace) + 1
+    trace = []
+    for call in synced.trace:
+        match fate:
+            case _ if not selected(synced, call):
+                trace.append(call)
+            case "failed":
+                trace.append(replace(call, result=-1))
+            case "late":
+                trace.append(replace(call, ended=end))
+    verdict = Checker(synced.data_dir, synced.port).check(trace)
+    assert any(violation in each for each in verdict.violations)
+
+
+def test_a_record_that_comes_before_its_bytes_is_seen(synced: Run) -> None:
+    trace = [
+        replace(call, begun=0) if synced.is_catalog(call) and call.name in WRITING else call for call in synced.trace
+    ]
+    verdict = Checker(synced.data_dir, synced.port).check(trace)
+    assert any("before the bytes" in each for each in verdict.violations)
+
+
+def test_calls_of_threads_are_told_apart() -> None:
+    name = "".join(f"\\x{each:02x}" for each in b"/d/f")
+    lines = [
+        f'7 pwritev2(3<{name}>, [{{iov_base="\\x41\\x42", iov_len=2}}, {{iov_base="\\x43", iov_len=1}}], 2, 10, 0'
+        " <unfinished ...>",
+        f"8 fdatasync(3<{name}>) = -1 EIO (Input/output error)",
+        "7 <... pwritev2 resumed>) = 2",
+        '9 sendto(4<TCP:[127.0.0.1:1->127.0.0.1:2]>, "\\x28", 1, 0, NULL, 0) = 1',
+        "7 +++ exited with 0 +++",
+    ]
+    sync, write, sent = calls(lines)
+    assert (sync.name, sync.target, sync.result, sync.begun, sync.ended) == ("fdatasync", "/d/f", -1, 1, 1)
+    assert (write.name, write.data, write.span, write.begun, write.ended) == ("pwritev2", b"AB", (10, 12), 0, 2)
+    assert (sent.target, sent.data) == ("TCP:[127.0.0.1:1->127.0.0.1:2]", b"\x28")
