@@ -82,12 +82,15 @@ class FrameBuffer:
         self.view = self._source.shared
         carried = len(self._carry)
         self.view[:carried] = self._carry
-        self.begin, self.end, self._carry = 0, carried, b""
+        # What is carried is kept until something was received: an event loop may ask for memory and then find nothing to
+        # read, and the shared memory is another connection's by the time it asks again.
+        self.begin, self.end = 0, carried
         return self.view[carried : carried + limit_bytes]
 
     def received(self, count: int) -> None:
-        """`count` bytes were put at the front of what `writable` gave."""
+        """`count` bytes were put at the front of what `writable` last gave; it may have been asked in vain before."""
         self.end += count
+        self._carry = b""
 
     def settle(self, frame_bytes: int) -> None:
         """Nothing more can be parsed now; what is left belongs to a frame, or frames, of `frame_bytes` in all.
@@ -113,6 +116,11 @@ class FrameBuffer:
         if self.lease is None:
             self.view = memoryview(self._carry)
             self.begin, self.end, self._carry = 0, len(self._carry), b""
+
+    def rest(self) -> None:
+        """Give back what was borrowed for input that has not come; an event loop may ask for memory in vain."""
+        if self.lease is not None and self.begin == self.end:
+            self.close()
 
     def close(self) -> None:
         """Give back what is borrowed."""

@@ -128,6 +128,7 @@ class ServerConnection:
 
     def check_time(self, now: float) -> list[ServerEvent]:
         """What the time asks for; call about once a second. May queue a PING, or end the connection."""
+        self._reader.buffer.rest()
         if self.state is ConnectionState.CLOSING or self._held or self._reader.buffer.starved:
             self.timers.paused(now)
             return []

@@ -52,6 +52,31 @@ def test_a_small_frame_that_is_cut_off_survives_what_others_receive() -> None:
     assert not buffer.starved
 
 
+def test_what_is_carried_survives_a_read_that_finds_nothing() -> None:
+    pool = Pool()
+    buffer = FrameBuffer(pool)
+    put(buffer, b"fra")
+    buffer.settle(CARRY_BYTES_MAX)
+    buffer.writable(UNLIMITED)
+    pool.poison()
+    put(buffer, b"me")
+    assert held(buffer) == b"frame"
+
+
+def test_memory_that_was_borrowed_for_input_that_does_not_come_goes_back() -> None:
+    pool = Pool()
+    buffer = FrameBuffer(pool)
+    buffer.settle(BULK_FRAME_BYTES)
+    buffer.writable(UNLIMITED)
+    assert pool.lent == 1
+    buffer.rest()
+    assert pool.lent == 0
+    put(buffer, b"frame")
+    buffer.rest()
+    assert held(buffer) == b"frame"
+    assert pool.lent == 1
+
+
 def test_a_large_frame_that_is_cut_off_goes_on_in_leased_memory() -> None:
     pool = Pool()
     buffer = FrameBuffer(pool)
