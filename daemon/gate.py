@@ -36,6 +36,10 @@ class Admitted:
     device: str
     expires_ms: int | None
 
+    def is_expired(self, now_ms: int) -> bool:
+        """Whether the authority is over."""
+        return self.expires_ms is not None and now_ms >= self.expires_ms
+
     def authority_s(self, now_ms: int) -> int:
         """Whole seconds of authority left, as WELCOME and REFRESHED tell them."""
         if self.expires_ms is None:

@@ -24,6 +24,9 @@ SWEEP_BATCH = 250
 UNKNOWN = ""
 """In place of the address while a PROXY header is awaited, or where the socket has none."""
 
+LINGER_S = 1.0
+"""How long a device amid an upload is listened to after GOAWAY: what it sent before it heard is still under way."""
+
 DRAIN_STEP_S = 0.05
 """How often a drain looks whether connections have become quiet."""
 
@@ -105,10 +108,13 @@ class DeviceServer:
         self.stop_listening()
         for connection in list(self._connections):
             connection.go_away(self._reconnect_ms(policy))
-        deadline = self.now() + policy.timeout_s
+        started_s = self.now()
+        deadline = started_s + policy.timeout_s
         while (left := [*self._connections, *self._refused]) and self.now() < deadline:
             for connection in left:
-                if connection.session is None or connection.session.is_quiet:
+                session = connection.session
+                lingers = self.now() < started_s + LINGER_S
+                if session is None or (session.is_quiet and not (session.has_uploads and lingers)):
                     connection.close()
             await asyncio.sleep(DRAIN_STEP_S)
         for connection in left:

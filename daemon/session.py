@@ -170,14 +170,15 @@ class Session:
             case events.ChunksReceived():
                 self._receive(event)
             case events.OpenRequested(number, request):
+                self._check_rights(self._services.clock.monotonic_s())
                 self._streams[number] = _Stream(self, number)
                 self._spawn(self._open(number, request))
             case events.FinishRequested(number, finish):
+                self._check_rights(self._services.clock.monotonic_s())
                 if (stream := self._streams.get(number)) is not None and stream.upload is not None:
                     self._services.uploads.finish(stream.upload, finish)
             case events.AbortRequested(number):
-                if (stream := self._streams.get(number)) is not None and stream.upload is not None:
-                    self._spawn(self._abort(number, stream.upload))
+                self._spawn(self._abort(number))
             case events.QueryReceived(number, name):
                 self._spawn(self._query(number, name))
             case events.ChunkRefused(_, code):
@@ -190,7 +191,7 @@ class Session:
             case events.HelloReceived():
                 self._greet(event)
             case events.ProofReceived(proof):
-                self._spawn(self._check_proof(proof))
+                self._spawn(self._check_proof(proof), is_request=False)
             case events.TokenOffered(token):
                 self._refresh(token)
             case events.StreamFailed(number, code, detail):
@@ -202,23 +203,30 @@ class Session:
 
     def check_time(self, now: float) -> None:
         """Called about once a second: expiry and revocation. PROTOCOL.md §13."""
+        self._check_rights(now)
+        if self._expired_s is not None and now - self._expired_s >= self._policy.grace_s:
+            self.connection.fail(ErrorCode.TOKEN_EXPIRED, "the token's time is over and no REFRESH came")
+
+    def _check_rights(self, now: float) -> None:
         admitted = self.admitted
         if admitted is None or self.connection.state is ConnectionState.CLOSING:
             return
         if self._services.gate.is_disabled(admitted.tenant, admitted.device):
             self.connection.fail(ErrorCode.DEVICE_DISABLED, "the operator has disabled this device")
-        elif admitted.expires_ms is not None and self._services.clock.wall_ms() >= admitted.expires_ms:
-            if self._expired_s is None:
-                self._expired_s = now
-                self.connection.expire()
-            if now - self._expired_s >= self._policy.grace_s:
-                self.connection.fail(ErrorCode.TOKEN_EXPIRED, "the token's time is over and no REFRESH came")
+        elif self._expired_s is None and admitted.is_expired(self._services.clock.wall_ms()):
+            self._expired_s = now
+            self.connection.expire()
 
     def closed(self) -> None:
         """The transport is gone; what was received still becomes durable."""
         self.is_closed = True
         for number in list(self._streams):
             self._detach(number)
+
+    @property
+    def has_uploads(self) -> bool:
+        """Whether a stream is open."""
+        return bool(self._streams)
 
     @property
     def is_quiet(self) -> bool:
@@ -368,9 +376,12 @@ class Session:
         self.logger.info("upload opened", upload=f"{record.id:016x}", stream=number, outcome=result.outcome.value)
         self.connection.opened(number, opened, size)
 
-    async def _abort(self, number: int, upload: LiveUpload) -> None:
+    async def _abort(self, number: int) -> None:
+        stream = self._streams.get(number)
+        if stream is None or stream.upload is None:
+            return
         try:
-            await self._services.uploads.abort(upload)
+            await self._services.uploads.abort(stream.upload)
         except CatalogFailed as error:
             self.logger.warning("catalog failed at ABORT", error=str(error))
             self.ended(number)
@@ -415,17 +426,20 @@ class Session:
         for number in list(self._streams):
             self._detach(number)
 
-    def _spawn(self, work: Coroutine[None, None, None]) -> None:
+    def _spawn(self, work: Coroutine[None, None, None], *, is_request: bool = True) -> None:
         self._works += 1
-        self._services.tasks.spawn(self._work(work), self._broke)
+        self._services.tasks.spawn(self._work(work, is_request), self._broke)
 
-    async def _work(self, work: Coroutine[None, None, None]) -> None:
-        await work
-        self._works -= 1
+    async def _work(self, work: Coroutine[None, None, None], is_request: bool) -> None:
+        try:
+            await work
+        finally:
+            self._works -= 1
+            if is_request:
+                self.connection.answered()
         self.wire.changed()
 
     def _broke(self, _error: BaseException) -> None:
-        self._works -= 1
         self.connection.fail(ErrorCode.INTERNAL, "the server failed in a way it did not foresee")
         self.wire.changed()
 

@@ -38,6 +38,13 @@ class Listener(Protocol):
         ...
 
 
+@dataclass(slots=True, eq=False, weakref_slot=True)
+class Allowance:
+    """What a device may still store, shared by all its uploads of unknown size."""
+
+    left_bytes: int
+
+
 class Piece(NamedTuple):
     """Bytes to be written at an offset."""
 
@@ -60,6 +67,7 @@ class LiveUpload:
     """Bytes that have arrived (`received`), those of them that are durable, and the stream they come on."""
 
     __slots__ = (
+        "allowance",
         "crc32c_expected",
         "device",
         "durable",
@@ -69,7 +77,6 @@ class LiveUpload:
         "is_over",
         "listener",
         "name",
-        "quota_left_bytes",
         "received",
         "received_s",
         "sha256",
@@ -93,7 +100,7 @@ class LiveUpload:
         self.is_over = False
         self.received_s: float | None = None
         self.listener: Listener | None = None
-        self.quota_left_bytes: int | None = None
+        self.allowance: Allowance | None = None
         self.take_over(record)
 
     def take_over(self, record: Upload) -> None:
@@ -108,7 +115,7 @@ class LiveUpload:
         self.sha256_wanted = record.sha256_expected is not None
         self.is_finishing = False
         self.unsettled_bytes = 0
-        self.quota_left_bytes = None
+        self.allowance = None
 
     @property
     def next_expected_byte(self) -> int:

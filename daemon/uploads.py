@@ -3,6 +3,7 @@
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Protocol
+from weakref import WeakValueDictionary
 
 from structlog.stdlib import BoundLogger
 
@@ -15,7 +16,7 @@ from daemon.digester import Digester
 from daemon.metrics import Metrics, OpenOutcome, StorageFailure
 from daemon.storage.interface import Storage
 from daemon.tasks import Tasks
-from daemon.upload import Cut, Listener, LiveUpload
+from daemon.upload import Allowance, Cut, Listener, LiveUpload
 from protocol import frames
 from protocol.constants import OFFSET_MAX, UploadState
 from protocol.errors import ErrorCode
@@ -93,6 +94,7 @@ class Uploads:
         self._tasks = tasks
         self.policy = policy
         self._live: dict[int, LiveUpload] = {}
+        self._allowances: WeakValueDictionary[tuple[str, str], Allowance] = WeakValueDictionary()
 
     def is_live(self, upload_id: int) -> bool:
         """Whether a connection has the upload open, or bytes of it are on their way to the disk."""
@@ -147,11 +149,22 @@ class Uploads:
         quota = self.policy.quota_bytes_per_device
         if quota and upload.size is None:
             try:
-                upload.quota_left_bytes = quota - await self._catalog.usage(record.tenant, record.device)
+                left_bytes = quota - await self._catalog.usage(record.tenant, record.device)
             except CatalogFailed:
                 self.detach(upload, listener)
                 raise
+            device = (record.tenant, record.device)
+            upload.allowance = self._allowances.setdefault(device, Allowance(0))
+            upload.allowance.left_bytes = left_bytes - self._unrecorded_bytes(*device)
         return upload
+
+    def _unrecorded_bytes(self, tenant: str, device: str) -> int:
+        """What the device's uploads of unknown size have received that the catalog does not count yet."""
+        theirs = [each for each in self._live.values() if (each.tenant, each.device) == (tenant, device)]
+        recorded = [sum(held.end - held.start for held in each.durable) for each in theirs]
+        return sum(
+            each.received.total_bytes - held for each, held in zip(theirs, recorded, strict=True) if each.size is None
+        )
 
     def receive(self, upload: LiveUpload, chunks: ChunksReceived) -> None:
         """Take chunks of an attached upload; its listener hears what becomes of them."""
@@ -319,9 +332,10 @@ class Uploads:
                 upload.listener.refused(Span(start, end), ErrorCode.TOO_MANY_GAPS, end - start)
             return True
         refusal = self._check_size(end) or self._check_room(needed)
-        if upload.quota_left_bytes is not None:
-            upload.quota_left_bytes -= needed
-            if upload.quota_left_bytes < 0:
+        if upload.allowance is not None and refusal is None:
+            if upload.allowance.left_bytes >= needed:
+                upload.allowance.left_bytes -= needed
+            else:
                 refusal = Refusal(ErrorCode.QUOTA_EXCEEDED, "the device has no bytes left in its quota")
         if refusal is not None:
             self._end_stream(upload, refusal.code, refusal.detail)

@@ -82,8 +82,8 @@ class FrameBuffer:
         self.view = self._source.shared
         carried = len(self._carry)
         self.view[:carried] = self._carry
-        # What is carried is kept until something was received: an event loop may ask for memory and then find nothing to
-        # read, and the shared memory is another connection's by the time it asks again.
+        # What is carried is kept until something was received: an event loop may ask for memory and then find nothing
+        # to read, and the shared memory is another connection's by the time it asks again.
         self.begin, self.end = 0, carried
         return self.view[carried : carried + limit_bytes]
 

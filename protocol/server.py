@@ -48,10 +48,14 @@ from protocol.timers import Probe, Timers, TimerSettings
 
 _FEATURE_OF = {FrameType.CHUNK_COMPACT: Feature.CHUNK_COMPACT, FrameType.CHUNK_CRC32C: Feature.CHUNK_CRC32C}
 _CHUNK_HEADER_BYTES_MAX = max(layout.size for layout in codec.CHUNK_FRAMES.values())
+_REQUESTS = frozenset({FrameType.OPEN, FrameType.QUERY, FrameType.ABORT})
 _HANDSHAKE = frozenset({ConnectionState.START, ConnectionState.DECIDING, ConnectionState.CHALLENGED})
 _ON_CONNECTION = frozenset(
     {FrameType.HELLO, FrameType.PROOF, FrameType.REFRESH, FrameType.PING, FrameType.PONG}
 )  # the frames of a device that belong to no stream
+
+REQUESTS_MAX = 64
+"""OPENs, QUERYs and ABORTs that wait for an answer; input behind them waits too, so a flood of them costs no memory."""
 
 WAIT_MS = 5000
 """What a device waits after an error whose end is not known: about what a restart takes."""
@@ -78,6 +82,7 @@ class ServerConnection:
         "_limits",
         "_outbox",
         "_reader",
+        "_requests",
         "_run",
         "going_away",
         "state",
@@ -92,6 +97,7 @@ class ServerConnection:
         self._outbox = Outbox()
         self._run: ChunkRun | None = None
         self._held = False
+        self._requests = 0
         self._features = Feature(0)
         self.state = ConnectionState.START
         self.streams = Streams(limits.streams_max, limits.window_bytes)
@@ -215,6 +221,12 @@ class ServerConnection:
         self._end(number)
         self.send(number, finished)
 
+    def answered(self) -> None:
+        """One OPEN, QUERY or ABORT that was given as an event is dealt with; to be called once for each."""
+        self._requests -= 1
+        if self.state in (ConnectionState.OPEN, ConnectionState.EXPIRED):
+            self._held = False
+
     def aborted(self, number: int, upload_id: int) -> None:
         """The upload is aborted; the stream is over."""
         self._end(number)
@@ -293,6 +305,9 @@ class ServerConnection:
     def _take_control(self, head: Head) -> bool:
         """Deal with a control frame; False when it has to wait."""
         self._flush()
+        if self._requests >= REQUESTS_MAX and head.type in _REQUESTS:
+            self._held = True
+            return False
         number = head.stream
         frame = codec.decode(head.type, self._reader.body(head))
         if (number == STREAM_CONNECTION) is not (head.type in _ON_CONNECTION) and head.type is not FrameType.QUERY:
@@ -312,12 +327,16 @@ class ServerConnection:
             case frames.Ping(token):
                 self.send(0, frames.Pong(token))
             case frames.Query(name):
-                self._events.append(QueryReceived(number, name))
+                self._ask(QueryReceived(number, name))
             case frames.Open():
                 self._take_open(number, frame)
             case frames.Finish() | frames.Abort():
                 return self._take_end(head.type, number, frame)
         return True
+
+    def _ask(self, event: OpenRequested | QueryReceived | AbortRequested) -> None:
+        self._requests += 1
+        self._events.append(event)
 
     def _take_open(self, number: int, request: frames.Open) -> None:
         if self.going_away:
@@ -327,7 +346,7 @@ class ServerConnection:
         elif refusal := check_open(request):
             self._break_stream(number, *refusal)
         else:
-            self._events.append(OpenRequested(number, request))
+            self._ask(OpenRequested(number, request))
 
     def _take_end(self, kind: FrameType, number: int, frame: frames.Finish | frames.Abort) -> bool:
         stream = self._addressed(number)
@@ -337,7 +356,7 @@ class ServerConnection:
             self._held = True
             return False
         if isinstance(frame, frames.Abort):
-            self._events.append(AbortRequested(number))
+            self._ask(AbortRequested(number))
         elif frame.size > OFFSET_MAX or stream.size not in (SIZE_UNKNOWN, frame.size):
             self._break_stream(number, ErrorCode.SIZE_INVALID, f"FINISH says {frame.size}, OPEN said {stream.size}")
         else:

@@ -9,7 +9,7 @@ import pytest
 from daemon import server as server_module
 from daemon.metrics import CloseReason, ConnectionPhase
 from daemon.notify import PassedSocket
-from daemon.server import bind, keep_alive, passed_sockets
+from daemon.server import LINGER_S, bind, keep_alive, passed_sockets
 from protocol import frames
 from protocol.constants import Action
 from protocol.errors import ErrorCode
@@ -180,6 +180,7 @@ class TestPhases:
             await until(lambda: site.server.phases()[ConnectionPhase.DRAINING])
             site.site.bench.storage.holds_syncs = False
             site.site.bench.storage.sync_next()
+            site.site.bench.clock.pass_s(LINGER_S)
             await draining
 
 
@@ -211,6 +212,12 @@ class TestDrain:
             await wire.hear(frames.Goaway)
             storage.sync_next()
             assert (await wire.hear(frames.Ack, 1)).next_expected_byte == 3
+            # What it sent before it heard of the drain is still listened to.
+            wire.send(chunk(1, 3, b"def"))
+            await until(lambda: storage.syncs)
+            storage.sync_next()
+            assert (await wire.hear(frames.Ack, 1)).next_expected_byte == 6
+            site.site.bench.clock.pass_s(LINGER_S)
             await wire.ended()
             wire.hang_up()
             await draining

@@ -2,7 +2,7 @@
 
 import pytest
 
-from daemon.upload import LiveUpload, Piece
+from daemon.upload import Allowance, LiveUpload, Piece
 from protocol.checksum import Buffer, crc32c
 from protocol.ranges import DigestedRange, Span
 from tests.daemon.catalog.samples import upload as record
@@ -119,13 +119,13 @@ def test_a_takeover_keeps_the_bytes_and_forgets_what_the_earlier_stream_said() -
     upload = LiveUpload(record(size=None, epoch=1))
     arrive(upload, 0, CONTENT)
     upload.arrived(100, now=1.0)
-    upload.size, upload.is_finishing, upload.sha256, upload.quota_left_bytes = 100, True, b"d" * 32, 7
-    upload.sha256_expected = b"s" * 32
+    upload.size, upload.is_finishing, upload.sha256 = 100, True, b"d" * 32
+    upload.sha256_expected, upload.allowance = b"s" * 32, Allowance(7)
     upload.take_over(record(size=None, epoch=2, crc32c_expected=9))
     assert upload.received.snapshot() == held((0, 100))
     said: list[object] = [upload.size, upload.is_finishing, upload.sha256, upload.sha256_expected]
     assert said == [None, False, None, None]
     assert (upload.epoch, upload.crc32c_expected) == (2, 9)
-    granted: object = upload.quota_left_bytes
+    granted: object = upload.allowance
     assert granted is None, "what the earlier OPEN was granted is not the later one's"
     assert upload.cut(now=2.0).settled_bytes == 0, "the window of the earlier stream is its own"

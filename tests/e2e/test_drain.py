@@ -5,8 +5,6 @@ import contextlib
 import random
 from pathlib import Path
 
-import pytest
-
 from protocol.errors import ErrorCode
 from protocol.ranges import Span
 from tests.e2e.ackwatch import Ledger, LinkLost, Promise, connected, spans
@@ -79,9 +77,6 @@ async def test_uploads_go_on_at_the_last_acknowledgement(tmp_path: Path) -> None
         ledger.check(tmp_path / "data")
 
 
-@pytest.mark.xfail(
-    strict=True, reason="the drain closes at once where nothing waits, so what is under way is sent twice"
-)
 async def test_what_is_under_way_when_goaway_is_sent_is_acknowledged(tmp_path: Path) -> None:
     ledger = Ledger()
     content = random.Random(17).randbytes(2 * CHUNK_BYTES)

@@ -34,7 +34,7 @@ from protocol.events import (
 )
 from protocol.exceptions import LocalProtocolError
 from protocol.ranges import Span
-from protocol.server import WAIT_MS
+from protocol.server import REQUESTS_MAX, WAIT_MS
 from protocol.state import ConnectionState, StreamState
 from tests.protocol.harness import (
     HELLO,
@@ -952,3 +952,24 @@ def test_while_the_server_does_not_read_no_silence_is_held_against_the_device() 
     assert rig.resume() == [received(1, 0, LARGE)]
     assert rig.connection.check_time(rig.now + 29) == []
     assert rig.connection.state is ConnectionState.OPEN
+
+
+def test_a_flood_of_requests_waits_until_some_are_answered() -> None:
+    rig = welcomed()
+    query = codec.encode(frames.Query("name"), 1)
+    events = rig.feed(query * (REQUESTS_MAX + 2))
+    assert len(events) == REQUESTS_MAX
+    assert rig.connection.is_held
+    rig.connection.answered()
+    assert len(rig.resume()) == 1
+    assert rig.connection.is_held
+    rig.connection.answered()
+    assert len(rig.resume()) == 1
+    assert not rig.connection.is_held
+
+
+def test_an_answer_to_a_request_does_not_let_input_pass_that_waits_for_the_handshake() -> None:
+    rig = ServerRig()
+    rig.feed(codec.encode(HELLO))
+    rig.connection.answered()
+    assert rig.connection.is_held
