@@ -17,7 +17,7 @@ JOBS ?= $(shell nproc)
 PYTEST_FLAGS ?=
 
 # What the tests start besides Python. Without one of them, the tests that need it are skipped.
-TOOLS := aria2 curl gcc iproute2 libc6-dev openssl procps python3-venv strace systemd wget
+TOOLS := aria2 curl e2fsprogs gcc iproute2 libc6-dev mount openssl procps python3-venv strace systemd wget
 
 LOCK := pip compile --quiet --generate-hashes --no-emit-index-url --no-emit-find-links --universal \
 	--python-version 3.11 --no-header pyproject.toml

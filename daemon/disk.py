@@ -67,6 +67,7 @@ class Disk:
         age_s = self._clock.monotonic_s() - self._measured_s
         if age_s > OVERDUE_S:
             return f"it has not answered for {age_s:.0f} s: look for disk errors in the kernel's log"
-        if self.free_bytes < min_free_bytes:
+        # Without any floor the catalog, too, finds no room on a full disk.
+        if self.free_bytes < max(min_free_bytes, 1):
             return f"{self.free_bytes} bytes are free, {min_free_bytes} are to stay so: free room, or lower the floor"
         return None

@@ -81,7 +81,7 @@ async def run(
             sockets = passed_sockets(passed, "devices") or bind(listen.host, listen.port, listen.backlog)
             for each in sockets:
                 keep_alive(each, listen.tcp_keepalive_s, listen.tcp_user_timeout_s)
-            await server.listen(sockets, tls)
+            await server.listen(sockets, tls, listen.backlog)
             pulse.start()
             stack.callback(pulse.stop)
             devices, http = (", ".join(f"{host}:{port}" for host, port in each.addresses) for each in (server, control))

@@ -67,7 +67,9 @@ class DeviceServer:
         self._servers: list[asyncio.Server] = []
         self._draining: DrainPolicy | None = None
 
-    async def listen(self, sockets: Sequence[socket.socket], tls: ssl.SSLContext | None) -> None:
+    async def listen(
+        self, sockets: Sequence[socket.socket], tls: ssl.SSLContext | None, backlog: int = socket.SOMAXCONN
+    ) -> None:
         """Accept on bound sockets, which the server owns from now on. Raises OSError."""
         loop = asyncio.get_running_loop()
         # A proxy's header comes before TLS, which the connection itself then begins.
@@ -77,7 +79,7 @@ class DeviceServer:
                 await loop.create_server(
                     partial(self._made, inner),
                     sock=each,
-                    backlog=socket.SOMAXCONN,
+                    backlog=backlog,
                     ssl=outer,
                     ssl_handshake_timeout=self.policy.handshake_timeout_s if outer else None,
                 )

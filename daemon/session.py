@@ -378,7 +378,8 @@ class Session:
 
     async def _abort(self, number: int) -> None:
         stream = self._streams.get(number)
-        if stream is None or stream.upload is None:
+        if stream is None or stream.upload is None or stream.upload.listener is not stream:
+            # It has ended, or was taken over: then it is not this stream's to abort.
             return
         try:
             await self._services.uploads.abort(stream.upload)
