@@ -1,6 +1,7 @@
 """A server in memory over real loopback sockets. Scripts make its connections misbehave, one after the other."""
 
 import asyncio
+import contextlib
 import hashlib
 import ssl
 from collections import deque
@@ -181,7 +182,9 @@ class Session:
 
     def cut(self) -> None:
         """Cut the link."""
-        self.writer.transport.abort()
+        # asyncio's TLS transport forgets its protocol when it is closed twice (by either end), and cannot be aborted then.
+        with contextlib.suppress(AttributeError):
+            self.writer.transport.abort()
 
     def mute(self) -> None:
         """Read and say nothing more, as a host that lost its power."""

@@ -189,5 +189,7 @@ def _wait_until_up(outside: "subprocess.Popen[bytes]", machine: Machine) -> None
         if state in {"running", "degraded"}:
             return
         assert outside.poll() is None, "the machine went down while it started"
-        assert time.monotonic() < until, f"the machine did not come up, its state is {state!r}"
+        if time.monotonic() >= until:
+            jobs = machine.attempt("systemctl", "list-jobs", "--no-pager").stdout
+            raise AssertionError(f"the machine did not come up, its state is {state!r}; what it waits for:\n{jobs}")
         time.sleep(POLL_S)
