@@ -9,24 +9,20 @@ from structlog.stdlib import BoundLogger
 from daemon.adapters.clock import Clock
 from daemon.adapters.entropy import Entropy
 from daemon.catalog.interface import Catalog, CatalogFailed
-from daemon.catalog.records import Disposition, Metadata, OpenRequest, OpenResult, State, Upload
+from daemon.catalog.records import OpenResult, Upload
 from daemon.gate import Admitted, Denied, Gate
 from daemon.metrics import Metrics
 from daemon.tasks import Tasks
+from daemon.translation import open_request, opened, opened_complete, status, wire_size
 from daemon.upload import LiveUpload
 from daemon.uploads import Refusal, Uploads
 from protocol import events, frames
 from protocol.constants import (
-    NEVER_S,
     NONCE_BYTES,
-    OFFSET_MAX,
-    SIZE_UNKNOWN,
     VERSION,
     CredentialKind,
     Durability,
-    UploadState,
 )
-from protocol.constants import Disposition as WireDisposition
 from protocol.errors import ErrorCode
 from protocol.identity import is_name
 from protocol.ranges import Span
@@ -70,17 +66,6 @@ class Wire(Protocol):
     def changed(self) -> None:
         """There is something to send, or input that waited may go on."""
         ...
-
-
-_DISPOSITIONS = {
-    WireDisposition.RESUME_OR_CREATE: Disposition.RESUME_OR_CREATE,
-    WireDisposition.RESUME_ONLY: Disposition.RESUME_ONLY,
-    WireDisposition.REPLACE: Disposition.REPLACE,
-}
-
-_STATES = {None: UploadState.NONE, State.PARTIAL: UploadState.RECEIVING} | {
-    state: UploadState[state.name] for state in State if state is not State.PARTIAL
-}
 
 
 class _Stream:
@@ -330,7 +315,7 @@ class Session:
         if admitted is None or stream is None:
             return
         try:
-            answer = await self._services.uploads.open(_open_request(admitted, request), stream)
+            answer = await self._services.uploads.open(open_request(admitted.tenant, admitted.device, request), stream)
         except CatalogFailed as error:
             code = ErrorCode.DISK_FULL if error.disk_full else ErrorCode.STORAGE_FAILED
             answer = Refusal(code, "the server's catalog does not answer; nothing acknowledged is lost")
@@ -352,29 +337,13 @@ class Session:
         record = result.upload
         if record is None:
             raise ValueError(f"the catalog answered {result.outcome} without an upload")
-        size = SIZE_UNKNOWN if record.size is None else record.size
         if upload is None:
             self.ended(number)
-            opened = frames.Opened(
-                record.id,
-                UploadState.COMPLETE,
-                UploadState.NONE,
-                record.size or 0,
-                NEVER_S,
-                crc32c=record.crc32c,
-                sha256=record.sha256,
-            )
+            answer = opened_complete(record)
         else:
-            opened = frames.Opened(
-                upload.id,
-                UploadState.RECEIVING,
-                _STATES[result.previous],
-                upload.next_expected_byte,
-                int(self._policy.stale_s),
-                ranges=tuple(upload.beyond()[: self._ranges_max]) or None,
-            )
+            answer = opened(upload, result.previous, self._policy.stale_s, self._ranges_max)
         self.logger.info("upload opened", upload=f"{record.id:016x}", stream=number, outcome=result.outcome.value)
-        self.connection.opened(number, opened, size)
+        self.connection.opened(number, answer, wire_size(record))
 
     async def _abort(self, number: int) -> None:
         stream = self._streams.get(number)
@@ -403,7 +372,7 @@ class Session:
             self.logger.warning("catalog failed at QUERY", error=str(error))
             self.connection.fail(ErrorCode.INTERNAL, "the server's catalog does not answer")
         else:
-            self.connection.send(number, _status(record, int(self._policy.stale_s)))
+            self.connection.send(number, status(record, self._policy.stale_s, self._services.clock.wall_ms()))
 
     def _receive(self, event: events.ChunksReceived) -> None:
         self.metrics.received_bytes[event.checksum] += event.end - event.start
@@ -448,34 +417,3 @@ class Session:
     def _is_over(self) -> bool:
         """The transport is gone, or the last words are said: answers have nowhere to go."""
         return self.is_closed or self.connection.state is ConnectionState.CLOSING
-
-
-def _open_request(admitted: Admitted, request: frames.Open) -> OpenRequest:
-    return OpenRequest(
-        upload_id=1,
-        tenant=admitted.tenant,
-        device=admitted.device,
-        name=request.name,
-        disposition=_DISPOSITIONS[request.disposition],
-        now_ms=0,
-        size=None if request.size > OFFSET_MAX else request.size,
-        tag=request.tag or b"",
-        crc32c_expected=request.crc32c,
-        sha256_expected=request.sha256,
-        metadata=Metadata(request.content_type or "", request.external_id or "", request.original_name or ""),
-    )
-
-
-def _status(record: Upload | None, expires_s: int) -> frames.Status:
-    if record is None:
-        return frames.Status(0, UploadState.NONE, 0)
-    is_complete = record.state is State.COMPLETE
-    return frames.Status(
-        upload_id=record.id,
-        state=_STATES[record.state],
-        next_expected_byte=record.next_expected_byte,
-        size=SIZE_UNKNOWN if record.size is None else record.size,
-        expires_s=NEVER_S if is_complete else expires_s,
-        crc32c=record.crc32c if is_complete else None,
-        sha256=record.sha256 if is_complete else None,
-    )

@@ -182,7 +182,7 @@ class Session:
 
     def cut(self) -> None:
         """Cut the link."""
-        # asyncio's TLS transport forgets its protocol when it is closed twice (by either end), and cannot be aborted then.
+        # asyncio's TLS transport forgets its protocol when it is closed twice, and cannot be aborted then.
         with contextlib.suppress(AttributeError):
             self.writer.transport.abort()
 
