@@ -53,7 +53,10 @@ rm -f "$root/etc/machine-id"
 tr -d - </proc/sys/kernel/random/uuid >"$root/etc/machine-id"
 # What looks for hardware, a network or a screen finds none here. Whatever this host runs is not started again.
 rm -rf "$root"/etc/systemd/system/{multi-user.target,sockets.target,timers.target}.wants
-for unit in systemd-{udevd,timesyncd,networkd,resolved,logind}.service systemd-udevd-{kernel,control}.socket getty.target; do
+# Nor is a message bus needed: systemctl speaks to process 1 itself, and on a busy host the bus was seen to hang at its
+# start.
+for unit in systemd-{udevd,timesyncd,networkd,resolved,logind}.service systemd-udevd-{kernel,control}.socket \
+    getty.target dbus.{service,socket}; do
     ln -sfn /dev/null "$root/etc/systemd/system/$unit"
 done
 
