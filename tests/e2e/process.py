@@ -99,6 +99,14 @@ class DaemonProcess:
             await self.kill()
             raise self._failure(f"it did not end within {STOP_TIMEOUT_S} s of SIGTERM") from None
 
+    async def freeze(self) -> None:
+        """SIGSTOP; returns once none of its threads will run its own code again. One may be inside a system call."""
+        self.process.send_signal(signal.SIGSTOP)
+        async with asyncio.timeout(STOP_TIMEOUT_S):
+            # The kernel tells nobody when a thread has stopped.
+            while not _is_frozen(self.process.pid):  # noqa: ASYNC110
+                await asyncio.sleep(0)
+
     async def kill(self) -> int:
         """SIGKILL; the exit status, which is negative."""
         with contextlib.suppress(ProcessLookupError):
@@ -146,6 +154,12 @@ class DaemonProcess:
 
     def _failure(self, what: str) -> DaemonFailed:
         return DaemonFailed("\n  ".join([what, *self._log[-LOG_LINES_SHOWN:]]))
+
+
+def _is_frozen(pid: int) -> bool:
+    """Whether every thread is stopped, or waits for the disk and stops before it returns from there; see proc(5)."""
+    stats = [(thread / "stat").read_text() for thread in Path(f"/proc/{pid}/task").iterdir()]
+    return all(stat.rpartition(")")[2].split()[0] in "TtD" for stat in stats)
 
 
 def _ready_addresses(line: str) -> Addresses | None:
