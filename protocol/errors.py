@@ -62,7 +62,7 @@ class ErrorCode(IntEnum):
     NAME_INVALID = (
         0x0210,
         Action.GIVE_UP,
-        "the name is not 1 to 255 bytes of UTF-8 without control characters",
+        "the name is not 1 to 255 bytes of UTF-8 without control characters and `..` parts",
     )
     METADATA_INVALID = (
         0x0211,

@@ -13,14 +13,20 @@ def is_text(text: str) -> bool:
 
 
 def is_name(name: str) -> bool:
-    """Whether `name` is 1 to 255 bytes of UTF-8 without control characters."""
-    return is_text(name) and 1 <= len(name.encode()) <= NAME_BYTES_MAX
+    """Whether `name` is 1 to 255 bytes of UTF-8 without control characters, none of its parts between slashes `..`.
+
+    The server never uses a name as a path; who downloads to a disk may, and must not be led out of a directory.
+    """
+    return is_text(name) and 1 <= len(name.encode()) <= NAME_BYTES_MAX and ".." not in name.split("/")
 
 
 def check_open(request: Open) -> tuple[ErrorCode, str] | None:
     """Why an OPEN cannot be, whatever is known of its name; None when it can."""
     if not is_name(request.name):
-        return ErrorCode.NAME_INVALID, "name: use 1 to 255 bytes of UTF-8 without control characters"
+        return (
+            ErrorCode.NAME_INVALID,
+            "name: use 1 to 255 bytes of UTF-8, no control characters, no part '..' between slashes",
+        )
     if OFFSET_MAX < request.size < SIZE_UNKNOWN:
         return ErrorCode.SIZE_INVALID, f"size {request.size} is above 2^63-1"
     if request.tag is not None and len(request.tag) > TAG_BYTES_MAX:

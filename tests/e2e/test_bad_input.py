@@ -425,8 +425,20 @@ class TestStreams:
 class TestNames:
     @pytest.mark.parametrize(
         "name",
-        [b"", b"a\0b", b"a\nb", b"\x7f", b"\xc2\x85", b"\xff\xfe", b"caf\xe9", b"\xed\xa0\x80", b"n" * 256],
-        ids=["empty", "nul", "newline", "del", "c1", "ff", "latin-1", "surrogate", "256 bytes"],
+        [
+            b"",
+            b"a\0b",
+            b"a\nb",
+            b"\x7f",
+            b"\xc2\x85",
+            b"\xff\xfe",
+            b"caf\xe9",
+            b"\xed\xa0\x80",
+            b"n" * 256,
+            b"../../x",
+            b"..",
+        ],
+        ids=["empty", "nul", "newline", "del", "c1", "ff", "latin-1", "surrogate", "256 bytes", "outside", "parent"],
     )
     async def test_a_name_that_cannot_be(self, wire: Wire, nothing_stored: Nothing, name: bytes) -> None:
         async with nothing_stored:
@@ -435,7 +447,7 @@ class TestNames:
             wire.send(raw(FrameType.QUERY, field(TlvType.NAME, name), 9))
             assert (await wire.hear(frames.Status, 9)).state is UploadState.NONE
 
-    @pytest.mark.parametrize("name", ["../../outside", "/uplinkd-test", "..", ".", "a/../../../b", "n" * 255])
+    @pytest.mark.parametrize("name", ["/uplinkd-test", ".", "a/./b", "a..b", "n" * 255])
     async def test_a_name_is_never_a_path(self, live: Scene, wire: Wire, name: str) -> None:
         around = paths_around(live.data_dir)
         opened = await wire.open(1, open_request(name, len(DATA)))

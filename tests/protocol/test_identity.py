@@ -22,7 +22,8 @@ CONTROLS = [chr(code) for code in (*range(32), *range(0x7F, 0xA0))]
 
 
 @pytest.mark.parametrize(
-    "name", ["a", "log.bin", "../../etc/passwd", "/", ".", "con", "a b", "Überlänge.bin", "日本語", "🛰", "e\u0301"]
+    "name",
+    ["a", "log.bin", "etc/passwd", "a..b", "...", "/", ".", "con", "a b", "Überlänge.bin", "日本語", "🛰", "e\u0301"],
 )
 def test_any_text_is_a_name_as_names_are_never_paths(name: str) -> None:
     assert is_name(name)
@@ -30,6 +31,11 @@ def test_any_text_is_a_name_as_names_are_never_paths(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["", BAD_UTF8, "\ud800", *(f"a{control}b" for control in CONTROLS)])
 def test_names_have_no_control_characters_and_are_utf8(name: str) -> None:
+    assert not is_name(name)
+
+
+@pytest.mark.parametrize("name", ["..", "../x", "a/..", "a/../b", "/..", "../../etc/passwd"])
+def test_names_lead_nowhere(name: str) -> None:
     assert not is_name(name)
 
 
