@@ -997,6 +997,18 @@ async def test_a_quota_bounds_what_a_device_sends_without_declaring_it(bench: Be
     assert second.error is None
 
 
+async def test_uploads_of_unknown_size_share_what_is_left_of_a_quota(bench: Bench) -> None:
+    bench.set_policy(quota_bytes_per_device=50)
+    one, first = await bench.open(UNSIZED)
+    other, second = await bench.open(replace(UNSIZED, name="other"))
+    bench.send(one, 0, CONTENT[:30])
+    lease = bench.send(other, 0, CONTENT[:30])
+    assert (second.error, lease.holders) == (ErrorCode.QUOTA_EXCEEDED, 0)
+    # What was refused was not counted.
+    bench.send(one, 30, CONTENT[30:50])
+    await until(lambda: first.acknowledged_byte == 50)
+
+
 async def test_a_size_that_is_declared_later_replaces_the_count_of_what_is_left(bench: Bench) -> None:
     bench.set_policy(quota_bytes_per_device=50)
     upload, stream = await bench.open(UNSIZED)
