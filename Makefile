@@ -89,7 +89,7 @@ install-files:
 	install -m 644 systemd/sysusers.d/uplinkd.conf $(DESTDIR)/etc/sysusers.d
 	install -m 644 systemd/tmpfiles.d/uplinkd.conf $(DESTDIR)/etc/tmpfiles.d
 	ln -sf $(PREFIX)/.venv/bin/uplinkd $(PREFIX)/.venv/bin/uplink $(DESTDIR)/usr/local/bin
-	test -e $(DESTDIR)/etc/uplinkd/uplinkd.toml || \
+	umask 022 && test -e $(DESTDIR)/etc/uplinkd/uplinkd.toml || \
 		sed 's|^#data_dir = .*|data_dir = "/var/lib/uplinkd"|' systemd/uplinkd.example.toml \
 		> $(DESTDIR)/etc/uplinkd/uplinkd.toml
 

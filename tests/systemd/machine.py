@@ -29,6 +29,9 @@ POLL_S = 0.1
 ENVIRONMENT = {"PATH": "/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "LANG": "C.UTF-8"}
 """Of the tests' own, only what a login shell would have."""
 
+UMASK = 0o022
+"""A login shell's, whatever that of the tests is: the service's user must be able to read what root installs."""
+
 
 class Unable(Exception):  # noqa: N818 - a state of this host
     """There can be no such machine here; the text says why."""
@@ -47,6 +50,7 @@ class Machine:
             done = subprocess.run(
                 [*self._enter, *command],
                 env=ENVIRONMENT,
+                umask=UMASK,
                 capture_output=True,
                 text=True,
                 check=False,
@@ -67,6 +71,7 @@ class Machine:
             [*self._enter, "tee", path],
             input=data.encode() if isinstance(data, str) else data,
             env=ENVIRONMENT,
+            umask=UMASK,
             stdout=subprocess.DEVNULL,
             check=True,
             timeout=COMMAND_TIMEOUT_S,
@@ -89,9 +94,12 @@ class Machine:
     def install(self, wheel: str) -> None:
         """What `make install` does, but for fetching the dependencies: those of the tests are lent."""
         site = f"python{sys.version_info[0]}.{sys.version_info[1]}/site-packages"
-        lent = f"/mnt/project/.venv/lib/{site}"
+        lent = "/opt/uplinkd/lent"
         venv = "/opt/uplinkd/.venv"
         self.run(str(SYSTEM_PYTHON), "-m", "venv", "--without-pip", venv)
+        # A copy, since the service's user may not be able to read the checkout.
+        self.run("mkdir", lent)
+        self.run("sh", "-c", f"tar -C /mnt/project/.venv/lib/{site} --mode=a+rX -c . | tar -C {lent} -x")
         self.run("sh", "-c", f"echo {lent} > {venv}/lib/{site}/lent.pth")
         pip = ("/mnt/project/.venv/bin/python", "-m", "pip", "--python", f"{venv}/bin/python")
         self.run(*pip, "install", "--quiet", "--no-deps", "--no-index", wheel)
@@ -127,7 +135,11 @@ def booted(state: Path) -> Iterator[Machine]:
     """Start a machine, whose own files live in the directory `state`, and power it off afterwards. Raises Unable."""
     _check_host()
     outside = subprocess.Popen(
-        [str(SCRIPT), str(state), str(PROJECT)], env=ENVIRONMENT, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL
+        [str(SCRIPT), str(state), str(PROJECT)],
+        env=ENVIRONMENT,
+        umask=UMASK,
+        stderr=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
     )
     try:
         machine = Machine(_init_pid(outside))

@@ -18,13 +18,14 @@ needs_root_and_systemd = pytest.mark.skipif(
 )
 
 
-def install(root: Path) -> None:
+def install(root: Path, umask: int = 0o022) -> None:
     # A fresh environment, so that a make above this one does not hand its flags down.
     environment = {"PATH": os.environ["PATH"]}
     subprocess.run(
         ["make", "--silent", "install-files", f"DESTDIR={root}"],
         cwd=PROJECT,
         env=environment,
+        umask=umask,
         capture_output=True,
         check=True,
     )
@@ -49,6 +50,13 @@ def test_every_file_lands_where_the_system_looks(tmp_path: Path) -> None:
         "usr/local/bin/uplinkd",
     }
     assert (tmp_path / "usr/local/bin/uplinkd").readlink() == Path("/opt/uplinkd/.venv/bin/uplinkd")
+
+
+@needs_make
+def test_the_service_can_read_all_of_it_whatever_roots_umask(tmp_path: Path) -> None:
+    install(tmp_path, umask=0o077)
+    files = (path for path in tmp_path.rglob("*") if path.is_file() and not path.is_symlink())
+    assert [path for path in files if not path.stat().st_mode & stat.S_IROTH] == []
 
 
 @needs_make
