@@ -1,0 +1,43 @@
+"""Medians, percentiles, and intervals of paired ratios."""
+
+import math
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+T_975 = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160, 2.145)
+"""Student's t for a two-sided 95 % interval, by degrees of freedom from 1."""
+
+
+@dataclass(frozen=True, slots=True)
+class Interval:
+    """A median with the 95 % interval of the mean about it."""
+
+    median: float
+    low: float
+    high: float
+
+
+def interval(values: Sequence[float]) -> Interval:
+    """The median of `values` (two or more, positive) and the 95 % interval of their geometric mean.
+
+    Logarithms, since ratios and rates spread by factors. With a handful of rounds it is wide, as it should be.
+    """
+    logs = [math.log(value) for value in values]
+    error = statistics.stdev(logs) / math.sqrt(len(logs)) * T_975[min(len(logs) - 1, len(T_975)) - 1]
+    mean = statistics.fmean(logs)
+    return Interval(statistics.median(values), math.exp(mean - error), math.exp(mean + error))
+
+
+def paired_ratio(ours: Sequence[float], theirs: Sequence[float], higher_is_better: bool) -> Interval:
+    """How many times as good ours is, round by round: above 1, ours is ahead, whatever the unit."""
+    pairs = zip(ours, theirs, strict=True)
+    return interval([a / b if higher_is_better else b / a for a, b in pairs])
+
+
+def percentile(values: Sequence[float], percent: float) -> float:
+    """The smallest value that is at or above `percent` of all (nearest rank). Raises ValueError when there is none."""
+    if not values:
+        raise ValueError("no values: nothing was measured")
+    rank = max(math.ceil(len(values) * percent / 100), 1)
+    return sorted(values)[rank - 1]

@@ -1,0 +1,29 @@
+"""The C programs: compiled when they are run, and again when their source has changed."""
+
+import hashlib
+import subprocess
+from pathlib import Path
+
+SOURCES = Path(__file__).parent
+BUILT = SOURCES.parent / "build" / "benchmarks" / "bin"
+
+FLAGS = ("-O3", "-march=native", "-std=gnu11", "-Wall", "-Wextra", "-Werror", "-pthread")
+
+
+def program(source: str, *libraries: str) -> Path:
+    """The compiled program of `source`, such as "limit/receive.c", linked with `libraries`, such as "ssl".
+
+    Raises subprocess.CalledProcessError, with the compiler's words on standard error, when it does not compile.
+    """
+    path = SOURCES / source
+    digest = hashlib.sha256(repr((FLAGS, libraries)).encode())
+    for text in [path, *sorted(SOURCES.glob("*/*.h"))]:
+        digest.update(text.read_bytes())
+    built = BUILT / f"{path.stem}-{digest.hexdigest()[:16]}"
+    if not built.exists():
+        BUILT.mkdir(parents=True, exist_ok=True)
+        fresh = built.with_suffix(f".{path.parent.name}.new")
+        links = [f"-l{library}" for library in libraries]
+        subprocess.run(["gcc", *FLAGS, str(path), "-o", str(fresh), *links], check=True)
+        fresh.replace(built)
+    return built

@@ -1,0 +1,144 @@
+"""What a benchmark found, as values and as JSON."""
+
+import dataclasses
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from benchmarks.figures import Interval, interval, paired_ratio
+from benchmarks.rounds import Series
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Something that must be reached: `measured` is compared with `bound`, which it must be at least or at most."""
+
+    what: str
+    measured: float
+    bound: float
+    at_least: bool = True
+
+    @property
+    def met(self) -> bool:
+        return self.measured >= self.bound if self.at_least else self.measured <= self.bound
+
+
+@dataclass(frozen=True, slots=True)
+class Rival:
+    """Another contestant's figure, and how many times as good the project's is (above 1: the project is ahead)."""
+
+    figure: Interval
+    ratio: Interval
+    promise: str
+    counts: bool = True
+    """False for a configuration that promises less than the project, and is told for comparison alone."""
+    beside: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """One case of a benchmark. `beside` holds further medians of the project's, by name with unit."""
+
+    name: str
+    unit: str
+    higher_is_better: bool
+    project: Interval
+    promise: str
+    limit: Rival | None = None
+    peers: Mapping[str, Rival] = field(default_factory=dict)
+    beside: Mapping[str, float] = field(default_factory=dict)
+    targets: Sequence[Target] = ()
+
+    @property
+    def best_peer(self) -> Interval | None:
+        """The ratio to the peer that comes closest, of those that count."""
+        ratios = [rival.ratio for rival in self.peers.values() if rival.counts]
+        return min(ratios, key=lambda ratio: ratio.median, default=None)
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """All that one benchmark found. The ratios at the top are the worst case's."""
+
+    name: str
+    cases: Sequence[Case]
+    missing: Sequence[str] = ()
+    """Peers that are not installed, and so were not measured."""
+
+    def as_json(self) -> dict[str, object]:
+        limits = [case for case in self.cases if case.limit is not None]
+        peers = [case for case in self.cases if case.best_peer is not None]
+        head = min(limits or self.cases, key=_to_limit) if limits or self.cases else None
+        if head is None:
+            raise ValueError(f"{self.name}: no case was measured")
+        to_peer = min((case.best_peer.median for case in peers if case.best_peer is not None), default=None)
+        return {
+            "name": self.name,
+            "case": head.name,
+            "unit": head.unit,
+            "project": head.project.median,
+            "limit": head.limit.figure.median if head.limit is not None else None,
+            "peers": {name: rival.figure.median for name, rival in head.peers.items()},
+            "ratio_to_limit": head.limit.ratio.median if head.limit is not None else None,
+            "ratio_to_best_peer": to_peer,
+            "missing_peers": list(self.missing),
+            "cases": [_case_as_json(case) for case in self.cases],
+        }
+
+    def as_line(self) -> str:
+        return json.dumps(self.as_json(), separators=(",", ":"))
+
+
+def _to_limit(case: Case) -> float:
+    return case.limit.ratio.median if case.limit is not None else float("inf")
+
+
+def _case_as_json(case: Case) -> dict[str, object]:
+    fields = dataclasses.asdict(case)
+    fields["targets"] = [dataclasses.asdict(target) | {"met": target.met} for target in case.targets]
+    best = case.best_peer
+    return fields | {
+        "ratio_to_limit": case.limit.ratio.median if case.limit is not None else None,
+        "ratio_to_best_peer": best.median if best is not None else None,
+    }
+
+
+def compare(
+    name: str,
+    unit: str,
+    series: Sequence[Series],
+    higher_is_better: bool = True,
+    limit: str | None = None,
+    uncounted: frozenset[str] = frozenset(),
+) -> Case:
+    """A case out of a game's series: the first is the project's, the one named `limit` the limit's, the rest peers'."""
+    ours, *others = series
+    rivals = {
+        other.contestant.name: Rival(
+            interval(other.values),
+            paired_ratio(ours.values, other.values, higher_is_better),
+            other.contestant.promise,
+            other.contestant.name not in uncounted,
+            _medians(other),
+        )
+        for other in others
+    }
+    return Case(
+        name,
+        unit,
+        higher_is_better,
+        interval(ours.values),
+        ours.contestant.promise,
+        rivals.pop(limit) if limit is not None else None,
+        rivals,
+        _medians(ours),
+    )
+
+
+def _medians(series: Series) -> dict[str, float]:
+    return {name: interval_median(series.beside(name)) for name in series.samples[0].beside}
+
+
+def interval_median(values: Sequence[float]) -> float:
+    ordered = sorted(values)
+    return ordered[len(ordered) // 2]

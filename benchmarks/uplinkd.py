@@ -1,0 +1,73 @@
+"""The project under measurement: the daemon as operators run it, a process of its own on free ports of loopback."""
+
+import base64
+import contextlib
+import os
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import jwt
+
+from benchmarks import process
+
+PROGRAM = Path(sys.executable).parent / "uplinkd"
+
+PROMISE = "every acknowledged byte fdatasynced and recorded in the catalog"
+
+TOKEN_TTL_S = 3600
+
+
+@dataclass(frozen=True, slots=True)
+class Uplinkd:
+    """The running daemon: where it listens, and its process."""
+
+    server: process.Server
+    data_dir: Path
+    port: int
+    http_port: int
+
+    def token(self, subject: str, *scopes: str, role: str = "device") -> str:
+        """What the daemon would issue itself: signed with its HS256 secret."""
+        text = (self.data_dir / "secret").read_text().strip()
+        secret = base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
+        now = int(time.time())
+        claims = {
+            "iss": "uplinkd",
+            "aud": "uplinkd",
+            "sub": subject,
+            "role": role,
+            "tenant": "default",
+            "scope": " ".join(scopes or ("upload", "read", "delete")),
+            "iat": now,
+            "exp": now + TOKEN_TTL_S,
+        }
+        return jwt.encode(claims, secret, algorithm="HS256")
+
+    def metric(self, name: str) -> float:
+        """The sum over the labels of one sample name of /metrics; 0 when it has none yet."""
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.http_port}/metrics", timeout=30) as answer:
+            lines: list[str] = answer.read().decode().splitlines()
+        return sum(float(line.rpartition(" ")[2]) for line in lines if line.startswith((f"{name} ", f"{name}{{")))
+
+
+@contextlib.contextmanager
+def serving(
+    directory: Path, settings: Mapping[str, str] | None = None, prefix: tuple[str, ...] = ()
+) -> Iterator[Uplinkd]:
+    """The daemon with its data in `directory`/data, at default settings but for `settings`.
+
+    These are environment variables without UPLINKD_, such as {"COMMIT__CYCLE_MS": "0"}. `prefix` goes before the
+    program, as ("taskset", "1") does.
+    """
+    data_dir, port, http_port = directory / "data", process.free_port(), process.free_port()
+    chosen = {"DATA_DIR": str(data_dir), "LISTEN__PORT": str(port), "HTTP__PORT": str(http_port), **(settings or {})}
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("UPLINKD_")}
+    environment = inherited | {f"UPLINKD_{name}": value for name, value in chosen.items()}
+    with process.started(
+        [*prefix, str(PROGRAM), "serve"], directory / "uplinkd.log", port=http_port, environment=environment
+    ) as server:
+        yield Uplinkd(server, data_dir, port, http_port)
