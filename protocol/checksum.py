@@ -4,8 +4,10 @@ from functools import lru_cache
 
 import google_crc32c
 import numpy as np
+import numpy.typing as npt
 
 Buffer = bytes | bytearray | memoryview
+Checksums = npt.NDArray[np.uint8] | npt.NDArray[np.uint32]
 
 _POLYNOMIAL_REFLECTED = 0x82F63B78  # Castagnoli, RFC 3720 §12.1
 
@@ -19,6 +21,11 @@ def crc32c(data: Buffer, crc: int = 0) -> int:
     """CRC32C (RFC 3720) of `data`, continuing from `crc` of what came before."""
     # The C function refuses memoryviews of writable memory; an array over the same bytes costs no copy.
     return int(google_crc32c.extend(crc, np.frombuffer(data, dtype=np.uint8)))
+
+
+def crc32c_rows(rows: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint32]:
+    """CRC32C of each row of bytes that lie one behind the other."""
+    return np.fromiter(map(google_crc32c.value, rows), np.uint32, len(rows))
 
 
 def crc32c_combine(first: int, second: int, second_bytes: int) -> int:

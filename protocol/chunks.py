@@ -3,8 +3,9 @@
 from dataclasses import dataclass, field
 
 import numpy as np
+import numpy.typing as npt
 
-from protocol.checksum import Buffer, crc32c, sum8
+from protocol.checksum import Buffer, Checksums, crc32c, crc32c_rows, sum8
 from protocol.codec import CHUNK_FRAMES, PREFIX_BYTES
 from protocol.constants import OFFSET_MAX, ChecksumKind, FrameType
 from protocol.events import ChunksReceived
@@ -22,7 +23,7 @@ GATHER_FRAMES_MIN = 4
 """Fewer equal frames than this are quicker one by one than as one array."""
 
 GATHER_DATA_BYTES_MAX = 8 * 1024
-"""Larger chunks gain nothing from being gathered: the sum over their bytes outweighs the call."""
+"""Larger chunks gain nothing from being gathered: the checksum over their bytes outweighs the call."""
 
 PIECES_MAX = 256
 """Pieces in one run; the system takes 1,024 in one write."""
@@ -33,6 +34,7 @@ PIECE_BYTES_MIN = 4096
 _HEADER_TYPES = {
     FrameType.CHUNK: np.dtype([("prefix", ">u8"), ("start", ">u8"), ("end", ">u8"), ("checksum", "u1")]),
     FrameType.CHUNK_COMPACT: np.dtype([("prefix", ">u8"), ("start", ">u4"), ("end", ">u4"), ("checksum", "u1")]),
+    FrameType.CHUNK_CRC32C: np.dtype([("prefix", ">u8"), ("start", ">u8"), ("end", ">u8"), ("checksum", ">u4")]),
 }
 
 
@@ -69,17 +71,15 @@ def read_chunk(view: memoryview, begin: int, kind: FrameType) -> Chunk | str:
 
 def is_worth_gathering(kind: FrameType, data_bytes: int, left_bytes: int) -> bool:
     """Whether `gather_equal` pays for chunks of this kind and size when `left_bytes` of input may be more of them."""
-    return (
-        data_bytes <= GATHER_DATA_BYTES_MAX
-        and kind in _HEADER_TYPES
-        and left_bytes >= GATHER_FRAMES_MIN * (CHUNK_FRAMES[kind].size + data_bytes)
+    return data_bytes <= GATHER_DATA_BYTES_MAX and left_bytes >= GATHER_FRAMES_MIN * (
+        CHUNK_FRAMES[kind].size + data_bytes
     )
 
 
 def gather_equal(view: memoryview, begin: int, end: int, kind: FrameType, first: Chunk) -> tuple[int, bytes]:
     """How many frames from `begin` on are like the first, adjacent and intact; and their data in one piece.
 
-    For many small chunks with the 8-bit sum: one array over all of them, headers at a fixed stride, sums along rows.
+    For many small chunks: one array over all of them, headers at a fixed stride, checksums along the rows.
     """
     header = CHUNK_FRAMES[kind].size
     data_bytes = first.end - first.start
@@ -88,15 +88,33 @@ def gather_equal(view: memoryview, begin: int, end: int, kind: FrameType, first:
     headers = np.ndarray((count,), _HEADER_TYPES[kind], view, begin, (stride,))
     rows = np.ndarray((count, data_bytes), np.uint8, view, begin + header, (stride, 1))
     starts = first.start + np.arange(count, dtype=np.uint64) * np.uint64(data_bytes)
-    alike = (
+    count = _leading(
         (headers["prefix"] == headers["prefix"][0])
         & (headers["start"] == starts)
         & (headers["end"] == starts + np.uint64(data_bytes - 1))
-        & (np.add.reduce(rows, axis=1, dtype=np.uint8) == headers["checksum"])
     )
-    if not alike.all():
-        count = int(alike.argmin())
+    # Only now the bytes: of interleaved streams each run is short, and their sums would be taken again and again.
+    rows = rows[:count]
+    count = _leading(_checksums(view, begin, kind, rows) == headers["checksum"][:count])
     return count, rows[:count].tobytes()
+
+
+def _leading(fits: npt.NDArray[np.bool_]) -> int:
+    """How many at the front fit."""
+    return len(fits) if fits.all() else int(fits.argmin())
+
+
+def _checksums(view: memoryview, begin: int, kind: FrameType, rows: npt.NDArray[np.uint8]) -> Checksums:
+    """What each of the equal frames that begin at `begin`, whose data are `rows`, should have as its checksum."""
+    if kind is not FrameType.CHUNK_CRC32C:
+        sums: Checksums = np.add.reduce(rows, axis=1, dtype=np.uint8)
+        return sums
+    count, data_bytes = rows.shape
+    covered = np.empty((count, _CRC_COVERED_BYTES + data_bytes), np.uint8)
+    stride = (CHUNK_FRAMES[kind].size + data_bytes, 1)
+    covered[:, :_CRC_COVERED_BYTES] = np.ndarray((count, _CRC_COVERED_BYTES), np.uint8, view, begin, stride)
+    covered[:, _CRC_COVERED_BYTES:] = rows
+    return crc32c_rows(covered)
 
 
 @dataclass(slots=True)

@@ -1,8 +1,9 @@
 """Checksums against published values, over every kind of memory."""
 
+import numpy as np
 import pytest
 
-from protocol.checksum import Buffer, crc32c, crc32c_combine, sum8
+from protocol.checksum import Buffer, crc32c, crc32c_combine, crc32c_rows, sum8
 
 DIGITS = b"123456789"
 DIGITS_CRC = 0xE3069283  # RFC 3720 §B.4 and every catalogue of CRCs
@@ -16,6 +17,11 @@ DIGITS_CRC = 0xE3069283  # RFC 3720 §B.4 and every catalogue of CRCs
 def test_any_memory_will_do(data: Buffer) -> None:
     assert sum8(data) == sum(DIGITS) % 256
     assert crc32c(data) == DIGITS_CRC
+
+
+def test_rows_have_a_crc_each() -> None:
+    rows = np.frombuffer(DIGITS + b"987654321", np.uint8).reshape(2, len(DIGITS))
+    assert crc32c_rows(rows).tolist() == [DIGITS_CRC, crc32c(b"987654321")]
 
 
 def test_nothing() -> None:

@@ -18,7 +18,6 @@ from protocol.constants import OFFSET_MAX, ChecksumKind, FrameType
 from tests.protocol.harness import Pool, Refusal, chunk, corrupt, frame
 
 FORMS = tuple(codec.CHUNK_HEADERS)
-SUM8_FORMS = (FrameType.CHUNK, FrameType.CHUNK_COMPACT)
 
 
 def read(raw: bytes, kind: FrameType = FrameType.CHUNK, begin: int = 0) -> Chunk | str:
@@ -103,14 +102,14 @@ def adjacent(count: int, size: int, kind: FrameType = FrameType.CHUNK, start: in
     return [chunk(1, start + at * size, bytes([at % 251]) * size, kind) for at in range(count)]
 
 
-@pytest.mark.parametrize("kind", SUM8_FORMS)
+@pytest.mark.parametrize("kind", FORMS)
 @pytest.mark.parametrize("size", [1, 7, 64, 1024])
 def test_equal_adjacent_chunks_are_taken_in_one_piece(kind: FrameType, size: int) -> None:
     expected = b"".join(bytes([at % 251]) * size for at in range(300))
     assert gathered(adjacent(300, size, kind, start=5), kind, rest=b"\x20\x00") == (300, expected)
 
 
-@pytest.mark.parametrize("kind", SUM8_FORMS)
+@pytest.mark.parametrize("kind", FORMS)
 @pytest.mark.parametrize(
     "odd",
     [
@@ -136,7 +135,6 @@ def test_gathering_pays_from_a_number_of_frames_up_to_a_size_of_data() -> None:
     assert not is_worth_gathering(FrameType.CHUNK, 100, GATHER_FRAMES_MIN * frame_bytes - 1)
     assert is_worth_gathering(FrameType.CHUNK, GATHER_DATA_BYTES_MAX, 2**30)
     assert not is_worth_gathering(FrameType.CHUNK, GATHER_DATA_BYTES_MAX + 1, 2**30)
-    assert not is_worth_gathering(FrameType.CHUNK_CRC32C, 100, 2**30)
 
 
 # Runs.
