@@ -28,16 +28,7 @@ class Access:
         self._authenticator = authenticator
 
     def _identify(self, request: web.Request) -> Principal:
-        scheme, _, token = request.headers.get(hdrs.AUTHORIZATION, "").partition(" ")
-        token = token.strip()
-        if scheme.lower() != "bearer" or not token:
-            raise RequestError(
-                Failure.UNAUTHENTICATED,
-                "no bearer token: send `Authorization: Bearer …` with a token from POST /v1/token or the operator",
-            )
-        if len(token) > TOKEN_BYTES_MAX:
-            raise RequestError(Failure.UNAUTHENTICATED, f"the bearer token is longer than {TOKEN_BYTES_MAX} bytes")
-        principal = self._authenticator.authenticate(token)
+        principal = self._authenticator.authenticate(bearer_token(request))
         request[PRINCIPAL] = principal
         return principal
 
@@ -62,6 +53,20 @@ class Access:
                 Failure.FORBIDDEN, f"the token of {principal.subject!r} is a device's: ask for an operator's token"
             )
         return principal
+
+
+def bearer_token(request: web.Request) -> str:
+    """The token that a request carries. Raises RequestError, with status 401, when it carries none."""
+    scheme, _, token = request.headers.get(hdrs.AUTHORIZATION, "").partition(" ")
+    token = token.strip()
+    if scheme.lower() != "bearer" or not token:
+        raise RequestError(
+            Failure.UNAUTHENTICATED,
+            "no bearer token: send `Authorization: Bearer …` with a token from POST /v1/token or the operator",
+        )
+    if len(token) > TOKEN_BYTES_MAX:
+        raise RequestError(Failure.UNAUTHENTICATED, f"the bearer token is longer than {TOKEN_BYTES_MAX} bytes")
+    return token
 
 
 def reaches(principal: Principal, device: str) -> bool:

@@ -9,7 +9,7 @@ RANGES_MAX = 64
 GAP_BYTES = 160
 """Ranges closer than this are sent as one: a part's delimiter and header lines cost about as much."""
 
-_OFFSET_DIGITS_MAX = 19
+OFFSET_DIGITS_MAX = 19
 """2**63 - 1, the largest offset, has 19 digits; a longer number is simply beyond every file."""
 
 _RANGE_SPEC = re.compile(r"([0-9]*)-([0-9]*)", re.ASCII)
@@ -61,7 +61,7 @@ def select(header: str, size: int) -> tuple[ByteRange, ...]:
 
 def _number(digits: str) -> int:
     significant = digits.lstrip("0")
-    return int(significant or "0") if len(significant) <= _OFFSET_DIGITS_MAX else 10**_OFFSET_DIGITS_MAX
+    return int(significant or "0") if len(significant) <= OFFSET_DIGITS_MAX else 10**OFFSET_DIGITS_MAX
 
 
 def _is_invalid(first: str, last: str) -> bool:

@@ -1,12 +1,14 @@
 """GET and HEAD of a file's content, by RFC 9110: conditions, one range, several, or all of it.
 
-A body of at most SMALL_BYTES is one read and one write. A larger one is streamed: a block is read ahead while
-the one before is written, and no further one before the client has taken that.
+A body of at most SMALL_BYTES is one read and one write. A larger one goes from the file to the socket within the
+kernel, past this process's memory, as fast as the client takes it.
 """
 
 import asyncio
+from collections.abc import Awaitable
 from contextlib import aclosing
 from dataclasses import dataclass
+from typing import TypeVar
 
 from aiohttp import hdrs, web
 
@@ -15,19 +17,19 @@ from control.byte_ranges import ByteRange
 from control.conditions import Validators, Verdict
 from control.errors import RequestError
 from control.files import ENDED, Lookup, ended
-from control.payload import Payload
-from control.ports import Contents, Failure, File, FileState, RequestIds, Scope
+from control.payload import SMALL_BYTES, Payload
+from control.ports import Content, Contents, Failure, File, FileState, RequestIds, Scope
+from control.replay import REPEATABLE, Repeatable
 
-SMALL_BYTES = 256 * 1024
-"""Up to here a whole body in memory costs less than the turns of a stream."""
+Step = TypeVar("Step")
 
 
 @dataclass(frozen=True, slots=True)
 class DownloadLimits:
     """Bounds on what downloads may hold.
 
-    `streams_max` downloads of more than SMALL_BYTES run at a time (each holds an open file and about 1 MiB);
-    a client that takes no block for `stall_timeout_s` is cut off.
+    `streams_max` downloads of more than SMALL_BYTES run at a time (each holds two descriptors); a client that takes
+    nothing for `stall_timeout_s` is cut off.
     """
 
     streams_max: int = 256
@@ -46,6 +48,8 @@ class DownloadRoutes:
 
     async def by_id(self, request: web.Request) -> web.StreamResponse:
         _, file = await self._lookup.by_id(request, Scope.READ)
+        # Under one id the bytes never change, so neither do the conditions' verdicts.
+        request[REPEATABLE] = Repeatable(file.id, file.size or 0)
         return await self._serve(request, file, date_is_strong=True)
 
     async def by_name(self, request: web.Request) -> web.StreamResponse:
@@ -92,12 +96,13 @@ class DownloadRoutes:
         return payload.partial(spans, size, media_type, self._ids.new())
 
     async def _read_small(self, file: File, body: Payload) -> bytes:
-        pieces = [
-            payload.checked(await self._contents.read(file.id, piece.start, piece.length), piece)
-            if isinstance(piece, ByteRange)
-            else piece
-            for piece in body.pieces
-        ]
+        pieces = []
+        for piece in body.pieces:
+            if isinstance(piece, ByteRange):
+                pieces.append(await self._contents.read(file.id, piece.start, piece.length))
+                payload.check_length(len(pieces[-1]), piece)
+            else:
+                pieces.append(piece)
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
     async def _stream(
@@ -116,9 +121,11 @@ class DownloadRoutes:
                 response = web.StreamResponse(status=body.status, headers=headers)
                 response.content_length = body.length
                 await response.prepare(request)
-                async with aclosing(payload.read_ahead(content, body)) as blocks:
-                    async for block in blocks:
-                        await self._write(request, response, block)
+                for piece in body.pieces:
+                    if isinstance(piece, ByteRange):
+                        await self._send(request, content, piece)
+                    else:
+                        await self._within(request, response.write(piece))
                 await response.write_eof()
             finally:
                 await content.close()
@@ -126,15 +133,47 @@ class DownloadRoutes:
             self._streams -= 1
         return response
 
-    async def _write(self, request: web.Request, response: web.StreamResponse, block: bytes) -> None:
+    async def _send(self, request: web.Request, content: Content, span: ByteRange) -> None:
+        transport = _open_transport(request)
+        # The socket is written to directly, so what the transport was given must be out, to the last byte.
+        transport.set_write_buffer_limits(0)
+        await self._within(request, request.writer.drain())
+        sent = 0
+        try:
+            async with aclosing(content.send(_fd(transport), span.start, span.length)) as steps:
+                while step := await self._within(request, anext(steps, 0)):
+                    sent += step
+                    request.writer.output_size += step
+                    _open_transport(request)
+        except ConnectionError:
+            transport.abort()
+            raise
+        transport.set_write_buffer_limits()
+        payload.check_length(sent, span)
+
+    async def _within(self, request: web.Request, step: Awaitable[Step]) -> Step:
+        """`step`, or the connection is cut when the client takes nothing for too long."""
         try:
             async with asyncio.timeout(self._limits.stall_timeout_s):
-                await response.write(block)
+                return await step
         except TimeoutError:
             if request.transport is not None:
                 # A close would first wait for the client to take what is buffered.
                 request.transport.abort()
             raise ConnectionAbortedError(f"no data taken for {self._limits.stall_timeout_s} s") from None
+
+
+def _open_transport(request: web.Request) -> asyncio.Transport:
+    transport = request.transport
+    if transport is None or transport.is_closing():
+        raise ConnectionResetError("the client went away")
+    return transport
+
+
+def _fd(transport: asyncio.Transport) -> int:
+    # The listeners speak plain HTTP: nothing stands between the transport and its socket that would have to encrypt.
+    number: int = transport.get_extra_info("socket").fileno()
+    return number
 
 
 def _complete_size(file: File) -> int:

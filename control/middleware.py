@@ -51,27 +51,37 @@ class Observer:
         self.clock = clock
         self.log = log
         self.ids = ids
-        self._http_metrics = http_metrics
+        self.http_metrics = http_metrics
 
     def report(
         self, request: web.BaseRequest, *, route: str, status: int, started_s: float, sent_bytes: int, error: str
     ) -> None:
         """Tell the log and the metrics of one exchange that has been answered."""
-        principal = request.get(PRINCIPAL)
-        exchange = Exchange(
-            request_id=request.get(REQUEST_ID, ""),
-            method=request.method if request.method in _METHODS else "other",
-            route=route,
-            path=request.rel_url.raw_path,
-            status=status,
-            duration_s=self.clock.monotonic_s() - started_s,
-            sent_bytes=sent_bytes,
-            error=error,
-            subject="" if principal is None else principal.subject,
-            remote=request.remote or "",
+        duration_s = self.clock.monotonic_s() - started_s
+        exchange = describe(
+            request, route=route, status=status, duration_s=duration_s, sent_bytes=sent_bytes, error=error
         )
-        self._http_metrics.observe(exchange)
+        self.http_metrics.observe(exchange)
         self.log.exchange(exchange)
+
+
+def describe(
+    request: web.BaseRequest, *, route: str, status: int, duration_s: float, sent_bytes: int, error: str = ""
+) -> Exchange:
+    """A request and what became of it."""
+    principal = request.get(PRINCIPAL)
+    return Exchange(
+        request_id=request.get(REQUEST_ID, ""),
+        method=request.method if request.method in _METHODS else "other",
+        route=route,
+        path=request.rel_url.raw_path,
+        status=status,
+        duration_s=duration_s,
+        sent_bytes=sent_bytes,
+        error=error,
+        subject="" if principal is None else principal.subject,
+        remote=request.remote or "",
+    )
 
 
 def make_middleware(observer: Observer, problems: Problems) -> Middleware:

@@ -1,14 +1,11 @@
 """What follows the header section of a download: the file, one range of it, or several as multipart/byteranges."""
 
-import asyncio
-from collections.abc import AsyncGenerator, Iterator
 from dataclasses import dataclass
 
 from control.byte_ranges import ByteRange
-from control.ports import Content
 
-BLOCK_BYTES = 512 * 1024
-"""One block is read while another is written: each download holds two of them."""
+SMALL_BYTES = 256 * 1024
+"""Up to here a whole body in memory costs less than the turns of a stream."""
 
 Piece = bytes | ByteRange
 """Literal bytes, or bytes of the file."""
@@ -51,45 +48,7 @@ def partial(spans: tuple[ByteRange, ...], size: int, media_type: str, boundary: 
     return Payload(206, f"multipart/byteranges; boundary={boundary}", None, tuple(pieces), length)
 
 
-async def read_ahead(content: Content, payload: Payload) -> AsyncGenerator[bytes, None]:
-    """The body in blocks, the next one being read while the caller is busy with the last.
-
-    No read is under way once the iterator is closed. Raises what `Content.read` raises, and ContentTruncatedError.
-    """
-    steps = _blocks(payload.pieces)
-    ahead = asyncio.create_task(_load(content, next(steps)))
-    try:
-        for step in steps:
-            # Waiting on the task itself would cancel the read with this download, and leave its thread at work.
-            await asyncio.wait({ahead})
-            block = ahead.result()
-            ahead = asyncio.create_task(_load(content, step))
-            yield block
-        await asyncio.wait({ahead})
-        yield ahead.result()
-    finally:
-        await asyncio.wait({ahead})
-        if not ahead.cancelled():
-            ahead.exception()
-
-
-def checked(data: bytes, span: ByteRange) -> bytes:
-    """`data` if it is all of `span`. Raises ContentTruncatedError."""
-    if len(data) != span.length:
-        raise ContentTruncatedError(f"read {len(data)} of {span.length} bytes at {span.start}: run `uplinkd verify`")
-    return data
-
-
-def _blocks(pieces: tuple[Piece, ...]) -> Iterator[Piece]:
-    for piece in pieces:
-        if isinstance(piece, bytes):
-            yield piece
-            continue
-        for start in range(piece.start, piece.end, BLOCK_BYTES):
-            yield ByteRange(start, min(start + BLOCK_BYTES, piece.end))
-
-
-async def _load(content: Content, piece: Piece) -> bytes:
-    if isinstance(piece, bytes):
-        return piece
-    return checked(await content.read(piece.start, piece.length), piece)
+def check_length(had: int, span: ByteRange) -> None:
+    """Raises ContentTruncatedError if `had` is less than all bytes of `span`."""
+    if had != span.length:
+        raise ContentTruncatedError(f"read {had} of {span.length} bytes at {span.start}: run `uplinkd verify`")

@@ -4,7 +4,7 @@ Every async method may take its time off the event loop; none may block it. An i
 refuses by raising `Refused`; any other exception is a fault of the server and is answered with 500.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Protocol
@@ -195,7 +195,8 @@ class Exchange:
 
     `status` is 499 where the client went away before the end. `sent_bytes` counts the body, or where it was cut
     short all that had been handed to the socket. `error` is the registry's name, "" on success. `subject` is who
-    asked, "" where nobody was identified.
+    asked, "" where nobody was identified. With `repeats` it stands for that many further requests on one connection
+    that were the same but for the range; `duration_s` and `sent_bytes` are their sums.
     """
 
     request_id: str
@@ -208,6 +209,7 @@ class Exchange:
     error: str
     subject: str
     remote: str
+    repeats: int = 0
 
 
 class Authenticator(Protocol):
@@ -246,15 +248,16 @@ class Files(Protocol):
 class Content(Protocol):
     """The open bytes of one complete file."""
 
-    @property
-    def size(self) -> int: ...
+    def send(self, socket_fd: int, offset: int, count: int) -> AsyncGenerator[int, None]:
+        """Send the `count` bytes at `offset` to a connected socket that does not block, past its transport.
 
-    async def read(self, offset: int, count: int) -> bytes:
-        """The `count` bytes at `offset`; fewer only if the file ends there. Raises OSError."""
+        Yields how many it took, each time that it took some; ends early only if the file ends there. Raises OSError,
+        ConnectionError where the client has gone. Is closed before the socket's number can mean another.
+        """
         ...
 
     async def close(self) -> None:
-        """Give the file back. Called once, with no read under way."""
+        """Give the file back. Called once, with no sending under way."""
         ...
 
 
@@ -266,7 +269,14 @@ class Contents(Protocol):
         ...
 
     async def read(self, file_id: int, offset: int, count: int) -> bytes:
-        """`open`, one `Content.read` and `close` in one trip: small ranges are answered by it. Raises like both."""
+        """The `count` bytes at `offset`, fewer only if the file ends there: small ranges are answered by it.
+
+        Raises as `open` does, and OSError.
+        """
+        ...
+
+    def read_cached(self, file_id: int, offset: int, count: int) -> bytearray | None:
+        """The bytes if they can be had without waiting, of a file that `read` read lately and nobody deleted since."""
         ...
 
 

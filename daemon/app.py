@@ -50,6 +50,10 @@ def _refused(code: ErrorCode, status: int, detail: str, retry_after_s: int | Non
     return ports.Refused(_info(code), status, detail, retry_after_s)
 
 
+def _bytes_gone(file_id: int) -> ports.Refused:
+    return _refused(ErrorCode.GONE, 410, f"the bytes of file {file_id:016x} are gone")
+
+
 def _unavailable(what: str) -> ports.Refused:
     return _refused(ErrorCode.UNAVAILABLE, 503, f"{what} does not answer: try again, and look at /readyz", 5)
 
@@ -157,18 +161,6 @@ class _Files:
         )
 
 
-class _EmptyContent:
-    """A file without bytes has none in storage."""
-
-    size = 0
-
-    async def read(self, offset: int, count: int) -> bytes:  # noqa: ARG002 - the interface's arguments
-        return b""
-
-    async def close(self) -> None:
-        return
-
-
 @dataclass(frozen=True, slots=True)
 class _Contents:
     engine: Engine
@@ -177,23 +169,16 @@ class _Contents:
         try:
             return await self.engine.storage.open(file_id)
         except FileNotFoundError as error:
-            try:
-                upload = await self.engine.catalog.get(file_id)
-            except CatalogFailed as failed:
-                raise _unavailable("the catalog") from failed
-            if upload is not None and upload.state is State.COMPLETE and upload.size == 0:
-                return _EmptyContent()
-            raise _refused(ErrorCode.GONE, 410, f"the bytes of file {file_id:016x} are gone") from error
+            raise _bytes_gone(file_id) from error
 
     async def read(self, file_id: int, offset: int, count: int) -> bytes:
         try:
             return await self.engine.storage.read_once(file_id, offset, count)
-        except FileNotFoundError:
-            content = await self.open(file_id)
-            try:
-                return await content.read(offset, count)
-            finally:
-                await content.close()
+        except FileNotFoundError as error:
+            raise _bytes_gone(file_id) from error
+
+    def read_cached(self, file_id: int, offset: int, count: int) -> bytearray | None:
+        return self.engine.storage.read_cached(file_id, offset, count)
 
 
 @dataclass(frozen=True, slots=True)
@@ -273,6 +258,7 @@ class _Log:
             error=exchange.error or None,
             subject=exchange.subject or None,
             peer=exchange.remote,
+            **({"repeats": exchange.repeats} if exchange.repeats else {}),
         )
 
     def failure(self, request_id: str, route: str, error: Exception) -> None:

@@ -9,7 +9,7 @@ which a later pass finds as orphans, never a row without its bytes.
 import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 from structlog.stdlib import BoundLogger
@@ -26,8 +26,11 @@ BATCH_UPLOADS = 100
 """Uploads that end in one transaction: enough to share its sync, few enough to delay no commit."""
 
 SHARDS_PER_PASS = 8
-"""Parts of storage searched for orphans in one pass, so that a pass costs alike whenever it runs: with 256 parts and
+"""Parts of storage listed for orphans in one pass, so that a pass costs alike whenever it runs: with 256 parts and
 the default interval all have been searched after three hours."""
+
+SEARCHED_PER_PASS = 500
+"""Of the files listed: a millisecond or two. With a million of them all have been searched after a week."""
 
 ORPHAN_AGE_S = 24 * 3600
 """Bytes without an upload are left alone for so long, whatever is under way with them."""
@@ -99,6 +102,14 @@ class _Rule:
     to: State
 
 
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """Where the search for orphans goes on: at the `rest` of what was listed of `shard`, and then in the next one."""
+
+    shard: int = -1
+    rest: Sequence[Stored] = ()
+
+
 class Cleanup:
     """Cleans up on a timer and on demand, one pass at a time. `policy` may change at any time."""
 
@@ -122,7 +133,7 @@ class Cleanup:
         self._metrics = metrics
         self._log = log
         self._is_running = False
-        self._next_shard = 0
+        self._place = _Place()
         self._seen_wall_ms = clock.wall_ms()
         self._seen_monotonic_s = clock.monotonic_s()
         self.policy = policy
@@ -142,13 +153,14 @@ class Cleanup:
             raise CleanupBusy("a cleanup pass is under way: ask again when it is over")
         self._is_running = True
         started_s = self._clock.monotonic_s()
-        one = _Pass(self._catalog, self._storage, self._uploads, self._metrics, self.policy, self._clock, dry_run)
+        parts = (self._catalog, self._storage, self._uploads, self._metrics)
+        one = _Pass(*parts, self.policy, self._clock, dry_run, self._place)
         outcome, stopped = CleanupOutcome.DONE, None
         try:
             self._check_clocks(dry_run)
             await one.remove()
             await one.purge()
-            await one.quarantine(self._shards(dry_run))
+            await one.quarantine()
         except _Stopped as reason:
             outcome, stopped = CleanupOutcome.STOPPED, str(reason)
         except (CatalogFailed, OSError) as error:
@@ -156,6 +168,7 @@ class Cleanup:
         finally:
             self._is_running = False
         if not dry_run:
+            self._place = one.place
             self._metrics.cleanup_done(outcome, self._clock.monotonic_s() - started_s, self._clock.wall_ms())
         report = one.report(stopped)
         self._tell(outcome, report)
@@ -174,13 +187,6 @@ class Cleanup:
                 f"the wall clock was set by {skew_s:+.0f} s within {passed_s:.0f} s, so ages cannot be trusted: "
                 "check the machine's time; the next pass goes on unless the clock is set again"
             )
-
-    def _shards(self, dry_run: bool) -> Sequence[int]:
-        count = min(SHARDS_PER_PASS, self._storage.shards)
-        shards = [(self._next_shard + number) % self._storage.shards for number in range(count)]
-        if not dry_run:
-            self._next_shard = (self._next_shard + count) % self._storage.shards
-        return shards
 
     def _tell(self, outcome: CleanupOutcome, report: CleanupReport) -> None:
         tell = {
@@ -214,6 +220,7 @@ class _Pass:
         policy: CleanupPolicy,
         clock: Clock,
         dry_run: bool,
+        place: _Place,
     ) -> None:
         self._catalog = catalog
         self._storage = storage
@@ -222,8 +229,11 @@ class _Pass:
         self._policy = policy
         self._now_ms = clock.wall_ms()
         self._dry_run = dry_run
+        self.place = place
+        """Where the next pass's search for orphans begins."""
         self._files: Counter[CleanupResult] = Counter()
         self._freed_bytes = 0
+        self._shards_left = min(SHARDS_PER_PASS, storage.shards)
 
     def report(self, stopped: str | None) -> CleanupReport:
         return CleanupReport(
@@ -264,20 +274,29 @@ class _Pass:
             purged = await self._catalog.purge_tombstones(before_ms, BATCH_UPLOADS)
             self._did(CleanupResult.TOMBSTONES_PURGED, purged)
 
-    async def quarantine(self, shards: Sequence[int]) -> None:
+    async def quarantine(self) -> None:
         """Put aside what belongs to no upload, unless it is so much that rather the catalog is wrong."""
         orphans: list[tuple[int, Stored]] = []
-        stored = 0
-        for shard in shards:
-            found = await self._storage.stored(shard)
-            stored += len(found)
-            orphans += [(shard, each) for each in await self._orphans(found)]
+        searched = 0
+        while some := await self._next_stored(SEARCHED_PER_PASS - searched):
+            searched += len(some)
+            orphans += [(self.place.shard, each) for each in await self._orphans(some)]
         if self._dry_run:
             self._did(CleanupResult.ORPHANS_QUARANTINED, len(orphans))
-        self._check_fraction(len(orphans), stored, "stored files belong to no upload; is this the right catalog?")
+        self._check_fraction(len(orphans), searched, "stored files belong to no upload; is this the right catalog?")
         if not self._dry_run:
             for shard, orphan in orphans:
                 await self._put_aside(shard, orphan)
+
+    async def _next_stored(self, count_max: int) -> Sequence[Stored]:
+        """The next stored files, all of one shard; none when the pass has searched enough."""
+        while not self.place.rest and self._shards_left:
+            self._shards_left -= 1
+            shard = (self.place.shard + 1) % self._storage.shards
+            self.place = _Place(shard, await self._storage.stored(shard))
+        some = self.place.rest[:count_max]
+        self.place = replace(self.place, rest=self.place.rest[count_max:])
+        return some
 
     def _rules(self) -> list[_Rule]:
         policy = self._policy
@@ -339,18 +358,21 @@ class _Pass:
         self._did(rule.result, 1, freed_bytes)
 
     async def _orphans(self, found: Sequence[Stored]) -> list[Stored]:
-        """Those that are old enough and belong to no upload; a name that storage does not give belongs to none."""
-        before_ms = self._before(ORPHAN_AGE_S)
-        old = [each for each in found if each.modified_ms < before_ms]
-        ids = [each.upload_id for each in old if each.upload_id is not None]
-        known: set[int] = set()
-        for first in range(0, len(ids), BATCH_UPLOADS):
-            known |= await self._catalog.existing(ids[first : first + BATCH_UPLOADS])
-        return [
+        """Those that belong to no upload and are old enough; a name that storage does not give belongs to none."""
+        known = await self._catalog.existing([each.upload_id for each in found if each.upload_id is not None])
+        unknown = [
             each
-            for each in old
+            for each in found
             if each.upload_id is None or not (each.upload_id in known or self._uploads.is_live(each.upload_id))
         ]
+        before_ms = self._before(ORPHAN_AGE_S)
+        orphans = []
+        for each in unknown:
+            # Asked of these few alone: of all it would cost as much as the rest of the pass.
+            modified_ms = await self._storage.modified_ms(self.place.shard, each.name)
+            if modified_ms is not None and modified_ms < before_ms:
+                orphans.append(each)
+        return orphans
 
     async def _put_aside(self, shard: int, orphan: Stored) -> None:
         try:

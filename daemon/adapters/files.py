@@ -1,5 +1,7 @@
 """File calls as the daemon uses them. All of them may block, so they belong on a lane, except where said otherwise."""
 
+import ctypes
+import errno
 import fcntl
 import os
 from collections.abc import Iterator, Sequence
@@ -11,6 +13,15 @@ Buffer = bytes | bytearray | memoryview
 
 VECTORS_MAX = 1024
 """Pieces the system takes in one write (IOV_MAX on Linux)."""
+
+
+SYNCFS_TELLS_SINCE = (5, 8)
+"""Linux before this version let syncfs succeed when bytes were lost: syncfs(2)."""
+
+# Python has no calls for these. ctypes lets other threads run meanwhile.
+_libc = ctypes.CDLL(None, use_errno=True)
+_libc.sync_file_range.argtypes = (ctypes.c_int, ctypes.c_int64, ctypes.c_int64, ctypes.c_uint)
+_SYNC_FILE_RANGE_WRITE = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +61,32 @@ class FileSystem(Protocol):
         """Up to `count` bytes at `offset`; fewer only at the end of the file."""
         ...
 
+    def read_cached(self, fd: int, count: int, offset: int) -> bytearray | None:
+        """The `count` bytes at `offset` if all are in memory, else None. Never waits, so it may run on the event loop.
+
+        Raises nothing: what is wrong with the file, `read` tells.
+        """
+        ...
+
+    def send(self, fd: int, socket_fd: int, count: int, offset: int) -> int | None:
+        """Send up to `count` bytes at `offset` to a connected socket that does not block, without a copy.
+
+        How many it took; 0 at the end of the file, None while it takes none.
+        """
+        ...
+
+    def duplicate(self, fd: int) -> int:
+        """Another descriptor of the same file or socket. Never waits, so it may run on the event loop."""
+        ...
+
     def size(self, fd: int) -> int: ...
+
+    def start_sync(self, fd: int) -> None:
+        """Have the disk begin with what was written to the file, so that `sync_data` has less to wait for.
+
+        Promises nothing: whatever fails, `sync_data` tells.
+        """
+        ...
 
     def sync_data(self, fd: int) -> None:
         """Make the file's bytes, and what is needed to find them, survive a power cut (fdatasync)."""
@@ -58,6 +94,18 @@ class FileSystem(Protocol):
 
     def sync_directory(self, path: Path) -> None:
         """Make the names in the directory survive a power cut."""
+        ...
+
+    def open_directory(self, path: Path) -> int:
+        """A descriptor of the directory."""
+        ...
+
+    def sync_file_system(self, fd: int) -> None:
+        """Make all that anybody has written to the file system of `fd` survive a power cut, names included (syncfs).
+
+        Raises OSError when any write to it has failed since `fd` was opened, once for each; whose is not said.
+        Always on a kernel that would keep that to itself.
+        """
         ...
 
     def remove(self, path: Path) -> int:
@@ -120,18 +168,48 @@ class SystemFiles:
             parts.append(data)
         return b"".join(parts)
 
+    def read_cached(self, fd: int, count: int, offset: int) -> bytearray | None:
+        data = bytearray(count)
+        try:
+            return data if os.preadv(fd, [data], offset, os.RWF_NOWAIT) == count else None
+        except OSError:
+            # Not in memory, or a file system that cannot tell.
+            return None
+
+    def send(self, fd: int, socket_fd: int, count: int, offset: int) -> int | None:
+        try:
+            return os.sendfile(socket_fd, fd, offset, count)
+        except BlockingIOError:
+            return None
+
+    def duplicate(self, fd: int) -> int:
+        return os.dup(fd)
+
     def size(self, fd: int) -> int:
         return os.fstat(fd).st_size
+
+    def start_sync(self, fd: int) -> None:
+        _libc.sync_file_range(fd, 0, 0, _SYNC_FILE_RANGE_WRITE)
 
     def sync_data(self, fd: int) -> None:
         os.fdatasync(fd)
 
     def sync_directory(self, path: Path) -> None:
-        fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        fd = _open_directory(path)
         try:
             os.fsync(fd)
         finally:
             os.close(fd)
+
+    def open_directory(self, path: Path) -> int:
+        return _open_directory(path)
+
+    def sync_file_system(self, fd: int) -> None:
+        if _kernel_version() < SYNCFS_TELLS_SINCE:
+            raise OSError(errno.ENOTSUP, "syncfs of this kernel does not tell of lost bytes")
+        if _libc.syncfs(fd):
+            error = ctypes.get_errno()
+            raise OSError(error, os.strerror(error))
 
     def remove(self, path: Path) -> int:
         try:
@@ -167,6 +245,15 @@ class SystemFiles:
             os.close(fd)
             raise
         return fd
+
+
+def _open_directory(path: Path) -> int:
+    return os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+
+
+def _kernel_version() -> tuple[int, int]:
+    major, minor = os.uname().release.split(".")[:2]
+    return int(major), int(minor)
 
 
 def _write_all(fd: int, pieces: Sequence[Buffer], offset: int) -> int:

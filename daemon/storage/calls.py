@@ -1,11 +1,11 @@
 """Calls on a lane whose result somebody awaits."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Generic, Protocol, TypeVar
 
-from daemon.adapters.threads import Lane
+from daemon.adapters.threads import Lane, Report
 
 Result = TypeVar("Result")
 
@@ -54,3 +54,15 @@ def ask(
 async def call(lane: Lane[Call], run: Callable[[], Result], discard: Callable[[Result], None] | None = None) -> Result:
     """`ask`, awaited: raises OSError."""
     return await ask(lane, run, discard)
+
+
+def work_through(batch: Sequence[Call]) -> Report:
+    """The work of a lane of nothing but calls."""
+    for each in batch:
+        each.work()
+    return lambda: run_all([each.report for each in batch])
+
+
+def run_all(reports: Sequence[Report]) -> None:
+    for report in reports:
+        report()

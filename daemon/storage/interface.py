@@ -1,6 +1,6 @@
 """What the daemon needs of storage. How a sync is done is the implementation's secret."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -21,7 +21,6 @@ class Stored:
 
     name: str
     upload_id: int | None
-    modified_ms: int
 
 
 class Reading(Protocol):
@@ -34,6 +33,14 @@ class Reading(Protocol):
 
     async def read(self, offset: int, count: int) -> bytes:
         """Up to `count` bytes at `offset`; fewer only at the end. Raises OSError."""
+        ...
+
+    def send(self, socket_fd: int, offset: int, count: int) -> AsyncGenerator[int, None]:
+        """Send `count` bytes at `offset` to a connected socket that does not block, without a copy.
+
+        Yields how many it took, each time that it took some; ends early where the file ends. Raises OSError,
+        ConnectionError where the other side has gone. Must be closed.
+        """
         ...
 
     async def close(self) -> None:
@@ -78,12 +85,20 @@ class Storage(Protocol):
         """Open, read and close in one trip. Raises OSError, FileNotFoundError where there are no bytes."""
         ...
 
+    def read_cached(self, upload_id: int, offset: int, count: int) -> bytearray | None:
+        """The bytes if they are in memory and the upload was read by `read_once` lately; never waits for the disk."""
+        ...
+
     async def space(self) -> Space:
         """Raises OSError."""
         ...
 
     async def stored(self, shard: int) -> tuple[Stored, ...]:
         """What lies in one of the `shards` parts of storage. Raises OSError."""
+        ...
+
+    async def modified_ms(self, shard: int, name: str) -> int | None:
+        """When something found there was last written, in Unix milliseconds; None: it is gone. Raises OSError."""
         ...
 
     @property

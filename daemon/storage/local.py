@@ -15,8 +15,10 @@ from pathlib import Path
 
 from daemon.adapters.files import FileSystem
 from daemon.adapters.threads import Lane, Report, Threads
-from daemon.storage.calls import Call, ask, call
+from daemon.storage.calls import Call, call, run_all, work_through
 from daemon.storage.interface import Buffer, Reading, Space, Stored
+from daemon.storage.reading import Readers
+from daemon.storage.syncing import Handle, Syncing
 
 SHARDS = 256
 """A million files make directories of four thousand, which every file system handles well."""
@@ -25,27 +27,9 @@ UPLOAD_ID_MAX = 2**63 - 1
 """A catalog's integers end there; a file with a larger name is none of ours."""
 
 
-@dataclass(slots=True, eq=False)
-class _Handle:
-    """An upload's file while it is written. Only the write lane changes `fd`; the event loop counts `users`.
-
-    `is_unsynced`: a sync that covers its last write was not asked for yet, so it must stay known.
-    """
-
-    upload_id: int
-    path: Path
-    durable_bytes: int
-    fd: int = -1
-    users: int = 0
-    is_unsynced: bool = False
-    directory_unsynced: bool = False
-    is_dropped: bool = False
-    error: OSError | None = None
-
-
 @dataclass(frozen=True, slots=True)
 class _Write:
-    handle: _Handle
+    handle: Handle
     offset: int
     pieces: Sequence[Buffer]
     done: Callable[[OSError | None], None]
@@ -53,13 +37,13 @@ class _Write:
 
 @dataclass(frozen=True, slots=True)
 class _Sync:
-    handles: dict[int, _Handle]
+    handles: dict[int, Handle]
     done: Callable[[dict[int, OSError]], None]
 
 
 @dataclass(frozen=True, slots=True)
 class _Close:
-    handle: _Handle
+    handle: Handle
 
 
 class LocalStorage:
@@ -74,13 +58,14 @@ class LocalStorage:
         self._root = root
         self._files = files
         self._open_files_max = open_files_max
-        self._is_durable = is_durable
-        self._handles: dict[int, _Handle] = {}
-        self._idle: OrderedDict[int, _Handle] = OrderedDict()
+        self._handles: dict[int, Handle] = {}
+        self._idle: OrderedDict[int, Handle] = OrderedDict()
         self._prepare()
+        self._syncing = Syncing(files, root, is_durable)
         self._sync_lane: Lane[_Sync] = threads.lane("storage-sync", self._sync_batch)
         self._write_lane: Lane[_Write | _Sync | _Close | Call] = threads.lane("storage-write", self._write_batch)
-        self._read_lane: Lane[Call] = threads.lane("storage-read", self._read_batch)
+        self._read_lane: Lane[Call] = threads.lane("storage-read", work_through)
+        self._readers = Readers(files, self._read_lane)
 
     @property
     def shards(self) -> int:
@@ -96,7 +81,7 @@ class LocalStorage:
     ) -> None:
         handle = self._handles.get(upload_id)
         if handle is None:
-            handle = self._handles[upload_id] = _Handle(upload_id, self._path(upload_id), durable_bytes)
+            handle = self._handles[upload_id] = Handle(upload_id, self._path(upload_id), durable_bytes)
             self._close_idle()
         self._use(handle)
         handle.is_unsynced = True
@@ -122,46 +107,18 @@ class LocalStorage:
 
     async def remove(self, upload_id: int) -> int:
         self.release(upload_id)
+        self._readers.forget(upload_id)
         path = self._path(upload_id)
         return await call(self._write_lane, lambda: self._files.remove(path))
 
     async def open(self, upload_id: int) -> Reading:
-        path = self._path(upload_id)
-
-        def run() -> tuple[int, int]:
-            fd = self._files.open_to_read(path)
-            try:
-                return fd, self._files.size(fd)
-            except OSError:
-                self._files.close(fd)
-                raise
-
-        def discard(opened: tuple[int, int]) -> None:
-            # Who asked was cancelled meanwhile. Nobody awaits this, so a failure is the event loop's to report.
-            ask(self._read_lane, lambda: self._files.close(opened[0]))
-
-        fd, size = await call(self._read_lane, run, discard)
-        return _FileReading(self, fd, size)
+        return await self._readers.open(self._path(upload_id))
 
     async def read_once(self, upload_id: int, offset: int, count: int) -> bytes:
-        path = self._path(upload_id)
+        return await self._readers.read_once(upload_id, self._path(upload_id), offset, count)
 
-        def run() -> bytes:
-            fd = self._files.open_to_read(path)
-            try:
-                return self._files.read(fd, count, offset)
-            finally:
-                self._files.close(fd)
-
-        return await call(self._read_lane, run)
-
-    async def read(self, fd: int, offset: int, count: int) -> bytes:
-        """For a reading: bytes of an open descriptor."""
-        return await call(self._read_lane, lambda: self._files.read(fd, count, offset))
-
-    async def close_reading(self, fd: int) -> None:
-        """For a reading: give the descriptor back."""
-        await call(self._read_lane, lambda: self._files.close(fd))
+    def read_cached(self, upload_id: int, offset: int, count: int) -> bytearray | None:
+        return self._readers.read_cached(upload_id, offset, count)
 
     async def space(self) -> Space:
         found = await call(self._read_lane, lambda: self._files.space(self._root))
@@ -171,14 +128,13 @@ class LocalStorage:
         directory = self._shard(shard)
 
         def run() -> tuple[Stored, ...]:
-            found = []
-            for name in self._files.names(directory):
-                modified_ms = self._files.modified_ms(directory / name)
-                if modified_ms is not None:
-                    found.append(Stored(name, _upload_id(name, shard), modified_ms))
-            return tuple(found)
+            return tuple([Stored(name, _upload_id(name, shard)) for name in self._files.names(directory)])
 
         return await call(self._read_lane, run)
+
+    async def modified_ms(self, shard: int, name: str) -> int | None:
+        path = self._shard(shard) / name
+        return await call(self._read_lane, lambda: self._files.modified_ms(path))
 
     async def quarantine(self, shard: int, name: str) -> None:
         source = self._shard(shard) / name
@@ -201,7 +157,9 @@ class LocalStorage:
         # Writes first, then the syncs behind them, and last the files that these had in use.
         await call(self._write_lane, lambda: None)
         await self._sync_lane.close()
+        self._syncing.close()
         await self._write_lane.close()
+        self._readers.close()
         await self._read_lane.close()
 
     def _prepare(self) -> None:
@@ -220,11 +178,11 @@ class LocalStorage:
     def _path(self, upload_id: int) -> Path:
         return self._shard(upload_id % SHARDS) / f"{upload_id:016x}"
 
-    def _use(self, handle: _Handle) -> None:
+    def _use(self, handle: Handle) -> None:
         handle.users += 1
         self._idle.pop(handle.upload_id, None)
 
-    def _leave(self, handle: _Handle) -> None:
+    def _leave(self, handle: Handle) -> None:
         handle.users -= 1
         if handle.users:
             return
@@ -253,7 +211,7 @@ class LocalStorage:
                 case _:
                     item.work()
                     reports.append(item.report)
-        return lambda: _run_all(reports)
+        return lambda: run_all(reports)
 
     def _write_one(self, write: _Write) -> Report:
         handle = write.handle
@@ -262,6 +220,7 @@ class LocalStorage:
             if handle.fd < 0:
                 self._open_one(handle)
             self._files.write(handle.fd, write.pieces, write.offset)
+            self._syncing.written(handle, sum(map(len, write.pieces)))
         except OSError as failure:
             # The sync behind this write may be reported first, so it must know too.
             error = handle.error = failure
@@ -272,7 +231,7 @@ class LocalStorage:
 
         return report
 
-    def _open_one(self, handle: _Handle) -> None:
+    def _open_one(self, handle: Handle) -> None:
         if not handle.durable_bytes:
             handle.fd = self._files.create(handle.path)
             handle.directory_unsynced = True
@@ -282,7 +241,7 @@ class LocalStorage:
             # To write on would leave a hole where bytes were acknowledged.
             raise OSError(errno.EIO, "the file is shorter than what was acknowledged")
 
-    def _close_one(self, handle: _Handle) -> None:
+    def _close_one(self, handle: Handle) -> None:
         if handle.fd >= 0:
             # A failure here concerns bytes that no sync has covered, so nobody was told that they are safe; the
             # descriptor is gone either way.
@@ -293,7 +252,7 @@ class LocalStorage:
     # On the sync lane.
 
     def _sync_batch(self, batch: list[_Sync]) -> Report:
-        results = [(item, self._sync_one(item)) for item in batch]
+        results = [(item, self._syncing.sync(item.handles)) for item in batch]
 
         def report() -> None:
             for item, failed in results:
@@ -302,60 +261,6 @@ class LocalStorage:
                 item.done(failed)
 
         return report
-
-    def _sync_one(self, sync: _Sync) -> dict[int, OSError]:
-        failed: dict[int, OSError] = {}
-        directories: dict[Path, list[int]] = {}
-        for upload_id, handle in sync.handles.items():
-            if handle.error is not None:
-                failed[upload_id] = handle.error
-            if handle.error is not None or not self._is_durable:
-                continue
-            try:
-                self._files.sync_data(handle.fd)
-            except OSError as error:
-                # Kept, since the system tells of lost bytes once: a later sync of the same file would seem to succeed.
-                failed[upload_id] = handle.error = error
-            if handle.directory_unsynced:
-                directories.setdefault(handle.path.parent, []).append(upload_id)
-        for directory, upload_ids in directories.items():
-            try:
-                self._files.sync_directory(directory)
-            except OSError as error:
-                failed |= dict.fromkeys(upload_ids, error)
-            else:
-                for upload_id in upload_ids:
-                    sync.handles[upload_id].directory_unsynced = False
-        return failed
-
-    # On the read lane.
-
-    def _read_batch(self, batch: list[Call]) -> Report:
-        for each in batch:
-            each.work()
-        return lambda: _run_all([each.report for each in batch])
-
-
-class _FileReading:
-    """An open file of the storage."""
-
-    __slots__ = ("_fd", "_storage", "size")
-
-    def __init__(self, storage: LocalStorage, fd: int, size: int) -> None:
-        self._storage = storage
-        self._fd = fd
-        self.size = size
-
-    async def read(self, offset: int, count: int) -> bytes:
-        return await self._storage.read(self._fd, offset, count)
-
-    async def close(self) -> None:
-        await self._storage.close_reading(self._fd)
-
-
-def _run_all(reports: Sequence[Report]) -> None:
-    for report in reports:
-        report()
 
 
 def _upload_id(name: str, shard: int) -> int | None:

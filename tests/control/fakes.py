@@ -3,7 +3,8 @@
 import asyncio
 import hashlib
 import itertools
-from collections.abc import Callable, Sequence
+import os
+from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import dataclass, field, replace
 
 from control.ports import (
@@ -33,6 +34,9 @@ ERRORS: Errors = {
     failure: ErrorInfo(100 + number, failure.name, "connection", f"ACTION_{number}")
     for number, failure in enumerate(Failure)
 }
+
+SEND_BYTES = 100_000
+"""What one call sends at most, so that a large body takes several."""
 
 COMPLETED_MS = 1_767_225_600_000
 """2026-01-01T00:00:00Z."""
@@ -111,31 +115,47 @@ class FakeContent:
     def __init__(self, owner: "FakeContents", data: bytes) -> None:
         self._owner = owner
         self._data = data
-        self.reading = False
+        self._is_sending = False
 
-    @property
-    def size(self) -> int:
-        return len(self._data)
-
-    async def read(self, offset: int, count: int) -> bytes:
-        self.reading = True
-        await asyncio.sleep(0)
-        self._owner.reads.append((offset, count))
-        if offset >= self._owner.fail_at:
-            self.reading = False
-            raise OSError(5, "Input/output error")
-        self.reading = False
-        return self._data[offset : offset + count]
+    async def send(self, socket_fd: int, offset: int, count: int) -> AsyncGenerator[int, None]:
+        self._is_sending = True
+        own = os.dup(socket_fd)
+        try:
+            end = min(offset + count, len(self._data))
+            while offset < end:
+                self._owner.check(offset)
+                try:
+                    sent = os.write(own, self._data[offset : min(end, offset + SEND_BYTES)])
+                except BlockingIOError:
+                    await _writable(own)
+                    continue
+                offset += sent
+                yield sent
+        finally:
+            self._is_sending = False
+            os.close(own)
 
     async def close(self) -> None:
-        assert not self.reading, "closed with a read under way"
+        assert not self._is_sending, "closed with a sending under way"
         self._owner.open_count -= 1
+
+
+async def _writable(fd: int) -> None:
+    loop = asyncio.get_running_loop()
+    ready = asyncio.Event()
+    loop.add_writer(fd, ready.set)
+    try:
+        await ready.wait()
+    finally:
+        loop.remove_writer(fd)
 
 
 @dataclass
 class FakeContents:
     data: dict[int, bytes] = field(default_factory=dict)
     reads: list[tuple[int, int]] = field(default_factory=list)
+    cached: set[int] = field(default_factory=set)
+    cached_reads: list[tuple[int, int]] = field(default_factory=list)
     opened: int = 0
     open_count: int = 0
     fail_at: float = float("inf")
@@ -148,11 +168,22 @@ class FakeContents:
         return FakeContent(self, self.data[file_id])
 
     async def read(self, file_id: int, offset: int, count: int) -> bytes:
-        content = await self.open(file_id)
-        try:
-            return await content.read(offset, count)
-        finally:
-            await content.close()
+        if file_id not in self.data:
+            raise refusal(Failure.GONE, 410, "the bytes are gone")
+        self.reads.append((offset, count))
+        await asyncio.sleep(0)
+        self.check(offset)
+        return self.data[file_id][offset : offset + count]
+
+    def read_cached(self, file_id: int, offset: int, count: int) -> bytearray | None:
+        if file_id not in self.cached or file_id not in self.data:
+            return None
+        self.cached_reads.append((offset, count))
+        return bytearray(self.data[file_id][offset : offset + count])
+
+    def check(self, offset: int) -> None:
+        if offset >= self.fail_at:
+            raise OSError(5, "Input/output error")
 
 
 @dataclass

@@ -8,8 +8,8 @@ from aiohttp import ClientSession
 from yarl import URL
 
 from control.app import Options
-from control.download import SMALL_BYTES, DownloadLimits
-from control.payload import BLOCK_BYTES
+from control.download import DownloadLimits
+from control.payload import SMALL_BYTES
 from control.ports import File, FileState
 from control.server import ControlServer
 from tests.control.contract import Answer, CheckingClient
@@ -137,7 +137,7 @@ async def test_conditions(client: CheckingClient, world: World) -> None:
     assert (await client.request("HEAD", path, token="operator", headers={"If-None-Match": etag})).status == 304
     failed = await client.get(path, headers={"If-Match": '"other"'})
     assert (failed.status, failed.name, failed.headers["ETag"]) == (412, "PRECONDITION_FAILED", etag)
-    assert world.contents.opened == 1, "a condition that ends the request costs no read"
+    assert len(world.contents.reads) == 1, "a condition that ends the request costs no read"
 
 
 @pytest.mark.parametrize("state", [FileState.RECEIVING, FileState.PARTIAL, FileState.REJECTED])
@@ -149,7 +149,7 @@ async def test_what_is_not_complete_is_not_served(client: CheckingClient, world:
             assert (answer.status, answer.name) == (409, "NOT_COMPLETE")
             assert state in str(answer.json()["detail"])
     assert (await client.request("HEAD", content_of(file), token="operator")).status == 409
-    assert world.contents.opened == 0
+    assert (world.contents.opened, world.contents.reads) == (0, [])
 
 
 @pytest.mark.parametrize("data", [SMALL, LARGE])
@@ -173,7 +173,7 @@ async def test_a_small_file_that_cannot_be_read_is_a_logged_500(client: Checking
 
 async def test_a_large_file_that_fails_midway_is_cut_short_and_closed(base: URL, world: World) -> None:
     file = world.put(LARGE)
-    world.contents.fail_at = BLOCK_BYTES * 2
+    world.contents.fail_at = 1_000_000
     reader, writer = await asyncio.open_connection(base.host, base.port)
     writer.write(f"GET {content_of(file)} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer operator\r\n\r\n".encode())
     got = await reader.read(-1)
@@ -198,6 +198,17 @@ async def test_a_client_that_leaves_midway_closes_the_content(base: URL, world: 
     await until(lambda: world.contents.open_count == 0 and world.log.exchanges)
     assert world.log.exchanges[0].status == 499
     assert world.log.failures == []
+
+
+async def test_a_file_shorter_than_the_catalog_says_is_cut_short_and_logged(base: URL, world: World) -> None:
+    file = world.put(LARGE)
+    world.contents.data[file.id] = LARGE[:-1]
+    reader, writer = await asyncio.open_connection(base.host, base.port)
+    writer.write(f"GET {content_of(file)} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer operator\r\n\r\n".encode())
+    assert (await reader.read(-1)).endswith(LARGE[:-1])
+    writer.close()
+    await until(lambda: world.log.exchanges)
+    assert "run `uplinkd verify`" in str(world.log.failures[0][2])
 
 
 class TestOneStream:

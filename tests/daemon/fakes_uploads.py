@@ -6,7 +6,7 @@ power cut would leave, and never looks at a piece of memory before its write's t
 
 import asyncio
 from collections import defaultdict, deque
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -230,6 +230,9 @@ class FakeStorage:
         kept = self.written[upload_id]
         return _FakeReading(bytes(kept[offset] for offset in range(len(kept))))
 
+    def read_cached(self, upload_id: int, offset: int, count: int) -> bytearray | None:
+        raise AssertionError("receiving reads nothing back from memory")
+
     async def read_once(self, upload_id: int, offset: int, count: int) -> bytes:
         raise AssertionError("receiving reads nothing in one trip")
 
@@ -238,6 +241,9 @@ class FakeStorage:
 
     async def stored(self, shard: int) -> tuple[Stored, ...]:
         raise AssertionError("receiving lists nothing")
+
+    async def modified_ms(self, shard: int, name: str) -> int | None:
+        raise AssertionError("receiving asks for no times")
 
     async def quarantine(self, shard: int, name: str) -> None:
         raise AssertionError("receiving moves nothing")
@@ -274,6 +280,9 @@ class _FakeReading:
 
     async def read(self, offset: int, count: int) -> bytes:
         return self.data[offset : offset + count]
+
+    def send(self, socket_fd: int, offset: int, count: int) -> AsyncGenerator[int, None]:
+        raise AssertionError("receiving sends nothing")
 
     async def close(self) -> None:
         pass

@@ -1,8 +1,10 @@
 """What the control plane is given, on a real engine: each port as control/ports.py promises it."""
 
 from collections.abc import AsyncIterator, Awaitable
+from contextlib import aclosing
 from dataclasses import replace
 from pathlib import Path
+from socket import socketpair
 
 import pytest
 
@@ -241,18 +243,26 @@ class TestFiles:
 class TestContents:
     async def test_a_file_is_read(self, running: Running, ports: Ports) -> None:
         await running.keeping.add(1, NOW_MS, State.COMPLETE)
-        content = await ports.contents.open(1)
-        assert (content.size, await content.read(2, 3)) == (10, CONTENT[2:5])
-        await content.close()
+        assert ports.contents.read_cached(1, 2, 3) is None
         assert await ports.contents.read(1, 8, 100) == CONTENT[8:]
+        assert ports.contents.read_cached(1, 2, 3) == bytearray(CONTENT[2:5])
 
-    async def test_a_file_without_bytes_needs_none(self, running: Running, ports: Ports) -> None:
-        await running.keeping.add(1, NOW_MS, State.COMPLETE, content=b"")
-        assert not running.keeping.path(1).exists()
+    async def test_a_file_is_sent_to_a_socket(self, running: Running, ports: Ports) -> None:
+        await running.keeping.add(1, NOW_MS, State.COMPLETE)
         content = await ports.contents.open(1)
-        assert (content.size, await content.read(0, 10)) == (0, b"")
+        ours, theirs = socketpair()
+        with ours, theirs:
+            async with aclosing(content.send(ours.fileno(), 2, 5)) as steps:
+                assert [step async for step in steps] == [5]
+            assert theirs.recv(100) == CONTENT[2:7]
         await content.close()
-        assert await ports.contents.read(1, 0, 10) == b""
+
+    async def test_a_deleted_file_is_read_no_more(self, running: Running, ports: Ports) -> None:
+        await running.keeping.add(1, NOW_MS, State.COMPLETE)
+        await ports.contents.read(1, 0, 1)
+        await ports.uploads.delete(TENANT, 1, BOSS)
+        assert ports.contents.read_cached(1, 0, 1) is None
+        assert await refusal(ports.contents.read(1, 0, 1)) == (410, "GONE")
 
     @pytest.mark.parametrize("state", [State.COMPLETE, State.DELETED])
     async def test_bytes_that_are_gone(self, running: Running, ports: Ports, state: State) -> None:
@@ -263,11 +273,6 @@ class TestContents:
 
     async def test_a_file_that_never_was(self, ports: Ports) -> None:
         assert await refusal(ports.contents.open(1)) == (410, "GONE")
-
-    async def test_the_catalog_does_not_answer(self, running: Running, ports: Ports) -> None:
-        running.engine.catalog = failing()
-        assert await refusal(ports.contents.open(1)) == (503, "UNAVAILABLE")
-        assert await refusal(ports.contents.read(1, 0, 1)) == (503, "UNAVAILABLE")
 
 
 class Listener:
@@ -397,6 +402,10 @@ class TestTheRest:
             "subject": None,
             "peer": "::1",
         }
+
+    def test_repeated_requests_are_logged_as_one(self, running: Running, ports: Ports) -> None:
+        ports.log.exchange(Exchange("r1", "GET", "/", "/", 206, 0.1, 7, "", "", "::1", repeats=3))
+        assert running.log.lines[0]["repeats"] == 3
 
     def test_a_fault_is_logged_with_its_traceback(self, running: Running, ports: Ports) -> None:
         error = ValueError("broken")

@@ -273,9 +273,14 @@ async def test_an_orphan_that_is_deleted_meanwhile_is_none(
     cleanup: Cleanup, kept: Keeping, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def stored(shard: int) -> tuple[Stored, ...]:
-        return (Stored("seen a moment ago", None, OLD_MS),) if shard == SHARD else ()
+        return (Stored("seen a moment ago", None),)
+
+    async def modified_ms(*_: object) -> int:
+        return OLD_MS
 
     monkeypatch.setattr(kept.storage, "stored", stored)
+    assert await cleanup.once(dry_run=False) == NOTHING
+    monkeypatch.setattr(kept.storage, "modified_ms", modified_ms)
     assert await cleanup.once(dry_run=False) == NOTHING
 
 
@@ -289,6 +294,25 @@ async def test_all_of_storage_is_searched_a_few_parts_at_a_time(cleanup: Cleanup
         assert (await cleanup.once(dry_run=False)).orphans_quarantined == per_pass
     assert len(quarantined(kept)) == 256
     assert await cleanup.once(dry_run=False) == NOTHING
+
+
+async def test_a_part_with_many_files_is_searched_in_several_passes(
+    cleanup: Cleanup, kept: Keeping, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cleanup_module, "SEARCHED_PER_PASS", 2)
+    cleanup.policy = replace(POLICY, max_fraction=1)
+    orphan(kept, "earlier", shard=SHARD - 1)
+    for number in range(4):
+        orphan(kept, f"orphan-{number}")
+    assert [(await cleanup.once(dry_run=False)).orphans_quarantined for _ in range(3)] == [2, 2, 1]
+
+
+async def test_the_search_goes_on_behind_a_part_whose_catalog_seems_wrong(cleanup: Cleanup, kept: Keeping) -> None:
+    for number in range(11):
+        orphan(kept, f"orphan-{number}")
+    orphan(kept, "later", shard=cleanup_module.SHARDS_PER_PASS)
+    assert (await cleanup.once(dry_run=False)).stopped is not None
+    assert (await cleanup.once(dry_run=False)).orphans_quarantined == 1
 
 
 async def test_orphans_in_masses_mean_that_the_catalog_is_wrong(cleanup: Cleanup, kept: Keeping) -> None:

@@ -6,19 +6,21 @@ A kill spares what the system has in memory; only the order of the calls tells w
 import asyncio
 import random
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
 
+from daemon.storage.syncing import TOGETHER_FILES_MIN
 from tests.device.waiting import until
 from tests.e2e.ackwatch import Connection, Ledger, connected
 from tests.e2e.process import DaemonProcess
 from tests.e2e.tokens import device_token
-from tests.e2e.trace import SYNCING, WRAPPER, WRITING, Call, Checker, Verdict, calls
+from tests.e2e.trace import SYNCING, SYNCING_ALL, WRAPPER, WRITING, Call, Checker, Verdict, calls
 
 CONNECTIONS = 3
+MANY_CONNECTIONS = 2 * TOGETHER_FILES_MIN
 FILES = 3
 FILE_BYTES = 300_000
 CHUNK_BYTES = 16 * 1024
@@ -66,21 +68,20 @@ async def send(connection: Connection, number: int, rng: random.Random) -> None:
         await connection.finish(stream)
 
 
-async def run(directory: Path, durability: str) -> Run:
+async def run(directory: Path, settings: Mapping[str, str], connections: int = CONNECTIONS) -> Run:
     """Several uploads at a time to a daemon under strace."""
     trace, data_dir = directory / "trace", directory / "data"
-    settings = SETTINGS | {"COMMIT__DURABILITY": durability}
-    rng = random.Random(durability)
+    rng = random.Random(str(settings))
     ledger = Ledger()
     async with asyncio.timeout(DEADLINE_S):
-        async with DaemonProcess(data_dir, settings, (*WRAPPER, str(trace))) as daemon:
+        async with DaemonProcess(data_dir, {**SETTINGS, **settings}, (*WRAPPER, str(trace))) as daemon:
             token = await device_token(daemon, "device")
 
             async def work(number: int) -> None:
                 async with connected(daemon.addresses.listen, token, ledger) as connection:
                     await send(connection, number, rng)
 
-            await asyncio.gather(*(work(number) for number in range(CONNECTIONS)))
+            await asyncio.gather(*(work(number) for number in range(connections)))
             assert await daemon.stop() == 0
         # The program's end is seen before strace has written its last line.
         await until(lambda: trace.read_text().endswith("+++ exited with 0 +++\n"))
@@ -90,7 +91,7 @@ async def run(directory: Path, durability: str) -> Run:
 
 @pytest.fixture(scope="module")
 def synced(tmp_path_factory: pytest.TempPathFactory) -> Run:
-    return asyncio.run(run(tmp_path_factory.mktemp("sync"), "sync"))
+    return asyncio.run(run(tmp_path_factory.mktemp("sync"), {}))
 
 
 def test_no_promise_is_made_before_bytes_name_and_record_are_synced(synced: Run) -> None:
@@ -100,10 +101,20 @@ def test_no_promise_is_made_before_bytes_name_and_record_are_synced(synced: Run)
 
 
 def test_without_syncs_of_the_data_the_checker_objects(tmp_path: Path) -> None:
-    verdict = asyncio.run(run(tmp_path, "write")).verdict()
+    verdict = asyncio.run(run(tmp_path, {"COMMIT__DURABILITY": "write"})).verdict()
     assert verdict.promises >= PROMISES_MIN
     assert any("its file not synced" in each for each in verdict.violations)
     assert any("its directory not synced" in each for each in verdict.violations)
+
+
+def test_many_files_of_one_cycle_are_synced_together_before_any_promise(tmp_path: Path) -> None:
+    """The cycle is long enough for a chunk of every connection."""
+    together = asyncio.run(run(tmp_path, {"COMMIT__CYCLE_MS": "50"}, MANY_CONNECTIONS))
+    verdict = together.verdict()
+    assert verdict.violations == ()
+    assert verdict.promises >= FILES * MANY_CONNECTIONS
+    apart = [call for call in together.trace if call.name != SYNCING_ALL]
+    assert Checker(together.data_dir, together.port).check(apart).violations != ()
 
 
 Selection = Callable[[Run, Call], bool]

@@ -19,7 +19,8 @@ PREFIX_BYTES = 8
 SENDING = frozenset({"write", "writev", "sendmsg", "sendto"})
 WRITING = frozenset({"pwrite64", "pwritev", "pwritev2"})
 SYNCING = frozenset({"fdatasync", "fsync"})
-TRACED = ",".join(sorted(SENDING | WRITING | SYNCING | {"openat"}))
+SYNCING_ALL = "syncfs"
+TRACED = ",".join(sorted(SENDING | WRITING | SYNCING | {SYNCING_ALL, "openat"}))
 
 WRAPPER = ("strace", "-D", "-f", "-yy", "-xx", "-s", "16384", "-e", f"trace={TRACED}", "--seccomp-bpf", "-o")
 """Put before the program, then the trace's path. -D keeps the program the caller's child, so signals reach it."""
@@ -101,6 +102,10 @@ class _File:
         self.written = [(span, ended) for span, ended in self.written if ended >= sync.begun]
         self.durable += covered
 
+    def name(self, sync: Call) -> None:
+        if self.named is None and self.created is not None and self.created < sync.begun:
+            self.named = sync.ended
+
     def durable_since(self, wanted: Span) -> int | None:
         """The line since which all of it is durable; None if some of it is not."""
         reached, since = wanted.start, 0
@@ -163,6 +168,10 @@ class Checker:
             elif call.name in SYNCING:
                 self._wal_synced += [(each.begun, each.data) for each in self._wal_written if each.ended < call.begun]
                 self._wal_written = [each for each in self._wal_written if each.ended >= call.begun]
+        elif call.name == SYNCING_ALL:
+            for file in self._files.values():
+                file.sync(call)
+                file.name(call)
         elif call.target.startswith(self._files_dir):
             self._happen_to_files(call)
 
@@ -175,9 +184,8 @@ class Checker:
             self._files[call.target].sync(call)
         elif call.name == "fsync":
             for path, file in self._files.items():
-                inside = path.startswith(f"{call.target}/")
-                if inside and file.named is None and file.created is not None and file.created < call.begun:
-                    file.named = call.ended
+                if path.startswith(f"{call.target}/"):
+                    file.name(call)
 
     def _send(self, call: Call) -> None:
         stream = self._streams[call.target]

@@ -2,8 +2,10 @@
 
 import errno
 import os
+import socket
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -140,6 +142,33 @@ def test_short_reads_are_continued(files: SystemFiles, path: Path, monkeypatch: 
     files.close(fd)
 
 
+def test_bytes_in_memory_are_read_without_waiting(files: SystemFiles, path: Path) -> None:
+    path.write_bytes(b"abcdef")
+    fd = files.open(path)
+    assert files.read_cached(fd, 3, 1) == bytearray(b"bcd")
+    assert files.read_cached(fd, 3, 4) is None, "all of them or none"
+    files.close(fd)
+    assert files.read_cached(fd, 3, 1) is None
+
+
+def test_bytes_are_sent_until_the_socket_is_full(files: SystemFiles, path: Path) -> None:
+    path.write_bytes(bytes(range(250)) * 4000)
+    fd = files.open(path)
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        ours.setblocking(False)
+        own = files.duplicate(ours.fileno())
+        ours.close()
+        assert files.send(fd, own, 3, 1) == 3
+        assert theirs.recv(10) == b"\x01\x02\x03"
+        assert files.send(fd, own, 10, 1_000_000) == 0, "the file ends"
+        while files.send(fd, own, 100_000, 0):
+            pass
+        assert files.send(fd, own, 1, 0) is None
+        files.close(own)
+    files.close(fd)
+
+
 def test_syncs_reach_the_system(files: SystemFiles, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     synced: list[tuple[str, str]] = []
     named = "/proc/self/fd/{}".format
@@ -156,6 +185,24 @@ def test_a_file_is_no_directory(files: SystemFiles, path: Path) -> None:
     path.touch()
     with pytest.raises(NotADirectoryError):
         files.sync_directory(path)
+
+
+def test_a_file_system_is_synced_as_a_whole(files: SystemFiles, path: Path) -> None:
+    directory = files.open_directory(path.parent)
+    files.sync_file_system(directory)
+    files.close(directory)
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        files.sync_file_system(directory)
+
+
+def test_a_sync_that_would_keep_lost_bytes_to_itself_is_refused(
+    files: SystemFiles, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "uname", lambda: SimpleNamespace(release="5.7.19-generic"))
+    directory = files.open_directory(path.parent)
+    with pytest.raises(OSError, match="does not tell"):
+        files.sync_file_system(directory)
+    files.close(directory)
 
 
 def test_what_is_removed_tells_its_size_and_what_is_gone_none(files: SystemFiles, path: Path) -> None:

@@ -86,12 +86,15 @@ QUERIES = [
 
 
 @pytest.mark.parametrize("few", [0, listing.FEW_ROWS_MAX], ids=["walked", "picked"])
-@pytest.mark.parametrize("walk", [5, listing.WALK_ROWS_MAX], ids=["short walks", "long walks"])
+@pytest.mark.parametrize(
+    "walk", [(2, 5), (listing.WALK_ROWS_FIRST, listing.WALK_ROWS_MAX)], ids=["short walks", "long walks"]
+)
 def test_the_pages_of_every_query_are_complete_ordered_and_without_duplicates(
-    filled: sqlite3.Connection, monkeypatch: pytest.MonkeyPatch, few: int, walk: int
+    filled: sqlite3.Connection, monkeypatch: pytest.MonkeyPatch, few: int, walk: tuple[int, int]
 ) -> None:
     monkeypatch.setattr(listing, "FEW_ROWS_MAX", few)
-    monkeypatch.setattr(listing, "WALK_ROWS_MAX", walk)
+    monkeypatch.setattr(listing, "WALK_ROWS_FIRST", walk[0])
+    monkeypatch.setattr(listing, "WALK_ROWS_MAX", walk[1])
     known = every(filled)
     for query in QUERIES:
         found = pages(filled, query)
@@ -216,24 +219,31 @@ def test_no_statement_reads_all_uploads_or_sorts_them(
     assert not [each for each in steps if re.search(r"SCAN (uploads|usage)|TEMP B-TREE", each)]
 
 
+def no_choices(_: Query) -> list[tuple[str, tuple[listing.Value, ...]]]:
+    """As if no index found only a few."""
+    return []
+
+
 @pytest.mark.parametrize("after", [None, Position(1_050, 3)])
-@pytest.mark.parametrize("few", [-1, listing.FEW_ROWS_MAX], ids=["walked", "picked"])
+@pytest.mark.parametrize("is_picked", [False, True], ids=["walked", "picked"])
 def test_no_list_reads_all_uploads_and_no_walk_sorts_them(
-    filled: sqlite3.Connection, monkeypatch: pytest.MonkeyPatch, few: int, after: Position | None
+    filled: sqlite3.Connection, monkeypatch: pytest.MonkeyPatch, is_picked: bool, after: Position | None
 ) -> None:
-    monkeypatch.setattr(listing, "FEW_ROWS_MAX", few)
+    if not is_picked:
+        monkeypatch.setattr(listing, "_choices", no_choices)
     for query in QUERIES:
         asked = replace(query, after=after)
         steps = plans(filled, lambda connection, asked=asked: listing.list_uploads(connection, asked))  # type: ignore[misc]  # lambda
         assert not [each for each in steps if "SCAN uploads" in each], query
-        picked = few > 0 and (query.name_prefix or query.updated_from_ms or query.updated_to_ms)
+        picked = is_picked and (query.name_prefix or query.updated_from_ms or query.updated_to_ms)
         assert bool([each for each in steps if "TEMP B-TREE" in each]) is bool(picked), query
 
 
 def test_a_walk_that_finds_nothing_ends_and_says_where_to_go_on(
     filled: sqlite3.Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(listing, "FEW_ROWS_MAX", -1)
+    monkeypatch.setattr(listing, "_choices", no_choices)
+    monkeypatch.setattr(listing, "WALK_ROWS_FIRST", 5)
     monkeypatch.setattr(listing, "WALK_ROWS_MAX", 50)
     first = listing.list_uploads(filled, Query(TENANT, PAGE_ROWS_MAX, name_prefix="none"))
     fiftieth = [each for each in every(filled) if each.tenant == TENANT][49]

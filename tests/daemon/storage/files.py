@@ -50,6 +50,11 @@ class RecordedFiles(SystemFiles):
         self._called("open_to_read", path.name)
         return self._opened(super().open_to_read(path), path)
 
+    def duplicate(self, fd: int) -> int:
+        own = super().duplicate(fd)
+        self.open_names[own] = "a duplicate"
+        return own
+
     def close(self, fd: int) -> None:
         name = self.open_names.pop(fd)
         super().close(fd)
@@ -63,6 +68,10 @@ class RecordedFiles(SystemFiles):
         self._called("size", self.open_names[fd])
         return super().size(fd)
 
+    def start_sync(self, fd: int) -> None:
+        self._called("start_sync", self.open_names[fd])
+        super().start_sync(fd)
+
     def sync_data(self, fd: int) -> None:
         self._called("sync_data", self.open_names[fd])
         super().sync_data(fd)
@@ -70,6 +79,13 @@ class RecordedFiles(SystemFiles):
     def sync_directory(self, path: Path) -> None:
         self._called("sync_directory", path.name)
         super().sync_directory(path)
+
+    def open_directory(self, path: Path) -> int:
+        return self._opened(super().open_directory(path), path)
+
+    def sync_file_system(self, fd: int) -> None:
+        self._called("sync_file_system", self.open_names[fd])
+        super().sync_file_system(fd)
 
     def remove(self, path: Path) -> int:
         self._called("remove", path.name)
