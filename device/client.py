@@ -14,6 +14,7 @@ from device.backoff import Backoff, Patience
 from device.connection import Link, Timing
 from device.credentials import Credentials
 from device.exceptions import CredentialError, Ending, LinkOver, StreamOver, UploadFailed, explain
+from device.pace import Pace
 from device.source import Bytes, open_source
 from device.transfer import Question, Transfer, TransferOptions
 from device.upload import Metadata, ProgressListener, Sent
@@ -23,6 +24,7 @@ from protocol.constants import (
     AGENT_BYTES_MAX,
     CONTROL_FRAME_BYTES_MAX,
     Action,
+    CredentialKind,
     Disposition,
     Feature,
     FrameType,
@@ -33,7 +35,7 @@ Answer_co = TypeVar("Answer_co", covariant=True)
 Connect = Callable[[], Awaitable[tuple[StreamReader, StreamWriter]]]
 
 CHUNK_BYTES = 256 * 1024
-"""Large enough that headers, checksums and acknowledgements cost nothing, small enough to be sent again."""
+"""Large enough that headers, checksums and acknowledgements cost nothing; slow links get smaller ones."""
 
 ACK_RANGES_MAX = 16
 """Ranges in an ACK: what a window of chunks can leave behind after a few refusals."""
@@ -61,11 +63,11 @@ class Uplink:
     Use it as `async with`; several `send` may run at once and share the connection.
 
     `tls`: the context of a TLS connection, with ALPN `uplinkd/1` set; None for plain TCP.
-    `chunk_bytes`: data in one chunk, cut to what the server takes. `chunk_form`: CHUNK_CRC32C, CHUNK_COMPACT or CHUNK;
-    where the server does not take it, CHUNK is used. `features_required`: a server without these is refused.
-    `attempts_max`, `deadline_s`: how many attempts, or seconds, without progress make a call raise UnreachableError;
-    None is without limit. `connect_timeout_s` covers the connection and the handshake. `clock` is monotonic seconds,
-    `random` returns [0, 1), `connect` replaces the TCP connection.
+    `chunk_bytes`: data in one chunk at most; less where the link is slow, or the server takes less. `chunk_form`:
+    CHUNK_CRC32C, CHUNK_COMPACT or CHUNK; where the server does not take it, CHUNK is used. `features_required`: a
+    server without these is refused. `attempts_max`, `deadline_s`: how many attempts, or seconds, without progress make
+    a call raise UnreachableError; None is without limit. `connect_timeout_s` is for the connection, and again for the
+    handshake. `clock` is monotonic seconds, `random` returns [0, 1), `connect` replaces the TCP connection.
     """
 
     def __init__(
@@ -94,12 +96,16 @@ class Uplink:
             raise ValueError(f"agent and agent_version: at most {AGENT_BYTES_MAX} bytes each")
         self._host, self._port, self._tls = host, port, tls
         self._credentials = credentials
-        self._chunk_bytes, self._chunk_form = chunk_bytes, chunk_form
+        self._chunk_form = chunk_form
         self._features_required = features_required
         self._agent, self._agent_version = agent, agent_version
         self._attempts_max, self._deadline_s = attempts_max, deadline_s
         self._connect_timeout_s = connect_timeout_s
-        self._timing = Timing(clock, sleep)
+        self._timing = Timing(clock, sleep, connect_timeout_s)
+        self._pace = Pace(chunk_bytes)
+        self._features_asked = Feature.SHA256 | _FORM_FEATURES.get(chunk_form, _NO_FEATURES) | features_required
+        # Taken to be in force until WELCOME tells, so that OPEN need not wait for it; None where it has to.
+        self._features = None if features_required else self._features_asked
         self._random = random
         self._connect = connect or self._connect_tcp
         self._backoff = Backoff(random)
@@ -108,6 +114,7 @@ class Uplink:
         self._attempt: asyncio.Task[Link] | None = None
         self._not_before = clock()
         self._last_end = 0
+        self._has_progressed = False
         self._closed = False
 
     async def __aenter__(self) -> Self:
@@ -160,10 +167,11 @@ class Uplink:
             original_name=metadata.original_name,
         )
         patience = self._patience()
-        options = TransferOptions(self._chunk_bytes, self._chunk_form, replace_changed)
+        options = TransferOptions(self._chunk_form, replace_changed)
         backoff = Backoff(self._random)
 
         def progressed() -> None:
+            self._has_progressed = True
             for each in (patience.progressed, backoff.reset, self._backoff.reset):
                 each()
 
@@ -211,9 +219,9 @@ class Uplink:
         """The connection, made anew where there is none; one attempt serves all who wait. Raises LinkOver."""
         if self._closed:
             raise RuntimeError("this Uplink is closed")
-        if self._link is not None and self._link.ending is None:
-            return self._link
         if self._attempt is None:
+            if self._link is not None and self._link.ending is None:
+                return self._link
             self._attempt = asyncio.create_task(self._relink())
             self._attempt.add_done_callback(self._attempted)
         return await asyncio.shield(self._attempt)
@@ -229,7 +237,7 @@ class Uplink:
         if (wait_s := self._not_before - self._timing.clock()) > 0:
             await self._timing.sleep(wait_s)
         try:
-            self._link = await self._establish()
+            link, kind = await self._establish()
         except ssl.SSLCertVerificationError as error:
             detail = f"{self._place} is not trusted: {error.verify_message}"
             raise LinkOver(self._judge(Ending(detail, Action.GIVE_UP))) from error
@@ -240,14 +248,19 @@ class Uplink:
             raise LinkOver(self._judge(Ending(f"{self._place} cannot be reached: {error}"))) from error
         except CredentialError as error:
             raise LinkOver(self._judge(Ending(f"no credential can be had: {error}"))) from error
-        self._running = asyncio.create_task(self._link.run())
-        return self._link
+        self._link, self._running = link, asyncio.create_task(link.run())
+        if self._features is None:
+            await link.welcomed()
+            self._features = link.features
+        elif kind is not CredentialKind.TOKEN:
+            await link.proven()
+        return link
 
-    async def _establish(self) -> Link:
+    async def _establish(self) -> tuple[Link, CredentialKind]:
         offer = await self._credentials.offer()
         hello = frames.Hello(
             credential=offer.kind,
-            features=Feature.SHA256 | _FORM_FEATURES.get(self._chunk_form, _NO_FEATURES) | self._features_required,
+            features=self._features_asked,
             frame_bytes_max=CONTROL_FRAME_BYTES_MAX,
             ack_ranges_max=ACK_RANGES_MAX,
             token=offer.token,
@@ -260,16 +273,11 @@ class Uplink:
         )
         async with asyncio.timeout(self._connect_timeout_s):
             streams = await self._connect()
-            connection = ClientConnection(hello, self._features_required)
-            link = Link(connection, streams, self._credentials, self._timing, self._judge)
-            try:
-                await link.greet()
-            except BaseException:
-                streams[1].transport.abort()
-                await link.close()
-                raise
         self._last_end = 0
-        return link
+        connection = ClientConnection(hello, self._features_required)
+        features = self._features or _NO_FEATURES
+        link = Link(connection, streams, self._credentials, self._timing, self._judge, self._pace, features)
+        return link, offer.kind
 
     async def _connect_tcp(self) -> tuple[StreamReader, StreamWriter]:
         # asyncio sets TCP_NODELAY on every TCP connection.
@@ -281,6 +289,8 @@ class Uplink:
         link, self._link = self._link, None
         if running is None or link is None:
             return
+        if self._features is not None:
+            self._features = link.features
         if link.ending is None:
             running.cancel()
         try:
@@ -294,6 +304,7 @@ class Uplink:
     def _judge(self, ending: Ending) -> Ending:
         """When the next connection may be tried, and whether it makes sense."""
         self._last_end = ending.code
+        has_progressed, self._has_progressed = self._has_progressed, False
         match ending.action:
             case Action.GIVE_UP:
                 return replace(ending, final=True)
@@ -301,6 +312,9 @@ class Uplink:
                 return replace(ending, final=True)
             case Action.WAIT if ending.wait_ms:
                 wait_s = ending.wait_ms / 1000
+            case Action.REOPEN if has_progressed and not ending.code:
+                # The link broke, and it was good until then: most likely it is there again.
+                wait_s = 0.0
             case _:
                 wait_s = self._backoff.next_s()
         self._not_before = self._timing.clock() + wait_s

@@ -8,6 +8,8 @@ from typing import Protocol
 
 from device.credentials import Credentials
 from device.exceptions import CredentialError, Ending, LinkOver, explain
+from device.outlet import Outlet
+from device.pace import Pace
 from protocol import frames
 from protocol.checksum import Buffer
 from protocol.client import ClientConnection
@@ -15,6 +17,7 @@ from protocol.constants import AUTHORITY_UNLIMITED_S, STREAM_MAX, Action, Featur
 from protocol.errors import ErrorCode
 from protocol.events import Acknowledged, Answered, Challenged, ClientEvent, Failed, ServerMisbehaved, Welcomed
 from protocol.exceptions import LocalProtocolError
+from protocol.state import ConnectionState
 
 TICK_S = 1.0
 """How often the time is looked at: keep-alive is counted in whole seconds."""
@@ -37,9 +40,6 @@ CLOSE_TIMEOUT_S = 2.0
 READ_BYTES = 64 * 1024
 """Read at a time; answers are small."""
 
-WRITE_BUFFER_BYTES = 1024 * 1024
-"""What waits in the process for the socket: enough to keep it busy, little for urgent frames to wait behind."""
-
 
 class StreamHandler(Protocol):
     """What is told the events of one stream."""
@@ -56,14 +56,18 @@ class StreamHandler(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Timing:
-    """Time as the library sees it; monotonic seconds."""
+    """Time as the library sees it; monotonic seconds. The handshake may take `handshake_timeout_s`."""
 
     clock: Callable[[], float]
     sleep: Callable[[float], Awaitable[None]]
+    handshake_timeout_s: float
 
 
 class Link:
-    """One connection, from HELLO to its end. `judge` is told once how it ended, and may amend that."""
+    """One connection, from HELLO to its end. `judge` is told once how it ended, and may amend that.
+
+    `features` are taken to be in force until WELCOME tells, so that OPEN need not wait for it.
+    """
 
     def __init__(
         self,
@@ -72,13 +76,17 @@ class Link:
         credentials: Credentials,
         timing: Timing,
         judge: Callable[[Ending], Ending],
+        pace: Pace,
+        features: Feature,
     ) -> None:
         self._connection = connection
         self._reader, self._writer = streams
-        self._writer.transport.set_write_buffer_limits(high=WRITE_BUFFER_BYTES)
+        self._outlet = Outlet(self._writer)
         self._credentials = credentials
         self._timing = timing
         self._judge = judge
+        self._pace = pace
+        self.features = features
         self._handlers: dict[int, StreamHandler] = {}
         self._query = STREAM_MAX
         self._turn = asyncio.Lock()
@@ -92,22 +100,25 @@ class Link:
 
     # Life.
 
-    async def greet(self) -> None:
-        """The handshake. Raises LinkOver."""
-        self._flush()
+    async def proven(self) -> None:
+        """Until the server has all that it needs to know who this is. Raises LinkOver."""
+        while self._connection.state not in {ConnectionState.CHALLENGED, ConnectionState.OPEN}:
+            await self.news()
+
+    async def welcomed(self) -> None:
+        """Until the handshake is through. Raises LinkOver."""
         while self._connection.welcome is None:
-            ending = await self._receive()
-            if ending is not None:
-                raise LinkOver(self._end(ending))
-        self.slots = asyncio.Semaphore(max(self.welcome.streams_max, 1))
+            await self.news()
 
     async def run(self) -> None:
         """Serve the connection until it is over, or until cancelled; `close` must follow."""
+        self._flush()
         tasks = [asyncio.create_task(each) for each in (self._read(), self._watch(), self._refresh())]
         try:
             done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
             self._end(next(task for task in tasks if task in done).result())
         finally:
+            self._outlet.close()
             if self.ending is not None:
                 self._writer.transport.abort()
             for task in tasks:
@@ -137,9 +148,9 @@ class Link:
         return self._connection.welcome
 
     @property
-    def features(self) -> Feature:
-        """What both ends can do."""
-        return Feature(self.welcome.features)
+    def chunk_bytes(self) -> int:
+        """How much data the next chunk should have."""
+        return min(self._pace.chunk_bytes, self.welcome.chunk_bytes_max, self.welcome.window_bytes)
 
     def open(self, request: frames.Open, handler: StreamHandler) -> int:
         """Open an upload; its events go to `handler` until `forget`. Raises LinkOver."""
@@ -174,23 +185,20 @@ class Link:
         self._handlers.pop(number, None)
 
     async def chunk(self, number: int, start: int, data: Buffer, form: FrameType) -> bool:
-        """Send a chunk when it is this stream's turn and the window has room; the streams take turns.
+        """Send a chunk when it is this stream's turn, and socket and window have room; the streams take turns.
 
         False when it was not sent as the stream has ended, or the server is going away. Raises LinkOver.
         """
         async with self._turn:
+            await self._room()
             while self._takes(number) and self._connection.window_left_bytes < len(data):
                 await self.news()
             if not self._takes(number):
                 return False
+            if self._is_idle():
+                self._pace.begin(self._timing.clock())
             self._connection.chunk(number, start, data, form)
             self._flush()
-            try:
-                await self._writer.drain()
-            except OSError:
-                # What was received before the connection broke may tell why: the reader finds out.
-                while self.ending is None:
-                    await self.news()
         return True
 
     def now(self) -> float:
@@ -217,7 +225,24 @@ class Link:
 
     # Within.
 
+    async def _room(self) -> None:
+        """Until the socket should be given more. Raises LinkOver."""
+        try:
+            await self._outlet.room(self._pace.unsent_bytes)
+        except OSError:
+            # What was received before the connection broke may tell why: the reader finds out.
+            while self.ending is None:
+                await self.news()
+
     async def _read(self) -> Ending:
+        try:
+            async with asyncio.timeout(self._timing.handshake_timeout_s):
+                while self._connection.welcome is None:
+                    ending = await self._receive()
+                    if ending is not None:
+                        return ending
+        except TimeoutError:
+            return Ending(f"the server did not answer within {self._timing.handshake_timeout_s:g} s")
         while True:
             ending = await self._receive()
             if ending is not None:
@@ -232,8 +257,12 @@ class Link:
             return self._leaving or Ending("the server closed the connection without a word")
         self._heard = self._timing.clock()
         ending: Ending | None = None
+        is_welcomed, left_bytes = self._connection.welcome is not None, self._connection.window_left_bytes
         for event in self._connection.receive(data):
-            ending = self._take(event) or ending
+            found = self._take(event)
+            ending = ending or found
+        if is_welcomed:
+            self._pace.settled(self._connection.window_left_bytes - left_bytes, self._heard)
         self._flush()
         self._tell()
         if self._leaving is not None and self._is_settled():
@@ -245,6 +274,9 @@ class Link:
             case Challenged(raw=raw):
                 return self._prove(raw)
             case Welcomed(welcome):
+                self.features = Feature(welcome.features)
+                for _ in range(welcome.streams_max - 1):
+                    self.slots.release()
                 self._refreshed.put_nowait(welcome.authority_s)
             case ServerMisbehaved(code, detail):
                 return Ending(f"the server broke the protocol: {detail}", code.action, code)
@@ -289,6 +321,7 @@ class Link:
         return None
 
     async def _watch(self) -> Ending:
+        await self.welcomed()
         keepalive_s = max(self.welcome.keepalive_s, 1)
         while True:
             await self._timing.sleep(TICK_S)
@@ -323,10 +356,11 @@ class Link:
         self._check()
         return number in self._handlers and self._leaving is None
 
+    def _is_idle(self) -> bool:
+        return self._connection.window_left_bytes == self.welcome.window_bytes
+
     def _is_settled(self) -> bool:
-        return self._connection.window_left_bytes == self.welcome.window_bytes and not any(
-            handler.awaits_end for handler in self._handlers.values()
-        )
+        return self._is_idle() and not any(handler.awaits_end for handler in self._handlers.values())
 
     def _flush(self) -> None:
         data = self._connection.data_to_send()

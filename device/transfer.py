@@ -23,7 +23,6 @@ COMPACT_SIZE_MAX = 2**32
 class TransferOptions:
     """How to send. `form` is used where the server takes it, else the 17-byte header that every server takes."""
 
-    chunk_bytes: int
     form: FrameType
     replace_changed: bool = False
 
@@ -113,11 +112,10 @@ class Transfer:
             await link.news()
             self._raise_failure()
         form = self._form(link.features)
-        chunk_bytes = min(self._options.chunk_bytes, link.welcome.chunk_bytes_max, link.welcome.window_bytes)
         while (sent := self._result()) is None:
             self._raise_failure()
             if self._pending:
-                await self._send(link, number, self._pending.take(chunk_bytes), form)
+                await self._send(link, number, self._pending.take(link.chunk_bytes), form)
             elif not self._finish_sent:
                 self._finish_sent = True
                 link.finish(number, self._finish(link.features))
@@ -201,7 +199,7 @@ class Transfer:
             self._on_durable()
         self._durable_bytes = durable
         if self._on_progress is not None:
-            self._on_progress(Progress(self._request.name, self._source.size, durable, self._resumes))
+            self._on_progress(Progress(self._request.name, self._source.size, durable, self._resumes, self._sent_bytes))
 
     def _is_over(self) -> bool:
         return self._failure is not None or self._finished is not None

@@ -15,12 +15,13 @@ class Metadata:
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """How far an upload is: `durable_bytes` of `size` are acknowledged; `resumes` as in Sent."""
+    """How far an upload is: `durable_bytes` of `size` are acknowledged; `resumes` and `sent_bytes` as in Sent."""
 
     name: str
     size: int
     durable_bytes: int
     resumes: int
+    sent_bytes: int
 
 
 ProgressListener = Callable[[Progress], None]

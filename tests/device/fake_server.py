@@ -125,6 +125,7 @@ class Script:
     cut_after_bytes: int | None = None
     challenge: bytes | None = None
     hellos: deque[Hook] = field(default_factory=deque)
+    proofs: deque[Hook] = field(default_factory=deque)
     opens: deque[Hook] = field(default_factory=deque)
     chunks: deque[Hook] = field(default_factory=deque)
     finishes: deque[Hook] = field(default_factory=deque)
@@ -149,6 +150,7 @@ class Session:
         )
         self.connection = ServerConnection(limits, OwnBuffers(), 0.0)
         self.received_bytes = 0
+        self.handshake_bytes = 0
         self.hello: HelloReceived | None = None
         self.uploads: dict[int, Stored] = {}
         self.events: list[ServerEvent] = []
@@ -224,6 +226,11 @@ class Session:
     def _answer(self, events: list[ServerEvent]) -> None:
         for event in events:
             self.events.append(event)
+            match event:
+                case HelloReceived(raw=raw):
+                    self.handshake_bytes += len(raw)
+                case ProofReceived(proof):
+                    self.handshake_bytes += len(codec.encode(frames.Proof(proof)))
             hooks = self._hooks(event)
             if hooks:
                 hooks.popleft()(self, event)
@@ -234,6 +241,8 @@ class Session:
         match event:
             case HelloReceived():
                 return self.script.hellos
+            case ProofReceived():
+                return self.script.proofs
             case OpenRequested():
                 return self.script.opens
             case ChunksReceived():
@@ -245,6 +254,13 @@ class Session:
             case QueryReceived():
                 return self.script.queries
         return deque()
+
+    def go_on(self, held: ServerEvent) -> None:
+        """Answer what a hook has kept waiting, and then what came behind it."""
+        self.answer(held)
+        while events := self.connection.resume(0.0):
+            self._answer(events)
+        self.flush()
 
     def answer(self, event: ServerEvent) -> None:
         """As a good server does."""

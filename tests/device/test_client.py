@@ -15,10 +15,11 @@ from protocol.constants import Action, Disposition, Feature, UploadState
 from protocol.errors import ErrorCode, Scope
 from protocol.events import ServerEvent
 from protocol.handshake import device_key
+from tests.device.certificates import Certificate
 from tests.device.conftest import Uplinks
 from tests.device.fake_server import FakeServer, Hook, Script, Session, deque_of, error_frame, without
 from tests.device.fake_time import FakeTime
-from tests.device.waiting import until
+from tests.device.waiting import DEADLINE_S, until
 
 DATA = random.Random(7).randbytes(700_000)
 DIGEST = hashlib.sha256(DATA).digest()
@@ -110,6 +111,20 @@ async def test_a_server_without_a_required_feature_is_refused(server: FakeServer
     assert not server.files
 
 
+async def test_nothing_waits_for_a_sign_of_life_inside_tls(certificate: Certificate, time: FakeTime) -> None:
+    """Time stands still here, so that no ping could push on what was held up."""
+    trusting = ssl.create_default_context(cafile=certificate.path)
+    async with (
+        FakeServer(certificate.server_context()) as server,
+        Uplink(
+            "127.0.0.1", server.port, TokenCredentials("t"), tls=trusting, clock=time.clock, sleep=time.sleep
+        ) as uplink,
+    ):
+        async with asyncio.timeout(DEADLINE_S):
+            await uplink.send(DATA, "log.bin")
+    assert server.files["log.bin"].data == DATA
+
+
 # Breaks.
 
 
@@ -159,7 +174,58 @@ async def test_breaks_back_off_and_progress_resets_it(server: FakeServer, uplink
     server.scripts.append(Script(cut_after_bytes=300_000))
     async with uplinks() as uplink:
         await uplink.send(DATA, "log.bin")
-    assert time.slept == pytest.approx([0.4, 0.8, 1.6, 3.2, 6.4, 12.8, 24, 24, 0.4])
+    assert time.slept == pytest.approx([0.4, 0.8, 1.6, 3.2, 6.4, 12.8, 24, 24])
+
+
+async def test_a_link_that_was_good_is_made_again_at_once_but_once(
+    server: FakeServer, uplinks: Uplinks, time: FakeTime
+) -> None:
+    server.scripts.extend(Script(cut_after_bytes=count) for count in (300_000, 1, 1))
+    async with uplinks() as uplink:
+        await uplink.send(DATA, "log.bin")
+    assert time.slept == pytest.approx([0.4, 0.8])
+
+
+@pytest.mark.parametrize("with_secret", [False, True])
+async def test_opening_waits_for_no_welcome(with_secret: bool, server: FakeServer, uplinks: Uplinks) -> None:
+    secret = b"s" * 32
+    server.device_key = device_key(secret)
+    held: list[ServerEvent] = []
+    scripts = [Script(challenge=b"c" * 32 if with_secret else None) for _ in range(2)]
+    scripts[0].cut_after_bytes = 300_000
+    getattr(scripts[1], "proofs" if with_secret else "hellos").append(lambda _, event: held.append(event))
+    server.scripts.extend(scripts)
+    async with uplinks(SecretCredentials("cam-1", secret) if with_secret else None) as uplink:
+        sending = asyncio.create_task(uplink.send(DATA, "log.bin"))
+        await until(lambda: held)
+        session, before = server.sessions[1], server.sessions[1].handshake_bytes
+        await until(lambda: session.received_bytes > before)
+        session.go_on(held[0])
+        await sending
+    assert server.files["log.bin"].data == DATA
+    assert len(server.sessions) == 2
+
+
+async def test_opening_waits_for_the_features_that_are_required(server: FakeServer, uplinks: Uplinks) -> None:
+    held: list[ServerEvent] = []
+    server.scripts.append(Script(hellos=deque_of(lambda _, event: held.append(event))))
+    async with uplinks(features_required=Feature.CHUNK_CRC32C) as uplink:
+        sending = [asyncio.create_task(uplink.send(DATA, name)) for name in ("one", "two")]
+        await until(lambda: held)
+        session = server.sessions[0]
+        assert session.received_bytes == session.handshake_bytes
+        session.go_on(held[0])
+        await asyncio.gather(*sending)
+    assert {stored.data == DATA for stored in server.files.values()} == {True}
+
+
+async def test_a_server_that_does_not_answer_the_handshake_is_given_up(server: FakeServer) -> None:
+    server.scripts.extend(Script(hellos=deque_of(lambda session, _: session.mute())) for _ in range(2))
+    async with Uplink(
+        "127.0.0.1", server.port, TokenCredentials("t"), attempts_max=2, connect_timeout_s=0.1, random=lambda: 0.0
+    ) as uplink:
+        with pytest.raises(UnreachableError, match=r"did not answer within 0\.1 s"):
+            await uplink.send(DATA, "log.bin")
 
 
 async def test_nobody_there_is_reported_after_the_attempts_allowed(server: FakeServer, time: FakeTime) -> None:

@@ -178,9 +178,10 @@ async def test_a_server_that_goes_away_may_close_at_any_time(
 
     server.scripts.append(Script(chunks=deque_of(go)))
     async with uplinks() as uplink:
-        await uplink.send(DATA, "log.bin")
+        # Little, so that nothing is written to a socket that the server has reset: that would lose its last words.
+        await uplink.send(DATA[:100], "log.bin")
     assert time.slept == [1.5]
-    assert server.files["log.bin"].data == DATA
+    assert server.files["log.bin"].data == DATA[:100]
 
 
 async def test_the_acknowledgements_of_a_server_that_goes_away_are_not_awaited_for_ever(

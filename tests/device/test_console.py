@@ -35,7 +35,7 @@ def test_failures_go_to_standard_error_even_when_quiet() -> None:
 )
 def test_no_progress_where_nobody_looks(err: io.StringIO, quiet: bool, as_json: bool) -> None:
     bar = Console(io.StringIO(), err, quiet=quiet, as_json=as_json).bar("log.bin", 100)
-    bar.show(Progress("log.bin", 100, 50, 1))
+    bar.show(Progress("log.bin", 100, 50, 1, 60))
     bar.close()
     assert err.getvalue() == ""
 
@@ -43,9 +43,9 @@ def test_no_progress_where_nobody_looks(err: io.StringIO, quiet: bool, as_json: 
 def test_the_bar_shows_resumes() -> None:
     err = Terminal()
     bar = Console(io.StringIO(), err, quiet=False, as_json=False).bar("log.bin", 2048)
-    bar.show(Progress("log.bin", 2048, 1024, 1))
-    bar.show(Progress("log.bin", 2048, 2048, 2))
-    bar.show(Progress("log.bin", 2048, 2048, 2))
+    bar.show(Progress("log.bin", 2048, 1024, 1, 1024))
+    bar.show(Progress("log.bin", 2048, 2048, 2, 3072))
+    bar.show(Progress("log.bin", 2048, 2048, 2, 3072))
     bar.close()
     text = err.getvalue()
     assert "log.bin" in text
