@@ -19,10 +19,12 @@ import hashlib
 import hmac
 import math
 import re
+import sys
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum, StrEnum
+from functools import lru_cache
 from typing import Protocol
 
 import jwt
@@ -231,10 +233,7 @@ class TokenVerifier:
             raise TokenRefused(Reason.EXPIRED, "it has expired; get a new one")
 
     def _identity(self, claims: Mapping[str, object]) -> Identity:
-        role = claims.get("role", Kind.DEVICE.value)
-        if role not in [kind.value for kind in Kind]:
-            raise _invalid("role", "device or operator")
-        kind = Kind(role)
+        kind = _kind(claims.get("role", Kind.DEVICE.value))
         tenant_claim = self._policy.tenant_claim
         tenant = _matching(
             claims.get(tenant_claim, self._policy.tenant_default), _TENANT, tenant_claim, "a tenant's name"
@@ -244,7 +243,8 @@ class TokenVerifier:
             if kind is Kind.DEVICE
             else _matching(claims["sub"], _OPERATOR, "sub", "1 to 255 printable characters")
         )
-        return Identity(tenant, subject, kind, _scopes(claims, kind), math.floor(_time(claims, "exp")))
+        # One text for all devices of a tenant: it is kept with each connection, upload and token.
+        return Identity(sys.intern(tenant), subject, kind, _scopes(claims, kind), math.floor(_time(claims, "exp")))
 
 
 class TokenIssuer:
@@ -311,12 +311,25 @@ def _scopes(claims: Mapping[str, object], kind: Kind) -> frozenset[Scope]:
     text = claims.get("scope", Scope.UPLOAD.value if kind is Kind.DEVICE else "")
     if not isinstance(text, str):
         raise _invalid("scope", "words parted by spaces")
-    words = text.split(" ")
-    scopes = frozenset(scope for scope in _SCOPES[kind] if scope.value in words)
+    scopes = _parsed_scopes(text, kind)
     if not scopes:
         possible = ", ".join(sorted(_SCOPES[kind]))
         raise TokenRefused(Reason.SCOPE, f"it gives no right that a token of role {kind} can have: {possible}")
     return scopes
+
+
+@lru_cache(maxsize=64)
+def _parsed_scopes(text: str, kind: Kind) -> frozenset[Scope]:
+    """Remembered, so that the identities of a fleet share one set."""
+    words = text.split(" ")
+    return frozenset(scope for scope in _SCOPES[kind] if scope.value in words)
+
+
+def _kind(role: object) -> Kind:
+    for kind in Kind:
+        if role == kind.value:
+            return kind
+    raise _invalid("role", "device or operator")
 
 
 def _time(claims: Mapping[str, object], name: str) -> float:

@@ -129,10 +129,12 @@ class DeviceConnection(asyncio.BufferedProtocol):
         self._host.accepted(self)
         name = transport.get_extra_info("peername")
         # A link-local address carries its zone, which is no part of what is shown or counted.
-        self._peer = Endpoint(ip_address(name[0].partition("%")[0]), name[1]) if isinstance(name, tuple) else None
+        peer = Endpoint(ip_address(name[0].partition("%")[0]), name[1]) if isinstance(name, tuple) else None
         if not self._missing_bytes:
-            self._begin(self._socket, self._peer)
-        elif self._peer is None or not self._host.trusts(self._peer):
+            self._begin(self._socket, peer)
+            return
+        self._peer = peer
+        if peer is None or not self._host.trusts(peer):
             self._reason = CloseReason.PROXY_INVALID
             self.abort()
 
@@ -177,6 +179,8 @@ class DeviceConnection(asyncio.BufferedProtocol):
         if self.session is not None:
             self.session.closed()
             self.session.connection.close()
+            # They refer to each other: parted, both go at once and not with some later collection.
+            self.session = None
         self._is_closing = True
         self._socket = self._transport = None
         self._host.disconnected(self, self._reason)
@@ -283,6 +287,7 @@ class DeviceConnection(asyncio.BufferedProtocol):
         if isinstance(header, ProxyHeader) and self._socket is not None:
             self._preface = b""
             self._begin(self._socket, header.source or self._peer)
+            self._peer = None
 
     def _handle(self, events: list[ServerEvent]) -> None:
         session, protocol = self.session, self._protocol

@@ -18,11 +18,14 @@ from daemon.session import Services, Session, SessionPolicy
 from protocol.errors import ErrorCode
 from protocol.server import WAIT_MS, ServerConnection, ServerLimits
 
-SWEEP_BATCH = 250
+SWEEP_BATCH = 50
 """Connections looked at before others get their turn: some hundred microseconds."""
 
+SWEEP_S = 1.0
+"""What is looked at is told in seconds. A sweep is spread over all of it, since whatever arrives meanwhile waits."""
+
 UNKNOWN = ""
-"""In place of the address while a PROXY header is awaited, or where the socket has none."""
+"""In place of the address where the socket has none."""
 
 LINGER_S = 1.0
 """How long a device amid an upload is listened to after GOAWAY: what it sent before it heard is still under way."""
@@ -61,7 +64,7 @@ class DeviceServer:
         self._services = services
         self._pool = pool
         self.policy = policy
-        self._connections: dict[DeviceConnection, str] = {}
+        self._connections: dict[DeviceConnection, str | None] = {}
         self._by_address: Counter[str] = Counter()
         self._refused: set[DeviceConnection] = set()
         self._servers: list[asyncio.Server] = []
@@ -94,15 +97,17 @@ class DeviceServer:
     async def run(self) -> None:
         """Look at every connection once a second, until cancelled."""
         while True:
-            await asyncio.sleep(1)
-            await self.sweep()
+            await self.sweep(SWEEP_S)
 
-    async def sweep(self) -> None:
-        """Look at every connection."""
-        for index, connection in enumerate(list(self._connections)):
-            connection.check_time(self.now())
-            if index % SWEEP_BATCH == SWEEP_BATCH - 1:
-                await asyncio.sleep(0)
+    async def sweep(self, duration_s: float) -> None:
+        """Look at every connection there is now, spread over `duration_s`."""
+        connections = list(self._connections)
+        starts = range(0, max(len(connections), 1), SWEEP_BATCH)
+        for start in starts:
+            await asyncio.sleep(duration_s / len(starts))
+            now = self.now()
+            for connection in connections[start : start + SWEEP_BATCH]:
+                connection.check_time(now)
 
     async def drain(self, policy: DrainPolicy) -> None:
         """Ask everybody to come back later, give last acknowledgements, and close, all inside the policy's limit."""
@@ -160,15 +165,16 @@ class DeviceServer:
 
     def accepted(self, connection: DeviceConnection) -> None:
         self._services.metrics.connections_accepted += 1
-        self._locate(connection, UNKNOWN)
+        self._connections[connection] = None
 
     def connected(self, connection: DeviceConnection, peer: Endpoint | None) -> Session:
         policy = self.policy
         address = UNKNOWN if peer is None else str(peer.address)
-        self._locate(connection, address)
+        self._connections[connection] = address
+        self._by_address[address] += 1
         protocol = ServerConnection(policy.limits, self._pool, self.now())
-        session = Session(protocol, connection, self._services, policy.session)
-        session.log = session.logger.bind(peer=f"{address}:{peer.port}" if peer else "")
+        name = f"{address}:{peer.port}" if peer else ""
+        session = Session(protocol, connection, self._services, policy.session, name)
         if refusal := self._refusal(address):
             # It takes nobody's place while it reads why, or a crowd of such connections would keep the server full.
             self._leave(connection)
@@ -210,12 +216,6 @@ class DeviceServer:
     def _made(self, tls: ssl.SSLContext | None) -> DeviceConnection:
         policy = self.policy
         return DeviceConnection(self, self._pool, policy.outgoing_bytes_max, bool(policy.proxy_trusted), tls)
-
-    def _locate(self, connection: DeviceConnection, address: str) -> None:
-        """Count the connection under an address, and no longer under the one before."""
-        self._leave(connection)
-        self._connections[connection] = address
-        self._by_address[address] += 1
 
     def _leave(self, connection: DeviceConnection) -> None:
         self._refused.discard(connection)

@@ -1,5 +1,6 @@
 """One device's connection: the protocol's events become uploads, and what becomes of those the protocol's answers."""
 
+import logging
 from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -113,9 +114,11 @@ class Session:
     """What one connection means. `now` arguments are monotonic seconds."""
 
     __slots__ = (
+        "_agent",
         "_challenge",
         "_expired_s",
         "_hello",
+        "_peer",
         "_policy",
         "_ranges_max",
         "_services",
@@ -126,22 +129,25 @@ class Session:
         "connection_id",
         "credential",
         "is_closed",
-        "log",
         "metrics",
         "wire",
     )
 
-    def __init__(self, connection: ServerConnection, wire: Wire, services: Services, policy: SessionPolicy) -> None:
+    def __init__(
+        self, connection: ServerConnection, wire: Wire, services: Services, policy: SessionPolicy, peer: str
+    ) -> None:
+        """`peer` is the device's address and port as the logs show them."""
         self.connection = connection
         self.wire = wire
         self.metrics = services.metrics
         self.connection_id = int.from_bytes(services.entropy.bytes(8), "big")
-        self.log: BoundLogger | None = None
         self.admitted: Admitted | None = None
         self.credential: CredentialKind | None = None
         self.is_closed = False
         self._services = services
         self._policy = policy
+        self._peer = peer
+        self._agent: tuple[str | None, str | None] = (None, None)
         self._streams: dict[int, _Stream] = {}
         self._hello: events.HelloReceived | None = None
         self._challenge = b""
@@ -221,9 +227,18 @@ class Session:
     @property
     def logger(self) -> BoundLogger:
         """A logger that names the connection and, once it is known, the device."""
-        if self.log is None:
-            self.log = self._services.log.bind(connection=f"{self.connection_id:016x}")
-        return self.log
+        # Made when there is something to say: kept, it would be a tenth of an idle connection's memory.
+        agent, agent_version = self._agent
+        log = self._services.log.bind(
+            connection=f"{self.connection_id:016x}", peer=self._peer, agent=agent, agent_version=agent_version
+        )
+        admitted = self.admitted
+        return log if admitted is None else log.bind(tenant=admitted.tenant, device=admitted.device)
+
+    @property
+    def _is_told_all(self) -> bool:
+        """Whether lines of what happens to every connection are wanted; most often not even their making is paid."""
+        return self._services.log.isEnabledFor(logging.DEBUG)
 
     def ended(self, number: int) -> None:
         """The stream has no upload any more."""
@@ -241,10 +256,11 @@ class Session:
         hello = received.hello
         self.credential = CredentialKind(hello.credential)
         self._ranges_max = hello.ack_ranges_max
-        self.log = self.logger.bind(agent=hello.agent, agent_version=hello.agent_version)
+        if hello.agent is not None or hello.agent_version is not None:
+            self._agent = (hello.agent, hello.agent_version)
         if hello.last_end:
             known = next((code.name for code in ErrorCode if code == hello.last_end), f"0x{hello.last_end:04x}")
-            self.log.info("device reports its last end", code=known)
+            self.logger.info("device reports its last end", code=known)
         if hello.token is not None and self.credential is CredentialKind.TOKEN:
             self._hello = received
             self._decide(self._services.gate.admit_token(hello.token))
@@ -275,8 +291,8 @@ class Session:
         self._hello, self._challenge = None, b""
         self.admitted = verdict
         self.metrics.handshakes[self.credential, None] += 1
-        self.log = self.logger.bind(tenant=verdict.tenant, device=verdict.device)
-        self.log.debug("device let in")
+        if self._is_told_all:
+            self.logger.debug("device let in")
         now_ms = self._services.clock.wall_ms()
         policy = self._policy
         self.connection.welcome(
@@ -342,7 +358,8 @@ class Session:
             answer = opened_complete(record)
         else:
             answer = opened(upload, result.previous, self._policy.stale_s, self._ranges_max)
-        self.logger.info("upload opened", upload=f"{record.id:016x}", stream=number, outcome=result.outcome.value)
+        if self._is_told_all:
+            self.logger.debug("upload opened", upload=f"{record.id:016x}", stream=number, outcome=result.outcome.value)
         self.connection.opened(number, answer, wire_size(record))
 
     async def _abort(self, number: int) -> None:

@@ -137,6 +137,8 @@ class FrameBuffer:
             lease = None
         if lease is None:
             self._carry = bytes(left)
+            # Not what was looked at: `reopen` makes a view that a connection at rest would keep for nothing.
+            self.view = self._source.shared
             return
         self._move_to(lease)
         self.view[: len(left)] = left

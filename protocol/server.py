@@ -4,7 +4,7 @@ The caller receives into `get_buffer`, tells `received`, takes the events and an
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from protocol import codec, frames
 from protocol.checksum import Buffer
@@ -70,6 +70,11 @@ class ServerLimits:
     streams_max: int
     features: Feature
     timers: TimerSettings
+    chunk_frame_bytes_max: int = field(init=False)
+    """Made once: each connection keeps it."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "chunk_frame_bytes_max", self.chunk_bytes_max + _CHUNK_HEADER_BYTES_MAX)
 
 
 class ServerConnection:
@@ -167,7 +172,7 @@ class ServerConnection:
         """Take the device in."""
         self._leave(ConnectionState.DECIDING, ConnectionState.OPEN)
         self._features = Feature(welcome.features)
-        self._reader.chunk_frame_bytes_max = self._limits.chunk_bytes_max + _CHUNK_HEADER_BYTES_MAX
+        self._reader.chunk_frame_bytes_max = self._limits.chunk_frame_bytes_max
         self.timers.welcomed()
         self.send(0, welcome)
 
@@ -175,7 +180,7 @@ class ServerConnection:
         """The credential's time is over: acknowledge nothing and take no request until `refreshed`. §13."""
         if self.state is ConnectionState.OPEN:
             self.state = ConnectionState.EXPIRED
-            self._outbox.withholds = True
+            self._outbox.withhold()
 
     def refreshed(self, authority_s: int) -> None:
         """The new token is good; what was withheld goes out."""

@@ -1,6 +1,6 @@
 """The streams of one connection at the server: numbers, states, refusals, and the window over all of them."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from protocol.constants import NACKS_PER_RANGE_MAX, SIZE_UNKNOWN
 from protocol.errors import ErrorCode
@@ -19,14 +19,17 @@ class Stream:
     size: int = SIZE_UNKNOWN
     next_expected_byte: int = 0
     unacknowledged_bytes: int = 0
-    _refusals: dict[int, int] = field(default_factory=dict)
+    _refusals: dict[int, int] | None = None
 
     def refuse(self, start: int) -> bool:
         """Count a refusal of the range at `start`; True when it was one too many."""
-        count = self._refusals.pop(start, 0) + 1
-        self._refusals[start] = count
-        if len(self._refusals) > _REFUSED_RANGES_MAX:
-            del self._refusals[next(iter(self._refusals))]
+        if self._refusals is None:
+            self._refusals = {}
+        refusals = self._refusals
+        count = refusals.pop(start, 0) + 1
+        refusals[start] = count
+        if len(refusals) > _REFUSED_RANGES_MAX:
+            del refusals[next(iter(refusals))]
         return count >= NACKS_PER_RANGE_MAX
 
     def forgive(self, start: int, end: int) -> None:

@@ -52,21 +52,40 @@ class ConnectionLane:
         A function that raises ends for itself alone, so it must not have written by then: its first write is the
         one that may fail, or it takes a savepoint. sqlite3.Error is raised as CatalogFailed, others as they are.
         """
-        if self._closing:
-            raise CatalogFailed(f"{operation}: the catalog {self._path} is closed; ask before the daemon stops")
         future: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
 
-        def attempt(connection: sqlite3.Connection) -> Report:
-            result = function(connection)
-            return lambda: None if future.done() else future.set_result(result)
+        def succeed(result: Result) -> None:
+            if not future.done():
+                future.set_result(result)
 
         def fail(error: Exception) -> None:
             if not future.done():
-                known = isinstance(error, sqlite3.Error)
-                future.set_exception(_failed(operation, self._path, error) if known else error)
+                future.set_exception(error)
 
-        self._lane.put(_Job(attempt, fail))
+        self.submit(operation, function, succeed, fail)
         return await future
+
+    def submit(
+        self,
+        operation: str,
+        function: Callable[[sqlite3.Connection], Result],
+        succeed: Callable[[Result], None],
+        fail: Callable[[Exception], None],
+    ) -> None:
+        """As `run`, with one of two functions called on the event loop in place of an answer."""
+        if self._closing:
+            fail(CatalogFailed(f"{operation}: the catalog {self._path} is closed; ask before the daemon stops"))
+            return
+
+        def attempt(connection: sqlite3.Connection) -> Report:
+            result = function(connection)
+            return lambda: succeed(result)
+
+        def failed(error: Exception) -> None:
+            known = isinstance(error, sqlite3.Error)
+            fail(_failed(operation, self._path, error) if known else error)
+
+        self._lane.put(_Job(attempt, failed))
 
     async def close(self) -> None:
         """Finish what was asked, then let the connection and the thread go. Must be called once."""

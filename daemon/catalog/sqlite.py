@@ -8,6 +8,7 @@ from pathlib import Path
 from daemon.adapters.threads import Threads
 from daemon.catalog import devices, listing, schema, uploads
 from daemon.catalog.connection import ConnectionLane
+from daemon.catalog.gathering import Gathering
 from daemon.catalog.records import (
     HOLDING,
     Completed,
@@ -36,9 +37,10 @@ class SqliteCatalog:
     def __init__(self, writer: ConnectionLane, reader: ConnectionLane) -> None:
         self._writer = writer
         self._reader = reader
+        self._openings = Gathering(writer, "open", uploads.open_uploads)
 
     async def open(self, request: OpenRequest) -> OpenResult:
-        return await self._writer.run("open", lambda connection: uploads.open_upload(connection, request))
+        return await self._openings.ask(request)
 
     async def commit(self, progress: Sequence[Progress]) -> Sequence[bool]:
         return await self._writer.run("commit", lambda connection: uploads.commit(connection, progress))

@@ -31,11 +31,6 @@ _INSERT = (
     f"INSERT INTO uploads ({COLUMNS}, held_bytes) "  # noqa: S608 - constants of this package
     "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 )
-_RESUME = (
-    f"UPDATE uploads SET state = {CODES[State.RECEIVING]}, epoch = ?, size = ?, held_bytes = ?, "  # noqa: S608 - constants of this package
-    "crc32c_expected = ?, sha256_expected = ?, content_type = ?, external_id = ?, original_name = ?, updated_ms = ? "
-    "WHERE id = ?"
-)
 _COMPLETE = (
     f"UPDATE uploads SET state = {CODES[State.COMPLETE]}, size = ?1, held_bytes = ?1, "  # noqa: S608 - constants of this package
     "crc32c = ?2, sha256 = ?3, ranges = ?4, "
@@ -61,8 +56,48 @@ def open_upload(connection: sqlite3.Connection, request: OpenRequest) -> OpenRes
     if decision.outcome is Outcome.CREATED and decision.upload is not None:
         _create(connection, decision, decision.upload)
     elif decision.outcome is Outcome.RESUMED and decision.upload is not None:
-        _resume(connection, decision.upload)
+        connection.execute(_resume_statement(1), _resumption(decision.upload))
     return OpenResult(decision.outcome, decision.upload, decision.previous, decision.abort_id)
+
+
+def open_uploads(connection: sqlite3.Connection, requests: Sequence[OpenRequest]) -> list[OpenResult]:
+    """As `open_upload` one after the other; requests that cannot touch each other share two statements."""
+    connection.execute("SAVEPOINT open_uploads")
+    try:
+        names = {(request.tenant, request.device, request.name) for request in requests}
+        if len(names) < len(requests) or any(request.quota_bytes for request in requests):
+            return [open_upload(connection, request) for request in requests]
+        results: list[OpenResult] = []
+        for first in range(0, len(requests), STATEMENT_ROWS_MAX):
+            results += _open_apart(connection, requests[first : first + STATEMENT_ROWS_MAX])
+    except Exception:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK TO open_uploads")
+        raise
+    else:
+        return results
+    finally:
+        if connection.in_transaction:
+            connection.execute("RELEASE open_uploads")
+
+
+def _open_apart(connection: sqlite3.Connection, requests: Sequence[OpenRequest]) -> list[OpenResult]:
+    """Open under different names, without quotas."""
+    count = _padded(len(requests))
+    keys = [(index, each.tenant, each.device, each.name) for index, each in enumerate(requests)]
+    values = _flat(keys, count, 4)
+    newest = {row[0]: to_upload(row[1:]) for row in connection.execute(_newest_statement(count), values)}
+    decisions = [decide(request, newest.get(index), 0) for index, request in enumerate(requests)]
+    resumed = []
+    for decision in decisions:
+        if decision.outcome is Outcome.CREATED and decision.upload is not None:
+            _create(connection, decision, decision.upload)
+        elif decision.outcome is Outcome.RESUMED and decision.upload is not None:
+            resumed.append(_resumption(decision.upload))
+    if resumed:
+        count = _padded(len(resumed))
+        connection.execute(_resume_statement(count), _flat(resumed, count, 10))
+    return [OpenResult(each.outcome, each.upload, each.previous, each.abort_id) for each in decisions]
 
 
 def commit(connection: sqlite3.Connection, progress: Sequence[Progress]) -> list[bool]:
@@ -76,11 +111,8 @@ def commit(connection: sqlite3.Connection, progress: Sequence[Progress]) -> list
     recorded = 0
     for first in range(0, len(rows), STATEMENT_ROWS_MAX):
         some = rows[first : first + STATEMENT_ROWS_MAX]
-        # A power of two, so that few statements serve all sizes and stay prepared. NULLs match no upload.
-        count = 1 << (len(some) - 1).bit_length()
-        values: list[bytes | int | None] = [value for row in some for value in row]
-        values += [None] * (5 * (count - len(some)))
-        recorded += connection.execute(_progress_statement(count), values).rowcount
+        count = _padded(len(some))
+        recorded += connection.execute(_progress_statement(count), _flat(some, count, 5)).rowcount
     if recorded == len(rows):
         return [True] * len(progress)
     live = {key for key in latest if _is_live(connection, *key)}
@@ -164,8 +196,8 @@ def _create(connection: sqlite3.Connection, decision: Decision, upload: Upload) 
             connection.execute("RELEASE create_upload")
 
 
-def _resume(connection: sqlite3.Connection, upload: Upload) -> None:
-    values = (
+def _resumption(upload: Upload) -> tuple[int | str | bytes | None, ...]:
+    return (
         upload.epoch,
         upload.size,
         upload.held_bytes,
@@ -177,16 +209,50 @@ def _resume(connection: sqlite3.Connection, upload: Upload) -> None:
         upload.updated_ms,
         upload.id,
     )
-    connection.execute(_RESUME, values)
+
+
+def _padded(count: int) -> int:
+    """A power of two, so that few statements serve all sizes and stay prepared."""
+    return 1 << (count - 1).bit_length()
+
+
+def _flat(
+    rows: Sequence[tuple[int | str | bytes | None, ...]], count: int, width: int
+) -> list[int | str | bytes | None]:
+    """The values of `rows`, and NULLs, which match no upload, for a statement with `count` rows."""
+    return [value for row in rows for value in row] + [None] * (width * (count - len(rows)))
+
+
+def _table(count: int, width: int) -> str:
+    """Rows of parameters; SQLite calls their values column1, column2 and so on."""
+    row = ", ".join("?" * width)
+    return "VALUES " + ", ".join([f"({row})"] * count)
+
+
+@cache
+def _newest_statement(count: int) -> str:
+    # CROSS JOIN keeps the order: each name is looked up once.
+    return (
+        f"SELECT column1, {COLUMNS} FROM ({_table(count, 4)}) CROSS JOIN uploads WHERE uploads.id = "  # noqa: S608 - constants of this package
+        "(SELECT id FROM uploads INDEXED BY uploads_by_name WHERE tenant = column2 AND device = column3 "
+        "AND name = column4 ORDER BY created_ms DESC LIMIT 1)"
+    )
+
+
+@cache
+def _resume_statement(count: int) -> str:
+    return (
+        f"UPDATE uploads SET state = {CODES[State.RECEIVING]}, epoch = column1, size = column2, held_bytes = column3, "  # noqa: S608 - constants of this package
+        "crc32c_expected = column4, sha256_expected = column5, content_type = column6, external_id = column7, "
+        f"original_name = column8, updated_ms = column9 FROM ({_table(count, 10)}) WHERE uploads.id = column10"
+    )
 
 
 @cache
 def _progress_statement(count: int) -> str:
-    rows = ", ".join(["(?, ?, ?, ?, ?)"] * count)
-    # column1 to column5 are SQLite's names for the values of a row.
     return (
         "UPDATE uploads SET ranges = column1, held_bytes = max(coalesce(size, 0), column2), "  # noqa: S608 - constants of this package
-        f"updated_ms = max(created_ms, column3) FROM (VALUES {rows}) "
+        f"updated_ms = max(created_ms, column3) FROM ({_table(count, 5)}) "
         f"WHERE uploads.id = column4 AND uploads.epoch = column5 AND state = {CODES[State.RECEIVING]}"
     )
 

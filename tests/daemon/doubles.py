@@ -1,6 +1,7 @@
 """Stand-ins for what is outside the process: time and chance that the test sets, logs that it reads."""
 
 import asyncio
+import logging
 
 import structlog
 from structlog.stdlib import BoundLogger
@@ -52,7 +53,10 @@ class CapturedLog:
     def __init__(self) -> None:
         self._capture = LogCapture()
         self.logger: BoundLogger = structlog.wrap_logger(
-            None, processors=[self._capture], wrapper_class=BoundLogger, cache_logger_on_first_use=True
+            logging.Logger("captured"),
+            processors=[self._capture],
+            wrapper_class=BoundLogger,
+            cache_logger_on_first_use=True,
         )
 
     @property

@@ -149,7 +149,7 @@ class Listening:
     async def pass_s(self, seconds: float) -> None:
         """Let time pass, and the server look at everybody, as it does once a second."""
         self.site.bench.clock.pass_s(seconds)
-        await self.server.sweep()
+        await self.server.sweep(0)
 
 
 def policy_of(

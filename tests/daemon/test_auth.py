@@ -339,6 +339,27 @@ class TestKeys:
         verifier = TokenVerifier(POLICY, [public(ED, "a"), public(ed25519.Ed25519PrivateKey.generate(), "b")])
         assert refused(verifier, jwt.encode({**CLAIMS, "aud": "x"}, ED, "EdDSA")).reason is Reason.AUDIENCE
 
+    def test_an_extension_that_is_demanded_is_not_known(self, verifier: TokenVerifier) -> None:
+        header = base64.urlsafe_b64encode(b'{"alg":"HS256","crit":["x"],"x":1}').rstrip(b"=")
+        signed = header + b"." + token().split(".")[1].encode()
+        proof = base64.urlsafe_b64encode(hmac.digest(SECRET, signed, "sha256")).rstrip(b"=")
+        assert refused(verifier, (signed + b"." + proof).decode()).reason is Reason.MALFORMED
+
+    def test_a_header_that_is_known_vouches_for_nothing(self, verifier: TokenVerifier) -> None:
+        verifier.verify(token(), NOW_MS)
+        header, payload, proof = token().split(".")
+        other = token({"sub": "device-2"}).split(".")[1]
+        assert refused(verifier, f"{header}.{other}.{proof}").reason is Reason.SIGNATURE
+        assert refused(verifier, f"{header}.{payload}.").reason is Reason.SIGNATURE
+        assert refused(verifier, header).reason is Reason.MALFORMED
+        assert refused(verifier, f"{header}.{payload}.!!!!").reason is Reason.MALFORMED
+
+    @pytest.mark.parametrize("payload", [b"", b"[]", b"{", b"\xff", b"[" * 5000])
+    def test_a_payload_that_is_no_object_is_malformed_though_signed(
+        self, verifier: TokenVerifier, payload: bytes
+    ) -> None:
+        assert refused(verifier, jwt.PyJWS().encode(payload, SECRET, "HS256")).reason is Reason.MALFORMED
+
     def test_without_keys_nothing_is_accepted(self) -> None:
         assert refused(TokenVerifier(POLICY, []), token()).reason is Reason.ALGORITHM
 

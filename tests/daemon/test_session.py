@@ -161,7 +161,7 @@ class TestHandshake:
     async def test_a_proof_before_a_hello_is_a_fault_of_ours(self) -> None:
         site = Site()
         policy = policy_of()
-        session = Session(ServerConnection(policy.limits, Pool(), 0), _Deaf(), site.services(), policy.session)
+        session = Session(ServerConnection(policy.limits, Pool(), 0), _Deaf(), site.services(), policy.session, "")
         with pytest.raises(ValueError, match="before a HELLO"):
             await session._check_proof(b"")
         await session._open(1, open_request("log"))

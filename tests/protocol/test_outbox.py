@@ -77,7 +77,7 @@ def test_without_ranges_an_ack_is_its_fixed_part() -> None:
 
 def test_withheld_acks_go_out_as_the_latest_of_each_stream() -> None:
     out = outbox()
-    out.withholds = True
+    out.withhold()
     out.acknowledge(1, 10, [])
     out.acknowledge(2, 7, RANGES[:1])
     out.acknowledge(1, 20, [])
@@ -91,7 +91,7 @@ def test_withheld_acks_go_out_as_the_latest_of_each_stream() -> None:
 
 def test_what_is_withheld_for_a_stream_that_ended_is_void() -> None:
     out = outbox()
-    out.withholds = True
+    out.withhold()
     out.acknowledge(1, 10, [])
     out.send(1, opened_of())
     out.forget(1)
@@ -109,7 +109,7 @@ def test_withheld_answers_go_out_in_order_ahead_of_the_acks() -> None:
         (4, frames.Aborted(42)),
     ]
     out = outbox()
-    out.withholds = True
+    out.withhold()
     out.acknowledge(1, 10, [])
     for number, answer in answers:
         out.send(number, answer)
@@ -128,7 +128,7 @@ def test_refusals_and_what_concerns_the_connection_are_not_withheld() -> None:
         (0, frames.Refreshed(60)),
     ]
     out = outbox()
-    out.withholds = True
+    out.withhold()
     for number, frame in sent:
         out.send(number, frame)
     assert list(parse(out.take())) == sent

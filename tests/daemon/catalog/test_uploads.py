@@ -294,3 +294,48 @@ def check(connection: sqlite3.Connection, every: list[Upload]) -> None:
     tally = {state: sum(each.state is state for each in every) for state in State}
     assert listing.counts(connection) == tally
     assert [each.created_ms for each in every] == sorted({each.created_ms for each in every})
+
+
+class TestOpeningSeveral:
+    """As one by one, in fewer statements."""
+
+    FRESH, OPEN, PARTIAL, COMPLETE, CHANGED, REPLACED = "fresh", "open", "partial", "complete", "changed", "replaced"
+
+    def prepared(self) -> sqlite3.Connection:
+        connection = memory_catalog()
+        for upload_id, name in enumerate((self.OPEN, self.PARTIAL, self.COMPLETE, self.CHANGED, self.REPLACED), 1):
+            create(connection, upload_id, name)
+        uploads.end(connection, 2, State.PARTIAL, 1_500, None)
+        uploads.complete(connection, completion(3))
+        return connection
+
+    def asked(self) -> list[OpenRequest]:
+        names = [self.FRESH, self.OPEN, self.PARTIAL, self.COMPLETE, self.CHANGED, self.REPLACED]
+        requests = [replace(REQUEST, upload_id=10 + index, name=name) for index, name in enumerate(names)]
+        requests[4] = replace(requests[4], tag=b"other")
+        requests[5] = replace(requests[5], disposition=REPLACE)
+        return requests
+
+    @pytest.mark.parametrize("changes", [{}, {"quota_bytes": 550}])
+    def test_apart_they_fare_as_alone(self, changes: dict[str, int]) -> None:
+        requests = [replace(request, **changes) for request in self.asked()]  # type: ignore[arg-type]  # by name
+        with closing(self.prepared()) as one_by_one, closing(self.prepared()) as together:
+            expected = [uploads.open_upload(one_by_one, request) for request in requests]
+            assert uploads.open_uploads(together, requests) == expected
+            assert list(together.iterdump()) == list(one_by_one.iterdump())
+
+    def test_the_same_name_twice_is_taken_over(self) -> None:
+        twice = [replace(REQUEST, upload_id=upload_id) for upload_id in (1, 2)]
+        with closing(memory_catalog()) as connection:
+            first, second = uploads.open_uploads(connection, twice)
+            assert (first.outcome, second.outcome) == (Outcome.CREATED, Outcome.RESUMED)
+            assert second.upload is not None
+            assert (second.upload.id, second.upload.epoch) == (1, 2)
+
+    def test_one_that_cannot_be_leaves_nothing_of_the_others(self) -> None:
+        with closing(self.prepared()) as connection:
+            before = list(connection.iterdump())
+            taken = replace(REQUEST, upload_id=1, name="taken")
+            with pytest.raises(sqlite3.IntegrityError):
+                uploads.open_uploads(connection, [*self.asked(), taken])
+            assert list(connection.iterdump()) == before
