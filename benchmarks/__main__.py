@@ -2,33 +2,37 @@
 
 import argparse
 import importlib
-import json
 import sys
 import tempfile
 from pathlib import Path
 
-from benchmarks import table
+from benchmarks import record, report, table
 from benchmarks.lab import Lab, Size
 from benchmarks.results import Result
 
 NAMES = ("ingest", "frames", "fleet", "download", "growth", "lossy")
 
-BUILD = Path(__file__).parent.parent / "build" / "benchmarks"
+ROOT = Path(__file__).parent.parent
+
+BUILD = ROOT / "build" / "benchmarks"
 """Beside the sources, so on the disk that is measured, and not in a /tmp that may be memory."""
 
 
 def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("name", choices=[*NAMES, "all"])
+    parser.add_argument("name", choices=[*NAMES, "all", "report"], help="report: write the README's table and chart")
     parser.add_argument("--quick", action="store_const", dest="size", const=Size.QUICK, help="same cases, fewer bytes")
     parser.add_argument("--tiny", action="store_const", dest="size", const=Size.TINY, help="does it run at all?")
     parser.add_argument("--json", action="store_true", help="the last line is the result as one JSON object")
     parser.set_defaults(size=Size.FULL)
     chosen = parser.parse_args(arguments)
+    if chosen.name == "report":
+        report.publish(report.latest(BUILD, NAMES), ROOT / "README.md", ROOT / "docs" / "benchmarks.svg")
+        return 0
     for name in NAMES if chosen.name == "all" else (chosen.name,):
         result = measure(name, chosen.size)
         print(table.text(result), flush=True)
-        (BUILD / f"{name}.{chosen.size.value}.json").write_text(json.dumps(result.as_json(), indent=1) + "\n")
+        record.save(BUILD, result, chosen.size)
         if chosen.json:
             print(result.as_line(), flush=True)
     return 0

@@ -1,4 +1,4 @@
-"""Medians, percentiles, and intervals of paired ratios."""
+"""Medians, percentiles, intervals of paired ratios, and figures as text."""
 
 import math
 import statistics
@@ -41,3 +41,9 @@ def percentile(values: Sequence[float], percent: float) -> float:
         raise ValueError("no values: nothing was measured")
     rank = max(math.ceil(len(values) * percent / 100), 1)
     return sorted(values)[rank - 1]
+
+
+def rounded(value: float, digits: int) -> str:
+    """`value` with so many significant digits, and never an exponent for a large one."""
+    near = float(f"{value:.{digits}g}")
+    return f"{near:,.0f}" if abs(near) >= 10 ** (digits - 1) else f"{near:.{digits}g}"

@@ -1,6 +1,7 @@
 """The C programs: compiled when they are run, and again when their source has changed."""
 
 import hashlib
+import os
 import subprocess
 from pathlib import Path
 
@@ -22,7 +23,8 @@ def program(source: str, *libraries: str) -> Path:
     built = BUILT / f"{path.stem}-{digest.hexdigest()[:16]}"
     if not built.exists():
         BUILT.mkdir(parents=True, exist_ok=True)
-        fresh = built.with_suffix(f".{path.parent.name}.new")
+        # Tests in several processes compile at the same time.
+        fresh = built.with_suffix(f".{os.getpid()}.new")
         links = [f"-l{library}" for library in libraries]
         subprocess.run(["gcc", *FLAGS, str(path), "-o", str(fresh), *links], check=True)
         fresh.replace(built)

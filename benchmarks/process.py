@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import signal
 import socket
 import subprocess
 import time
@@ -31,7 +32,16 @@ class Server:
         return sum(_ticks(pid) for pid in _family(self.process.pid)) / TICKS_PER_S
 
     def resident_bytes(self) -> int:
-        return sum(_resident_kib(pid) for pid in _family(self.process.pid)) * 1024
+        return sum(_status_kib(pid, "VmRSS") for pid in _family(self.process.pid)) * 1024
+
+    def forget_peak(self) -> None:
+        """Let `peak_resident_bytes` begin anew; see proc(5), clear_refs."""
+        for pid in _family(self.process.pid):
+            Path(f"/proc/{pid}/clear_refs").write_text("5")
+
+    def peak_resident_bytes(self) -> int:
+        """The most that was resident, since the start or `forget_peak`."""
+        return sum(_status_kib(pid, "VmHWM") for pid in _family(self.process.pid)) * 1024
 
 
 def free_port() -> int:
@@ -59,7 +69,8 @@ def started(
         try:
             process.wait(STOP_TIMEOUT_S)
         except subprocess.TimeoutExpired:
-            process.kill()
+            # Its children too, whom nobody else would end: it leads a session and so a process group of its own.
+            os.killpg(process.pid, signal.SIGKILL)
             process.wait()
 
 
@@ -76,7 +87,8 @@ def run(command: Sequence[str], timeout_s: float, environment: Mapping[str, str]
             check=False,
         )
     except subprocess.TimeoutExpired as late:
-        raise Failed(f"{command[0]} took longer than {timeout_s} s") from late
+        said = b"".join(output[-2000:] for output in (late.stdout, late.stderr) if output).decode(errors="replace")
+        raise Failed(f"{command[0]} took longer than {timeout_s} s: {said}") from late
     if done.returncode != 0:
         raise Failed(f"{' '.join(command)} gave {done.returncode}: {done.stdout[-2000:]}{done.stderr[-2000:]}")
     return done.stdout
@@ -108,9 +120,9 @@ def _ticks(pid: int) -> int:
     return 0
 
 
-def _resident_kib(pid: int) -> int:
+def _status_kib(pid: int, name: str) -> int:
     with contextlib.suppress(FileNotFoundError, ProcessLookupError):
         for line in Path(f"/proc/{pid}/status").read_text().splitlines():
-            if line.startswith("VmRSS:"):
+            if line.startswith(f"{name}:"):
                 return int(line.split()[1])
     return 0

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -31,7 +32,7 @@ class Rival:
     ratio: Interval
     promise: str
     counts: bool = True
-    """False for a configuration that promises less than the project, and is told for comparison alone."""
+    """False for what is told for comparison alone: a peer that promises less, or a limit without a target."""
     beside: Mapping[str, float] = field(default_factory=dict)
 
 
@@ -66,7 +67,7 @@ class Result:
     """Peers that are not installed, and so were not measured."""
 
     def as_json(self) -> dict[str, object]:
-        limits = [case for case in self.cases if case.limit is not None]
+        limits = [case for case in self.cases if case.limit is not None and case.limit.counts]
         peers = [case for case in self.cases if case.best_peer is not None]
         head = min(limits or self.cases, key=_to_limit) if limits or self.cases else None
         if head is None:
@@ -136,9 +137,4 @@ def compare(
 
 
 def _medians(series: Series) -> dict[str, float]:
-    return {name: interval_median(series.beside(name)) for name in series.samples[0].beside}
-
-
-def interval_median(values: Sequence[float]) -> float:
-    ordered = sorted(values)
-    return ordered[len(ordered) // 2]
+    return {name: statistics.median(series.beside(name)) for name in series.samples[0].beside}

@@ -1,7 +1,9 @@
-"""A B C A B C …: contestants in turn, so that a drift of the machine meets all of them alike."""
+"""Contestants in turn, round after round, so that a drift of the machine meets all of them alike."""
 
+import random
 import time
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 from benchmarks.lab import Lab
@@ -40,10 +42,16 @@ class Series:
 
 
 def play(lab: Lab, case: str, unit: str, contestants: Sequence[Contestant]) -> list[Series]:
-    """Measure all of them in turn, a round that does not count first, in which they warm up."""
+    """Measure all of them in turn, a round that does not count first, in which they warm up.
+
+    Each round has an order of its own, the same in every run: what one leaves behind, such as memory that a hypervisor
+    takes back or a disk that is still busy, would otherwise always be at the cost of the same next one.
+    """
+    order, shuffled = list(contestants), random.Random(case)  # noqa: S311 - an order, not a secret
     samples: dict[str, list[Sample]] = {contestant.name: [] for contestant in contestants}
     for number in range(lab.rounds + 1):
-        for contestant in contestants:
+        shuffled.shuffle(order)
+        for contestant in order:
             began = time.monotonic()
             sample = contestant.measure()
             label = f"round {number}/{lab.rounds}" if number else "warm-up"
@@ -52,3 +60,17 @@ def play(lab: Lab, case: str, unit: str, contestants: Sequence[Contestant]) -> l
             if number:
                 samples[contestant.name].append(sample)
     return [Series(contestant, tuple(samples[contestant.name])) for contestant in contestants]
+
+
+def play_at_once(lab: Lab, case: str, unit: str, contestants: Sequence[Contestant]) -> list[Series]:
+    """Measure all of them at the same time, round after round: for those that share nothing that could run short."""
+    samples: list[tuple[Sample, ...]] = []
+    with ThreadPoolExecutor(len(contestants)) as pool:
+        for number in range(1, lab.rounds + 1):
+            samples.append(tuple(pool.map(lambda contestant: contestant.measure(), contestants)))
+            figures = zip(contestants, samples[-1], strict=True)
+            told = ", ".join(f"{contestant.name} {sample.value:.4g}" for contestant, sample in figures)
+            lab.say(f"{case}: round {number}/{lab.rounds}: {told} {unit}")
+    return [
+        Series(contestant, tuple(own)) for contestant, own in zip(contestants, zip(*samples, strict=True), strict=True)
+    ]

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from benchmarks.figures import Interval
+from benchmarks.figures import Interval, rounded
 from benchmarks.results import Case, Result, Rival
 
 
@@ -24,11 +24,11 @@ def _case(case: Case) -> Iterator[str]:
     for name, peer in case.peers.items():
         yield _rival(name if peer.counts else f"({name})", peer)
     for name, value in case.beside.items():
-        yield f"  {name}: {value:.4g}"
+        yield f"  {name}: {rounded(value, 4)}"
     for target in case.targets:
         relation = ">=" if target.at_least else "<="
         verdict = "reached" if target.met else "NOT REACHED"
-        yield f"  {verdict}: {target.what}: {target.measured:.4g} {relation} {target.bound:.4g}"
+        yield f"  {verdict}: {target.what}: {rounded(target.measured, 4)} {relation} {rounded(target.bound, 4)}"
 
 
 def _rival(name: str, rival: Rival) -> str:
@@ -37,4 +37,4 @@ def _rival(name: str, rival: Rival) -> str:
 
 
 def _interval(value: Interval) -> str:
-    return f"{value.median:.4g} [{value.low:.4g}, {value.high:.4g}]"
+    return f"{rounded(value.median, 4)} [{rounded(value.low, 4)}, {rounded(value.high, 4)}]"

@@ -20,6 +20,8 @@ PROMISE = "every acknowledged byte fdatasynced and recorded in the catalog"
 
 TOKEN_TTL_S = 3600
 
+ASK_TIMEOUT_S = 60
+
 
 @dataclass(frozen=True, slots=True)
 class Uplinkd:
@@ -49,9 +51,18 @@ class Uplinkd:
 
     def metric(self, name: str) -> float:
         """The sum over the labels of one sample name of /metrics; 0 when it has none yet."""
-        with urllib.request.urlopen(f"http://127.0.0.1:{self.http_port}/metrics", timeout=30) as answer:
-            lines: list[str] = answer.read().decode().splitlines()
+        lines = self.ask("GET", "/metrics").decode().splitlines()
         return sum(float(line.rpartition(" ")[2]) for line in lines if line.startswith((f"{name} ", f"{name}{{")))
+
+    def ask(self, method: str, path: str) -> bytes:
+        """The body of the control plane's answer to an operator. Raises urllib.error.HTTPError when it refuses."""
+        token = self.token("benchmark", role="operator")
+        request = urllib.request.Request(
+            f"http://127.0.0.1:{self.http_port}{path}", method=method, headers={"Authorization": f"Bearer {token}"}
+        )
+        with urllib.request.urlopen(request, timeout=ASK_TIMEOUT_S) as answer:  # noqa: S310 - http, as said above
+            body: bytes = answer.read()
+        return body
 
 
 @contextlib.contextmanager

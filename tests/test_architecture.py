@@ -201,7 +201,7 @@ def reaches_a_sibling(module: Module, found: Import) -> bool:
     return not (in_package(target, ADAPTERS) or in_package(target, f"daemon.{parts[1]}"))
 
 
-def reaches_into_the_tests(module: Module, found: Import) -> bool:
+def reaches_outside_of_the_rooms(module: Module, found: Import) -> bool:
     return top(found.target) in {"tests", "benchmarks"}
 
 
@@ -217,8 +217,8 @@ def test_leaves_of_the_daemon_import_no_sibling() -> None:
     assert breaches(reaches_a_sibling) == []
 
 
-def test_nothing_imports_the_tests() -> None:
-    assert breaches(reaches_into_the_tests) == []
+def test_no_room_imports_the_tests_or_the_benchmarks() -> None:
+    assert breaches(reaches_outside_of_the_rooms) == []
 
 
 def test_only_the_layouts_import_construct() -> None:
@@ -392,6 +392,10 @@ def fake(name: str, source: str) -> Module:
         ("daemon.catalog.rows", "from ..storage import local", reaches_a_sibling),
         ("daemon.storage.local", "def f():\n from daemon import catalog", reaches_a_sibling),
         ("daemon.adapters.clock", "from daemon.settings import Settings", reaches_a_sibling),
+        ("protocol.codec", "from benchmarks import wire", reaches_outside_of_the_rooms),
+        ("daemon.app", "import benchmarks", reaches_outside_of_the_rooms),
+        ("control.files", "from tests.control.fakes import Files", reaches_outside_of_the_rooms),
+        ("device.client", "def f():\n import benchmarks.uplinkd", reaches_outside_of_the_rooms),
     ],
 )
 def test_a_forbidden_import_is_seen(name: str, source: str, rule: Callable[[Module, Import], bool]) -> None:
@@ -407,6 +411,7 @@ def test_a_forbidden_import_is_seen(name: str, source: str, rule: Callable[[Modu
         ("daemon.auth", "from daemon.adapters.clock import Clock", reaches_a_sibling),
         ("daemon.catalog.rows", "from . import records", reaches_a_sibling),
         ("daemon.uploads", "from daemon.auth import Identity", reaches_a_sibling),
+        ("daemon.uploads", "from daemon.tests import of_nothing", reaches_outside_of_the_rooms),
     ],
 )
 def test_an_import_that_is_allowed_passes(name: str, source: str, rule: Callable[[Module, Import], bool]) -> None:

@@ -1,0 +1,146 @@
+"""`download`: a file that a device uploaded, read over HTTP: whole, and in small ranges at random places.
+
+All contestants serve one and the same file, the one that the daemon stored, to the same client: a copy could lie in the
+page cache in larger or smaller pieces, and be sent faster or slower for that. The daemon checks the device's token at
+each request.
+
+The requests on a connection differ in their range alone, as a client's do that reads a file piece by piece. That is the
+case for which the daemon has a short way (control/replay.py); requests that differ otherwise are far slower, and no
+figure here is theirs.
+"""
+
+import contextlib
+import dataclasses
+import functools
+import http.client
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from benchmarks import native, payload, process, sender, uplinkd
+from benchmarks.lab import Lab
+from benchmarks.payload import Payload
+from benchmarks.peers import nginx
+from benchmarks.results import Case, Result, Target, compare
+from benchmarks.rounds import Contestant, Sample, play
+
+GIB = 1 << 30
+
+RANGE_BYTES = 64 * 1024
+
+CHUNK_BYTES = 256 * 1024
+
+SEED = 20_260_102
+"""The same random places for everybody, in every round."""
+
+TIMEOUT_S = 120
+
+NAME = "download"
+
+UPLINKD = "the bytes of a complete file, the device's token checked at each request, each request counted and logged"
+LIMIT = "one thread, sendfile; asks for no token, counts and logs nothing"
+NGINX = "static file, sendfile, a worker for each core, no access log; asks for no token"
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """What is asked for in one case, and how close to nginx the project must come. A range of 0 is the whole file."""
+
+    name: str
+    connections: int
+    range_bytes: int
+    of_nginx: float
+
+
+SHAPES = (
+    Shape("whole", 1, 0, 0.9),
+    Shape("ranges-1", 1, RANGE_BYTES, 0.5),
+    Shape("ranges-32", 32, RANGE_BYTES, 0.35),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Site:
+    """Where a contestant serves the file. `bearer` is sent to all; only the project looks at it."""
+
+    name: str
+    promise: str
+    server: process.Server
+    port: int
+    path: str
+    file: Path
+    bearer: str = "-"
+
+
+def run(lab: Lab) -> Result:
+    file = payload.make(lab.directory, lab.pick(GIB, GIB // 4, 4 << 20))
+    missing = nginx.missing()
+    with contextlib.ExitStack() as stack:
+        ours = stack.enter_context(uploaded(lab, file))
+        sites = [ours, stack.enter_context(limit(lab, ours.file))]
+        if missing is None:
+            sites.append(stack.enter_context(peer(lab, ours.file)))
+        cases = [measure(lab, shape, file, sites) for shape in SHAPES]
+    return Result("download", cases, [missing] if missing is not None else [])
+
+
+@contextlib.contextmanager
+def uploaded(lab: Lab, file: Payload) -> Iterator[Site]:
+    """The daemon, to which a device has sent the file over the wire."""
+    with uplinkd.serving(lab.directory) as daemon:
+        sender.send(daemon, sender.Load(file, file.size_bytes, CHUNK_BYTES), lab.directory, NAME)
+        token = daemon.token("sender-0")
+        asking = http.client.HTTPConnection("127.0.0.1", daemon.http_port, timeout=TIMEOUT_S)
+        with contextlib.closing(asking):
+            asking.request("GET", f"/v1/devices/sender-0/files/{NAME}", headers={"Authorization": f"Bearer {token}"})
+            found = json.load(asking.getresponse())
+        path = f"/v1/files/{found['id']}/content"
+        stored = next(daemon.data_dir.rglob(found["id"]))
+        yield Site("uplinkd", UPLINKD, daemon.server, daemon.http_port, path, stored, token)
+
+
+@contextlib.contextmanager
+def limit(lab: Lab, file: Path) -> Iterator[Site]:
+    port = process.free_port()
+    command = [str(native.program("limit/sendfile.c")), str(port), str(file)]
+    with process.started(command, lab.directory / "sendfile.log", port) as server:
+        yield Site("limit", LIMIT, server, port, "/file", file)
+
+
+@contextlib.contextmanager
+def peer(lab: Lab, file: Path) -> Iterator[Site]:
+    directory = lab.directory / "nginx"
+    directory.mkdir()
+    with nginx.serving(directory) as running:
+        (running.root / NAME).hardlink_to(file)
+        yield Site("nginx", NGINX, running.server, running.port, f"/{NAME}", file)
+
+
+def measure(lab: Lab, shape: Shape, file: Payload, sites: list[Site]) -> Case:
+    unit = "requests/s" if shape.range_bytes else "GiB/s"
+    # One download of a GiB takes a fraction of a second: several average out what the machine does meanwhile.
+    requests = lab.pick(10_000, 2_000, 64) if shape.range_bytes else lab.pick(4, 4, 2)
+    contestants = [
+        Contestant(site.name, site.promise, functools.partial(fetch, site, shape, file, requests)) for site in sites
+    ]
+    case = compare(shape.name, unit, play(lab, shape.name, unit, contestants), limit="limit")
+    targets = [
+        Target(f"{shape.name}: ratio to {name}", rival.ratio.median, shape.of_nginx)
+        for name, rival in case.peers.items()
+    ]
+    return dataclasses.replace(case, targets=targets)
+
+
+def fetch(site: Site, shape: Shape, file: Payload, requests: int) -> Sample:
+    """One run of the client. Raises process.Failed when an answer is not the one asked for."""
+    numbers = (site.port, site.path, site.bearer, shape.connections, requests, shape.range_bytes, file.size_bytes, SEED)
+    cpu_s = site.server.cpu_s()
+    said = json.loads(process.run([str(client()), *map(str, numbers)], TIMEOUT_S))
+    cpu_s = site.server.cpu_s() - cpu_s
+    rate = said["requests"] if shape.range_bytes else said["bytes"] / GIB
+    return Sample(rate / said["seconds"], {"server's CPU s/GiB": cpu_s / (said["bytes"] / GIB)})
+
+
+def client() -> Path:
+    return native.program("load/get.c")

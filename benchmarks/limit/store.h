@@ -1,0 +1,199 @@
+// What happens to received data beside the receiving: written, hashed and synced, each on a thread of its own.
+#pragma once
+
+#include <pthread.h>
+#include <stdatomic.h>
+#include <sys/eventfd.h>
+#include <sys/mman.h>
+#include <sys/uio.h>
+
+#include "channel.h"
+
+enum {
+    SLOT_BYTES = 256 * 1024,  // half of the second-level cache: what was received is still there when it is written
+    SLOTS_BESIDE = 64,        // what may wait to be written or hashed, besides a partly filled slot for each connection
+    QUEUE_ENTRIES = 4096,     // more than there are slots
+    AHEAD_BYTES = 1 << 20,    // so much of a file, and the disk is told to begin, rather than to wait for the sync
+    PIECES_MAX = 512,
+};
+
+struct file {
+    int fd, is_new;
+    uint64_t received, durable, cut, started;
+    uint32_t crc;
+};
+
+// Memory with frames, and where their data lies in it. `file` is NULL in the mark that asks for a sync.
+struct slot {
+    struct file *file;
+    uint8_t *data;
+    size_t filled, piece_count, piece_bytes;
+    uint64_t offset;
+    atomic_int users;
+    struct iovec pieces[PIECES_MAX];
+};
+
+struct queue {
+    pthread_mutex_t mutex;
+    pthread_cond_t filled;
+    struct slot *entries[QUEUE_ENTRIES];
+    size_t first, last;
+};
+
+#define QUEUE {.mutex = PTHREAD_MUTEX_INITIALIZER, .filled = PTHREAD_COND_INITIALIZER}
+
+static struct store {
+    struct queue to_write, to_hash, to_sync, idle;
+    struct slot sync_mark;
+    struct file *files;
+    int file_count, directory, wake_event;
+    uint64_t hash_bytes;  // of the file whose SHA-256 is made; 0 for none
+    uint8_t digest[32];
+    atomic_int is_hashed, is_synced;
+    size_t syncs, times_room;
+    double *sync_s;
+} store = {.to_write = QUEUE, .to_hash = QUEUE, .to_sync = QUEUE, .idle = QUEUE};
+
+static inline void put(struct queue *queue, struct slot *slot) {
+    pthread_mutex_lock(&queue->mutex);
+    queue->entries[queue->last++ % QUEUE_ENTRIES] = slot;
+    if (queue->last - queue->first == 1) pthread_cond_signal(&queue->filled);
+    pthread_mutex_unlock(&queue->mutex);
+}
+
+static inline void wait_for_one(struct queue *queue) {
+    pthread_mutex_lock(&queue->mutex);
+    while (queue->first == queue->last) pthread_cond_wait(&queue->filled, &queue->mutex);
+}
+
+static inline struct slot *take(struct queue *queue) {
+    wait_for_one(queue);
+    struct slot *slot = queue->entries[queue->first++ % QUEUE_ENTRIES];
+    pthread_mutex_unlock(&queue->mutex);
+    return slot;
+}
+
+// The one that was put last: its memory is the likeliest to be in the cache.
+static inline struct slot *take_last(struct queue *queue) {
+    wait_for_one(queue);
+    struct slot *slot = queue->entries[--queue->last % QUEUE_ENTRIES];
+    pthread_mutex_unlock(&queue->mutex);
+    slot->filled = slot->piece_count = slot->piece_bytes = 0;
+    return slot;
+}
+
+static inline void done_with(struct slot *slot) {
+    if (atomic_fetch_sub(&slot->users, 1) == 1) put(&store.idle, slot);
+}
+
+static inline void wake_receiver(void) {
+    if (eventfd_write(store.wake_event, 1)) die("eventfd: %s", strerror(errno));
+}
+
+static inline void write_slot(struct slot *slot) {
+    struct file *file = slot->file;
+    ssize_t written = pwritev(file->fd, slot->pieces, (int)slot->piece_count, (off_t)slot->offset);
+    if (written != (ssize_t)slot->piece_bytes) die("pwritev wrote %zd: %s", written, strerror(errno));
+    // Whole pages: one that is written again meanwhile would go to the disk twice.
+    uint64_t end = (slot->offset + slot->piece_bytes) & ~4095ull;
+    if (end >= file->started + AHEAD_BYTES) {
+        if (sync_file_range(file->fd, (off_t)file->started, (off_t)(end - file->started), SYNC_FILE_RANGE_WRITE))
+            die("sync_file_range: %s", strerror(errno));
+        file->started = end;
+    }
+    done_with(slot);
+}
+
+static void *run_writes(void *unused) {
+    for (;;) {
+        struct slot *slot = take(&store.to_write);
+        if (slot->file)
+            write_slot(slot);
+        else
+            put(&store.to_sync, slot);
+    }
+    return unused;
+}
+
+static void *run_hash(void *unused) {
+    EVP_MD_CTX *context = EVP_MD_CTX_new();
+    EVP_DigestInit_ex(context, EVP_sha256(), NULL);
+    for (uint64_t hashed = 0; hashed < store.hash_bytes;) {
+        struct slot *slot = take(&store.to_hash);
+        for (size_t piece = 0; piece < slot->piece_count; piece++)
+            EVP_DigestUpdate(context, slot->pieces[piece].iov_base, slot->pieces[piece].iov_len);
+        hashed += slot->piece_bytes;
+        done_with(slot);
+    }
+    EVP_DigestFinal_ex(context, store.digest, NULL);
+    EVP_MD_CTX_free(context);
+    atomic_store(&store.is_hashed, 1);
+    wake_receiver();
+    return unused;
+}
+
+static inline void sync_file(struct file *file) {
+    double start_s = monotonic_s();
+    if (fdatasync(file->fd)) die("fdatasync: %s", strerror(errno));
+    if (store.syncs == store.times_room) {
+        store.times_room = 2 * store.times_room + 1024;
+        store.sync_s = realloc(store.sync_s, store.times_room * sizeof *store.sync_s);
+    }
+    store.sync_s[store.syncs++] = monotonic_s() - start_s;
+}
+
+static void *run_syncs(void *unused) {
+    for (;;) {
+        take(&store.to_sync);
+        int has_new = 0;
+        for (struct file *file = store.files; file < store.files + store.file_count; file++) {
+            if (file->cut == file->durable) continue;
+            sync_file(file);
+            has_new |= file->is_new;
+            file->is_new = 0;
+        }
+        if (has_new && fsync(store.directory)) die("fsync of the directory: %s", strerror(errno));
+        atomic_store(&store.is_synced, 1);
+        wake_receiver();
+    }
+    return unused;
+}
+
+static inline void start_thread(void *(*run)(void *)) {
+    pthread_t thread;
+    if (pthread_create(&thread, NULL, run, NULL)) die("no thread");
+}
+
+// `hash_bytes`: the size of the one file whose SHA-256 is wanted, or 0.
+static inline void start_store(const char *directory, int file_count, size_t slot_bytes, uint64_t hash_bytes) {
+    store.files = calloc((size_t)file_count, sizeof *store.files);
+    store.file_count = file_count;
+    store.hash_bytes = hash_bytes;
+    store.wake_event = eventfd(0, EFD_CLOEXEC);
+    store.directory = open(directory, O_RDONLY | O_DIRECTORY);
+    if (store.directory < 0) die("%s: %s", directory, strerror(errno));
+    int slots = file_count + SLOTS_BESIDE;
+    if (slots > QUEUE_ENTRIES) die("%d connections are too many", file_count);
+    struct slot *all = calloc((size_t)slots, sizeof *all);
+    size_t room = (slot_bytes + 63) / 64 * 64;
+    uint8_t *data = mmap(NULL, (size_t)slots * room, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (!all || data == MAP_FAILED) die("no memory for %d slots", slots);
+    madvise(data, (size_t)slots * room, MADV_HUGEPAGE);
+    memset(data, 0, (size_t)slots * room);  // a server that has run for a while has its memory already
+    for (int number = 0; number < slots; number++, data += room) {
+        all[number].data = data;
+        put(&store.idle, &all[number]);
+    }
+    start_thread(run_writes);
+    start_thread(run_syncs);
+    if (hash_bytes) start_thread(run_hash);
+}
+
+// The slot's pieces belong to `file` from `offset` on.
+static inline void hand_over(struct slot *slot, struct file *file, uint64_t offset) {
+    slot->file = file;
+    slot->offset = offset;
+    slot->users = store.hash_bytes ? 2 : 1;
+    put(&store.to_write, slot);
+    if (store.hash_bytes) put(&store.to_hash, slot);
+}

@@ -1,0 +1,50 @@
+// The least that a durable acknowledgement waits for: 4 KiB appended to a file, and fdatasync, alone on the machine.
+//
+//   sync FILE SECONDS        FILE is made, and removed again; prints one line of JSON
+
+#include <fcntl.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <time.h>
+#include <unistd.h>
+
+enum { APPENDED_BYTES = 4096, SYNCS_MAX = 1 << 20 };
+
+static double late_ms[SYNCS_MAX];
+
+static double now_ms(void) {
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (double)now.tv_sec * 1e3 + (double)now.tv_nsec * 1e-6;
+}
+
+static int ascending(const void *left, const void *right) {
+    double a = *(const double *)left, b = *(const double *)right;
+    return (a > b) - (a < b);
+}
+
+int main(int count, char **words) {
+    static const uint8_t data[APPENDED_BYTES] = {1};
+    int file = count == 3 ? open(words[1], O_WRONLY | O_CREAT | O_EXCL | O_APPEND, 0600) : -1;
+    if (file < 0) {
+        perror("sync FILE SECONDS");
+        return 1;
+    }
+    double until = now_ms() + atof(words[2]) * 1e3;
+    size_t syncs = 0;
+    for (double began = now_ms(); began < until && syncs < SYNCS_MAX;) {
+        if (write(file, data, sizeof data) != sizeof data || fdatasync(file)) {
+            perror(words[1]);
+            return 1;
+        }
+        double ended = now_ms();
+        late_ms[syncs++] = ended - began;
+        began = ended;
+    }
+    unlink(words[1]);
+    qsort(late_ms, syncs, sizeof *late_ms, ascending);
+    printf("{\"syncs\": %zu, \"p50_ms\": %.6f, \"p99_ms\": %.6f}\n", syncs, late_ms[(syncs - 1) / 2],
+           late_ms[(syncs * 99 + 99) / 100 - 1]);
+    return 0;
+}

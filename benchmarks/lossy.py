@@ -1,0 +1,161 @@
+"""A device on a bad link: how much of it arrives, and how much is sent again, when the connection is cut every 5 s.
+
+Each contestant has a link of its own, all with the same luck, so that they can be measured at the same time: such a
+link is far slower than the machine.
+"""
+
+import contextlib
+import dataclasses
+import itertools
+import json
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+from benchmarks import link, native, payload, process, results, rounds, uplinkd
+from benchmarks.lab import Lab, Size
+from benchmarks.link import Ends, Weather, Window
+from benchmarks.payload import Payload
+from benchmarks.peers import tus
+from benchmarks.results import Case, Result, Target
+from benchmarks.rounds import Contestant, Sample
+from device.pace import CHUNK_BYTES_MIN
+
+KIB = 1024
+
+WEATHER = Weather(1_000_000, 200, queue_bytes=64 * KIB, loss=0.01, cut_every_ms=5000, silence_ms=250)
+"""A long way over a mobile network. The silence is a hand-over; the queue, half a second, is what a modem has."""
+
+FAIR = Weather(8_000_000, 40, queue_bytes=64 * KIB, loss=0.01, cut_every_ms=1000, silence_ms=50)
+"""For the tiny size: the same things happen, but soon."""
+
+LIMIT = "raw TCP stream"
+UNIT = "bytes/s"
+BEYOND = "bytes sent again after a cut beyond the window in flight, at most"
+RAW_PORT = "7700"
+TIMEOUT_S = 300
+
+RATIO_MIN = 0.95
+
+Command = list[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Field:
+    """What all contestants have in common."""
+
+    weather: Weather
+    payload: Payload
+
+
+def run(lab: Lab) -> Result:
+    """Raises process.Failed where no such link can be made."""
+    weather = FAIR if lab.size is Size.TINY else WEATHER
+    size_bytes = lab.pick(3072 * KIB, 1280 * KIB, 1024 * KIB)
+    field = Field(weather, payload.make(lab.directory, size_bytes))
+    missing = tus.missing()
+    # Now, as the contestants would all compile it at once.
+    native.program("limit/link.c")
+    with ExitStack() as stack:
+        contestants = [_uplinkd(stack, lab, field), _raw(stack, field)]
+        if missing is None:
+            contestants.append(_tus(stack, lab, field))
+        name = f"{size_bytes // KIB} KiB"
+        series = rounds.play_at_once(lab, name, UNIT, contestants)
+    case = results.compare(name, UNIT, series, limit=LIMIT)
+    return Result("lossy", [_with_targets(case, series[0])], [missing] if missing is not None else [])
+
+
+def _uplinkd(stack: ExitStack, lab: Lab, field: Field) -> Contestant:
+    ends = stack.enter_context(link.namespaces("uplinkd"))
+    with link.entered(ends.server):
+        server = stack.enter_context(uplinkd.serving(_directory(lab, "uplinkd")))
+    token = server.token("bench-device")
+
+    @contextlib.contextmanager
+    def sender(number: int) -> Iterator[Command]:
+        yield _device("uplinkd", str(server.port), token, str(field.payload.path), f"file-{number}")
+
+    return _contestant("uplinkd", uplinkd.PROMISE, field, ends, sender)
+
+
+def _raw(stack: ExitStack, field: Field) -> Contestant:
+    ends = stack.enter_context(link.namespaces("raw"))
+    program, size = str(native.program("limit/stream.c")), str(field.payload.size_bytes)
+    log = field.payload.path.with_name("raw.log")
+
+    @contextlib.contextmanager
+    def sender(number: int) -> Iterator[Command]:
+        del number  # each round has a receiver of its own
+        with link.entered(ends.server), process.started([program, "receive", RAW_PORT, size], log):
+            yield [program, "send", link.SERVER_ADDRESS, RAW_PORT, size]
+
+    return _contestant(LIMIT, "received, but kept nowhere; goes on at the last byte received", field, ends, sender)
+
+
+def _tus(stack: ExitStack, lab: Lab, field: Field) -> Contestant:
+    ends = stack.enter_context(link.namespaces("tus"))
+    with link.entered(ends.server):
+        server = stack.enter_context(tus.serving(_directory(lab, "tus")))
+
+    @contextlib.contextmanager
+    def sender(number: int) -> Iterator[Command]:
+        with link.entered(ends.server):
+            path = server.create(f"file-{number}", field.payload.size_bytes)
+        yield _device("tus", str(server.port), path, str(field.payload.path))
+
+    promise = "created before the clock starts, answered 204; written, but not synced; resumed by HEAD, then PATCH"
+    return _contestant("tus", promise, field, ends, sender)
+
+
+def _contestant(
+    name: str, promise: str, field: Field, ends: Ends, sender: Callable[[int], AbstractContextManager[Command]]
+) -> Contestant:
+    """`sender` makes the command of a round; the round's number is also the seed of its luck."""
+    numbers = itertools.count(1)
+
+    def measure() -> Sample:
+        number = next(numbers)
+        with sender(number) as command, link.joined(ends, field.weather, number) as line, link.entered(ends.device):
+            report = json.loads(process.run(command, TIMEOUT_S))
+        return Sample(field.payload.size_bytes / report["seconds"], _beside(report["resent_bytes"], line.windows))
+
+    return Contestant(name, promise, measure)
+
+
+def _beside(resent: Sequence[int], windows: Sequence[Window]) -> dict[str, float]:
+    # A connection may be cut before it has told where to go on: then the one has more than the other.
+    pairs = list(zip(resent, windows, strict=False))
+    return {
+        "cuts": len(resent),
+        "bytes sent again": sum(resent),
+        "bytes sent again after a cut, of the window in flight, at most": max(
+            (a / w.bytes for a, w in pairs), default=0
+        ),
+        "largest window in flight at a cut, bytes": max((window.bytes for window in windows), default=0),
+        "bytes of it that waited in the socket, at most": max((window.unsent_bytes for window in windows), default=0),
+        BEYOND: max((again - window.bytes for again, window in pairs), default=0),
+    }
+
+
+def _device(*arguments: str) -> Command:
+    return [sys.executable, "-m", "benchmarks.resuming", *arguments]
+
+
+def _directory(lab: Lab, name: str) -> Path:
+    directory = lab.directory / name
+    directory.mkdir()
+    return directory
+
+
+def _with_targets(case: Case, ours: rounds.Series) -> Case:
+    if case.limit is None:
+        raise ValueError("there is nothing to compare with")
+    targets = (
+        Target("of the raw stream's goodput", case.limit.ratio.median, RATIO_MIN),
+        # What has arrived of a chunk cannot be checked before the rest has; and one may be half handed to the socket.
+        Target(f"{BEYOND}: two chunks", max(ours.beside(BEYOND)), 2 * CHUNK_BYTES_MIN, at_least=False),
+    )
+    return dataclasses.replace(case, targets=targets)

@@ -1,0 +1,95 @@
+"""Eclipse Mosquitto: QoS 1 messages kept for a subscriber who is away, in a database that is saved to disk."""
+
+import contextlib
+import resource
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+from benchmarks import process
+from benchmarks.peers.broker import Broker, conversation, hear
+
+PROGRAM = "mosquitto"
+
+SEARCH_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin"
+"""Debian installs the broker in /usr/sbin, which is not in everybody's PATH."""
+
+PROMISE_DEFAULT = "QoS 1, persistence true: PUBACK from memory, the database saved every 30 min"
+
+PROMISE_DURABLE = (
+    "QoS 1, autosave_on_changes true, autosave_interval 1: whole database written and fsynced after each turn of the "
+    "loop, PUBACK just before it; fewer messages, since its rate falls with their number"
+)
+"""The most it offers. persist__backup() of 2.0 syncs the file and renames it (without syncing the directory), and
+mosquitto_main_loop() calls it behind the turn that has sent the PUBACKs: these are early by one save."""
+
+CONFIGURATION = """\
+listener {port} 127.0.0.1
+allow_anonymous true
+user root
+persistence true
+persistence_location {directory}/
+autosave_on_changes {durable}
+{interval}
+# The default is to drop, though acknowledged, all but 1000 messages for a subscriber who is away.
+max_queued_messages 0
+max_inflight_messages 20
+set_tcp_nodelay true
+log_dest stderr
+log_type error
+log_type warning
+connection_messages false
+"""
+
+OWN_FILES = 64
+"""Descriptors that the broker needs beside its connections."""
+
+CONNECT_KEEPER = b"\x10\x12\x00\x04MQTT\x04\x00\x00\x00\x00\x06keeper"
+"""A session that is kept when its connection ends: a message that nobody is waiting for is dropped."""
+
+SUBSCRIBE_UP = b"\x82\x09\x00\x01\x00\x04up/#\x01"
+"""QoS 1, to all that is published here."""
+
+CONNACK, SUBACK = b"\x20\x02\x00\x00", b"\x90\x03\x00\x01\x01"
+
+
+def missing() -> str | None:
+    """Its name when it is not installed."""
+    return "mosquitto" if _program() is None else None
+
+
+@contextlib.contextmanager
+def serving(directory: Path, durable: bool, connections: int) -> Iterator[Broker]:
+    """A fresh broker with its database in `directory`, which keeps all that is published to up/#.
+
+    It may hold `connections` of them. Raises process.Failed when it does not start or refuses the subscription.
+    """
+    program = _program()
+    if program is None:
+        raise process.Failed("mosquitto is not installed: make peers")
+    directory.mkdir(parents=True)
+    port = process.free_port()
+    settings = directory / "mosquitto.conf"
+    interval = "autosave_interval 1" if durable else "# autosave_interval: its default, 1800 s"
+    durable_word = "true" if durable else "false"
+    settings.write_text(
+        CONFIGURATION.format(port=port, directory=directory, durable=durable_word, interval=interval), "utf-8"
+    )
+    with process.started([program, "-c", str(settings)], directory / "mosquitto.log", port=port) as server:
+        _allow_files(server.process.pid, connections + OWN_FILES)
+        with conversation(port) as keeper:
+            keeper.sendall(CONNECT_KEEPER)
+            hear(keeper, CONNACK)
+            keeper.sendall(SUBSCRIBE_UP)
+            hear(keeper, SUBACK)
+        yield Broker(server, port, PROMISE_DURABLE if durable else PROMISE_DEFAULT, "mqtt")
+
+
+def _program() -> str | None:
+    return shutil.which(PROGRAM) or shutil.which(PROGRAM, path=SEARCH_PATH)
+
+
+def _allow_files(pid: int, files: int) -> None:
+    soft, hard = resource.prlimit(pid, resource.RLIMIT_NOFILE)
+    if soft < files:
+        resource.prlimit(pid, resource.RLIMIT_NOFILE, (min(files, hard), hard))

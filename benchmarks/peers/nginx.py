@@ -1,0 +1,87 @@
+"""nginx: WebDAV PUT, and the GET of static files, over HTTP or HTTPS."""
+
+import contextlib
+import os
+import shutil
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from benchmarks import certificate, process
+from benchmarks.payload import Payload
+from benchmarks.peers import http
+from benchmarks.peers.receiver import Receiver
+
+PROMISE = (
+    "WebDAV PUT answered 201, body buffer 128 KiB: nginx syncs nothing and keeps no checksum, "
+    "so one fdatasync of file and directory is added"
+)
+
+CONFIGURATION = """
+{user}
+daemon off;
+worker_processes auto;
+error_log stderr;
+pid {directory}/nginx.pid;
+events {{ worker_connections 1024; }}
+http {{
+  access_log off;
+  sendfile on;
+  default_type application/octet-stream;
+  # By default a connection ends after 1,000 requests, and a client would measure new connections.
+  keepalive_requests 10000000;
+  client_max_body_size 0;
+  # 16 KiB by default, a write for each. Nginx is measured at its best, and the buffer still fits a processor's cache.
+  client_body_buffer_size 128k;
+  # On the file system of the root, so that the last step of a PUT is a rename.
+  client_body_temp_path {directory}/incoming;
+  proxy_temp_path {directory}/unused;
+  fastcgi_temp_path {directory}/unused;
+  uwsgi_temp_path {directory}/unused;
+  scgi_temp_path {directory}/unused;
+  server {{
+    listen 127.0.0.1:{port}{tls};
+    root {directory}/files;
+    dav_methods PUT DELETE;
+  }}
+}}
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Nginx(Receiver):
+    """Running nginx; what lies in `root` is served by GET as well. `authority` is there with TLS."""
+
+    authority: Path | None
+
+    def put_many(self, payload: Payload, names: Sequence[str]) -> float:
+        targets = [f"/{name}" for name in names]
+        return http.send("PUT", payload, self.port, targets, authority=self.authority) + self.sync(names)
+
+
+def missing() -> str | None:
+    return None if _program() else "nginx"
+
+
+@contextlib.contextmanager
+def serving(directory: Path, tls: bool = False) -> Iterator[Nginx]:
+    """nginx with all that it writes in `directory`."""
+    root, port = directory / "files", process.free_port()
+    root.mkdir()
+    pair = certificate.make(directory) if tls else None
+    text = CONFIGURATION.format(
+        # Workers of a root's nginx become www-data, who need not be able to reach the directory.
+        user="user root;" if os.geteuid() == 0 else "",
+        directory=directory,
+        port=port,
+        tls=f" ssl; ssl_certificate {pair.path}; ssl_certificate_key {pair.key_path}" if pair else "",
+    )
+    configuration = directory / "nginx.conf"
+    configuration.write_text(text)
+    command = [_program() or "nginx", "-p", str(directory), "-c", str(configuration), "-e", "stderr"]
+    with process.started(command, directory / "nginx.log", port) as server:
+        yield Nginx(f"{'HTTPS: ' if tls else ''}{PROMISE}", server, port, root, pair.path if pair else None)
+
+
+def _program() -> str | None:
+    return shutil.which("nginx", path=f"{os.environ.get('PATH', '')}:/usr/sbin")

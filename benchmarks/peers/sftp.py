@@ -1,0 +1,132 @@
+"""OpenSSH: sftp to a server of our own on loopback, which is encrypted always."""
+
+import contextlib
+import getpass
+import os
+import shutil
+import subprocess
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from benchmarks import process
+from benchmarks.payload import Payload
+from benchmarks.peers.receiver import PUT_TIMEOUT_S, Receiver
+
+PROMISE = "put -f: fsync of the file, then of the directory; default ciphers; no checksum kept"
+
+CONFIGURATION = """
+ListenAddress 127.0.0.1:{port}
+HostKey {directory}/host_key
+AuthorizedKeysFile {directory}/user_key.pub
+# Whoever owns the directories above, the files are ours and for this run alone.
+StrictModes no
+UsePAM no
+UseDNS no
+PidFile none
+# As many as come at once: by default some of more than ten are turned away.
+MaxStartups 1000
+Subsystem sftp internal-sftp
+"""
+
+PRIVILEGE_SEPARATION = Path("/run/sshd")
+"""Where a root's sshd puts its unprivileged half; Debian makes it when the service starts."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sftp(Receiver):
+    """A running sshd, and what a client needs to be let in."""
+
+    client: tuple[str, ...]
+
+    def put_many(self, payload: Payload, names: Sequence[str]) -> float:
+        """The sessions are there, keys exchanged, when the clock starts."""
+        with contextlib.ExitStack() as stack:
+            sessions = [stack.enter_context(self._session()) for _ in names]
+            began = time.perf_counter()
+            for session, name in zip(sessions, names, strict=True):
+                session.say(f"put -f {payload.path} {self.root / name}\nbye\n")
+            for session in sessions:
+                session.finish()
+            self.sync_directory()
+            return time.perf_counter() - began
+
+    @contextlib.contextmanager
+    def _session(self) -> "Iterator[_Session]":
+        with subprocess.Popen(
+            self.client, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        ) as program:
+            session = _Session(program)
+            try:
+                session.say("pwd\n")
+                session.wait_for("Remote working directory")
+                yield session
+            finally:
+                program.kill()
+
+
+@dataclass(frozen=True, slots=True)
+class _Session:
+    """sftp that reads its batch from a pipe."""
+
+    program: "subprocess.Popen[str]"
+
+    def say(self, commands: str) -> None:
+        assert self.program.stdin is not None  # noqa: S101 - it is a pipe
+        self.program.stdin.write(commands)
+        self.program.stdin.flush()
+
+    def wait_for(self, words: str) -> None:
+        assert self.program.stdout is not None  # noqa: S101 - it is a pipe
+        said = []
+        for line in self.program.stdout:
+            said.append(line)
+            if words in line:
+                return
+        raise process.Failed(f"sftp ended before it said {words!r}: {''.join(said)[-2000:]}")
+
+    def finish(self) -> None:
+        try:
+            said, _ = self.program.communicate(timeout=PUT_TIMEOUT_S)
+        except subprocess.TimeoutExpired as late:
+            raise process.Failed(f"sftp took longer than {PUT_TIMEOUT_S} s") from late
+        if self.program.returncode != 0:
+            raise process.Failed(f"sftp gave {self.program.returncode}: {said[-2000:]}")
+
+
+def missing() -> str | None:
+    absent = [program for program in ("sshd", "ssh-keygen", "sftp") if _program(program) is None]
+    return f"sftp (no {', '.join(absent)})" if absent else None
+
+
+@contextlib.contextmanager
+def serving(directory: Path, tls: bool = False) -> Iterator[Sftp]:  # noqa: ARG001 - SSH encrypts either way
+    """sshd with its keys and files in `directory`, for whoever runs this and for them alone."""
+    root, port = directory / "files", process.free_port()
+    root.mkdir()
+    for key in ("host_key", "user_key"):
+        process.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(directory / key)], timeout_s=30)
+    if os.geteuid() == 0:
+        PRIVILEGE_SEPARATION.mkdir(mode=0o755, exist_ok=True)
+    configuration = directory / "sshd_config"
+    configuration.write_text(CONFIGURATION.format(directory=directory, port=port))
+    command = [_program("sshd") or "sshd", "-D", "-e", "-f", str(configuration)]
+    with process.started(command, directory / "sshd.log", port) as server:
+        yield Sftp(PROMISE, server, port, root, _client(directory, port))
+
+
+def _client(directory: Path, port: int) -> tuple[str, ...]:
+    host_key = (directory / "host_key.pub").read_text()
+    known = directory / "known_hosts"
+    known.write_text(f"[127.0.0.1]:{port} {host_key}")
+    options = [f"IdentityFile={directory}/user_key", "IdentitiesOnly=yes", f"UserKnownHostsFile={known}"]
+    options.append(f"ConnectTimeout={process.START_TIMEOUT_S}")
+    arguments = [word for option in options for word in ("-o", option)]
+    # Without -F it would read the configuration of whoever runs this.
+    return ("sftp", "-F", "none", "-b", "-", "-P", str(port), *arguments, f"{getpass.getuser()}@127.0.0.1")
+
+
+def _program(name: str) -> str | None:
+    # sshd insists on being started by its absolute path.
+    return shutil.which(name, path=f"{os.environ.get('PATH', '')}:/usr/sbin")

@@ -1,0 +1,78 @@
+"""The table of the ratios in the README, and the chart beside it, made from what was measured last."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from benchmarks import chart, record
+from benchmarks.figures import Interval, rounded
+from benchmarks.lab import Size
+from benchmarks.record import Record
+from benchmarks.results import Case
+
+BEGIN, END = "<!-- ratios: written by `make report` -->", "<!-- end of ratios -->"
+
+COMMAND = {Size.FULL: "make bench", Size.QUICK: "make bench QUICK=1", Size.TINY: "python -m benchmarks all --tiny"}
+
+HEAD = (
+    "| case | uplinkd | of the limit | of the best peer | must reach |",
+    "| --- | --- | --- | --- | --- |",
+)
+
+
+def latest(directory: Path, names: Sequence[str]) -> list[Record]:
+    """The records in `directory`, at their full size, or else the quick one. Raises FileNotFoundError without any."""
+    found = []
+    for name in names:
+        paths = [directory / f"{name}.{size.value}.json" for size in (Size.FULL, Size.QUICK)]
+        found += [record.load(path) for path in paths if path.exists()][:1]
+    if not found:
+        raise FileNotFoundError(f"nothing was measured into {directory}: run make bench")
+    return found
+
+
+def publish(records: Sequence[Record], readme: Path, picture: Path) -> None:
+    """Write the table between its marks in the README, and the chart. Raises ValueError where the marks are missing."""
+    before, begin, rest = readme.read_text(encoding="utf-8").partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not (begin and end):
+        raise ValueError(f"{readme}: the table's place is not marked with {BEGIN} and {END}")
+    readme.write_text(f"{before}{BEGIN}\n{table(records)}\n{END}{after}", encoding="utf-8")
+    picture.write_text(chart.draw(records), encoding="utf-8")
+
+
+def table(records: Sequence[Record]) -> str:
+    """Markdown: a line on date, machine and command, then one row a case."""
+    lines = []
+    for size in Size:
+        own = [each for each in records if each.size is size]
+        if own:
+            names = ", ".join(f"`{each.result.name}`" for each in own)
+            dates = " and ".join(sorted({each.date for each in own}))
+            machines = " and ".join(sorted({each.machine for each in own}))
+            lines.append(f"{names}: {dates}, `{COMMAND[size]}`, {machines}.")
+    rows = [row for each in records for row in _rows(each)]
+    return "\n".join([*lines, "", *HEAD, *rows])
+
+
+def _rows(each: Record) -> Iterator[str]:
+    for case in each.result.cases:
+        reached = "; ".join(
+            f"{target.what} {rounded(target.measured, 3)} {'≥' if target.at_least else '≤'} {rounded(target.bound, 3)}"
+            f"{'' if target.met else ' **missed**'}"
+            for target in case.targets
+        )
+        limit = _ratio(case.limit.ratio) if case.limit is not None else "-"
+        figure = f"{rounded(case.project.median, 4)} {case.unit}"
+        yield f"| {each.result.name} {case.name} | {figure} | {limit} | {_peer(case)} | {reached or '-'} |"
+
+
+def _peer(case: Case) -> str:
+    counting = {name: rival for name, rival in case.peers.items() if rival.counts}
+    if not counting:
+        return "-"
+    name = min(counting, key=lambda name: counting[name].ratio.median)
+    return f"{_ratio(counting[name].ratio)} ({name})"
+
+
+def _ratio(ratio: Interval) -> str:
+    return f"{ratio.median:.2f} [{ratio.low:.2f}, {ratio.high:.2f}]" if ratio.median < 100 else f"{ratio.median:.0f}"

@@ -1,0 +1,126 @@
+"""The devices of the benchmark of a bad link: they send one file, and go on wherever they were cut off.
+
+`python -m benchmarks.resuming uplinkd PORT TOKEN FILE NAME` and `... tus PORT PATH FILE`. They print a JSON object:
+`seconds` from the first connect until the server has told that it has all, `sent_bytes` given to the kernel, and
+`resent_bytes`, a list: how many of them each cut made it send again.
+"""
+
+import asyncio
+import contextlib
+import hashlib
+import http.client
+import json
+import sys
+import time
+from dataclasses import asdict, dataclass, field
+from io import BufferedReader
+from pathlib import Path
+
+from device.client import Uplink
+from device.credentials import TokenCredentials
+from device.upload import Progress
+
+HOST = "127.0.0.1"
+
+BLOCK_BYTES = 16 * 1024
+"""What the tus client hands to the kernel at a time."""
+
+ANSWER_TIMEOUT_S = 60
+
+TUS_HEADERS = {"Tus-Resumable": "1.0.0"}
+
+
+@dataclass(slots=True)
+class Report:
+    """What it took."""
+
+    seconds: float = 0.0
+    sent_bytes: int = 0
+    resent_bytes: list[int] = field(default_factory=list)
+    _next_byte: int = -1
+
+    def connected(self, have_bytes: int) -> None:
+        """A connection goes on at `have_bytes`; what was sent beyond that was in vain."""
+        if self._next_byte >= 0:
+            self.resent_bytes.append(self._next_byte - have_bytes)
+        self._next_byte = have_bytes
+
+    def sent(self, count: int) -> None:
+        self.sent_bytes += count
+        self._next_byte += count
+
+
+async def uplinkd(port: int, token: str, source: BufferedReader, name: str) -> Report:
+    """By the project's own client library, at its defaults, as `uplink send` uses it."""
+    report = Report()
+    sha256 = hashlib.file_digest(source, "sha256").digest()
+
+    resumes = -1
+
+    def progressed(progress: Progress) -> None:
+        nonlocal resumes
+        report.sent(progress.sent_bytes - report.sent_bytes)
+        if progress.resumes > resumes:
+            resumes = progress.resumes
+            report.connected(progress.durable_bytes)
+
+    began = time.perf_counter()
+    async with Uplink(HOST, port, TokenCredentials(token)) as uplink:
+        await uplink.send(source, name, tag=sha256, sha256=sha256, on_progress=progressed)
+        report.seconds = time.perf_counter() - began
+    return report
+
+
+def tus(port: int, path: str, file: Path) -> Report:
+    """HEAD tells the offset, PATCH goes on from there: the tus 1.0.0 core protocol. The upload was created before."""
+    report = Report()
+    content = memoryview(file.read_bytes())
+    began = time.perf_counter()
+    while not report.seconds:
+        connection = http.client.HTTPConnection(HOST, port, timeout=ANSWER_TIMEOUT_S)
+        with contextlib.closing(connection), contextlib.suppress(OSError, http.client.HTTPException):
+            have = _offset(connection, path)
+            report.connected(have)
+            if have == len(content) or _patch(connection, path, content, have, report):
+                report.seconds = time.perf_counter() - began
+    return report
+
+
+def _offset(connection: http.client.HTTPConnection, path: str) -> int:
+    connection.request("HEAD", path, headers=TUS_HEADERS)
+    with connection.getresponse() as answer:
+        answer.read()
+        return int(answer.headers["Upload-Offset"])
+
+
+def _patch(connection: http.client.HTTPConnection, path: str, content: memoryview, have: int, report: Report) -> bool:
+    connection.putrequest("PATCH", path)
+    headers = TUS_HEADERS | {
+        "Content-Type": "application/offset+octet-stream",
+        "Content-Length": str(len(content) - have),
+        "Upload-Offset": str(have),
+    }
+    for name, value in headers.items():
+        connection.putheader(name, value)
+    connection.endheaders()
+    for start in range(have, len(content), BLOCK_BYTES):
+        block = content[start : start + BLOCK_BYTES]
+        connection.send(block)
+        report.sent(len(block))
+    return connection.getresponse().status == http.client.NO_CONTENT
+
+
+def main(kind: str, port: str, *rest: str) -> None:
+    match kind, rest:
+        case "uplinkd", (token, file, name):
+            with Path(file).open("rb") as source:
+                report = asyncio.run(uplinkd(int(port), token, source, name))
+        case "tus", (path, file):
+            report = tus(int(port), path, Path(file))
+        case _:
+            sys.exit(__doc__)
+    print(json.dumps({name: value for name, value in asdict(report).items() if not name.startswith("_")}))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

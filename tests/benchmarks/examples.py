@@ -1,0 +1,29 @@
+"""Results as a benchmark would give them, for the tests of what is made from results."""
+
+from collections.abc import Mapping, Sequence
+
+from benchmarks.figures import Interval
+from benchmarks.results import Case, Result, Rival, Target
+
+
+def around(median: float) -> Interval:
+    return Interval(median, median * 0.9, median * 1.1)
+
+
+def rival(ratio: float, counts: bool = True) -> Rival:
+    """Somebody whom the project's figure is `ratio` times as good as."""
+    return Rival(around(100 / ratio), around(ratio), "synced", counts, {"cpu_s": 2.5})
+
+
+def case(
+    name: str,
+    limit: Rival | None = None,
+    peers: Mapping[str, Rival] | None = None,
+    targets: Sequence[Target] = (),
+    figure: float = 100,
+) -> Case:
+    return Case(name, "MiB/s", True, around(figure), "durable", limit, peers or {}, {"cpu_s": 1.5}, targets)
+
+
+def result(*cases: Case, missing: Sequence[str] = ()) -> Result:
+    return Result("ingest", cases, missing)

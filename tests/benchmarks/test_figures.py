@@ -1,0 +1,85 @@
+"""Figures whose values are known beforehand."""
+
+import math
+
+import pytest
+
+from benchmarks.figures import T_975, interval, paired_ratio, percentile, rounded
+
+
+@pytest.mark.parametrize(("values", "median"), [([3.0, 1.0, 2.0], 2.0), ([4.0, 1.0, 2.0, 3.0], 2.5)])
+def test_the_median_does_not_depend_on_the_order(values: list[float], median: float) -> None:
+    assert interval(values).median == interval(sorted(values)).median == median
+
+
+def test_equal_values_leave_no_doubt() -> None:
+    found = interval([7.0] * 5)
+    assert (found.median, found.low, found.high) == pytest.approx((7, 7, 7))
+
+
+def test_the_interval_is_students_on_logarithms() -> None:
+    # Logarithms -1, 0, 1: a mean of 0, a deviation of 1, so 4.303 / sqrt(3) either way.
+    found = interval([1 / math.e, 1.0, math.e])
+    assert math.log(found.high) == pytest.approx(4.303 / math.sqrt(3))
+    assert math.log(found.low) == pytest.approx(-4.303 / math.sqrt(3))
+
+
+def test_two_values_give_a_wide_interval_and_more_a_narrower_one() -> None:
+    two, many = interval([1.0, 2.0]), interval([1.0, 2.0] * 20)
+    assert two.low < many.low < many.high < two.high
+    assert math.log(two.high / two.low) == pytest.approx(math.log(2) * T_975[0])
+
+
+def test_one_value_gives_no_interval() -> None:
+    with pytest.raises(ValueError, match="two data points"):
+        interval([1.0])
+
+
+def test_a_rate_is_ahead_when_it_is_higher() -> None:
+    assert paired_ratio([20, 30, 40], [10, 10, 10], higher_is_better=True).median == 3
+
+
+def test_a_time_is_ahead_when_it_is_lower() -> None:
+    assert paired_ratio([10, 10, 10], [20, 30, 40], higher_is_better=False).median == 3
+
+
+def test_ratios_are_of_the_same_round_so_that_a_drift_of_both_cancels() -> None:
+    drifting = [10.0, 50.0, 200.0]
+    found = paired_ratio([value / 2 for value in drifting], drifting, higher_is_better=True)
+    assert (found.median, found.low, found.high) == pytest.approx((0.5, 0.5, 0.5))
+
+
+def test_a_round_without_its_pair_is_an_error() -> None:
+    with pytest.raises(ValueError, match="shorter"):
+        paired_ratio([1, 2, 3], [1, 2], higher_is_better=True)
+
+
+@pytest.mark.parametrize(
+    ("percent", "value"), [(0, 15), (5, 15), (30, 20), (40, 20), (40.1, 35), (50, 35), (99, 50), (100, 50)]
+)
+def test_a_percentile_is_the_nearest_rank(percent: float, value: float) -> None:
+    assert percentile([50, 15, 40, 20, 35], percent) == value
+
+
+def test_nothing_has_no_percentile() -> None:
+    with pytest.raises(ValueError, match="nothing was measured"):
+        percentile([], 50)
+
+
+@pytest.mark.parametrize(
+    ("value", "digits", "text"),
+    [
+        (0.80449, 3, "0.804"),
+        (1.0, 3, "1"),
+        (12.345, 3, "12.3"),
+        (999.6, 3, "1,000"),
+        (5000, 3, "5,000"),
+        (682_691, 4, "682,700"),
+        (117.4, 2, "120"),
+        (0, 2, "0"),
+    ],
+)
+def test_figures_are_told_without_exponents_or_digits_that_nobody_measured(
+    value: float, digits: int, text: str
+) -> None:
+    assert rounded(value, digits) == text

@@ -1,0 +1,74 @@
+"""A link between two namespaces has the rate, the delay and the cuts that were asked for."""
+
+import socket
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from benchmarks import link
+from benchmarks.link import Ends, Weather
+
+pytestmark = pytest.mark.skipif(link.unavailable() is not None, reason=f"no link: {link.unavailable()}")
+
+DEADLINE_S = 20.0
+
+GOOD = Weather(100_000_000, 2, queue_bytes=256 * 1024, loss=0.0, cut_every_ms=0, silence_ms=0)
+CUT = Weather(100_000_000, 2, queue_bytes=256 * 1024, loss=0.0, cut_every_ms=300, silence_ms=20)
+DEAF = Weather(100_000_000, 2, queue_bytes=256 * 1024, loss=1.0, cut_every_ms=0, silence_ms=0)
+
+
+@pytest.fixture
+def ends() -> Iterator[Ends]:
+    with link.namespaces("test") as made:
+        yield made
+
+
+def connected(ends: Ends) -> tuple[socket.socket, socket.socket]:
+    """The device's end of a connection, and the server's, which listens on nothing but loopback."""
+    with link.entered(ends.server):
+        listener = socket.create_server(("127.0.0.1", 0))
+    with listener, link.entered(ends.device):
+        listener.settimeout(DEADLINE_S)
+        device = socket.create_connection((link.SERVER_ADDRESS, listener.getsockname()[1]), timeout=DEADLINE_S)
+        server, _ = listener.accept()
+        server.settimeout(DEADLINE_S)
+        return device, server
+
+
+def test_bytes_cross_it_to_the_servers_own_loopback(ends: Ends) -> None:
+    with link.joined(ends, GOOD, 1) as line:
+        device, server = connected(ends)
+        with device, server:
+            device.sendall(b"there")
+            assert server.recv(5, socket.MSG_WAITALL) == b"there"
+            server.sendall(b"and back")
+            assert device.recv(8, socket.MSG_WAITALL) == b"and back"
+    assert line.windows == []
+
+
+def test_a_cut_kills_the_connection_at_both_ends_and_tells_what_was_in_flight(ends: Ends) -> None:
+    with link.joined(ends, CUT, 1) as line:
+        device, server = connected(ends)
+        with device, server:
+            for end in (device, server):
+                with pytest.raises(ConnectionError):
+                    end.recv(1)
+        deadline = time.monotonic() + DEADLINE_S
+        while not line.windows and time.monotonic() < deadline:
+            time.sleep(0.001)
+    assert [window.bytes for window in line.windows[:1]] == [0]
+
+
+def test_a_link_that_loses_everything_lets_nobody_through(ends: Ends) -> None:
+    with link.joined(ends, DEAF, 1), link.entered(ends.server):
+        listener = socket.create_server(("127.0.0.1", 0))
+        with listener, link.entered(ends.device), pytest.raises(TimeoutError):
+            socket.create_connection((link.SERVER_ADDRESS, listener.getsockname()[1]), timeout=0.2)
+
+
+def test_a_namespace_is_left_again_and_gone_afterwards() -> None:
+    with link.namespaces("gone") as ends, link.entered(ends.server):
+        assert [name for _, name in socket.if_nameindex()] == ["lo"]
+    with pytest.raises(FileNotFoundError), link.entered(ends.server):
+        pass

@@ -1,0 +1,28 @@
+"""What is made beforehand is what a daemon understands."""
+
+import hashlib
+from pathlib import Path
+
+from benchmarks import wire
+from benchmarks.dialogue import Dialogue
+from benchmarks.uplinkd import serving
+from protocol import codec, frames
+from protocol.constants import FrameType
+
+CONTENT = b"0123456789"
+
+
+def test_a_daemon_takes_an_upload_that_is_resumed_and_its_digest(tmp_path: Path) -> None:
+    sha256, half = hashlib.sha256(CONTENT).digest(), len(CONTENT) // 2
+    opening = wire.opening("name", len(CONTENT), stream=7, sha256=sha256)
+    with serving(tmp_path) as daemon:
+        with Dialogue(daemon, "device") as device:
+            assert device.ask(opening, frames.Opened).next_expected_byte == 0
+            device.send(CONTENT[:half], stream=7)
+        with Dialogue(daemon, "device") as device:
+            assert device.ask(opening, frames.Opened).next_expected_byte == half
+            rest = codec.encode_chunk_header(FrameType.CHUNK, 7, half, CONTENT[half:]) + CONTENT[half:]
+            finish = wire.finish(len(CONTENT), stream=7, sha256=sha256)
+            finished = device.ask(rest + finish, frames.Finished)
+        [stored] = (daemon.data_dir / "files").glob("*/*")
+        assert (finished.size, stored.read_bytes()) == (len(CONTENT), CONTENT)
