@@ -29,7 +29,7 @@ MESSAGES_TINY = 200
 
 LIMIT = "limit"
 
-LIMIT_PROMISE = "a C program that checks, writes and fdatasyncs the same frames at the same cadence, no catalog"
+LIMIT_PROMISE = "a C program that checks, writes and syncs the same frames at the same cadence, no catalog"
 
 
 @dataclass(frozen=True, slots=True)

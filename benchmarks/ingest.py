@@ -33,7 +33,7 @@ DEVICES = 8
 
 CPU = "cpu_s_per_gib"
 
-LIMIT_PROMISE = "a C program that checks, writes and fdatasyncs the same frames at the same cadence, no catalog"
+LIMIT_PROMISE = "a C program that checks, writes and syncs the same frames at the same cadence, no catalog"
 
 RATIO_MIN = 0.90
 RATIO_LOW_MIN = 0.85

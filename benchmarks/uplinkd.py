@@ -16,7 +16,7 @@ from benchmarks import process
 
 PROGRAM = Path(sys.executable).parent / "uplinkd"
 
-PROMISE = "every acknowledged byte fdatasynced and recorded in the catalog"
+PROMISE = "every acknowledged byte synced to the disk and recorded in the catalog"
 
 TOKEN_TTL_S = 3600
 
@@ -78,7 +78,7 @@ def serving(
     chosen = {"DATA_DIR": str(data_dir), "LISTEN__PORT": str(port), "HTTP__PORT": str(http_port), **(settings or {})}
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("UPLINKD_")}
     environment = inherited | {f"UPLINKD_{name}": value for name, value in chosen.items()}
-    with process.started(
-        [*prefix, str(PROGRAM), "serve"], directory / "uplinkd.log", port=http_port, environment=environment
-    ) as server:
+    command = [*prefix, str(PROGRAM), "serve"]
+    # The devices' listener is the last that the daemon opens.
+    with process.started(command, directory / "uplinkd.log", port, environment) as server:
         yield Uplinkd(server, data_dir, port, http_port)

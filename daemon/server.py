@@ -104,10 +104,10 @@ class DeviceServer:
         connections = list(self._connections)
         starts = range(0, max(len(connections), 1), SWEEP_BATCH)
         for start in starts:
-            await asyncio.sleep(duration_s / len(starts))
             now = self.now()
             for connection in connections[start : start + SWEEP_BATCH]:
                 connection.check_time(now)
+            await asyncio.sleep(duration_s / len(starts))
 
     async def drain(self, policy: DrainPolicy) -> None:
         """Ask everybody to come back later, give last acknowledgements, and close, all inside the policy's limit."""

@@ -314,7 +314,7 @@ class Uplink:
                 wait_s = ending.wait_ms / 1000
             case Action.REOPEN if has_progressed and not ending.code:
                 # The link broke, and it was good until then: most likely it is there again.
-                wait_s = 0.0
+                wait_s = self._backoff.blink_s()
             case _:
                 wait_s = self._backoff.next_s()
         self._not_before = self._timing.clock() + wait_s

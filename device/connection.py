@@ -130,6 +130,8 @@ class Link:
         if self.ending is None:
             self.ending = Ending("the connection was closed by this end")
             self._tell()
+        # Here too: who is cancelled before its first step never ran.
+        self._outlet.close()
         self._writer.close()
         try:
             async with asyncio.timeout(CLOSE_TIMEOUT_S):

@@ -195,9 +195,10 @@ class Transfer:
 
     def _durable(self, next_expected_byte: int, ranges: tuple[Span, ...]) -> None:
         durable = next_expected_byte + sum(span.end - span.start for span in ranges if span.start > next_expected_byte)
+        # Above all that was durable before: a server that loses what it has, and breaks, is no good link.
         if durable > self._durable_bytes:
             self._on_durable()
-        self._durable_bytes = durable
+            self._durable_bytes = durable
         if self._on_progress is not None:
             self._on_progress(Progress(self._request.name, self._source.size, durable, self._resumes, self._sent_bytes))
 

@@ -79,11 +79,15 @@ def is_worth_gathering(kind: FrameType, data_bytes: int, left_bytes: int) -> boo
 def gather_equal(view: memoryview, begin: int, end: int, kind: FrameType, first: Chunk) -> tuple[int, bytes]:
     """How many frames from `begin` on are like the first, adjacent and intact; and their data in one piece.
 
-    For many small chunks: one array over all of them, headers at a fixed stride, checksums along the rows.
+    The first is intact, and none that would be like it reaches beyond OFFSET_MAX. For many
+    small chunks: one array over all of them, headers at a fixed stride, checksums along the rows.
     """
     header = CHUNK_FRAMES[kind].size
     data_bytes = first.end - first.start
     stride = header + data_bytes
+    if view[begin + stride : begin + stride + PREFIX_BYTES] != view[begin : begin + PREFIX_BYTES]:
+        # Streams that take turns: not worth an array for each frame.
+        return 1, bytes(first.data)
     count = (end - begin) // stride
     headers = np.ndarray((count,), _HEADER_TYPES[kind], view, begin, (stride,))
     rows = np.ndarray((count, data_bytes), np.uint8, view, begin + header, (stride, 1))

@@ -13,6 +13,7 @@ enum {
     SLOT_BYTES = 256 * 1024,  // half of the second-level cache: what was received is still there when it is written
     SLOTS_BESIDE = 64,        // what may wait to be written or hashed, besides a partly filled slot for each connection
     QUEUE_ENTRIES = 4096,     // more than there are slots
+    TOGETHER_FILES_MIN = 16,  // one sync of the file system is quicker than those of so many files; the daemon's figure
     AHEAD_BYTES = 1 << 20,    // so much of a file, and the disk is told to begin, rather than to wait for the sync
     PIECES_MAX = 512,
 };
@@ -132,9 +133,9 @@ static void *run_hash(void *unused) {
     return unused;
 }
 
-static inline void sync_file(struct file *file) {
+static inline void sync_timed(int fd, int (*sync)(int)) {
     double start_s = monotonic_s();
-    if (fdatasync(file->fd)) die("fdatasync: %s", strerror(errno));
+    if (sync(fd)) die("sync: %s", strerror(errno));
     if (store.syncs == store.times_room) {
         store.times_room = 2 * store.times_room + 1024;
         store.sync_s = realloc(store.sync_s, store.times_room * sizeof *store.sync_s);
@@ -145,10 +146,18 @@ static inline void sync_file(struct file *file) {
 static void *run_syncs(void *unused) {
     for (;;) {
         take(&store.to_sync);
-        int has_new = 0;
-        for (struct file *file = store.files; file < store.files + store.file_count; file++) {
+        int has_new = 0, dirty = 0;
+        for (struct file *file = store.files; file < store.files + store.file_count; file++)
+            dirty += file->cut != file->durable;
+        if (dirty >= TOGETHER_FILES_MIN) {
+            sync_timed(store.directory, syncfs);
+            for (struct file *file = store.files; file < store.files + store.file_count; file++)
+                if (file->cut != file->durable) file->is_new = 0;
+            dirty = 0;
+        }
+        for (struct file *file = store.files; dirty && file < store.files + store.file_count; file++) {
             if (file->cut == file->durable) continue;
-            sync_file(file);
+            sync_timed(file->fd, fdatasync);
             has_new |= file->is_new;
             file->is_new = 0;
         }

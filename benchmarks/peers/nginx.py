@@ -27,6 +27,7 @@ events {{ worker_connections 1024; }}
 http {{
   access_log off;
   sendfile on;
+  open_file_cache max=64;
   default_type application/octet-stream;
   # By default a connection ends after 1,000 requests, and a client would measure new connections.
   keepalive_requests 10000000;

@@ -1,7 +1,6 @@
 """File calls as the daemon uses them. All of them may block, so they belong on a lane, except where said otherwise."""
 
 import ctypes
-import errno
 import fcntl
 import os
 from collections.abc import Iterator, Sequence
@@ -15,8 +14,11 @@ VECTORS_MAX = 1024
 """Pieces the system takes in one write (IOV_MAX on Linux)."""
 
 
-SYNCFS_TELLS_SINCE = (5, 8)
-"""Linux before this version let syncfs succeed when bytes were lost: syncfs(2)."""
+SYNCFS_TELLS_SINCE = (5, 17)
+"""Linux before 5.8 let syncfs succeed when bytes were lost: syncfs(2). Before 5.17 it dropped an error of its own."""
+
+SYNCFS_SOUND = frozenset({"ext4", "xfs"})
+"""Network, FUSE and overlay file systems may let syncfs succeed without asking those who keep the bytes."""
 
 # Python has no calls for these. ctypes lets other threads run meanwhile.
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -84,7 +86,7 @@ class FileSystem(Protocol):
     def start_sync(self, fd: int) -> None:
         """Have the disk begin with what was written to the file, so that `sync_data` has less to wait for.
 
-        Promises nothing: whatever fails, `sync_data` tells.
+        Promises nothing, but may be the one who is told that the bytes have no place.
         """
         ...
 
@@ -100,11 +102,14 @@ class FileSystem(Protocol):
         """A descriptor of the directory."""
         ...
 
+    def is_one_sound_file_system(self, directories: Sequence[Path]) -> bool:
+        """Whether they all lie on one file system, and `sync_file_system` of it promises what it should."""
+        ...
+
     def sync_file_system(self, fd: int) -> None:
         """Make all that anybody has written to the file system of `fd` survive a power cut, names included (syncfs).
 
         Raises OSError when any write to it has failed since `fd` was opened, once for each; whose is not said.
-        Always on a kernel that would keep that to itself.
         """
         ...
 
@@ -189,7 +194,8 @@ class SystemFiles:
         return os.fstat(fd).st_size
 
     def start_sync(self, fd: int) -> None:
-        _libc.sync_file_range(fd, 0, 0, _SYNC_FILE_RANGE_WRITE)
+        if _libc.sync_file_range(fd, 0, 0, _SYNC_FILE_RANGE_WRITE):
+            raise _error()
 
     def sync_data(self, fd: int) -> None:
         os.fdatasync(fd)
@@ -205,11 +211,16 @@ class SystemFiles:
         return _open_directory(path)
 
     def sync_file_system(self, fd: int) -> None:
-        if _kernel_version() < SYNCFS_TELLS_SINCE:
-            raise OSError(errno.ENOTSUP, "syncfs of this kernel does not tell of lost bytes")
         if _libc.syncfs(fd):
-            error = ctypes.get_errno()
-            raise OSError(error, os.strerror(error))
+            raise _error()
+
+    def is_one_sound_file_system(self, directories: Sequence[Path]) -> bool:
+        if _kernel_version() < SYNCFS_TELLS_SINCE:
+            return False
+        [device, *others] = {path.stat().st_dev for path in directories}
+        mounts = [line.split(" - ") for line in Path("/proc/self/mountinfo").read_text().splitlines()]
+        kinds = {kind.split()[0] for place, kind in mounts if place.split()[2] == _numbers(device)}
+        return not others and bool(kinds) and kinds <= SYNCFS_SOUND
 
     def remove(self, path: Path) -> int:
         try:
@@ -249,6 +260,16 @@ class SystemFiles:
 
 def _open_directory(path: Path) -> int:
     return os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+
+
+def _error() -> OSError:
+    number = ctypes.get_errno()
+    return OSError(number, os.strerror(number))
+
+
+def _numbers(device: int) -> str:
+    """As proc(5) writes a device."""
+    return f"{os.major(device)}:{os.minor(device)}"
 
 
 def _kernel_version() -> tuple[int, int]:

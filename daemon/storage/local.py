@@ -61,7 +61,7 @@ class LocalStorage:
         self._handles: dict[int, Handle] = {}
         self._idle: OrderedDict[int, Handle] = OrderedDict()
         self._prepare()
-        self._syncing = Syncing(files, root, is_durable)
+        self._syncing = Syncing(files, root, [self._shard(shard) for shard in range(SHARDS)], is_durable)
         self._sync_lane: Lane[_Sync] = threads.lane("storage-sync", self._sync_batch)
         self._write_lane: Lane[_Write | _Sync | _Close | Call] = threads.lane("storage-write", self._write_batch)
         self._read_lane: Lane[Call] = threads.lane("storage-read", work_through)
@@ -109,7 +109,10 @@ class LocalStorage:
         self.release(upload_id)
         self._readers.forget(upload_id)
         path = self._path(upload_id)
-        return await call(self._write_lane, lambda: self._files.remove(path))
+        removed = await call(self._write_lane, lambda: self._files.remove(path))
+        # Once more, for who opened it while the removal waited its turn.
+        self._readers.forget(upload_id)
+        return removed
 
     async def open(self, upload_id: int) -> Reading:
         return await self._readers.open(self._path(upload_id))

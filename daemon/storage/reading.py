@@ -16,7 +16,7 @@ from daemon.storage.calls import Call, ask, call
 KEPT_MAX = 64
 """Files kept open between two pieces: more than are read at a time, few among the descriptors of a process."""
 
-SEND_BYTES = 4 << 20
+SEND_BYTES = 1 << 20
 """What a socket's buffer holds at most by default; a longer turn on the lane would let other readers wait."""
 
 

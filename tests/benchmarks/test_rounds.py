@@ -1,6 +1,7 @@
 """Who is measured when, and what of it counts."""
 
 import threading
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -19,7 +20,7 @@ class Players:
         self.said: list[str] = []
 
     def contestants(self) -> list[Contestant]:
-        return [Contestant(name, "nothing", lambda name=name: self._measure(name)) for name in NAMES]
+        return [Contestant(name, "nothing", partial(self._measure, name)) for name in NAMES]
 
     def lab(self, size: Size = Size.FULL) -> Lab:
         return Lab(size, Path(), self.said.append)

@@ -195,14 +195,34 @@ def test_a_file_system_is_synced_as_a_whole(files: SystemFiles, path: Path) -> N
         files.sync_file_system(directory)
 
 
-def test_a_sync_that_would_keep_lost_bytes_to_itself_is_refused(
+def test_directories_on_two_file_systems_are_not_one(files: SystemFiles, path: Path) -> None:
+    assert not files.is_one_sound_file_system([path.parent, Path("/proc")])
+
+
+@pytest.mark.parametrize(("kind", "is_sound"), [("ext4", True), ("fuse.sshfs", False), ("overlay", False)])
+def test_only_known_file_systems_are_relied_on(
+    kind: str, is_sound: bool, files: SystemFiles, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    device = path.parent.stat().st_dev
+    mount = f"1 0 {os.major(device)}:{os.minor(device)} / / rw shared:1 - {kind} /dev/x rw\n"
+    monkeypatch.setattr(Path, "read_text", lambda _: mount)
+    assert files.is_one_sound_file_system([path.parent, path.parent]) is is_sound
+
+
+def test_a_kernel_that_keeps_lost_bytes_to_itself_is_not_relied_on(
     files: SystemFiles, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(os, "uname", lambda: SimpleNamespace(release="5.7.19-generic"))
-    directory = files.open_directory(path.parent)
-    with pytest.raises(OSError, match="does not tell"):
-        files.sync_file_system(directory)
-    files.close(directory)
+    monkeypatch.setattr(os, "uname", lambda: SimpleNamespace(release="5.16.19-generic"))
+    assert not files.is_one_sound_file_system([path.parent])
+
+
+def test_what_the_disk_cannot_begin_with_is_told(files: SystemFiles, path: Path) -> None:
+    fd = files.create(path)
+    files.write(fd, [b"x"], 0)
+    files.start_sync(fd)
+    files.close(fd)
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        files.start_sync(fd)
 
 
 def test_what_is_removed_tells_its_size_and_what_is_gone_none(files: SystemFiles, path: Path) -> None:

@@ -17,9 +17,13 @@ Synced: TypeAlias = "asyncio.Future[dict[int, OSError]]"
 
 
 class RecordedFiles(SystemFiles):
-    """`calls` has (operation, file name or descriptor's file name). `failures` maps an operation to what it raises."""
+    """`calls` has (operation, file name or descriptor's file name). `failures` maps an operation to what it raises.
+
+    `is_sound`: whether the file system's own sync may be relied on, whatever lies below the test.
+    """
 
     def __init__(self) -> None:
+        self.is_sound = True
         self.calls: list[tuple[str, str]] = []
         self.failures: dict[str, OSError] = {}
         self.holds: dict[str, threading.Event] = {}
@@ -82,6 +86,9 @@ class RecordedFiles(SystemFiles):
 
     def open_directory(self, path: Path) -> int:
         return self._opened(super().open_directory(path), path)
+
+    def is_one_sound_file_system(self, directories: Sequence[Path]) -> bool:
+        return self.is_sound and len({path.stat().st_dev for path in directories}) == 1
 
     def sync_file_system(self, fd: int) -> None:
         self._called("sync_file_system", self.open_names[fd])

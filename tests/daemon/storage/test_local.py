@@ -4,6 +4,7 @@ import asyncio
 import errno
 import os
 import subprocess
+import tempfile
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import pytest
 from daemon.adapters.files import SystemFiles
 from daemon.adapters.threads import SystemThreads
 from daemon.storage.local import SHARDS, LocalStorage
+from daemon.storage.syncing import TOGETHER_FILES_MIN
 from tests.daemon.storage.files import DEADLINE_S, RecordedFiles, sync, within, write
 
 OPEN_FILES_MAX = 3
@@ -141,6 +143,21 @@ async def test_without_durability_nothing_is_synced(tmp_path: Path, files: Recor
     assert await within(sync(storage, 1)) == {1: FAILURE}
     await storage.close()
     assert files.named("sync_data", "sync_directory") == []
+
+
+async def test_files_on_another_file_system_than_the_root_are_synced_one_by_one(
+    tmp_path: Path, files: RecordedFiles
+) -> None:
+    with tempfile.TemporaryDirectory(dir="/dev/shm") as elsewhere:
+        (tmp_path / "bulk").mkdir()
+        (tmp_path / "bulk" / "files").symlink_to(elsewhere)
+        storage = LocalStorage(tmp_path / "bulk", files, SystemThreads(), OPEN_FILES_MAX)
+        ids = range(1, 2 * TOGETHER_FILES_MIN)
+        for upload_id in ids:
+            write(storage, upload_id, 0, b"x")
+        assert await within(sync(storage, *ids)) == {}
+        await storage.close()
+    assert len(files.named("sync_data")) == len(ids)
 
 
 # Failures.
