@@ -16,7 +16,7 @@ from protocol import frames
 def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Uplinkd]:
     """With one setting of its own, behind a prefix, and whatever the caller's environment says to other daemons."""
     with pytest.MonkeyPatch.context() as environment:
-        environment.setenv("UPLINKD_HTTP__PORT", "1")
+        environment.setenv("UPLINKD_HTTP__HOST", "127.0.0.2")
         directory = tmp_path_factory.mktemp("daemon")
         with uplinkd.serving(directory, {"LIMITS__STREAMS_MAX": "3"}, ("nice",)) as running:
             yield running

@@ -8,6 +8,7 @@ from benchmarks.dialogue import Dialogue
 from benchmarks.uplinkd import serving
 from protocol import codec, frames
 from protocol.constants import FrameType
+from protocol.errors import ErrorCode
 
 CONTENT = b"0123456789"
 
@@ -26,3 +27,12 @@ def test_a_daemon_takes_an_upload_that_is_resumed_and_its_digest(tmp_path: Path)
             finished = device.ask(rest + finish, frames.Finished)
         [stored] = (daemon.data_dir / "files").glob("*/*")
         assert (finished.size, stored.read_bytes()) == (len(CONTENT), CONTENT)
+
+
+def test_a_digest_that_is_false_is_refused_wherever_it_was_said(tmp_path: Path) -> None:
+    with serving(tmp_path) as daemon, Dialogue(daemon, "device") as device:
+        for stream, said_first, said_last in ((1, bytes(32), None), (2, None, bytes(32))):
+            device.ask(wire.opening(f"lie {stream}", len(CONTENT), stream, said_first), frames.Opened)
+            device.send(CONTENT, stream)
+            refused = device.ask(wire.finish(len(CONTENT), stream, said_last), frames.Error)
+            assert refused.code == ErrorCode.DIGEST_MISMATCH
