@@ -5,6 +5,7 @@ columns these have, and each copy has its bytes where the daemon looks for them.
 """
 
 import contextlib
+import fcntl
 import hashlib
 import os
 import shutil
@@ -66,7 +67,16 @@ def lent(directory: Path, template: Path, files: int) -> Iterator[Seed]:
 
     The bytes are moved there from the cache and back, since to make a million files takes half a minute.
     """
-    kept = _kept(template, files)
+    CACHE.mkdir(parents=True, exist_ok=True)
+    with (CACHE / f"{files}.lock").open("w") as lock:
+        # What is lent is missing here: another run would take it for the rest of one that was killed.
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        with _lent(directory, _kept(template, files), files) as seed:
+            yield seed
+
+
+@contextlib.contextmanager
+def _lent(directory: Path, kept: Path, files: int) -> Iterator[Seed]:
     with contextlib.closing(sqlite3.connect(kept / "catalog.sqlite")) as catalog:
         ids = {upload_id for (upload_id,) in catalog.execute("SELECT id FROM uploads")}
         middle = catalog.execute(
@@ -109,7 +119,7 @@ def _kept(template: Path, files: int) -> Path:
     if not (kept / "files").exists():
         fresh = CACHE / f"{kept.name}.new"
         # Those of older schemas, and what a run that was killed has left.
-        for left in CACHE.glob(f"*-{files}*"):
+        for left in (*CACHE.glob(f"*-{files}"), *CACHE.glob(f"*-{files}.new")):
             shutil.rmtree(left)
         (fresh / "files").mkdir(parents=True)
         shutil.copyfile(template, fresh / "catalog.sqlite")
