@@ -9,7 +9,7 @@ from benchmarks.record import Record
 from benchmarks.results import Case
 
 ROW = 30
-LEFT, WIDTH, RIGHT = 190, 560, 40
+LEFT, WIDTH, RIGHT = 290, 560, 40
 TOP, BOTTOM = 56, 34
 
 LOWEST, HIGHEST = 0.05, 1000.0
