@@ -142,18 +142,28 @@ def _address(ends: Ends) -> None:
 
 def _cut(running: "subprocess.Popen[str]", ends: Ends, line: Line) -> None:
     for _ in running.stdout or ():
-        killing = [
-            subprocess.Popen(
-                # What is killed is also shown, as it was.
-                ["ip", "netns", "exec", name, "ss", "-t", "--kill", "--info", "--oneline", "--no-header", "dst", other],
-                stdout=subprocess.PIPE,
-                text=True,
-            )
-            for name, other in ((ends.server, DEVICE_ADDRESS), (ends.device, SERVER_ADDRESS))
-        ]
-        for shown in [each.communicate(timeout=COMMAND_TIMEOUT_S)[0] for each in killing][1].splitlines():
-            if shown.startswith("ESTAB"):
-                line.windows.append(_window(shown))
+        # The device's end first: once the server's is gone, its reset may come before the look at what was in flight.
+        line.windows += [_window(shown) for shown in _killed(ends.device, SERVER_ADDRESS) if shown.startswith("ESTAB")]
+        _killed(ends.server, DEVICE_ADDRESS)
+
+
+def _killed(namespace: str, other: str) -> list[str]:
+    """Kill the connections to `other`; each as it was."""
+    command = [
+        "ip",
+        "netns",
+        "exec",
+        namespace,
+        "ss",
+        "-t",
+        "--kill",
+        "--info",
+        "--oneline",
+        "--no-header",
+        "dst",
+        other,
+    ]
+    return process.run(command, COMMAND_TIMEOUT_S).splitlines()
 
 
 def _window(shown: str) -> Window:

@@ -90,8 +90,7 @@ class DaemonProcess:
 
     async def stop(self) -> int:
         """SIGTERM; the exit status. Raises DaemonFailed when it takes too long."""
-        with contextlib.suppress(ProcessLookupError):
-            self.process.send_signal(signal.SIGTERM)
+        self._signal(signal.SIGTERM)
         try:
             async with asyncio.timeout(STOP_TIMEOUT_S):
                 return await self._ended()
@@ -101,7 +100,7 @@ class DaemonProcess:
 
     async def freeze(self) -> None:
         """SIGSTOP; returns once none of its threads will run its own code again. One may be inside a system call."""
-        self.process.send_signal(signal.SIGSTOP)
+        self._signal(signal.SIGSTOP)
         async with asyncio.timeout(STOP_TIMEOUT_S):
             # The kernel tells nobody when a thread has stopped.
             while not _is_frozen(self.process.pid):  # noqa: ASYNC110
@@ -109,8 +108,7 @@ class DaemonProcess:
 
     async def kill(self) -> int:
         """SIGKILL; the exit status, which is negative."""
-        with contextlib.suppress(ProcessLookupError):
-            self.process.kill()
+        self._signal(signal.SIGKILL)
         return await self._ended()
 
     async def command(self, *arguments: str) -> str:
@@ -133,6 +131,12 @@ class DaemonProcess:
             said = (err or out).decode(errors="replace").strip()
             raise self._failure(f"uplinkd {' '.join(arguments)} gave {process.returncode}: {said}")
         return out.decode()
+
+    def _signal(self, number: signal.Signals) -> None:
+        """Not by the process's own method: it looks for an exit status first, and takes it away from who awaits it."""
+        if self.process.returncode is None:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self.process.pid, number)
 
     async def _ended(self) -> int:
         status = await self.process.wait()
