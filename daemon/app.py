@@ -20,8 +20,8 @@ from daemon.catalog.records import PAGE_ROWS_MAX, Position, Query, State, Upload
 from daemon.cleanup import CleanupBusy
 from daemon.commands import Commands
 from daemon.engine import Engine
+from daemon.exposition import Exposition
 from daemon.logs import Logs
-from daemon.metrics import Exposition
 from daemon.settings import Settings
 from daemon.storage.interface import Reading
 from protocol.errors import ErrorCode

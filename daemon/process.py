@@ -15,10 +15,10 @@ from daemon.admin import AdminServer
 from daemon.buffers import ReceivePool
 from daemon.commands import Commands
 from daemon.engine import Engine, open_engine, system_machine
+from daemon.exposition import Exposition, Gauges
 from daemon.keys import KeysInvalid
 from daemon.lifecycle import Lifecycle
 from daemon.logs import Logs, configure
-from daemon.metrics import Exposition, Gauges
 from daemon.notify import listen_fds
 from daemon.policies import drain_policy, load_certificate, server_policy, tls_context
 from daemon.pulse import Pulse

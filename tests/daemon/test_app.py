@@ -27,7 +27,7 @@ from daemon import app
 from daemon.auth import Identity, Kind, Scope, derive_key, make_secret, read_secret
 from daemon.catalog.records import PAGE_ROWS_MAX, Device, Disposition, OpenResult, State
 from daemon.cleanup import CleanupBusy, CleanupReport
-from daemon.metrics import Exposition, Gauges
+from daemon.exposition import Exposition, Gauges
 from daemon.settings import Settings, Storage
 from daemon.tasks import background
 from daemon.upload import LiveUpload

@@ -19,9 +19,9 @@ from daemon import process
 from daemon.auth import Kind
 from daemon.commands import CommandFailed
 from daemon.engine import DirectoryLocked, Engine
+from daemon.exposition import Exposition
 from daemon.keys import KeysInvalid
 from daemon.logs import Logs, configure
-from daemon.metrics import Exposition
 from daemon.settings import Settings, load
 from protocol import frames
 from protocol.constants import Durability
