@@ -1,4 +1,4 @@
-"""Removes what nobody will ask for again: stale, expired and rejected uploads, old tombstones; quarantines orphans.
+"""Removes what nobody will ask for again: stale, expired and rejected uploads, old tombstones; has orphans put aside.
 
 It would rather remove nothing than too much. A pass stops before it has removed anything when the clocks disagree, or
 when more would go than the policy allows. An upload is ended under the epoch that it was found with, so one that is
@@ -9,7 +9,7 @@ which a later pass finds as orphans, never a row without its bytes.
 import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Protocol
 
 from structlog.stdlib import BoundLogger
@@ -19,21 +19,12 @@ from daemon.adapters.entropy import Entropy
 from daemon.catalog.interface import Catalog, CatalogFailed
 from daemon.catalog.records import TOMBSTONES, Position, State, Upload
 from daemon.metrics import CleanupOutcome, CleanupResult, Metrics, StorageFailure
-from daemon.storage.interface import Storage, Stored
+from daemon.orphans import OrphanSearch, Place
+from daemon.storage.interface import Storage
 from protocol.constants import UploadState
 
 BATCH_UPLOADS = 100
 """Uploads that end in one transaction: enough to share its sync, few enough to delay no commit."""
-
-SHARDS_PER_PASS = 8
-"""Parts of storage listed for orphans in one pass, so that a pass costs alike whenever it runs: with 256 parts and
-the default interval all have been searched after three hours."""
-
-SEARCHED_PER_PASS = 500
-"""Of the files listed: a millisecond or two. With a million of them all have been searched after a week."""
-
-ORPHAN_AGE_S = 24 * 3600
-"""Bytes without an upload are left alone for so long, whatever is under way with them."""
 
 REMOVED_FREELY = 10
 """So few may go whatever part of all they are, or the only upload of a small installation could never expire."""
@@ -102,14 +93,6 @@ class _Rule:
     to: State
 
 
-@dataclass(frozen=True, slots=True)
-class _Place:
-    """Where the search for orphans goes on: at the `rest` of what was listed of `shard`, and then in the next one."""
-
-    shard: int = -1
-    rest: Sequence[Stored] = ()
-
-
 class Cleanup:
     """Cleans up on a timer and on demand, one pass at a time. `policy` may change at any time."""
 
@@ -133,7 +116,7 @@ class Cleanup:
         self._metrics = metrics
         self._log = log
         self._is_running = False
-        self._place = _Place()
+        self._place = Place()
         self._seen_wall_ms = clock.wall_ms()
         self._seen_monotonic_s = clock.monotonic_s()
         self.policy = policy
@@ -168,7 +151,7 @@ class Cleanup:
         finally:
             self._is_running = False
         if not dry_run:
-            self._place = one.place
+            self._place = one.orphans.place
             self._metrics.cleanup_done(outcome, self._clock.monotonic_s() - started_s, self._clock.wall_ms())
         report = one.report(stopped)
         self._tell(outcome, report)
@@ -220,7 +203,7 @@ class _Pass:
         policy: CleanupPolicy,
         clock: Clock,
         dry_run: bool,
-        place: _Place,
+        place: Place,
     ) -> None:
         self._catalog = catalog
         self._storage = storage
@@ -229,11 +212,9 @@ class _Pass:
         self._policy = policy
         self._now_ms = clock.wall_ms()
         self._dry_run = dry_run
-        self.place = place
-        """Where the next pass's search for orphans begins."""
+        self.orphans = OrphanSearch(catalog, storage, uploads.is_live, self._now_ms, place)
         self._files: Counter[CleanupResult] = Counter()
         self._freed_bytes = 0
-        self._shards_left = min(SHARDS_PER_PASS, storage.shards)
 
     def report(self, stopped: str | None) -> CleanupReport:
         return CleanupReport(
@@ -276,27 +257,15 @@ class _Pass:
 
     async def quarantine(self) -> None:
         """Put aside what belongs to no upload, unless it is so much that rather the catalog is wrong."""
-        orphans: list[tuple[int, Stored]] = []
-        searched = 0
-        while some := await self._next_stored(SEARCHED_PER_PASS - searched):
-            searched += len(some)
-            orphans += [(self.place.shard, each) for each in await self._orphans(some)]
+        found = await self.orphans.find()
         if self._dry_run:
-            self._did(CleanupResult.ORPHANS_QUARANTINED, len(orphans))
-        self._check_fraction(len(orphans), searched, "stored files belong to no upload; is this the right catalog?")
+            self._did(CleanupResult.ORPHANS_QUARANTINED, len(found))
+        searched = self.orphans.searched
+        self._check_fraction(len(found), searched, "stored files belong to no upload; is this the right catalog?")
         if not self._dry_run:
-            for shard, orphan in orphans:
-                await self._put_aside(shard, orphan)
-
-    async def _next_stored(self, count_max: int) -> Sequence[Stored]:
-        """The next stored files, all of one shard; none when the pass has searched enough."""
-        while not self.place.rest and self._shards_left:
-            self._shards_left -= 1
-            shard = (self.place.shard + 1) % self._storage.shards
-            self.place = _Place(shard, await self._storage.stored(shard))
-        some = self.place.rest[:count_max]
-        self.place = replace(self.place, rest=self.place.rest[count_max:])
-        return some
+            for orphan in found:
+                if await self.orphans.put_aside(orphan):
+                    self._did(CleanupResult.ORPHANS_QUARANTINED, 1)
 
     def _rules(self) -> list[_Rule]:
         policy = self._policy
@@ -356,31 +325,6 @@ class _Pass:
             self._metrics.storage_failures[StorageFailure.DELETE] += 1
             failures.append(error)
         self._did(rule.result, 1, freed_bytes)
-
-    async def _orphans(self, found: Sequence[Stored]) -> list[Stored]:
-        """Those that belong to no upload and are old enough; a name that storage does not give belongs to none."""
-        known = await self._catalog.existing([each.upload_id for each in found if each.upload_id is not None])
-        unknown = [
-            each
-            for each in found
-            if each.upload_id is None or not (each.upload_id in known or self._uploads.is_live(each.upload_id))
-        ]
-        before_ms = self._before(ORPHAN_AGE_S)
-        orphans = []
-        for each in unknown:
-            # Asked of these few alone: of all it would cost as much as the rest of the pass.
-            modified_ms = await self._storage.modified_ms(self.place.shard, each.name)
-            if modified_ms is not None and modified_ms < before_ms:
-                orphans.append(each)
-        return orphans
-
-    async def _put_aside(self, shard: int, orphan: Stored) -> None:
-        try:
-            await self._storage.quarantine(shard, orphan.name)
-        except FileNotFoundError:
-            # Deleted since it was listed.
-            return
-        self._did(CleanupResult.ORPHANS_QUARANTINED, 1)
 
     def _check_fraction(self, going: int, of: int, what: str) -> None:
         if going > max(REMOVED_FREELY, self._policy.max_fraction * of):
