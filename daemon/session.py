@@ -1,32 +1,26 @@
-"""One device's connection: the protocol's events become uploads, and what becomes of those the protocol's answers."""
+"""One device's connection: the protocol's events become uploads. What becomes of those, their streams tell."""
 
 import logging
-from collections.abc import Coroutine, Sequence
+from collections.abc import Coroutine
 from dataclasses import dataclass
-from typing import Protocol
 
 from structlog.stdlib import BoundLogger
 
 from daemon.adapters.clock import Clock
 from daemon.adapters.entropy import Entropy
 from daemon.catalog.interface import Catalog, CatalogFailed
-from daemon.catalog.records import OpenResult, Upload
+from daemon.catalog.records import OpenResult
 from daemon.gate import Admitted, Denied, Gate
 from daemon.metrics import Metrics
+from daemon.stream import Stream, Wire
 from daemon.tasks import Tasks
 from daemon.translation import open_request, opened, opened_complete, status, wire_size
 from daemon.upload import LiveUpload
 from daemon.uploads import Refusal, Uploads
 from protocol import events, frames
-from protocol.constants import (
-    NONCE_BYTES,
-    VERSION,
-    CredentialKind,
-    Durability,
-)
+from protocol.constants import NONCE_BYTES, VERSION, CredentialKind, Durability
 from protocol.errors import ErrorCode
 from protocol.identity import is_name
-from protocol.ranges import Span
 from protocol.server import ServerConnection
 from protocol.state import ConnectionState
 
@@ -59,55 +53,6 @@ class Services:
     metrics: Metrics
     log: BoundLogger
     tasks: Tasks
-
-
-class Wire(Protocol):
-    """The transport below a session."""
-
-    def changed(self) -> None:
-        """There is something to send, or input that waited may go on."""
-        ...
-
-
-class _Stream:
-    """The listener of one upload."""
-
-    __slots__ = ("_number", "_session", "upload")
-
-    def __init__(self, session: "Session", number: int) -> None:
-        self._session = session
-        self._number = number
-        self.upload: LiveUpload | None = None
-
-    def acknowledged(self, next_expected_byte: int, beyond: Sequence[Span], settled_bytes: int) -> None:
-        self._session.metrics.acks += 1
-        self._session.connection.acknowledge(self._number, next_expected_byte, beyond, settled_bytes)
-        self._session.wire.changed()
-
-    def refused(self, refused: Span, code: ErrorCode, settled_bytes: int) -> None:
-        self._session.metrics.nacks[code] += 1
-        self._session.connection.refuse_range(self._number, refused, code, settled_bytes)
-        self._session.wire.changed()
-
-    def verifying(self, wait_ms: int) -> None:
-        self._session.connection.send(self._number, frames.Verifying(wait_ms))
-        self._session.wire.changed()
-
-    def finished(self, upload: Upload) -> None:
-        self._session.ended(self._number)
-        frame = frames.Finished(upload.id, upload.size or 0, upload.crc32c or 0, upload.sha256)
-        self._session.connection.finished(self._number, frame)
-        self._session.wire.changed()
-
-    def aborted(self, upload_id: int) -> None:
-        self._session.ended(self._number)
-        self._session.connection.aborted(self._number, upload_id)
-        self._session.wire.changed()
-
-    def failed(self, code: ErrorCode, detail: str) -> None:
-        self._session.ended(self._number)
-        self._session.fail_stream(self._number, code, detail)
-        self._session.wire.changed()
 
 
 class Session:
@@ -148,7 +93,7 @@ class Session:
         self._policy = policy
         self._peer = peer
         self._agent: tuple[str | None, str | None] = (None, None)
-        self._streams: dict[int, _Stream] = {}
+        self._streams: dict[int, Stream] = {}
         self._hello: events.HelloReceived | None = None
         self._challenge = b""
         self._ranges_max = 0
@@ -162,7 +107,7 @@ class Session:
                 self._receive(event)
             case events.OpenRequested(number, request):
                 self._check_rights(self._services.clock.monotonic_s())
-                self._streams[number] = _Stream(self, number)
+                self._streams[number] = Stream(self, number)
                 self._spawn(self._open(number, request))
             case events.FinishRequested(number, finish):
                 self._check_rights(self._services.clock.monotonic_s())

@@ -23,7 +23,7 @@ from daemon.metrics import ConnectionPhase
 from daemon.policies import auth_policy, server_policy
 from daemon.proxy import SIGNATURE
 from daemon.server import DeviceServer, DrainPolicy, ServerPolicy, bind
-from daemon.session import Services
+from daemon.session import Services, Session
 from daemon.settings import Settings
 from protocol import frames
 from protocol.handshake import device_key
@@ -198,6 +198,13 @@ async def listening(
     assert site.bench.failures == []
     assert pool.lent_bytes == 0
     assert pool.charged_bytes == 0
+
+
+def only(site: Listening) -> Session:
+    """The session of the only connection."""
+    (connection,) = site.server._connections
+    assert connection.session is not None
+    return connection.session
 
 
 def on_uvloop(tests: type[Tests]) -> type[Tests]:
