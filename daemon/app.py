@@ -14,11 +14,12 @@ from control.server import ControlServer, Endpoint
 from control.server import serve as serve_control
 from daemon import process
 from daemon.adapters.entropy import Entropy
-from daemon.auth import Identity, Kind, Reason, Scope, TokenRefused, verify_secret
+from daemon.auth import Identity, Kind, Reason, Scope, TokenRefused
 from daemon.catalog.interface import CatalogFailed
 from daemon.catalog.records import PAGE_ROWS_MAX, Position, Query, State, Upload
 from daemon.cleanup import CleanupBusy
 from daemon.commands import Commands
+from daemon.device_secrets import verify_secret
 from daemon.engine import Engine
 from daemon.exposition import Exposition
 from daemon.logs import Logs

@@ -1,4 +1,4 @@
-"""Who somebody is and what they may do: tokens verified and issued, device secrets made and proven.
+"""Who somebody is and what they may do: tokens verified and issued.
 
 A token's claims, beyond `iss`, `aud` and `exp`, which are always required:
 
@@ -14,9 +14,7 @@ A device's scopes reach its own files and never include `admin`; an operator's r
 `upload`. Scopes outside one's role are dropped; a token left with none is refused.
 """
 
-import base64
 import hashlib
-import hmac
 import math
 import re
 import sys
@@ -28,12 +26,6 @@ from functools import lru_cache
 from typing import Protocol
 
 import jwt
-
-from daemon.adapters.entropy import Entropy
-from protocol.handshake import device_key
-
-SECRET_BYTES = 32
-"""256 bits, machine-made: nothing to guess, so no slow hash is needed."""
 
 TOKEN_CHARS_MAX = 8192
 """Real tokens have some hundred characters; what is longer is not worth parsing."""
@@ -272,39 +264,6 @@ class TokenIssuer:
             "exp": end_s if identity.expires_s is None else min(end_s, identity.expires_s),
         }
         return jwt.encode(claims, self._key.jwk, algorithm=self._key.algorithm)
-
-
-def make_secret(entropy: Entropy) -> str:
-    """A new device secret: SECRET_BYTES as base64url without padding, to be shown once."""
-    return base64.urlsafe_b64encode(entropy.bytes(SECRET_BYTES)).rstrip(b"=").decode()
-
-
-def read_secret(text: str) -> bytes:
-    """The bytes of a secret as `make_secret` writes it. Raises ValueError when it is not one."""
-    try:
-        secret = base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)
-    except ValueError as error:
-        raise ValueError("a device secret is base64url; copy it whole from where it was shown") from error
-    if len(secret) != SECRET_BYTES:
-        raise ValueError(f"a device secret has {SECRET_BYTES} bytes, not {len(secret)}; copy it whole")
-    return secret
-
-
-def derive_key(secret: bytes) -> bytes:
-    """What the daemon keeps of a device's secret (of its bytes, not their text): 32 bytes (PROTOCOL.md, handshake)."""
-    return device_key(secret)
-
-
-def verify_secret(key: bytes, secret: str) -> bool:
-    """Whether `secret`, as text, is the one that `key` was derived from.
-
-    The comparison takes the same time wherever the two differ.
-    """
-    try:
-        candidate = derive_key(read_secret(secret))
-    except ValueError:
-        return False
-    return hmac.compare_digest(candidate, key)
 
 
 def _scopes(claims: Mapping[str, object], kind: Kind) -> frozenset[Scope]:

@@ -7,9 +7,10 @@ from typing import Protocol
 
 from daemon.adapters.clock import Clock
 from daemon.adapters.entropy import Entropy
-from daemon.auth import Identity, Kind, Scope, derive_key, make_secret, read_secret
+from daemon.auth import Identity, Kind, Scope
 from daemon.catalog.records import Device, State
 from daemon.cleanup import CleanupBusy, CleanupReport
+from daemon.device_secrets import derive_key, make_secret, read_secret
 from daemon.settings import YEAR_S, Settings
 from daemon.verify import Checked, Progress
 from protocol.errors import ErrorCode

@@ -24,7 +24,7 @@ MAY_IMPORT = {
 COMPOSITION_ROOT = "daemon.app"
 """The one module that may join the daemon and the control plane."""
 
-LEAVES = frozenset({"auth", "catalog", "keys", "logs", "metrics", "notify", "settings", "storage"})
+LEAVES = frozenset({"auth", "catalog", "device_secrets", "keys", "logs", "metrics", "notify", "settings", "storage"})
 """Rooms of the daemon that import none of their siblings."""
 
 ADAPTERS = "daemon.adapters"

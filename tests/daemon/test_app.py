@@ -24,9 +24,10 @@ from control.ports import (
     Role,
 )
 from daemon import app
-from daemon.auth import Identity, Kind, Scope, derive_key, make_secret, read_secret
+from daemon.auth import Identity, Kind, Scope
 from daemon.catalog.records import PAGE_ROWS_MAX, Device, Disposition, OpenResult, State
 from daemon.cleanup import CleanupBusy, CleanupReport
+from daemon.device_secrets import derive_key, make_secret, read_secret
 from daemon.exposition import Exposition, Gauges
 from daemon.settings import Settings, Storage
 from daemon.tasks import background

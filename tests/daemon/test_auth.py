@@ -1,7 +1,6 @@
-"""Identity: tokens that are believed, every way in which one is not, and device secrets."""
+"""Identity: tokens that are believed, and every way in which one is not."""
 
 import base64
-import hashlib
 import hmac
 import json
 from collections.abc import Callable
@@ -13,7 +12,6 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from jwt.algorithms import ECAlgorithm, OKPAlgorithm, RSAAlgorithm
 
-from daemon.adapters.entropy import SystemEntropy
 from daemon.auth import (
     TOKEN_CHARS_MAX,
     Identity,
@@ -24,10 +22,6 @@ from daemon.auth import (
     TokenIssuer,
     TokenRefused,
     TokenVerifier,
-    derive_key,
-    make_secret,
-    read_secret,
-    verify_secret,
 )
 
 NOW_S = 1_700_000_000
@@ -439,27 +433,3 @@ class TestIssuer:
         identity = Identity("acme", "x-1", Kind.DEVICE, frozenset({Scope.UPLOAD}), None)
         issued = TokenIssuer(policy, symmetric()).issue(identity, 60, NOW_MS)
         assert TokenVerifier(policy, [symmetric()]).verify(issued, NOW_MS).tenant == "acme"
-
-
-class TestDeviceSecrets:
-    def test_a_secret_is_256_bits_as_base64url(self) -> None:
-        text = make_secret(SystemEntropy())
-        assert len(text) == 43
-        assert len(read_secret(text)) == 32
-        assert make_secret(SystemEntropy()) != text
-
-    def test_it_is_proven_against_its_derived_key(self) -> None:
-        text = make_secret(SystemEntropy())
-        key = derive_key(read_secret(text))
-        assert verify_secret(key, text)
-        assert not verify_secret(key, make_secret(SystemEntropy()))
-
-    def test_the_derived_key_is_the_hmac_of_its_label(self) -> None:
-        expected = hmac.new(SECRET, b"uplinkd/1 device key", hashlib.sha256).digest()
-        assert verify_secret(expected, encoded(SECRET))
-
-    @pytest.mark.parametrize("text", ["", "x", "not base64!", encoded(bytes(31)), encoded(bytes(33)), "é" * 43])
-    def test_what_is_no_secret_proves_nothing(self, text: str) -> None:
-        assert not verify_secret(derive_key(SECRET), text)
-        with pytest.raises(ValueError, match="a device secret"):
-            read_secret(text)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from daemon.auth import Identity, Kind, Reason, Scope, TokenRefused, derive_key, read_secret, verify_secret
+from daemon.auth import Identity, Kind, Reason, Scope, TokenRefused
 from daemon.cleanup import CleanupBusy
 from daemon.commands import (
     SCOPES,
@@ -16,6 +16,7 @@ from daemon.commands import (
     DeviceSwitched,
     Status,
 )
+from daemon.device_secrets import derive_key, read_secret, verify_secret
 from daemon.engine import Problem
 from daemon.settings import YEAR_S
 from daemon.verify import Checked
