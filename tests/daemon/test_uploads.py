@@ -1,9 +1,7 @@
 """Uploads from OPEN to their end: what is promised to a stream, when, and what becomes of it when something fails."""
 
 import asyncio
-import errno
 import hashlib
-from collections.abc import AsyncIterator
 from dataclasses import replace
 
 import pytest
@@ -18,43 +16,8 @@ from protocol.constants import UploadState
 from protocol.errors import ErrorCode
 from protocol.ranges import DigestedRange, Span
 from tests.daemon.catalog.samples import DEVICE, REPLACE, REQUEST, RESUME_ONLY, TENANT
-from tests.daemon.fakes_uploads import Ack, Bench, Nack, Stream, finish, run, running, turns, until
-
-CONTENT = bytes(index * 7 % 251 for index in range(100))
-CRC = crc32c(CONTENT)
-SHA256 = hashlib.sha256(CONTENT).digest()
-UNSIZED = replace(REQUEST, size=None)
-FULL = OSError(errno.ENOSPC, "No space left on device")
-BROKEN = OSError(errno.EIO, "Input/output error")
-
-
-@pytest.fixture
-async def bench() -> AsyncIterator[Bench]:
-    async with running(Bench()) as made:
-        yield made
-
-
-@pytest.fixture
-async def held(bench: Bench) -> Bench:
-    """Writes and syncs wait for the test."""
-    bench.storage.holds_writes = bench.storage.holds_syncs = True
-    return bench
-
-
-async def complete(bench: Bench, content: bytes = CONTENT) -> int:
-    """An upload that is complete."""
-    upload, stream = await bench.open(replace(REQUEST, size=len(content), disposition=REPLACE))
-    bench.send(upload, 0, content)
-    bench.uploads.finish(upload, finish(len(content)))
-    await until(lambda: stream.completed is not None)
-    return upload.id
-
-
-async def state(bench: Bench, upload_id: int = 1) -> State:
-    found = await bench.catalog.get(upload_id)
-    assert found is not None
-    return found.state
-
+from tests.daemon.fakes_uploads import Ack, Bench, Nack, Stream, finish, run, turns, until
+from tests.daemon.samples import BROKEN, CONTENT, CRC, FULL, SHA256, UNSIZED, complete, state
 
 # What is acknowledged.
 
