@@ -5,9 +5,10 @@ import hashlib
 from dataclasses import replace
 
 from daemon.catalog.records import State
+from daemon.upload import LiveUpload
 from protocol.checksum import crc32c
 from tests.daemon.catalog.samples import REPLACE, REQUEST
-from tests.daemon.fakes_uploads import Bench, finish, until
+from tests.daemon.fakes_uploads import Bench, Gate, Stream, finish, turns, until
 
 CONTENT = bytes(index * 7 % 251 for index in range(100))
 CRC = crc32c(CONTENT)
@@ -24,6 +25,20 @@ async def complete(bench: Bench, content: bytes = CONTENT) -> int:
     bench.uploads.finish(upload, finish(len(content)))
     await until(lambda: stream.completed is not None)
     return upload.id
+
+
+async def completed_unanswered(held: Bench) -> tuple[LiveUpload, Stream, Gate]:
+    """An upload that the catalog has completed, which is not known here until the gate's `after` is set."""
+    upload, stream = await held.open()
+    held.send(upload, 0, CONTENT)
+    held.uploads.finish(upload, finish(100))
+    gate = held.catalog.gates["complete"]
+    gate.after.clear()
+    held.storage.write_next()
+    while not gate.asked:
+        held.storage.sync_next()
+        await turns()
+    return upload, stream, gate
 
 
 async def state(bench: Bench, upload_id: int = 1) -> State:

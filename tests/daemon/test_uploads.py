@@ -17,7 +17,7 @@ from protocol.errors import ErrorCode
 from protocol.ranges import DigestedRange, Span
 from tests.daemon.catalog.samples import DEVICE, REPLACE, REQUEST, RESUME_ONLY, TENANT
 from tests.daemon.fakes_uploads import Ack, Bench, Nack, Stream, finish, run, turns, until
-from tests.daemon.samples import BROKEN, CONTENT, CRC, FULL, SHA256, UNSIZED, complete, state
+from tests.daemon.samples import BROKEN, CONTENT, CRC, FULL, SHA256, UNSIZED, complete, completed_unanswered, state
 
 # What is acknowledged.
 
@@ -504,15 +504,7 @@ async def test_a_second_finish_with_a_wrong_digest_rejects_what_the_first_asked_
 
 
 async def test_a_wrong_digest_that_comes_when_the_upload_is_complete_changes_nothing(held: Bench) -> None:
-    upload, stream = await held.open()
-    held.send(upload, 0, CONTENT)
-    held.uploads.finish(upload, finish(100))
-    gate = held.catalog.gates["complete"]
-    gate.after.clear()
-    held.storage.write_next()
-    while not gate.asked:
-        held.storage.sync_next()
-        await turns()
+    upload, stream, gate = await completed_unanswered(held)
     held.uploads.finish(upload, finish(100, CRC ^ 1))
     await turns()
     gate.after.set()
@@ -629,15 +621,7 @@ async def test_what_arrives_after_abort_is_not_written(bench: Bench) -> None:
 
 
 async def test_an_upload_that_is_complete_already_cannot_be_aborted_and_that_is_told(held: Bench) -> None:
-    upload, stream = await held.open()
-    held.send(upload, 0, CONTENT)
-    held.uploads.finish(upload, finish(100))
-    gate = held.catalog.gates["complete"]
-    gate.after.clear()
-    held.storage.write_next()
-    while not gate.asked:
-        held.storage.sync_next()
-        await turns()
+    upload, stream, gate = await completed_unanswered(held)
     await held.uploads.abort(upload)
     gate.after.set()
     await turns()
