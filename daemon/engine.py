@@ -14,6 +14,7 @@ from daemon.adapters.clock import Clock, SystemClock
 from daemon.adapters.entropy import Entropy, SystemEntropy
 from daemon.adapters.files import FileSystem, SystemFiles
 from daemon.adapters.threads import SystemThreads, Threads
+from daemon.admission import Admission
 from daemon.auth import TokenIssuer, TokenVerifier
 from daemon.catalog.interface import Catalog, CatalogFailed
 from daemon.catalog.records import State
@@ -86,6 +87,7 @@ class Engine:
     committer: Committer
     digester: Digester
     disk: Disk
+    admission: Admission
     uploads: Uploads
     cleanup: Cleanup
     recovery: Recovery
@@ -113,7 +115,7 @@ class Engine:
         policy = auth_policy(settings)
         self.verifier.reload(policy, keys)
         self.issuer = TokenIssuer(policy, symmetric_key(secret))
-        self.uploads.policy = upload_policy(settings)
+        self.admission.policy = upload_policy(settings)
         self.settings = settings
 
     def commit_stuck_s(self) -> float:
@@ -195,19 +197,19 @@ def _compose(
     committer = Committer(storage, catalog, clock, metrics, cycle_settings(settings))
     digester = Digester(storage, machine.threads)
     disk = Disk(storage, clock, log)
+    admission = Admission(catalog, disk, upload_policy(settings))
     tasks = Tasks(lambda error: log.error("unforeseen failure", exc_info=error))
     uploads = Uploads(
         catalog=catalog,
         storage=storage,
         committer=committer,
         digester=digester,
-        disk=disk,
+        admission=admission,
         clock=clock,
         entropy=entropy,
         metrics=metrics,
         log=log,
         tasks=tasks,
-        policy=upload_policy(settings),
     )
     return Engine(
         settings=settings,
@@ -219,6 +221,7 @@ def _compose(
         committer=committer,
         digester=digester,
         disk=disk,
+        admission=admission,
         uploads=uploads,
         cleanup=Cleanup(
             catalog=catalog,

@@ -3,13 +3,13 @@
 import ssl
 from pathlib import Path
 
+from daemon.admission import UploadPolicy
 from daemon.auth import Policy
 from daemon.cleanup import CleanupPolicy
 from daemon.committer import CycleSettings
 from daemon.server import DrainPolicy, ServerPolicy
 from daemon.session import SessionPolicy
 from daemon.settings import Settings
-from daemon.uploads import UploadPolicy
 from protocol.constants import ALPN, Durability, Feature
 from protocol.server import ServerLimits
 from protocol.timers import TimerSettings

@@ -8,6 +8,7 @@ from structlog.stdlib import BoundLogger
 
 from daemon.adapters.clock import Clock
 from daemon.adapters.entropy import Entropy
+from daemon.admission import Refusal
 from daemon.catalog.interface import Catalog, CatalogFailed
 from daemon.catalog.records import OpenResult
 from daemon.gate import Admitted, Denied, Gate
@@ -16,7 +17,7 @@ from daemon.stream import Stream, Wire
 from daemon.tasks import Tasks
 from daemon.translation import open_request, opened, opened_complete, status, wire_size
 from daemon.upload import LiveUpload
-from daemon.uploads import Refusal, Uploads
+from daemon.uploads import Uploads
 from protocol import events, frames
 from protocol.constants import NONCE_BYTES, VERSION, CredentialKind, Durability
 from protocol.errors import ErrorCode

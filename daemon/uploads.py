@@ -1,61 +1,27 @@
 """Uploads from OPEN to their end: resume, takeover, reception, finish, abort, deletion. PROTOCOL.md §6 to §10."""
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
-from typing import Protocol
-from weakref import WeakValueDictionary
 
 from structlog.stdlib import BoundLogger
 
 from daemon.adapters.clock import Clock
 from daemon.adapters.entropy import Entropy
+from daemon.admission import Admission, Refusal, refusal_of
 from daemon.catalog.interface import Catalog, CatalogFailed
-from daemon.catalog.records import Completed, Completion, Disposition, OpenRequest, OpenResult, Outcome, State, Upload
+from daemon.catalog.records import Completed, Completion, OpenRequest, OpenResult, Outcome, State, Upload
 from daemon.committer import Committer, catalog_failure, failure_kind, storage_failure
 from daemon.digester import Digester
 from daemon.metrics import Metrics, OpenOutcome, StorageFailure
 from daemon.storage.interface import Storage
 from daemon.tasks import Tasks
-from daemon.upload import Allowance, Cut, Listener, LiveUpload
+from daemon.upload import Cut, Listener, LiveUpload
 from protocol import frames
 from protocol.constants import OFFSET_MAX, UploadState
-from protocol.errors import ErrorCode
+from protocol.errors import ErrorCode, Scope
 from protocol.events import ChunksReceived
 from protocol.frame_buffer import Lease
 from protocol.ranges import Span
-
-
-@dataclass(frozen=True, slots=True)
-class UploadPolicy:
-    """What an operator allows. 0 means no limit for quota and size."""
-
-    ranges_max: int
-    quota_bytes_per_device: int
-    size_max_bytes: int
-    disk_free_min_bytes: int
-    tombstone_s: float
-
-
-class Disk(Protocol):
-    """Room on the disk, as last measured."""
-
-    free_bytes: int
-
-
-@dataclass(frozen=True, slots=True)
-class Refusal:
-    """Why a stream ends."""
-
-    code: ErrorCode
-    detail: str
-
-
-_REFUSALS = {
-    Outcome.CONTENT_CHANGED: ErrorCode.CONTENT_CHANGED,
-    Outcome.GONE: ErrorCode.GONE,
-    Outcome.NOT_FOUND: ErrorCode.NOT_FOUND,
-    Outcome.QUOTA_EXCEEDED: ErrorCode.QUOTA_EXCEEDED,
-}
 
 _STANDING = frozenset({State.RECEIVING, State.PARTIAL, State.COMPLETE})
 _TAKEN_OVER = "a later OPEN of the same name has taken the upload over"
@@ -65,7 +31,7 @@ VERIFYING_FROM_S = 0.5
 
 
 class Uploads:
-    """All uploads that are being received. `policy` may change at any time."""
+    """All uploads that are being received."""
 
     def __init__(
         self,
@@ -74,27 +40,24 @@ class Uploads:
         storage: Storage,
         committer: Committer,
         digester: Digester,
-        disk: Disk,
+        admission: Admission,
         clock: Clock,
         entropy: Entropy,
         metrics: Metrics,
         log: BoundLogger,
         tasks: Tasks,
-        policy: UploadPolicy,
     ) -> None:
         self._catalog = catalog
         self._storage = storage
         self._committer = committer
         self._digester = digester
-        self._disk = disk
+        self._admission = admission
         self._clock = clock
         self._entropy = entropy
         self._metrics = metrics
         self._log = log
         self._tasks = tasks
-        self.policy = policy
         self._live: dict[int, LiveUpload] = {}
-        self._allowances: WeakValueDictionary[tuple[str, str], Allowance] = WeakValueDictionary()
 
     def is_live(self, upload_id: int) -> bool:
         """Whether a connection has the upload open, or bytes of it are on their way to the disk."""
@@ -105,8 +68,8 @@ class Uploads:
 
         `request.upload_id`, quota and times are filled in here. No LiveUpload comes with a complete upload.
         """
-        policy = self.policy
-        if refusal := await self._refuse_open(request):
+        policy = self._admission.policy
+        if refusal := await self._admission.refuse_open(request):
             self._metrics.opens[OpenOutcome.REFUSED] += 1
             return refusal
         now_ms = self._clock.wall_ms()
@@ -122,9 +85,9 @@ class Uploads:
         if result.replaced_id is not None:
             self._drop(result.replaced_id, ErrorCode.FENCED, "the upload was replaced by a later OPEN of the same name")
             self._tasks.spawn(self.remove_bytes(result.replaced_id))
-        if code := _REFUSALS.get(result.outcome):
+        if refusal := refusal_of(result):
             self._metrics.opens[OpenOutcome.REFUSED] += 1
-            return Refusal(code, _explain(result))
+            return refusal
         self._metrics.opens[OpenOutcome(result.outcome.value)] += 1
         if result.upload is None:
             raise ValueError(f"the catalog answered {result.outcome} without an upload")
@@ -146,25 +109,12 @@ class Uploads:
         upload.listener = listener
         if upload.sha256_wanted:
             self._digester.follow(upload)
-        quota = self.policy.quota_bytes_per_device
-        if quota and upload.size is None:
-            try:
-                left_bytes = quota - await self._catalog.usage(record.tenant, record.device)
-            except CatalogFailed:
-                self.detach(upload, listener)
-                raise
-            device = (record.tenant, record.device)
-            upload.allowance = self._allowances.setdefault(device, Allowance(0))
-            upload.allowance.left_bytes = left_bytes - self._unrecorded_bytes(*device)
+        try:
+            await self._admission.allow(upload, self._live.values())
+        except CatalogFailed:
+            self.detach(upload, listener)
+            raise
         return upload
-
-    def _unrecorded_bytes(self, tenant: str, device: str) -> int:
-        """What the device's uploads of unknown size have received that the catalog does not count yet."""
-        theirs = [each for each in self._live.values() if (each.tenant, each.device) == (tenant, device)]
-        recorded = [sum(held.end - held.start for held in each.durable) for each in theirs]
-        return sum(
-            each.received.total_bytes - held for each, held in zip(theirs, recorded, strict=True) if each.size is None
-        )
 
     def receive(self, upload: LiveUpload, chunks: ChunksReceived) -> None:
         """Take chunks of an attached upload; its listener hears what becomes of them."""
@@ -187,7 +137,6 @@ class Uploads:
             self._storage.write(
                 upload.id, piece.offset, piece.data, durable_bytes, partial(self._written, upload, lease)
             )
-        self._disk.free_bytes -= needed
         self._committer.arrived(upload, end - start)
 
     def finish(self, upload: LiveUpload, finish: frames.Finish) -> None:
@@ -199,7 +148,7 @@ class Uploads:
             detail = f"FINISH says {finish.size} bytes, {upload.received.highest_byte} have arrived"
             self._end_stream(upload, ErrorCode.SIZE_INVALID, detail)
             return
-        if refusal := self._check_size(finish.size):
+        if refusal := self._admission.refuse_size(finish.size):
             self._end_stream(upload, refusal.code, refusal.detail)
             return
         upload.size = finish.size
@@ -325,21 +274,14 @@ class Uploads:
 
     def _refuse(self, upload: LiveUpload, start: int, end: int, needed: int) -> bool:
         """Whether bytes that are not there yet cannot be taken; the listener is told why."""
-        gaps = upload.received.gaps_after(start, end)
-        # What leaves no more gaps than there are is taken even if fewer are allowed by now.
-        if gaps > self.policy.ranges_max and gaps > len(upload.received.beyond_next()):
-            if upload.listener is not None:
-                upload.listener.refused(Span(start, end), ErrorCode.TOO_MANY_GAPS, end - start)
-            return True
-        refusal = self._check_size(end) or self._check_room(needed)
-        if upload.allowance is not None and refusal is None:
-            if upload.allowance.left_bytes >= needed:
-                upload.allowance.left_bytes -= needed
-            else:
-                refusal = Refusal(ErrorCode.QUOTA_EXCEEDED, "the device has no bytes left in its quota")
-        if refusal is not None:
+        refusal = self._admission.take(upload, start, end, needed)
+        if refusal is None:
+            return False
+        if refusal.code.scope is not Scope.CHUNK:
             self._end_stream(upload, refusal.code, refusal.detail)
-        return refusal is not None
+        elif upload.listener is not None:
+            upload.listener.refused(Span(start, end), refusal.code, end - start)
+        return True
 
     def _again(self, upload: LiveUpload, start: int, end: int) -> None:
         """A wholly duplicate chunk is acknowledged again, now or with the cycle that makes its first copy durable."""
@@ -347,30 +289,6 @@ class Uploads:
             self._committer.arrived(upload, end - start)
         elif upload.listener is not None:
             upload.listener.acknowledged(upload.next_expected_byte, upload.beyond(), end - start)
-
-    def _check_size(self, size: int) -> Refusal | None:
-        largest = self.policy.size_max_bytes
-        if largest and size > largest:
-            return Refusal(ErrorCode.FILE_TOO_LARGE, f"{size} bytes; the largest file may have {largest}")
-        return None
-
-    def _check_room(self, size: int) -> Refusal | None:
-        if self._disk.free_bytes - max(size, 0) < self.policy.disk_free_min_bytes:
-            return Refusal(ErrorCode.DISK_FULL, "the server's disk has no room for this; nothing acknowledged is lost")
-        return None
-
-    async def _refuse_open(self, request: OpenRequest) -> Refusal | None:
-        size = request.size or 0
-        if refusal := self._check_size(size):
-            return refusal
-        refusal = self._check_room(size)
-        if refusal is None or request.disposition is Disposition.REPLACE:
-            return refusal
-        # What is there already takes no more room, and a complete file none at all.
-        known = await self._catalog.find(request.tenant, request.device, request.name)
-        if known is None or not known.is_current:
-            return refusal
-        return None if known.state is State.COMPLETE else self._check_room(size - known.received_bytes)
 
     def _new_id(self) -> int:
         return int.from_bytes(self._entropy.bytes(8), "big") % OFFSET_MAX + 1
@@ -437,19 +355,6 @@ class Uploads:
         self._log.info(
             "upload ended", upload=f"{upload.id:016x}", device=upload.device, state=state.value, detail=detail
         )
-
-
-def _explain(result: OpenResult) -> str:
-    match result.outcome:
-        case Outcome.CONTENT_CHANGED:
-            return "the name is known with another size, tag or digest: replace it, or use another name"
-        case Outcome.GONE:
-            return "the upload was deleted: replace it to send it all the same"
-        case Outcome.NOT_FOUND:
-            ended = f"; the last one was {result.previous.value}" if result.previous else ""
-            return f"there is nothing to resume under this name{ended}"
-        case _:
-            return "the device has no bytes left in its quota"
 
 
 def _differ(one: bytes | None, other: bytes | None) -> bool:

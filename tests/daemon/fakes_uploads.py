@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Generic, TypeVar
 
 from daemon.adapters.threads import Lane, Report, Work
+from daemon.admission import Admission, Refusal, UploadPolicy
 from daemon.catalog import uploads as rows
 from daemon.catalog.connection import ConnectionLane
 from daemon.catalog.interface import CatalogFailed
@@ -24,7 +25,7 @@ from daemon.metrics import Metrics
 from daemon.storage.interface import Buffer, Reading, Space, Stored
 from daemon.tasks import Tasks, background
 from daemon.upload import LiveUpload
-from daemon.uploads import Refusal, UploadPolicy, Uploads
+from daemon.uploads import Uploads
 from protocol import frames
 from protocol.constants import ChecksumKind
 from protocol.errors import ErrorCode
@@ -498,6 +499,7 @@ class Bench:
         self.metrics = Metrics(started_ms=0)
         self.log = CapturedLog()
         self.disk = FakeDisk()
+        self.admission = Admission(self.catalog, self.disk, policy)
         self.failures: list[BaseException] = []
         self.tasks = Tasks(self.failures.append)
         self.leases: list[CountedLease] = []
@@ -509,18 +511,17 @@ class Bench:
             storage=self.storage,
             committer=self.committer,
             digester=self.digester,
-            disk=self.disk,
+            admission=self.admission,
             clock=self.clock,
             entropy=CountingEntropy(),
             metrics=self.metrics,
             log=self.log.logger,
             tasks=self.tasks,
-            policy=policy,
         )
 
     def set_policy(self, **changes: int) -> None:
         """Other limits from now on."""
-        self.uploads.policy = replace(self.uploads.policy, **changes)
+        self.admission.policy = replace(self.admission.policy, **changes)
 
     async def answer(self, request: OpenRequest, stream: Stream) -> tuple[OpenResult, LiveUpload | None] | Refusal:
         """What an OPEN comes to."""

@@ -165,7 +165,7 @@ class TestReload:
                 update={"limits": Limits(ranges_max=3), "storage": Storage(quota_bytes_per_device=5, size_max_bytes=6)}
             )
         )
-        policy = engine.uploads.policy
+        policy = engine.admission.policy
         assert (policy.ranges_max, policy.quota_bytes_per_device, policy.size_max_bytes) == (3, 5, 6)
         assert engine.settings.limits.ranges_max == 3
 
@@ -188,13 +188,13 @@ class TestReload:
 
     async def test_keys_that_cannot_be_used_change_nothing(self, running: Running) -> None:
         engine = running.engine
-        old_settings, old_policy = engine.settings, engine.uploads.policy
+        old_settings, old_policy = engine.settings, engine.admission.policy
         token = engine.issuer.issue(OPERATOR, 60, NOW_MS)
         missing = replace_auth(old_settings, jwks_file=old_settings.data_dir / "missing.json")
         with pytest.raises(KeysInvalid):
             engine.reload(missing.model_copy(update={"storage": Storage(size_max_bytes=1)}))
         assert engine.settings is old_settings
-        assert engine.uploads.policy is old_policy
+        assert engine.admission.policy is old_policy
         assert engine.verifier.verify(token, NOW_MS).subject == "boss"
 
 

@@ -10,10 +10,10 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
 
+from daemon.admission import Refusal
 from daemon.catalog.interface import CatalogFailed
 from daemon.catalog.records import Disposition, Outcome, State, Upload
 from daemon.upload import LiveUpload
-from daemon.uploads import Refusal
 from protocol.checksum import crc32c
 from protocol.errors import ErrorCode
 from protocol.ranges import Span
