@@ -348,9 +348,11 @@ def has_tests(path: Path) -> bool:
     )
 
 
-def place_of_tests(module: Module) -> Path:
+def places_of_tests(module: Module) -> list[Path]:
+    """The one file that mirrors the module; or, where its subjects have a file each, those in a folder of its name."""
     relative = module.path.relative_to(ROOT)
-    return ROOT / "tests" / relative.parent / f"test_{relative.stem}.py"
+    place = ROOT / "tests" / relative.parent
+    return sorted((place / relative.stem).glob("test_*.py")) or [place / f"test_{relative.stem}.py"]
 
 
 @pytest.mark.parametrize("room", ROOMS)
@@ -360,14 +362,14 @@ def test_every_module_that_runs_has_tests_in_its_place(room: str) -> None:
         for module in MODULES.values()
         if module.room == room and not module.path.stem.startswith("__")
         if room == "protocol" or runs_something(module)
-        if not has_tests(place_of_tests(module))
+        if not all(map(has_tests, places_of_tests(module)))
     ]
     assert untested == []
 
 
 @pytest.mark.parametrize("room", ROOMS)
 def test_every_file_of_tests_in_a_room_belongs_to_a_module(room: str) -> None:
-    expected = {place_of_tests(module) for module in MODULES.values()}
+    expected = {place for module in MODULES.values() for place in places_of_tests(module)}
     found = {path for path in (ROOT / "tests" / room).rglob("test_*.py") if "__pycache__" not in path.parts}
     strays = {str(path.relative_to(ROOT)) for path in found - expected}
     assert strays - TESTS_OF_NO_MODULE.keys() == set()
