@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from tests.daemon.fakes_uploads import Bench, running
+from tests.daemon.bench import Bench, running
 
 
 @pytest.fixture

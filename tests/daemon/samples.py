@@ -7,8 +7,11 @@ from dataclasses import replace
 from daemon.catalog.records import State
 from daemon.upload import LiveUpload
 from protocol.checksum import crc32c
+from tests.daemon.bench import Bench
 from tests.daemon.catalog.samples import REPLACE, REQUEST
-from tests.daemon.fakes_uploads import Bench, Gate, Stream, finish, turns, until
+from tests.daemon.gated_catalog import Gate
+from tests.daemon.streams import Stream, finish
+from tests.daemon.turns import turns, until
 
 CONTENT = bytes(index * 7 % 251 for index in range(100))
 CRC = crc32c(CONTENT)

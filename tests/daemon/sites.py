@@ -27,7 +27,7 @@ from daemon.session import Services, Session
 from daemon.settings import Settings
 from protocol import frames
 from protocol.handshake import device_key
-from tests.daemon.fakes_uploads import Bench, CountingEntropy, running
+from tests.daemon.bench import Bench, CountingEntropy, running
 from tests.daemon.operating import KEY
 from tests.device.waiting import until
 from tests.e2e.wire import Wire, token_hello

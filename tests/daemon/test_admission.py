@@ -7,9 +7,11 @@ from daemon.catalog.records import Outcome
 from daemon.metrics import OpenOutcome
 from protocol.errors import ErrorCode
 from protocol.ranges import Span
+from tests.daemon.bench import Bench
 from tests.daemon.catalog.samples import REPLACE, REQUEST, RESUME_ONLY
-from tests.daemon.fakes_uploads import Bench, Nack, Stream, finish, until
 from tests.daemon.samples import CONTENT, UNSIZED, complete
+from tests.daemon.streams import Nack, Stream, finish
+from tests.daemon.turns import until
 
 
 async def test_a_file_above_the_largest_size_is_refused_whenever_that_is_known(bench: Bench) -> None:

@@ -14,8 +14,9 @@ from daemon.metrics import StorageFailure
 from daemon.tasks import background
 from daemon.upload import Cut, LiveUpload
 from protocol.errors import ErrorCode
+from tests.daemon.bench import NEVER_S, Bench
 from tests.daemon.catalog.samples import REQUEST
-from tests.daemon.fakes_uploads import NEVER_S, Bench, turns, until
+from tests.daemon.turns import turns, until
 
 FULL = OSError(errno.ENOSPC, "No space left on device")
 BROKEN = OSError(errno.EIO, "Input/output error")

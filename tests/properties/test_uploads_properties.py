@@ -17,8 +17,10 @@ from daemon.upload import LiveUpload
 from protocol.checksum import crc32c
 from protocol.errors import ErrorCode
 from protocol.ranges import Span
+from tests.daemon.bench import Bench
 from tests.daemon.catalog.samples import REPLACE, REQUEST
-from tests.daemon.fakes_uploads import Bench, Stream, finish, turns
+from tests.daemon.streams import Stream, finish
+from tests.daemon.turns import turns
 
 Result = TypeVar("Result")
 

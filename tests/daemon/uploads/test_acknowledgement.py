@@ -4,9 +4,11 @@ from dataclasses import replace
 
 from protocol.checksum import crc32c
 from protocol.ranges import DigestedRange, Span
+from tests.daemon.bench import Bench
 from tests.daemon.catalog.samples import REQUEST
-from tests.daemon.fakes_uploads import Ack, Bench, run, turns, until
 from tests.daemon.samples import CONTENT
+from tests.daemon.streams import Ack, run
+from tests.daemon.turns import turns, until
 
 
 async def test_nothing_is_acknowledged_before_it_is_written_synced_and_recorded(held: Bench) -> None:

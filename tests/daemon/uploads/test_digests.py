@@ -11,9 +11,11 @@ from daemon.catalog.records import State
 from daemon.metrics import StorageFailure
 from protocol.constants import UploadState
 from protocol.errors import ErrorCode
+from tests.daemon.bench import Bench
 from tests.daemon.catalog.samples import REQUEST
-from tests.daemon.fakes_uploads import Bench, finish, turns, until
 from tests.daemon.samples import BROKEN, CONTENT, CRC, SHA256, UNSIZED, completed_unanswered, state
+from tests.daemon.streams import finish
+from tests.daemon.turns import turns, until
 
 
 @pytest.mark.parametrize("at_open", [True, False])

@@ -9,8 +9,10 @@ from daemon.catalog.records import State
 from daemon.metrics import StorageFailure
 from protocol.constants import UploadState
 from protocol.errors import ErrorCode
-from tests.daemon.fakes_uploads import Bench, finish, turns, until
+from tests.daemon.bench import Bench
 from tests.daemon.samples import BROKEN, CONTENT, completed_unanswered, state
+from tests.daemon.streams import finish
+from tests.daemon.turns import turns, until
 
 
 async def test_abort_deletes_the_bytes_and_is_answered(bench: Bench) -> None:

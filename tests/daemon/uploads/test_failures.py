@@ -5,8 +5,10 @@ import pytest
 from daemon.catalog.interface import CatalogFailed
 from daemon.metrics import StorageFailure
 from protocol.errors import ErrorCode
-from tests.daemon.fakes_uploads import Ack, Bench, finish, turns, until
+from tests.daemon.bench import Bench
 from tests.daemon.samples import BROKEN, CONTENT, CRC, FULL
+from tests.daemon.streams import Ack, finish
+from tests.daemon.turns import turns, until
 
 
 @pytest.mark.parametrize(("error", "code"), [(FULL, ErrorCode.DISK_FULL), (BROKEN, ErrorCode.STORAGE_FAILED)])

@@ -9,9 +9,11 @@ from daemon.catalog.records import State
 from protocol.constants import UploadState
 from protocol.errors import ErrorCode
 from protocol.ranges import Span
+from tests.daemon.bench import Bench
 from tests.daemon.catalog.samples import REQUEST
-from tests.daemon.fakes_uploads import Bench, Nack, finish, turns, until
 from tests.daemon.samples import CONTENT, CRC, UNSIZED, state
+from tests.daemon.streams import Nack, finish
+from tests.daemon.turns import turns, until
 
 
 @pytest.mark.parametrize("request_", [REQUEST, UNSIZED])

@@ -10,9 +10,11 @@ from daemon.catalog.interface import CatalogFailed
 from daemon.catalog.records import Outcome, State
 from daemon.metrics import OpenOutcome
 from protocol.errors import ErrorCode
+from tests.daemon.bench import Bench
 from tests.daemon.catalog.samples import REPLACE, REQUEST, RESUME_ONLY
-from tests.daemon.fakes_uploads import Bench, Stream, finish, turns, until
 from tests.daemon.samples import CONTENT, UNSIZED, complete, state
+from tests.daemon.streams import Stream, finish
+from tests.daemon.turns import turns, until
 
 
 async def test_every_outcome_of_open_is_counted_and_refusals_have_their_code(bench: Bench) -> None:

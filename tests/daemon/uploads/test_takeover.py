@@ -4,9 +4,11 @@ import asyncio
 from dataclasses import replace
 
 from protocol.errors import ErrorCode
+from tests.daemon.bench import Bench
 from tests.daemon.catalog.samples import DEVICE, REQUEST, TENANT
-from tests.daemon.fakes_uploads import Ack, Bench, turns, until
 from tests.daemon.samples import CONTENT
+from tests.daemon.streams import Ack
+from tests.daemon.turns import turns, until
 
 
 async def test_a_later_open_takes_over_at_once_and_fences_the_earlier_stream(held: Bench) -> None:

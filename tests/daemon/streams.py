@@ -1,0 +1,120 @@
+"""The device's side of an upload: the memory its chunks lie in, and the stream that hears what becomes of them."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from daemon.catalog.records import Upload
+from daemon.storage.interface import Buffer
+from protocol import frames
+from protocol.constants import ChecksumKind
+from protocol.errors import ErrorCode
+from protocol.events import ChunksReceived
+from protocol.frame_buffer import Lease
+from protocol.ranges import Span
+
+
+class CountedLease:
+    """Memory that a chunk lies in; it reads as zeros once it was given back."""
+
+    def __init__(self, data: bytes) -> None:
+        self._memory = bytearray(data)
+        self.holders = 1
+
+    @property
+    def view(self) -> memoryview:
+        return memoryview(self._memory)
+
+    def retain(self) -> None:
+        assert self.holders > 0, "memory is retained after it was given back"
+        self.holders += 1
+
+    def release(self) -> None:
+        assert self.holders > 0, "memory is given back twice"
+        self.holders -= 1
+        if not self.holders:
+            self._memory[:] = bytes(len(self._memory))
+
+
+@dataclass(frozen=True, slots=True)
+class Ack:
+    """What a stream was told by `acknowledged`."""
+
+    next_expected_byte: int
+    beyond: tuple[Span, ...]
+    settled_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Nack:
+    """What a stream was told by `refused`."""
+
+    refused: Span
+    code: ErrorCode
+    settled_bytes: int
+
+
+@dataclass(eq=False)
+class Stream:
+    """The listener of an upload, and what it heard."""
+
+    acks: list[Ack] = field(default_factory=list)
+    nacks: list[Nack] = field(default_factory=list)
+    waits_ms: list[int] = field(default_factory=list)
+    completed: Upload | None = None
+    aborted_id: int | None = None
+    error: ErrorCode | None = None
+    detail: str = ""
+    heard: list[str] = field(default_factory=list)
+    """The names of all of it, in order."""
+
+    @property
+    def is_over(self) -> bool:
+        return self.heard[-1:] in (["finished"], ["aborted"], ["failed"])
+
+    @property
+    def acknowledged_byte(self) -> int:
+        """The last N that was told."""
+        return self.acks[-1].next_expected_byte if self.acks else 0
+
+    @property
+    def settled_bytes(self) -> int:
+        return sum(ack.settled_bytes for ack in self.acks) + sum(nack.settled_bytes for nack in self.nacks)
+
+    def acknowledged(self, next_expected_byte: int, beyond: Sequence[Span], settled_bytes: int) -> None:
+        self._hear("acknowledged")
+        self.acks.append(Ack(next_expected_byte, tuple(beyond), settled_bytes))
+
+    def refused(self, refused: Span, code: ErrorCode, settled_bytes: int) -> None:
+        self._hear("refused")
+        self.nacks.append(Nack(refused, code, settled_bytes))
+
+    def verifying(self, wait_ms: int) -> None:
+        self._hear("verifying")
+        self.waits_ms.append(wait_ms)
+
+    def finished(self, upload: Upload) -> None:
+        self._hear("finished")
+        self.completed = upload
+
+    def aborted(self, upload_id: int) -> None:
+        self._hear("aborted")
+        self.aborted_id = upload_id
+
+    def failed(self, code: ErrorCode, detail: str) -> None:
+        self._hear("failed")
+        self.error, self.detail = code, detail
+
+    def _hear(self, what: str) -> None:
+        assert not self.is_over, f"{what} is told to a stream that is over"
+        self.heard.append(what)
+
+
+def run(start: int, data: tuple[Buffer, ...], lease: Lease | None = None) -> ChunksReceived:
+    """Chunks that arrived on a stream."""
+    end = start + sum(len(piece) for piece in data)
+    return ChunksReceived(1, start, end, data, len(data), ChecksumKind.SUM8, lease)
+
+
+def finish(size: int, crc32c: int | None = None, sha256: bytes | None = None) -> frames.Finish:
+    """A FINISH."""
+    return frames.Finish(size, crc32c, sha256)
