@@ -6,6 +6,7 @@
 #include <sys/eventfd.h>
 #include <sys/mman.h>
 #include <sys/uio.h>
+#include <sys/utsname.h>
 
 #include "channel.h"
 
@@ -15,6 +16,8 @@ enum {
     QUEUE_ENTRIES = 4096,     // more than there are slots
     TOGETHER_FILES_MIN = 16,  // one sync of the file system is quicker than those of so many files; the daemon's figure
     AHEAD_BYTES = 1 << 20,    // so much of a file, and the disk is told to begin, rather than to wait for the sync
+    THROUGH_BYTES_MIN = 64 * 1024,  // so much at a time need not stay in memory; the daemon's figure
+    DONTCACHE = 0x80,               // RWF_DONTCACHE of Linux 6.14, sound since 6.16
     PIECES_MAX = 512,
 };
 
@@ -47,13 +50,20 @@ static struct store {
     struct queue to_write, to_hash, to_sync, idle;
     struct slot sync_mark;
     struct file *files;
-    int file_count, directory, wake_event;
+    int file_count, directory, wake_event, writes_through;
     uint64_t hash_bytes;  // of the file whose SHA-256 is made; 0 for none
     uint8_t digest[32];
     atomic_int is_hashed, is_synced;
     size_t syncs, times_room;
     double *sync_s;
 } store = {.to_write = QUEUE, .to_hash = QUEUE, .to_sync = QUEUE, .idle = QUEUE};
+
+static inline int kernel_is_at_least(int major, int minor) {
+    struct utsname name;
+    int found_major = 0, found_minor = 0;
+    if (uname(&name) || sscanf(name.release, "%d.%d", &found_major, &found_minor) != 2) return 0;
+    return found_major > major || (found_major == major && found_minor >= minor);
+}
 
 static inline void put(struct queue *queue, struct slot *slot) {
     pthread_mutex_lock(&queue->mutex);
@@ -93,11 +103,20 @@ static inline void wake_receiver(void) {
 
 static inline void write_slot(struct slot *slot) {
     struct file *file = slot->file;
-    ssize_t written = pwritev(file->fd, slot->pieces, (int)slot->piece_count, (off_t)slot->offset);
+    int through = store.writes_through && slot->piece_bytes >= THROUGH_BYTES_MIN &&
+                  !((slot->offset + slot->piece_bytes) & 4095);
+    ssize_t written = pwritev2(file->fd, slot->pieces, (int)slot->piece_count, (off_t)slot->offset,
+                               through ? DONTCACHE : 0);
+    if (written < 0 && through && errno == EOPNOTSUPP) {
+        store.writes_through = 0;
+        written = pwritev(file->fd, slot->pieces, (int)slot->piece_count, (off_t)slot->offset);
+    }
     if (written != (ssize_t)slot->piece_bytes) die("pwritev wrote %zd: %s", written, strerror(errno));
     // Whole pages: one that is written again meanwhile would go to the disk twice.
     uint64_t end = (slot->offset + slot->piece_bytes) & ~4095ull;
-    if (end >= file->started + AHEAD_BYTES) {
+    if (through && store.writes_through) {
+        file->started = end;
+    } else if (end >= file->started + AHEAD_BYTES) {
         if (sync_file_range(file->fd, (off_t)file->started, (off_t)(end - file->started), SYNC_FILE_RANGE_WRITE))
             die("sync_file_range: %s", strerror(errno));
         file->started = end;
@@ -179,6 +198,7 @@ static inline void start_store(const char *directory, int file_count, size_t slo
     store.file_count = file_count;
     store.hash_bytes = hash_bytes;
     store.wake_event = eventfd(0, EFD_CLOEXEC);
+    store.writes_through = kernel_is_at_least(6, 16);
     store.directory = open(directory, O_RDONLY | O_DIRECTORY);
     if (store.directory < 0) die("%s: %s", directory, strerror(errno));
     int slots = file_count + SLOTS_BESIDE;

@@ -1,6 +1,7 @@
 """File calls as the daemon uses them. All of them may block, so they belong on a lane, except where said otherwise."""
 
 import ctypes
+import errno
 import fcntl
 import os
 from collections.abc import Iterator, Sequence
@@ -19,6 +20,12 @@ SYNCFS_TELLS_SINCE = (5, 17)
 
 SYNCFS_SOUND = frozenset({"ext4", "xfs"})
 """Network, FUSE and overlay file systems may let syncfs succeed without asking those who keep the bytes."""
+
+RWF_DONTCACHE = 0x80
+"""Python has no name for it: pages written with it go to the disk at once and out of memory when they are there."""
+
+DONTCACHE_SOUND_SINCE = (6, 16)
+"""It came with Linux 6.14, which could drop a page that had been written to again meanwhile."""
 
 # Python has no calls for these. ctypes lets other threads run meanwhile.
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -57,6 +64,13 @@ class FileSystem(Protocol):
 
     def write(self, fd: int, pieces: Sequence[Buffer], offset: int) -> None:
         """Write all pieces one behind the other at `offset`; short writes are continued."""
+        ...
+
+    def write_through(self, fd: int, pieces: Sequence[Buffer], offset: int) -> bool:
+        """As `write`; where the system can, the disk begins with it at once and memory keeps none of it: whether so.
+
+        It promises nothing before `sync_data`. A page that is left partly written is read again before its rest is.
+        """
         ...
 
     def read(self, fd: int, count: int, offset: int) -> bytes:
@@ -137,7 +151,10 @@ class FileSystem(Protocol):
 class SystemFiles:
     """The machine's file systems."""
 
-    __slots__ = ()
+    __slots__ = ("_writes_through",)
+
+    def __init__(self) -> None:
+        self._writes_through = _kernel_version() >= DONTCACHE_SOUND_SINCE
 
     def create_directory(self, path: Path) -> bool:
         try:
@@ -159,8 +176,20 @@ class SystemFiles:
         os.close(fd)
 
     def write(self, fd: int, pieces: Sequence[Buffer], offset: int) -> None:
-        for first in range(0, len(pieces), VECTORS_MAX):
-            offset = _write_all(fd, pieces[first : first + VECTORS_MAX], offset)
+        _write(fd, pieces, offset)
+
+    def write_through(self, fd: int, pieces: Sequence[Buffer], offset: int) -> bool:
+        if self._writes_through:
+            try:
+                _write(fd, pieces, offset, RWF_DONTCACHE)
+            except OSError as error:
+                if error.errno != errno.EOPNOTSUPP:
+                    raise
+                self._writes_through = False
+            else:
+                return True
+        _write(fd, pieces, offset)
+        return False
 
     def read(self, fd: int, count: int, offset: int) -> bytes:
         data = os.pread(fd, count, offset)
@@ -277,13 +306,18 @@ def _kernel_version() -> tuple[int, int]:
     return int(major), int(minor)
 
 
-def _write_all(fd: int, pieces: Sequence[Buffer], offset: int) -> int:
+def _write(fd: int, pieces: Sequence[Buffer], offset: int, flags: int = 0) -> None:
+    for first in range(0, len(pieces), VECTORS_MAX):
+        offset = _write_all(fd, pieces[first : first + VECTORS_MAX], offset, flags)
+
+
+def _write_all(fd: int, pieces: Sequence[Buffer], offset: int, flags: int = 0) -> int:
     left = sum(map(len, pieces))
-    written = os.pwritev(fd, pieces, offset)
+    written = os.pwritev(fd, pieces, offset, flags)
     while written < left:
         # A short write is rare (a full disk, a signal): what is left is then small enough to be copied.
         rest = b"".join(pieces)[-(left - written) :]
         offset, left = offset + written, left - written
         pieces = [rest]
-        written = os.pwritev(fd, pieces, offset)
+        written = os.pwritev(fd, pieces, offset, flags)
     return offset + left

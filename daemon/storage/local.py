@@ -222,8 +222,7 @@ class LocalStorage:
         try:
             if handle.fd < 0:
                 self._open_one(handle)
-            self._files.write(handle.fd, write.pieces, write.offset)
-            self._syncing.written(handle, sum(map(len, write.pieces)))
+            self._syncing.write(handle, write.pieces, write.offset)
         except OSError as failure:
             # The sync behind this write may be reported first, so it must know too.
             error = handle.error = failure

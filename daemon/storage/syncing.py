@@ -8,13 +8,23 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from daemon.adapters.files import FileSystem
+from daemon.adapters.files import Buffer, FileSystem
 
 TOGETHER_FILES_MIN = 16
 """Below it the files' own syncs cost little more, and do not wait for what others wrote to the same file system."""
 
 AHEAD_BYTES = 1024 * 1024
 """The disk is told to begin each time a file has got so much: a sync then waits for the last of it alone."""
+
+PAGE_BYTES = 4096
+"""Of memory. A page that was partly written and is not kept would have to be read before its rest is written."""
+
+THROUGH_BYTES_MIN = 64 * 1024
+"""So much at a time is not kept in memory: the disk begins with each by itself.
+
+Measured on ext4, a sync each 16 MiB, median MiB/s of kept and not kept: 16 KiB at a time 1,102 and 726, 64 KiB 1,343
+and 1,447, 256 KiB 415 and 1,403, where the cost of keeping was that of memory nobody had touched before.
+"""
 
 
 @dataclass(slots=True, eq=False)
@@ -52,15 +62,17 @@ class Syncing:
         if is_durable and files.is_one_sound_file_system([root, *directories]):
             self._file_system = files.open_directory(root)
 
-    def written(self, handle: Handle, count: int) -> None:
-        """`count` bytes were written to the file; from the write lane. The disk begins with what is a good deal.
-
-        Raises OSError when it cannot.
-        """
-        handle.unstarted_bytes += count
-        if self._is_durable and handle.unstarted_bytes >= AHEAD_BYTES:
-            handle.unstarted_bytes = 0
-            self._files.start_sync(handle.fd)
+    def write(self, handle: Handle, pieces: Sequence[Buffer], offset: int) -> None:
+        """Write to the file; from the write lane. The disk begins with what is a good deal. Raises OSError."""
+        count = sum(map(len, pieces))
+        if not self._is_durable:
+            self._files.write(handle.fd, pieces, offset)
+        elif count >= THROUGH_BYTES_MIN and not (offset + count) % PAGE_BYTES:
+            if not self._files.write_through(handle.fd, pieces, offset):
+                self._begin(handle, count)
+        else:
+            self._files.write(handle.fd, pieces, offset)
+            self._begin(handle, count)
 
     def sync(self, handles: Mapping[int, Handle]) -> dict[int, OSError]:
         """Make all that was written to the files durable, and their names; by upload id, what failed."""
@@ -79,6 +91,12 @@ class Syncing:
         if self._file_system is not None:
             self._files.close(self._file_system)
             self._file_system = None
+
+    def _begin(self, handle: Handle, count: int) -> None:
+        handle.unstarted_bytes += count
+        if handle.unstarted_bytes >= AHEAD_BYTES:
+            handle.unstarted_bytes = 0
+            self._files.start_sync(handle.fd)
 
     def _sync_together(self) -> bool:
         if self._file_system is None:

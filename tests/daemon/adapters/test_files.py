@@ -9,7 +9,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from daemon.adapters.files import VECTORS_MAX, Buffer, SystemFiles
+from daemon.adapters.files import RWF_DONTCACHE, VECTORS_MAX, Buffer, SystemFiles
 
 
 @pytest.fixture
@@ -98,8 +98,8 @@ def test_short_writes_are_continued(
 ) -> None:
     whole = os.pwritev
 
-    def short(fd: int, pieces: Sequence[Buffer], offset: int) -> int:
-        return whole(fd, [b"".join(pieces)[:at_most]], offset)
+    def short(fd: int, pieces: Sequence[Buffer], offset: int, flags: int) -> int:
+        return whole(fd, [b"".join(pieces)[:at_most]], offset, flags)
 
     monkeypatch.setattr(os, "pwritev", short)
     write(files, path, [b"abc", b"defg", b"hi"], 2)
@@ -111,7 +111,7 @@ def test_a_write_that_fails_after_a_short_one_is_told(
 ) -> None:
     answers: list[int | OSError] = [2, OSError(errno.ENOSPC, "No space left on device")]
 
-    def full(fd: int, pieces: Sequence[Buffer], offset: int) -> int:
+    def full(fd: int, pieces: Sequence[Buffer], offset: int, flags: int) -> int:
         answer = answers.pop(0)
         if isinstance(answer, OSError):
             raise answer
@@ -214,6 +214,69 @@ def test_a_kernel_that_keeps_lost_bytes_to_itself_is_not_relied_on(
 ) -> None:
     monkeypatch.setattr(os, "uname", lambda: SimpleNamespace(release="5.16.19-generic"))
     assert not files.is_one_sound_file_system([path.parent])
+
+
+class _Flags:
+    """Records the flags of each write. `refusal` is what the system says to any."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, refusal: int | None = None) -> None:
+        self.given: list[int] = []
+        self._write, self._refusal = os.pwritev, refusal
+        monkeypatch.setattr(os, "pwritev", self._pwritev)
+
+    def _pwritev(self, fd: int, pieces: Sequence[Buffer], offset: int, flags: int = 0) -> int:
+        self.given.append(flags)
+        if flags and self._refusal is not None:
+            raise OSError(self._refusal, os.strerror(self._refusal))
+        return self._write(fd, pieces, offset)
+
+
+def test_what_is_written_through_is_in_the_file(files: SystemFiles, path: Path) -> None:
+    fd = files.create(path)
+    files.write_through(fd, [b"a" * 4096, b"b" * 4096], 4096)
+    files.sync_data(fd)
+    files.close(fd)
+    assert path.read_bytes() == bytes(4096) + b"a" * 4096 + b"b" * 4096
+
+
+def test_more_pieces_than_one_call_takes_are_written_through(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "uname", lambda: SimpleNamespace(release="6.16.0"))
+    files, flags = SystemFiles(), _Flags(monkeypatch)
+    fd = files.create(path)
+    assert files.write_through(fd, [bytes([number % 256]) for number in range(2 * VECTORS_MAX)], 0)
+    files.close(fd)
+    assert flags.given == [RWF_DONTCACHE, RWF_DONTCACHE]
+    assert path.read_bytes() == bytes(range(256)) * (2 * VECTORS_MAX // 256)
+
+
+def test_a_file_system_that_cannot_write_through_is_asked_once(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "uname", lambda: SimpleNamespace(release="6.16.0"))
+    files, flags = SystemFiles(), _Flags(monkeypatch, errno.EOPNOTSUPP)
+    fd = files.create(path)
+    assert not files.write_through(fd, [b"ab"], 0)
+    assert not files.write_through(fd, [b"cd"], 2)
+    files.close(fd)
+    assert flags.given == [RWF_DONTCACHE, 0, 0]
+    assert path.read_bytes() == b"abcd"
+
+
+def test_a_kernel_that_may_drop_what_was_written_is_not_asked(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "uname", lambda: SimpleNamespace(release="6.15.11-generic"))
+    files, flags = SystemFiles(), _Flags(monkeypatch)
+    fd = files.create(path)
+    assert not files.write_through(fd, [b"ab"], 0)
+    files.close(fd)
+    assert flags.given == [0]
+
+
+def test_a_full_disk_is_told_when_written_through(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "uname", lambda: SimpleNamespace(release="6.16.0"))
+    files, flags = SystemFiles(), _Flags(monkeypatch, errno.ENOSPC)
+    fd = files.create(path)
+    with pytest.raises(OSError, match="No space left"):
+        files.write_through(fd, [b"ab"], 0)
+    files.close(fd)
+    assert flags.given == [RWF_DONTCACHE]
 
 
 def test_what_the_disk_cannot_begin_with_is_told(files: SystemFiles, path: Path) -> None:

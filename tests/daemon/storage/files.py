@@ -19,11 +19,14 @@ Synced: TypeAlias = "asyncio.Future[dict[int, OSError]]"
 class RecordedFiles(SystemFiles):
     """`calls` has (operation, file name or descriptor's file name). `failures` maps an operation to what it raises.
 
-    `is_sound`: whether the file system's own sync may be relied on, whatever lies below the test.
+    `is_sound`: whether the file system's own sync may be relied on, and `writes_through`: whether it can write past
+    memory, whatever lies below the test.
     """
 
     def __init__(self) -> None:
+        super().__init__()
         self.is_sound = True
+        self.writes_through = True
         self.calls: list[tuple[str, str]] = []
         self.failures: dict[str, OSError] = {}
         self.holds: dict[str, threading.Event] = {}
@@ -67,6 +70,11 @@ class RecordedFiles(SystemFiles):
     def write(self, fd: int, pieces: Sequence[Buffer], offset: int) -> None:
         self._called("write", self.open_names[fd])
         super().write(fd, pieces, offset)
+
+    def write_through(self, fd: int, pieces: Sequence[Buffer], offset: int) -> bool:
+        self._called("write_through", self.open_names[fd])
+        SystemFiles.write(self, fd, pieces, offset)
+        return self.writes_through
 
     def size(self, fd: int) -> int:
         self._called("size", self.open_names[fd])

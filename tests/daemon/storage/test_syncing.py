@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from daemon.storage.syncing import AHEAD_BYTES, TOGETHER_FILES_MIN, Handle, Syncing
+from daemon.storage.syncing import AHEAD_BYTES, PAGE_BYTES, THROUGH_BYTES_MIN, TOGETHER_FILES_MIN, Handle, Syncing
 from tests.daemon.storage.files import RecordedFiles
 
 FAILURE = OSError(errno.EIO, "the disk is gone")
@@ -93,15 +93,42 @@ def test_where_the_file_system_does_not_keep_its_word_each_is_asked(
 def test_the_disk_begins_once_a_file_has_got_a_good_deal(
     syncing: Syncing, files: RecordedFiles, handles: dict[int, Handle]
 ) -> None:
-    for _ in range(3):
-        syncing.written(handles[0], AHEAD_BYTES // 2)
-        syncing.written(handles[1], 1)
+    little = THROUGH_BYTES_MIN - 1
+    for count in range(AHEAD_BYTES // little + 1):
+        syncing.write(handles[0], [bytes(little)], count * little)
+        syncing.write(handles[1], [b"x"], count)
     assert files.named("start_sync") == [("start_sync", "0")]
+    assert files.named("write_through") == []
+
+
+def test_much_at_a_time_goes_through_to_the_disk(
+    syncing: Syncing, files: RecordedFiles, handles: dict[int, Handle]
+) -> None:
+    for offset in range(0, 2 * AHEAD_BYTES, THROUGH_BYTES_MIN):
+        syncing.write(handles[0], [bytes(THROUGH_BYTES_MIN)], offset)
+    assert set(files.named("write", "write_through")) == {("write_through", "0")}
+    assert files.named("start_sync") == []
+
+
+def test_where_it_cannot_the_disk_is_told_to_begin(
+    syncing: Syncing, files: RecordedFiles, handles: dict[int, Handle]
+) -> None:
+    files.writes_through = False
+    syncing.write(handles[0], [bytes(AHEAD_BYTES)], 0)
+    assert files.named("write_through", "start_sync") == [("write_through", "0"), ("start_sync", "0")]
+
+
+def test_a_page_that_is_not_full_stays_in_memory_for_its_rest(
+    syncing: Syncing, files: RecordedFiles, handles: dict[int, Handle]
+) -> None:
+    syncing.write(handles[0], [bytes(THROUGH_BYTES_MIN + 1)], 0)
+    syncing.write(handles[0], [bytes(THROUGH_BYTES_MIN + PAGE_BYTES - 1)], THROUGH_BYTES_MIN + 1)
+    assert files.named("write", "write_through") == [("write", "0"), ("write_through", "0")]
 
 
 def test_without_durability_nothing_is_synced(files: RecordedFiles, tmp_path: Path, handles: dict[int, Handle]) -> None:
     syncing = Syncing(files, tmp_path, [tmp_path], is_durable=False)
     handles[3].error = FAILURE
-    syncing.written(handles[0], AHEAD_BYTES)
+    syncing.write(handles[0], [bytes(AHEAD_BYTES)], 0)
     assert syncing.sync(handles) == {3: FAILURE}
-    assert files.named("start_sync", "sync_file_system", "sync_data", "sync_directory") == []
+    assert files.named("start_sync", "write_through", "sync_file_system", "sync_data", "sync_directory") == []
