@@ -247,7 +247,11 @@ class SystemFiles:
         if _kernel_version() < SYNCFS_TELLS_SINCE:
             return False
         [device, *others] = {path.stat().st_dev for path in directories}
-        mounts = [line.split(" - ") for line in Path("/proc/self/mountinfo").read_text().splitlines()]
+        try:
+            mounts = [line.split(" - ") for line in Path("/proc/self/mountinfo").read_text().splitlines()]
+        except OSError:
+            # No /proc, as in a bare chroot: then nothing is known of it, and each file is synced by itself.
+            return False
         kinds = {kind.split()[0] for place, kind in mounts if place.split()[2] == _numbers(device)}
         return not others and bool(kinds) and kinds <= SYNCFS_SOUND
 

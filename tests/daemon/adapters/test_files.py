@@ -209,6 +209,16 @@ def test_only_known_file_systems_are_relied_on(
     assert files.is_one_sound_file_system([path.parent, path.parent]) is is_sound
 
 
+def test_a_file_system_of_which_nothing_is_told_is_not_relied_on(
+    files: SystemFiles, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def hidden(_: Path) -> str:
+        raise FileNotFoundError
+
+    monkeypatch.setattr(Path, "read_text", hidden)
+    assert not files.is_one_sound_file_system([path.parent])
+
+
 def test_a_kernel_that_keeps_lost_bytes_to_itself_is_not_relied_on(
     files: SystemFiles, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
