@@ -136,8 +136,7 @@ class Committer:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        now = self._clock.monotonic_s()
-        cuts = [upload.cut(now) for upload in self._dirty.values() if not upload.is_over]
+        cuts = [upload.cut() for upload in self._dirty.values() if not upload.is_over]
         self._dirty.clear()
         self._waiting_bytes = 0
         self._cycles += bool(cuts)
@@ -181,8 +180,6 @@ class Committer:
         for (cut, _), done in zip(completions, completed, strict=True):
             self._settle(cut, done, owner)
         now = self._clock.monotonic_s()
-        for cut in cuts:
-            self._metrics.ack_latency.observe(now - cut.received_s)
         self.pending_bytes -= cycle.size_bytes
         self._metrics.cycle_done(now - cycle.started_s, cycle.size_bytes, len(cycle.cuts))
 
@@ -205,16 +202,21 @@ class Committer:
             ] += 1
             owner.lost(upload, *catalog_failure(result))
         elif isinstance(result, Completed):
-            upload.durable = cut.ranges
+            self._is_durable(cut)
             owner.completed(cut, result)
         elif result:
-            upload.durable = cut.ranges
+            self._is_durable(cut)
             owner.progressed(cut)
         elif not upload.is_over and upload.epoch != cut.epoch:
             # A takeover came between the cut and its record: the bytes are the new stream's, for the next cycle.
             self.touch(upload)
         elif not upload.is_over:
             owner.lost(upload, ErrorCode.FENCED, "the upload was taken over by another server")
+
+    def _is_durable(self, cut: Cut) -> None:
+        cut.upload.durable = cut.ranges
+        if cut.received_s is not None:
+            self._metrics.ack_latency.observe(self._clock.monotonic_s() - cut.received_s)
 
 
 def storage_failure(error: OSError) -> tuple[ErrorCode, str]:

@@ -54,13 +54,13 @@ class Piece(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Cut:
-    """What one commit cycle makes durable of one upload."""
+    """What one commit cycle makes durable of one upload. `received_s`: when the first byte of it came, None if none."""
 
     upload: "LiveUpload"
     epoch: int
     ranges: tuple[DigestedRange, ...]
     settled_bytes: int
-    received_s: float
+    received_s: float | None
 
 
 class LiveUpload:
@@ -158,15 +158,9 @@ class LiveUpload:
         if self.received_s is None:
             self.received_s = now
 
-    def cut(self, now: float) -> Cut:
+    def cut(self) -> Cut:
         """What has arrived until now, for a commit cycle."""
-        cut = Cut(
-            self,
-            self.epoch,
-            self.received.snapshot(),
-            self.unsettled_bytes,
-            now if self.received_s is None else self.received_s,
-        )
+        cut = Cut(self, self.epoch, self.received.snapshot(), self.unsettled_bytes, self.received_s)
         self.unsettled_bytes = 0
         self.received_s = None
         return cut

@@ -367,6 +367,17 @@ async def test_what_a_cycle_took_is_counted(cycles: Cycles) -> None:
     assert (metrics.ack_latency.count, metrics.ack_latency.total) == (1, 2.0)
 
 
+async def test_only_bytes_that_became_durable_have_a_latency(cycles: Cycles) -> None:
+    cycles.catalog.gates["commit"].failures.append(CatalogFailed("no commit"))
+    lost, asking = await cycles.open(), await cycles.open("other")
+    cycles.arrive(lost, 10)
+    await until(lambda: cycles.committer.finished_cycles == 1)
+    cycles.committer.touch(asking, urgent=True)
+    await until(lambda: cycles.committer.finished_cycles == 2)
+    assert cycles.owner.told == [("lost", 1), ("progressed", 2)]
+    assert cycles.metrics.ack_latency.count == 0
+
+
 async def test_a_sync_that_ends_after_the_cycles_do_harms_nobody(cycles: Cycles) -> None:
     committer = Committer(
         cycles.storage, cycles.catalog, cycles.clock, cycles.metrics, CycleSettings(cycle_bytes=1, cycle_s=NEVER_S)
