@@ -16,6 +16,7 @@ from daemon.adapters.files import FileSystem, SystemFiles
 from daemon.adapters.threads import SystemThreads, Threads
 from daemon.admission import Admission
 from daemon.auth import TokenIssuer, TokenVerifier
+from daemon.catalog.connection import Watch
 from daemon.catalog.interface import Catalog, CatalogFailed
 from daemon.catalog.records import State
 from daemon.catalog.sqlite import open_catalog
@@ -176,9 +177,12 @@ async def open_engine(settings: Settings, machine: Machine, log: BoundLogger) ->
         stack.callback(files.close, lock)
         secret = ensure_secret_file(settings.secret_path, machine.entropy)
         keys = load_keys(secret, settings.auth.public_keys, settings.auth.jwks_file, settings.auth.algorithms)
-        catalog = await open_catalog(settings.data_dir / "catalog.sqlite", machine.threads)
+        metrics = Metrics(machine.clock.wall_ms())
+        watch = Watch(machine.clock, metrics.catalog_batch_duration.observe)
+        catalog = await open_catalog(settings.data_dir / "catalog.sqlite", machine.threads, watch)
         stack.push_async_callback(catalog.close)
-        engine = _compose(settings, machine, log, catalog, secret, TokenVerifier(auth_policy(settings), keys))
+        verifier = TokenVerifier(auth_policy(settings), keys)
+        engine = _compose(settings, machine, log, metrics, catalog, secret, verifier)
         stack.push_async_callback(engine.storage.close)
         stack.push_async_callback(engine.digester.close)
         stack.push_async_callback(engine.tasks.wait)
@@ -188,10 +192,15 @@ async def open_engine(settings: Settings, machine: Machine, log: BoundLogger) ->
 
 
 def _compose(
-    settings: Settings, machine: Machine, log: BoundLogger, catalog: Catalog, secret: bytes, verifier: TokenVerifier
+    settings: Settings,
+    machine: Machine,
+    log: BoundLogger,
+    metrics: Metrics,
+    catalog: Catalog,
+    secret: bytes,
+    verifier: TokenVerifier,
 ) -> Engine:
     clock, entropy = machine.clock, machine.entropy
-    metrics = Metrics(clock.wall_ms())
     is_durable = settings.commit.durability == "sync"
     storage = LocalStorage(settings.data_dir, machine.files, machine.threads, OPEN_FILES_MAX, is_durable)
     committer = Committer(storage, catalog, clock, metrics, cycle_settings(settings))

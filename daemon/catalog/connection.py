@@ -12,6 +12,7 @@ from enum import Enum
 from pathlib import Path
 from typing import TypeVar
 
+from daemon.adapters.clock import Clock
 from daemon.adapters.threads import Report, Threads
 from daemon.catalog.interface import CatalogFailed
 
@@ -28,6 +29,14 @@ class _Job:
     fail: Callable[[Exception], None]
 
 
+@dataclass(frozen=True, slots=True)
+class Watch:
+    """`tell` is told, on the event loop, how many seconds each transaction took."""
+
+    clock: Clock
+    tell: Callable[[float], None]
+
+
 class _Close(Enum):
     """Asks the lane to let the connection go."""
 
@@ -37,11 +46,14 @@ class _Close(Enum):
 class ConnectionLane:
     """Runs functions on one connection, which is made on first use and again after it could not be."""
 
-    def __init__(self, threads: Threads, name: str, path: Path, connect: Connect, begin: str) -> None:
+    def __init__(
+        self, threads: Threads, name: str, path: Path, connect: Connect, begin: str, watch: Watch | None = None
+    ) -> None:
         """`begin` starts a transaction: BEGIN to read, BEGIN IMMEDIATE to write. Call on the running event loop."""
         self._path = path
         self._connect = connect
         self._begin = begin
+        self._watch = watch
         self._connection: sqlite3.Connection | None = None
         self._closing = False
         self._lane = threads.lane(name, self._work)
@@ -109,13 +121,22 @@ class ConnectionLane:
         try:
             if self._connection is None:
                 self._connection = self._connect()
+            started_s = self._now_s()
             self._connection.execute(self._begin)
             reports = [_attempt(self._connection, job) for job in jobs]
             self._connection.execute("COMMIT")
+            took_s = self._now_s() - started_s
         except Exception as error:  # noqa: BLE001 - handed to the callers: the lane must outlive it
             self._roll_back()
             return [_failure(job, error) for job in jobs]
-        return reports
+        return [*reports, lambda: self._tell(took_s)]
+
+    def _now_s(self) -> float:
+        return 0.0 if self._watch is None else self._watch.clock.monotonic_s()
+
+    def _tell(self, took_s: float) -> None:
+        if self._watch is not None:
+            self._watch.tell(took_s)
 
     def _roll_back(self) -> None:
         if self._connection is not None and self._connection.in_transaction:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from daemon.adapters.threads import Threads
 from daemon.catalog import devices, listing, schema, uploads
-from daemon.catalog.connection import ConnectionLane
+from daemon.catalog.connection import ConnectionLane, Watch
 from daemon.catalog.gathering import Gathering
 from daemon.catalog.records import (
     HOLDING,
@@ -116,13 +116,16 @@ class SqliteCatalog:
         await self._writer.close()
 
 
-async def open_catalog(path: Path, threads: Threads) -> SqliteCatalog:
+async def open_catalog(path: Path, threads: Threads, watch: Watch | None = None) -> SqliteCatalog:
     """Open the catalog at `path`, made if it is absent and migrated if it is older than the program.
+
+    `watch` is told of the transactions that may write.
 
     Raises CatalogNewer and CatalogFailed. Call on the running event loop; close it at the end.
     """
     migrations = schema.load()
-    writer = ConnectionLane(threads, "catalog", path, partial(_connect_to_write, path, migrations), "BEGIN IMMEDIATE")
+    connect = partial(_connect_to_write, path, migrations)
+    writer = ConnectionLane(threads, "catalog", path, connect, "BEGIN IMMEDIATE", watch)
     reader = ConnectionLane(threads, "catalog-read", path, partial(_connect_to_read, path), "BEGIN")
     catalog = SqliteCatalog(writer, reader)
     try:

@@ -86,6 +86,14 @@ class TestOpening:
 
 
 class TestRunning:
+    async def test_the_catalogs_transactions_are_timed(self, running: Running) -> None:
+        duration = running.engine.metrics.catalog_batch_duration
+        before = duration.count
+        await running.engine.catalog.set_disabled("default", "camera", True, 1)
+        await running.engine.catalog.disabled()
+        assert duration.count == before + 1, "what only reads waits for nobody"
+        assert duration.total > 0
+
     async def test_uploads_are_counted(self, running: Running) -> None:
         await running.keeping.add(1, NOW_MS, State.COMPLETE)
         async with background(running.engine.run()):
