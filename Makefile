@@ -61,7 +61,7 @@ unit: venv  ## all tests, and the coverage they must reach
 	@.ci/coverage_gate $(BIN)/coverage
 	@.ci/closing_lines build/pytest.log
 
-bench: venv  ## measure against the machine's limit and the peers, 40 minutes; QUICK=1: 10 minutes
+bench: venv  ## measure against the machine's limit and the peers; QUICK=1: fewer bytes
 	$(BIN)/python -m benchmarks all $(if $(QUICK),--quick)
 
 report: venv  ## write the table and the chart of what was measured last into README.md and docs/

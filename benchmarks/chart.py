@@ -29,7 +29,7 @@ def draw(records: Sequence[Record]) -> str:
         f'<rect width="{total}" height="{height}" fill="#ffffff"/>',
         f'<text x="{LEFT}" y="20" font-weight="600">How many times as good as the other (1: level)</text>',
         *_key("the machine's limit", LIMIT_COLOUR, LEFT),
-        *_key("the best peer with durable data", PEER_COLOUR, LEFT + 170),
+        *_key("the best peer", PEER_COLOUR, LEFT + 170),
         *_axis(height),
     ]
     for number, (name, case) in enumerate(rows):

@@ -1,4 +1,4 @@
-"""How long to wait before trying again, and when to stop trying. PROTOCOL.md §16."""
+"""How long to wait before trying again, and when to stop trying. PROTOCOL.md §12."""
 
 from collections.abc import Callable
 

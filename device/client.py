@@ -1,4 +1,4 @@
-"""The device's client library: uploads that survive every break of the link. PROTOCOL.md §8, §15, §16 and §20."""
+"""The device's client library: uploads that survive every break of the link. PROTOCOL.md §8, §12, §15, §16 and §20."""
 
 import asyncio
 import random as random_module

@@ -144,7 +144,7 @@ class Link:
 
     @property
     def welcome(self) -> frames.Welcome:
-        """What is in force. Raises RuntimeError before `greet` is through."""
+        """What is in force. Raises RuntimeError before `welcomed` is through."""
         if self._connection.welcome is None:
             raise RuntimeError("there was no WELCOME yet")
         return self._connection.welcome

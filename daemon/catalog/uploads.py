@@ -20,7 +20,7 @@ from daemon.catalog.records import (
 from daemon.catalog.rows import CODES, COLUMNS, pack_ranges, to_row, to_upload
 
 STATEMENT_ROWS_MAX = 1024
-"""Rows of progress in one statement: its five values a row stay well below SQLite's 32,766 parameters."""
+"""Rows in one statement: the ten values at most of each stay well below SQLite's 32,766 parameters."""
 
 _NEWEST = (
     f"SELECT {COLUMNS} FROM uploads INDEXED BY uploads_by_name "  # noqa: S608 - constants of this package

@@ -11,7 +11,7 @@ from pathlib import Path
 from daemon.adapters.files import Buffer, FileSystem
 
 TOGETHER_FILES_MIN = 16
-"""Below it the files' own syncs cost little more, and do not wait for what others wrote to the same file system."""
+"""Below it the files' own syncs cost a millisecond or two more, and wait for nothing that others wrote beside them."""
 
 AHEAD_BYTES = 1024 * 1024
 """The disk is told to begin each time a file has got so much: a sync then waits for the last of it alone."""
