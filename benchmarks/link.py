@@ -6,7 +6,7 @@ import os
 import re
 import subprocess
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -57,7 +57,7 @@ class Window:
 
 
 class Line:
-    """A link that runs. `windows`: one for each connection that was cut so far."""
+    """A link that runs. `windows`: one for each connection that was cut so far and had heard from the server."""
 
     def __init__(self) -> None:
         self.windows: list[Window] = []
@@ -143,7 +143,7 @@ def _address(ends: Ends) -> None:
 def _cut(running: "subprocess.Popen[str]", ends: Ends, line: Line) -> None:
     for _ in running.stdout or ():
         # The device's end first: once the server's is gone, its reset may come before the look at what was in flight.
-        line.windows += [_window(shown) for shown in _killed(ends.device, SERVER_ADDRESS) if shown.startswith("ESTAB")]
+        line.windows += windows(_killed(ends.device, SERVER_ADDRESS))
         _killed(ends.server, DEVICE_ADDRESS)
 
 
@@ -164,6 +164,14 @@ def _killed(namespace: str, other: str) -> list[str]:
         other,
     ]
     return process.run(command, COMMAND_TIMEOUT_S).splitlines()
+
+
+def windows(shown: Sequence[str]) -> list[Window]:
+    """Of the lines of ss about a device's connections.
+
+    One that has heard nothing was not told where to go on, so nobody can say what its cut made the device send again.
+    """
+    return [_window(each) for each in shown if each.startswith("ESTAB") and " bytes_received:" in each]
 
 
 def _window(shown: str) -> Window:

@@ -125,7 +125,7 @@ def _contestant(
 
 
 def _beside(resent: Sequence[int], windows: Sequence[Window]) -> dict[str, float]:
-    # A connection may be cut before it has told where to go on: then the one has more than the other.
+    # The last connection may be cut once all is told: then the one has more than the other.
     pairs = list(zip(resent, windows, strict=False))
     return {
         "cuts": len(resent),

@@ -51,6 +51,8 @@ def test_a_cut_kills_the_connection_at_both_ends_and_tells_what_was_in_flight(en
     with link.joined(ends, CUT, 1) as line:
         device, server = connected(ends)
         with device, server:
+            server.sendall(b"x")
+            assert device.recv(1) == b"x"
             for end in (device, server):
                 with pytest.raises(ConnectionError):
                     end.recv(1)
@@ -58,6 +60,12 @@ def test_a_cut_kills_the_connection_at_both_ends_and_tells_what_was_in_flight(en
         while not line.windows and time.monotonic() < deadline:
             time.sleep(0.001)
     assert [window.bytes for window in line.windows[:1]] == [0]
+
+
+def test_a_connection_that_heard_nothing_has_no_window() -> None:
+    ends = "127.0.0.1:40000 127.0.0.1:7710 cubic rto:204 bytes_sent:90"
+    heard = f"ESTAB 0 4096 {ends} bytes_acked:50 bytes_received:70 segs_out:3 notsent:1024"
+    assert link.windows([f"ESTAB 0 90 {ends}", f"SYN-SENT 0 1 {ends}", heard]) == [link.Window(4096, 1024)]
 
 
 def test_a_link_that_loses_everything_lets_nobody_through(ends: Ends) -> None:
