@@ -356,6 +356,19 @@ async def test_a_file_whose_size_cannot_be_told_is_not_left_open(storage: LocalS
     assert files.named("close") == [("close", name(1))]
 
 
+async def test_what_was_opened_while_its_removal_waited_is_read_no_more(
+    storage: LocalStorage, files: RecordedFiles
+) -> None:
+    await within(write(storage, 1, 0, b"abc"))
+    let_go = files.hold("remove")
+    removal = asyncio.ensure_future(storage.remove(1))
+    await asyncio.sleep(0)
+    assert await storage.read_once(1, 0, 3) == b"abc"
+    let_go()
+    await removal
+    assert storage.read_cached(1, 0, 3) is None
+
+
 async def test_a_removal_that_fails_is_told(storage: LocalStorage, files: RecordedFiles) -> None:
     files.failures["remove"] = FAILURE
     with pytest.raises(OSError, match="Input/output error"):
