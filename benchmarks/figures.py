@@ -1,4 +1,4 @@
-"""Medians, percentiles, intervals of paired ratios, and figures as text."""
+"""Medians, intervals of paired ratios, and figures as text."""
 
 import math
 import statistics
@@ -33,14 +33,6 @@ def paired_ratio(ours: Sequence[float], theirs: Sequence[float], higher_is_bette
     """How many times as good ours is, round by round: above 1, ours is ahead, whatever the unit."""
     pairs = zip(ours, theirs, strict=True)
     return interval([a / b if higher_is_better else b / a for a, b in pairs])
-
-
-def percentile(values: Sequence[float], percent: float) -> float:
-    """The smallest value that is at or above `percent` of all (nearest rank). Raises ValueError when there is none."""
-    if not values:
-        raise ValueError("no values: nothing was measured")
-    rank = max(math.ceil(len(values) * percent / 100), 1)
-    return sorted(values)[rank - 1]
 
 
 def rounded(value: float, digits: int) -> str:

@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from benchmarks.figures import T_975, interval, paired_ratio, percentile, rounded
+from benchmarks.figures import T_975, interval, paired_ratio, rounded
 
 
 @pytest.mark.parametrize(("values", "median"), [([3.0, 1.0, 2.0], 2.0), ([4.0, 1.0, 2.0, 3.0], 2.5)])
@@ -52,18 +52,6 @@ def test_ratios_are_of_the_same_round_so_that_a_drift_of_both_cancels() -> None:
 def test_a_round_without_its_pair_is_an_error() -> None:
     with pytest.raises(ValueError, match="shorter"):
         paired_ratio([1, 2, 3], [1, 2], higher_is_better=True)
-
-
-@pytest.mark.parametrize(
-    ("percent", "value"), [(0, 15), (5, 15), (30, 20), (40, 20), (40.1, 35), (50, 35), (99, 50), (100, 50)]
-)
-def test_a_percentile_is_the_nearest_rank(percent: float, value: float) -> None:
-    assert percentile([50, 15, 40, 20, 35], percent) == value
-
-
-def test_nothing_has_no_percentile() -> None:
-    with pytest.raises(ValueError, match="nothing was measured"):
-        percentile([], 50)
 
 
 @pytest.mark.parametrize(
