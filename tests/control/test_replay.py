@@ -221,3 +221,25 @@ async def test_clients_see_no_difference(client: CheckingClient, file: File, wor
         )
         assert (answer.status, answer.body) == (206, DATA[start : start + 10_000])
     assert len(world.contents.cached_reads) == 9
+
+
+async def test_a_request_that_comes_before_an_earlier_one_is_answered_waits_its_turn(
+    connection: Connection, file: File, world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    let_go = asyncio.Event()
+    read = world.contents.read
+
+    async def held(file_id: int, offset: int, count: int) -> bytes:
+        await let_go.wait()
+        return await read(file_id, offset, count)
+
+    monkeypatch.setattr(world.contents, "read", held)
+    starts = range(0, 90, 10)
+    for start in starts:
+        connection.writer.write(request(file, f"{start}-{start + 9}"))
+        await connection.writer.drain()
+        for _ in range(5):
+            await asyncio.sleep(0)
+        if start == 10:
+            let_go.set()
+    assert [(await connection.answer())[2] for _ in starts] == [DATA[start : start + 10] for start in starts]
