@@ -39,7 +39,16 @@ async def read_object(request: web.Request, known: frozenset[str]) -> dict[str, 
     return members
 
 
+def json_text(value: Json) -> str:
+    """Compact JSON."""
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+
+
 def json_response(members: Mapping[str, Json], headers: Mapping[str, str] = NO_STORE) -> web.Response:
     """200 with a JSON object."""
-    body = json.dumps(members, ensure_ascii=False, separators=(",", ":")).encode()
-    return web.Response(body=body, content_type="application/json", headers=headers)
+    return text_response(json_text(members), headers)
+
+
+def text_response(text: str, headers: Mapping[str, str] = NO_STORE) -> web.Response:
+    """200 with JSON that is text already."""
+    return web.Response(body=text.encode(), content_type="application/json", headers=headers)

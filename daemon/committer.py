@@ -17,6 +17,9 @@ from daemon.storage.interface import Storage
 from daemon.upload import Cut, LiveUpload
 from protocol.errors import ErrorCode
 
+TURN_CUTS = 64
+"""Answered at a time: some milliseconds, most of it the sending of ACKs. A thousand would keep everybody waiting."""
+
 _NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 
@@ -175,8 +178,10 @@ class Committer:
             return_exceptions=True,
         )
         committed, *completed = results
-        for cut, kept in zip(progress, self._each(committed, len(progress)), strict=True):
+        for count, (cut, kept) in enumerate(zip(progress, self._each(committed, len(progress)), strict=True), 1):
             self._settle(cut, kept, owner)
+            if not count % TURN_CUTS:
+                await asyncio.sleep(0)
         for (cut, _), done in zip(completions, completed, strict=True):
             self._settle(cut, done, owner)
         now = self._clock.monotonic_s()

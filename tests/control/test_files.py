@@ -1,12 +1,18 @@
 """List, look up and delete."""
 
+import asyncio
+from itertools import pairwise
 from urllib.parse import quote
 
 import pytest
 
-from control.ports import Extent, FileState, Role, Scope
+from control.files import TURN_FILES
+from control.ports import Extent, File, FileState, Role, Scope
+from control.status import Json, file_status
 from tests.control.contract import CheckingClient
 from tests.control.fakes import COMPLETED_MS, World
+
+DEADLINE_S = 10
 
 
 def ids(members: dict[str, object]) -> list[object]:
@@ -27,6 +33,31 @@ async def test_pages_follow_one_another_newest_first_without_gaps_or_duplicates(
         cursor, pages = f"&cursor={members['next_cursor']}", pages + 1
     assert seen == expected
     assert pages == 3
+
+
+async def test_a_long_list_lets_others_in_between(
+    client: CheckingClient, world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[str] = []
+    made_by_turn = []
+
+    def counted(file: File) -> dict[str, Json]:
+        made.append(file.name)
+        return file_status(file)
+
+    async def watch() -> None:
+        while len(made) < 10 * TURN_FILES:
+            await asyncio.sleep(0)
+            made_by_turn.append(len(made))
+
+    monkeypatch.setattr("control.files.file_status", counted)
+    for number in range(10 * TURN_FILES):
+        world.put(name=f"f{number}")
+    async with asyncio.timeout(DEADLINE_S), asyncio.TaskGroup() as tasks:
+        tasks.create_task(watch())
+        answer = await client.get(f"/v1/files?limit={10 * TURN_FILES}")
+    assert len(ids(answer.json())) == 10 * TURN_FILES
+    assert max(after - before for before, after in pairwise([0, *made_by_turn])) == TURN_FILES
 
 
 async def test_every_filter_reaches_the_catalog_and_they_add_up(client: CheckingClient, world: World) -> None:

@@ -4,12 +4,13 @@ import asyncio
 import errno
 from collections.abc import AsyncIterator
 from dataclasses import replace
+from itertools import pairwise
 
 import pytest
 
 from daemon.catalog.interface import CatalogFailed
 from daemon.catalog.records import Completed, Completion
-from daemon.committer import Committer, CycleSettings
+from daemon.committer import TURN_CUTS, Committer, CycleSettings
 from daemon.metrics import StorageFailure
 from daemon.tasks import background
 from daemon.upload import Cut, LiveUpload
@@ -119,6 +120,18 @@ async def test_a_cycle_is_told_once_it_is_synced_and_recorded(cycles: Cycles) ->
     assert cycles.owner.told == [("progressed", 1)]
     assert upload.next_expected_byte == await cycles.recorded(upload) == 10
     assert cycles.committer.pending_bytes == 0
+
+
+async def test_a_cycle_of_many_uploads_lets_others_in_between() -> None:
+    cycles = Cycles(cycle_bytes=10 * TURN_CUTS)
+    told_by_turn = []
+    async with background(cycles.committer.run(cycles.owner)):
+        for upload in [await cycles.open(f"{number}") for number in range(10 * TURN_CUTS)]:
+            cycles.arrive(upload, 1)
+        while len(cycles.owner.told) < 10 * TURN_CUTS:
+            await asyncio.sleep(0)
+            told_by_turn.append(len(cycles.owner.told))
+    assert max(after - before for before, after in pairwise([0, *told_by_turn])) == TURN_CUTS
 
 
 async def test_a_cycle_is_cut_by_bytes() -> None:
