@@ -12,7 +12,7 @@ from benchmarks.payload import Payload
 from benchmarks.uplinkd import Uplinkd
 from protocol.constants import ChecksumKind
 
-WINDOW_BYTES = 32 << 20
+WINDOW_BYTES = 16 << 20
 """What the daemon's default settings give; the limit has no handshake that could tell."""
 
 CYCLE_BYTES = 16 << 20

@@ -3,6 +3,8 @@
 from collections import deque
 from collections.abc import Callable
 
+from protocol.frame_buffer import Lease
+
 SHARED_BYTES = 256 * 1024
 """What one read takes at most where no large frame is under way: some hundred small chunks at once."""
 
@@ -33,23 +35,33 @@ class PooledLease:
 
 
 class Charge:
-    """Data that was copied out of the shared piece and waits to be written: memory of its own, counted by the pool."""
+    """Received data that waits to be written, in `lease` or else in memory of its own, which the pool then counts.
 
-    __slots__ = ("_count", "_holders", "_pool", "view")
+    `written` is told how many bytes it was once the last holder has released it.
+    """
 
-    def __init__(self, pool: "ReceivePool", count: int) -> None:
+    __slots__ = ("_count", "_holders", "_lease", "_pool", "_written", "view")
+
+    def __init__(self, pool: "ReceivePool", count: int, lease: Lease | None, written: Callable[[int], None]) -> None:
         self._pool = pool
         self._count = count
+        self._lease = lease
+        self._written = written
         self._holders = 1
-        self.view = memoryview(b"")
+        self.view = memoryview(b"") if lease is None else lease.view
 
     def retain(self) -> None:
         self._holders += 1
 
     def release(self) -> None:
         self._holders -= 1
-        if not self._holders:
+        if self._holders:
+            return
+        if self._lease is not None:
+            self._lease.release()
+        else:
             self._pool.refund(self._count)
+        self._written(self._count)
 
 
 class ReceivePool:
@@ -92,10 +104,11 @@ class ReceivePool:
         self._idle[size].append(lease)
         self._wake()
 
-    def charge(self, count: int) -> Charge:
-        """Count data that waits to be written until it is released."""
-        self.charged_bytes += count
-        return Charge(self, count)
+    def charge(self, count: int, lease: Lease | None, written: Callable[[int], None]) -> Charge:
+        """`count` bytes wait to be written until the charge is released, `lease` with it; then `written` is told."""
+        if lease is None:
+            self.charged_bytes += count
+        return Charge(self, count, lease, written)
 
     def refund(self, count: int) -> None:
         """Charged data was written."""

@@ -24,6 +24,10 @@ STALLED_S = 30.0
 CROWDED_BYTES = 4096
 """Read at once while too much waits to be written: ten thousand connections then add 40 MB at most."""
 
+UNWRITTEN_BYTES_MAX = 8 * 1024 * 1024
+"""Of one connection, then it is not read until some is written: what others sent waits behind it for the disk, some
+milliseconds' worth, and the pool has some left to lend."""
+
 GOODBYE = "the server is about to stop"
 
 
@@ -87,6 +91,7 @@ class DeviceConnection(asyncio.BufferedProtocol):
         "_stalled_s",
         "_tls",
         "_transport",
+        "_unwritten_bytes",
         "session",
     )
 
@@ -117,6 +122,7 @@ class DeviceConnection(asyncio.BufferedProtocol):
         self._is_eof = False
         self._is_closing = False
         self._discarded_bytes = 0
+        self._unwritten_bytes = 0
         self._stalled_s: float | None = None
         self._last_words: asyncio.TimerHandle | None = None
         self.session: Session | None = None
@@ -301,14 +307,26 @@ class DeviceConnection(asyncio.BufferedProtocol):
                     events = protocol.resume(self._host.now())
                     self._is_held = protocol.is_held
                 for event in events:
-                    if isinstance(event, ChunksReceived) and event.lease is None:
-                        session.handle(replace(event, lease=self._pool.charge(event.end - event.start)))
-                    else:
-                        session.handle(event)
+                    session.handle(self._charged(event) if isinstance(event, ChunksReceived) else event)
                 events = protocol.take_events()
         finally:
             self._is_handling = False
         self._settle()
+
+    def _charged(self, chunks: ChunksReceived) -> ChunksReceived:
+        count = chunks.end - chunks.start
+        self._unwritten_bytes += count
+        return replace(chunks, lease=self._pool.charge(count, chunks.lease, self._written))
+
+    def _written(self, count: int) -> None:
+        had_enough = self._has_enough
+        self._unwritten_bytes -= count
+        if had_enough and not self._has_enough and not self._is_handling:
+            self._settle()
+
+    @property
+    def _has_enough(self) -> bool:
+        return self._unwritten_bytes >= UNWRITTEN_BYTES_MAX
 
     def _settle(self) -> None:
         """Send what is queued, and read on if there is room for it."""
@@ -327,7 +345,7 @@ class DeviceConnection(asyncio.BufferedProtocol):
         if (protocol.is_starved or self._pool.is_full) and not self._is_waiting:
             self._is_waiting = True
             self._pool.when_free(self._memory_is_free)
-        self._pause(protocol.is_held or self._is_waiting or self._stalled_s is not None)
+        self._pause(protocol.is_held or self._is_waiting or self._has_enough or self._stalled_s is not None)
 
     def _flush(self) -> None:
         if self._protocol is not None and self._transport is not None:

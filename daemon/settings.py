@@ -101,7 +101,7 @@ class Limits(Section):
     streams_max: int = Field(32, ge=1, le=4096)
     ranges_max: int = Field(64, ge=1, le=4096)
     chunk_bytes_max: int = Field(MIB, ge=KIB, le=16 * MIB)
-    window_bytes: int = Field(32 * MIB, ge=KIB, le=GIB)
+    window_bytes: int = Field(16 * MIB, ge=KIB, le=GIB)
     receive_pool_bytes: int = Field(128 * MIB, ge=64 * KIB, le=64 * GIB)
     outgoing_bytes_max: int = Field(256 * KIB, ge=16 * KIB, le=64 * MIB)
 

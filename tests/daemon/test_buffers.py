@@ -148,13 +148,26 @@ def test_a_waiter_is_woken_once(pool: ReceivePool, exhausted: Held) -> None:
 def test_copied_data_that_waits_to_be_written_is_counted_until_its_last_holder_releases_it() -> None:
     pool = ReceivePool(1024 * 1024, 1024 * 1024)
     woken: list[str] = []
-    charge = pool.charge(1024 * 1024)
+    written: list[int] = []
+    charge = pool.charge(1024 * 1024, None, written.append)
     assert pool.is_full
     pool.when_free(lambda: woken.append("first"))
     charge.retain()
     charge.release()
-    assert woken == []
+    assert (woken, written) == ([], [])
     charge.release()
     assert not pool.is_full
     assert pool.charged_bytes == 0
-    assert woken == ["first"]
+    assert (woken, written) == (["first"], [1024 * 1024])
+
+
+def test_lent_data_that_waits_to_be_written_goes_back_with_its_charge_and_is_not_counted_twice() -> None:
+    pool = ReceivePool(1024 * 1024, 1024 * 1024)
+    lease = pool.lease(16 * 1024)
+    assert lease is not None
+    written: list[int] = []
+    charge = pool.charge(10, lease, written.append)
+    assert charge.view is lease.view
+    assert (pool.charged_bytes, pool.lent_bytes > 0) == (0, True)
+    charge.release()
+    assert (pool.charged_bytes, pool.lent_bytes, written) == (0, 0, [10])

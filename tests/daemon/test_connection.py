@@ -145,6 +145,31 @@ class TestMemory:
             # Though the device has not closed yet.
             assert pool.lent_bytes == 0
 
+    async def test_who_has_enough_waiting_to_be_written_is_not_read_until_some_is(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("daemon.connection.UNWRITTEN_BYTES_MAX", 2 * LARGE)
+        async with listening() as site:
+            bench = site.site.bench
+            bench.disk.free_bytes = 2**40
+            bench.storage.holds_writes = True
+            greedy, modest = await site.admitted(), await site.admitted("pump-2")
+            for wire in (greedy, modest):
+                await wire.open(1, open_request("log"))
+            sent = 16 * LARGE
+            for start in range(0, sent, LARGE):
+                greedy.send(chunk(1, start, bytes(LARGE)))
+            await until(lambda: len(bench.storage.writes) == 2)
+            modest.send(chunk(1, 0, b"x"))
+            await until(lambda: len(bench.storage.writes) > 2)
+            assert [sum(map(len, write.pieces)) for write in bench.storage.writes] == [LARGE, LARGE, 1]
+            bench.storage.holds_writes = False
+            while bench.storage.writes:
+                bench.storage.write_next()
+            while (await greedy.hear(frames.Ack, 1)).next_expected_byte < sent:
+                pass
+            assert (await modest.hear(frames.Ack, 1)).next_expected_byte == 1
+
     async def test_while_too_much_waits_to_be_written_nobody_is_read(self) -> None:
         pool = ReceivePool(64 * 1024, 16 * 1024)
         async with listening(pool=pool) as site:
