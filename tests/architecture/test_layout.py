@@ -1,0 +1,66 @@
+"""Where the tests of a module are: tests mirror the sources."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+from tests.architecture.modules import MODULES, ROOMS, ROOT, Module, fake
+
+TESTS_OF_NO_MODULE = {
+    "tests/protocol/test_vectors.py": "the vectors belong to PROTOCOL.md",
+    "tests/daemon/test_main.py": "`python -m daemon` is __main__.py, which only calls the command line",
+    "tests/control/test_real_clients.py": "clients that are not ours, against the whole room",
+}
+
+
+def runs_something(module: Module) -> bool:
+    """Whether there is a function with a body, other than a constructor; interfaces and records only declare."""
+    return any(
+        node.name != "__init__"
+        and not all(isinstance(line, ast.Expr) and isinstance(line.value, ast.Constant) for line in node.body)
+        for node in ast.walk(module.tree)
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+    )
+
+
+def has_tests(path: Path) -> bool:
+    return path.exists() and any(
+        isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.name.startswith("test_")
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+    )
+
+
+def places_of_tests(module: Module) -> list[Path]:
+    """The one file that mirrors the module; or, where its subjects have a file each, those in a folder of its name."""
+    relative = module.path.relative_to(ROOT)
+    place = ROOT / "tests" / relative.parent
+    return sorted((place / relative.stem).glob("test_*.py")) or [place / f"test_{relative.stem}.py"]
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_every_module_that_runs_has_tests_in_its_place(room: str) -> None:
+    untested = [
+        module.name
+        for module in MODULES.values()
+        if module.room == room and not module.path.stem.startswith("__")
+        if room == "protocol" or runs_something(module)
+        if not all(map(has_tests, places_of_tests(module)))
+    ]
+    assert untested == []
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_every_file_of_tests_in_a_room_belongs_to_a_module(room: str) -> None:
+    expected = {place for module in MODULES.values() for place in places_of_tests(module)}
+    found = {path for path in (ROOT / "tests" / room).rglob("test_*.py") if "__pycache__" not in path.parts}
+    strays = {str(path.relative_to(ROOT)) for path in found - expected}
+    assert strays - TESTS_OF_NO_MODULE.keys() == set()
+
+
+# The rules see what they forbid.
+
+
+def test_interfaces_and_records_run_nothing() -> None:
+    assert not runs_something(fake("control.ports", "class Files(Protocol):\n def get(self) -> int:\n  'One.'\n  ..."))
+    assert runs_something(fake("control.files", "def get() -> int:\n return 1"))

@@ -1,0 +1,163 @@
+"""Who may touch the machine: the daemon's adapters alone, a few modules with a reason, and `protocol` never."""
+
+import ast
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import pytest
+
+from tests.architecture.modules import ADAPTERS, MODULES, ROOT, Module, breaches, fake, imports_of, in_package, top
+
+PURE = frozenset(
+    {
+        *("bisect", "collections", "dataclasses", "enum", "functools", "operator", "struct", "typing", "unicodedata"),
+        *("hashlib", "hmac"),  # digests over bytes that are given
+        *("google_crc32c", "numpy"),
+        "construct",  # in layouts alone
+    }
+)
+"""All that `protocol` may import: nothing here knows of a clock, chance, a file, a socket, a thread or a log."""
+
+MACHINE_MODULES = frozenset(
+    {
+        *("time", "random", "secrets", "uuid"),
+        *("threading", "_thread", "queue", "concurrent", "multiprocessing", "subprocess", "signal"),
+        *("os", "posix", "io", "fcntl", "mmap", "shutil", "tempfile", "glob"),
+        *("socket", "select", "selectors"),
+        "sqlite3",
+    }
+)
+"""Modules that are the machine: clock, chance, threads, files, sockets."""
+
+MACHINE_CALLS = frozenset(
+    {
+        *("open", "read_text", "read_bytes", "write_text", "write_bytes", "exists", "is_file", "is_dir", "lstat"),
+        *("mkdir", "rmdir", "unlink", "iterdir", "rglob", "chmod", "symlink_to", "hardlink_to", "samefile"),
+        *("to_thread", "run_in_executor"),
+        *("datetime.now", "datetime.utcnow", "datetime.today", "date.today"),
+    }
+)
+"""Calls that touch the machine without such a module. `open` is the builtin, not a method of that name."""
+
+
+@dataclass(frozen=True, slots=True)
+class Leave:
+    """A module outside the adapters that may use these parts of the machine, and why."""
+
+    module: str
+    uses: frozenset[str]
+    why: str
+
+
+LEAVES_TO_TOUCH = (
+    Leave("daemon.settings", frozenset({"read_text"}), "the configuration is read before anything is served"),
+    Leave(
+        "daemon.keys",
+        frozenset({"os", "exists", "hardlink_to", "read_bytes", "unlink"}),
+        "keys are read, and the first secret is made, before anything is served",
+    ),
+    Leave("daemon.notify", frozenset({"socket"}), "systemd is spoken to through its socket"),
+    Leave("daemon.server", frozenset({"socket"}), "the listeners are sockets, and their options are set here"),
+    Leave("daemon.cli", frozenset({"os"}), "the command line takes the environment and hands it on"),
+    Leave("daemon.app", frozenset({"socket"}), "the composition root hands on the sockets that systemd opened"),
+    Leave("daemon.process", frozenset({"socket"}), "the sockets that systemd opened go through here to the root"),
+    Leave("daemon.lifecycle", frozenset({"signal"}), "the process's signals are its life"),
+    Leave(
+        "daemon.admin",
+        frozenset({"socket", "exists", "unlink", "chmod"}),
+        "the admin socket is a file with rights of its own, made and removed with the listener",
+    ),
+    Leave(
+        "daemon.checks",
+        frozenset({"exists", "is_dir", "read_text"}),
+        "check-config looks at the places that the settings name; nothing is served meanwhile",
+    ),
+    Leave("daemon.catalog.schema", frozenset({"iterdir", "read_text"}), "the migrations are files of the package"),
+    Leave("control.operations", frozenset({"read_bytes"}), "the API's description is a file of the package"),
+    Leave("control.server", frozenset({"socket"}), "the listener may be a socket that systemd opened"),
+)
+
+SQLITE_ROOM = "daemon.catalog"
+"""The catalog is SQLite; it runs on a lane of the adapters."""
+
+
+def machine_uses(module: Module) -> Iterator[tuple[str, int]]:
+    """The parts of the machine that a module touches, each with its line."""
+    for found in imports_of(module):
+        if top(found.target) in MACHINE_MODULES:
+            yield top(found.target), found.line
+    for node in ast.walk(module.tree):
+        if isinstance(node, ast.Call) and (name := machine_call(node.func)):
+            yield name, node.lineno
+
+
+def machine_call(called: ast.expr) -> str | None:
+    if isinstance(called, ast.Name):
+        return "open" if called.id == "open" else None
+    if not isinstance(called, ast.Attribute):
+        return None
+    owner = called.value.id if isinstance(called.value, ast.Name) else ""
+    qualified = f"{owner}.{called.attr}"
+    if qualified in MACHINE_CALLS:
+        return qualified
+    return called.attr if called.attr in MACHINE_CALLS - {"open"} else None
+
+
+def machine_breaches(module: Module) -> list[str]:
+    leave = next((each.uses for each in LEAVES_TO_TOUCH if each.module == module.name), frozenset[str]())
+    if in_package(module.name, SQLITE_ROOM):
+        leave |= {"sqlite3"}
+    return [
+        f"{module.path.relative_to(ROOT)}:{line}: touches the machine by {use}"
+        for use, line in machine_uses(module)
+        if use not in leave
+    ]
+
+
+@pytest.mark.parametrize("room", ["daemon", "control"])
+def test_the_machine_is_touched_by_the_adapters_alone(room: str) -> None:
+    touching = [module for module in MODULES.values() if module.room == room and not in_package(module.name, ADAPTERS)]
+    assert [breach for module in touching for breach in machine_breaches(module)] == []
+
+
+@pytest.mark.parametrize("leave", LEAVES_TO_TOUCH, ids=lambda leave: leave.module)
+def test_every_exception_has_a_reason_and_is_needed(leave: Leave) -> None:
+    assert leave.why
+    assert leave.module in MODULES
+    assert {use for use, _ in machine_uses(MODULES[leave.module])} >= leave.uses
+
+
+def test_the_protocol_is_pure() -> None:
+    protocol = [module for module in MODULES.values() if module.room == "protocol"]
+    impure = breaches(lambda module, found: module.room == "protocol" and top(found.target) not in PURE | {"protocol"})
+    assert impure == []
+    assert [breach for module in protocol for breach in machine_breaches(module)] == []
+
+
+# The rules see what they forbid.
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "import time",
+        "from os import path",
+        "from concurrent.futures import Executor",
+        "import sqlite3",
+        "f = open('x')",
+        "Path('x').read_text()",
+        "path.parent.mkdir()",
+        "loop.run_in_executor(None, work)",
+        "await asyncio.to_thread(work)",
+        "datetime.now(UTC)",
+    ],
+)
+def test_a_use_of_the_machine_is_seen(source: str) -> None:
+    assert len(machine_breaches(fake("daemon.uploads", source))) == 1
+
+
+@pytest.mark.parametrize(
+    "source", ["await uploads.open(request)", "clock.monotonic_s()", "server.now()", "import asyncio"]
+)
+def test_what_is_injected_passes(source: str) -> None:
+    assert machine_breaches(fake("daemon.uploads", source)) == []
