@@ -1,0 +1,101 @@
+"""Authority that runs out: what goes on, what waits, and what a REFRESH sets free. PROTOCOL.md §13."""
+
+import pytest
+
+from protocol import codec, frames
+from protocol.constants import SIZE_UNKNOWN, Action
+from protocol.errors import ErrorCode
+from protocol.events import TokenOffered
+from protocol.state import ConnectionState
+from tests.protocol.harness import ServerRig, chunk, open_frame, open_stream, opened_of, welcomed, with_stream
+from tests.protocol.server.outcomes import received
+
+
+def expired() -> ServerRig:
+    rig = with_stream()
+    open_stream(rig, 2)
+    rig.connection.expire()
+    assert rig.connection.state is ConnectionState.EXPIRED
+    return rig
+
+
+def test_after_expiry_chunks_are_received_and_not_acknowledged_until_refreshed() -> None:
+    rig = expired()
+    assert rig.feed(chunk(1, 0, b"data") + chunk(2, 0, b"more")) == [received(1, 0, b"data"), received(2, 0, b"more")]
+    rig.connection.acknowledge(1, 4, [], 4)
+    rig.connection.acknowledge(2, 4, [], 4)
+    rig.connection.fail_stream(2, ErrorCode.FENCED, "taken over")
+    assert [type(sent) for _, sent in rig.sent()] == [frames.Error]
+    assert rig.feed(codec.encode(frames.Refresh("new"))) == [TokenOffered("new")]
+    rig.connection.refreshed(600)
+    assert rig.sent() == [(0, frames.Refreshed(600)), (1, frames.Ack(4))]
+    assert rig.connection.state is ConnectionState.OPEN
+
+
+@pytest.mark.parametrize("end", ["finished", "aborted"])
+def test_withheld_acks_of_a_stream_that_ended_are_never_sent(end: str) -> None:
+    rig = expired()
+    rig.connection.acknowledge(1, 4, [], 0)
+    if end == "finished":
+        rig.connection.finished(1, frames.Finished(42, 4, 0))
+    else:
+        rig.connection.aborted(1, 42)
+    assert rig.sent() == []
+    rig.connection.refreshed(600)
+    refreshed, (number, answer) = rig.sent()
+    assert refreshed == (0, frames.Refreshed(600))
+    assert number == 1
+    assert isinstance(answer, frames.Finished | frames.Aborted)
+
+
+def test_answers_to_what_was_asked_before_expiry_wait_for_refresh() -> None:
+    rig = welcomed()
+    rig.feed(open_frame(1) + chunk(1, 0, b"data"))
+    rig.connection.expire()
+    rig.connection.opened(1, opened_of(), SIZE_UNKNOWN)
+    assert rig.resume() == [received(1, 0, b"data")]
+    rig.connection.acknowledge(1, 4, [], 4)
+    assert rig.sent() == []
+    rig.connection.refreshed(600)
+    assert rig.sent() == [(0, frames.Refreshed(600)), (1, opened_of()), (1, frames.Ack(4))]
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        open_frame(3),
+        codec.encode(frames.Finish(4), 1),
+        codec.encode(frames.Abort(), 1),
+        codec.encode(frames.Query("log.bin"), 0),
+    ],
+    ids=["open", "finish", "abort", "query"],
+)
+def test_after_expiry_requests_wait(request_: bytes) -> None:
+    rig = expired()
+    assert rig.feed(chunk(1, 0, b"data") + request_) == [received(1, 0, b"data")]
+    assert rig.connection.is_held
+    rig.connection.refreshed(600)
+    assert len(rig.resume()) == 1
+
+
+def test_a_refresh_in_time_is_answered_and_changes_nothing_else() -> None:
+    rig = with_stream()
+    assert rig.feed(codec.encode(frames.Refresh("new"))) == [TokenOffered("new")]
+    rig.connection.refreshed(600)
+    assert rig.sent() == [(0, frames.Refreshed(600))]
+
+
+def test_authority_that_never_came_back_ends_the_connection_with_its_reason() -> None:
+    rig = expired()
+    rig.connection.acknowledge(1, 4, [], 0)
+    rig.connection.fail(ErrorCode.TOKEN_EXPIRED, "no refresh within 30 s")
+    ((stream, error),) = rig.sent()
+    assert stream == 0
+    assert isinstance(error, frames.Error)
+    assert error.action is Action.REAUTHENTICATE
+
+
+def test_before_the_handshake_is_done_nothing_expires() -> None:
+    connection = ServerRig().connection
+    connection.expire()
+    assert connection.state is ConnectionState.START

@@ -1,0 +1,175 @@
+"""Chunks: every form, runs of adjacent ones, and what one costs that lies or is corrupt. PROTOCOL.md §9."""
+
+import pytest
+
+from protocol import codec, frames
+from protocol.constants import NACKS_PER_RANGE_MAX, OFFSET_MAX, Action, ChecksumKind, Feature, FrameType
+from protocol.errors import ErrorCode
+from protocol.events import ChunkRefused, ChunksReceived, FinishRequested, StreamFailed
+from tests.protocol.harness import LIMITS, Refusal, chunk, corrupt, frame, merged, open_stream, welcomed, with_stream
+from tests.protocol.server.outcomes import LARGE, failure, received, stream_failure
+
+
+@pytest.mark.parametrize("kind", list(codec.CHUNK_HEADERS))
+@pytest.mark.parametrize("data", [b"x", b"small data", LARGE])
+@pytest.mark.parametrize("sizes", [(), (3, 8, 20, 5000, 9000)], ids=["whole", "split"])
+def test_every_form_of_chunk_is_received(kind: FrameType, data: bytes, sizes: tuple[int, ...]) -> None:
+    rig = with_stream()
+    checksum = ChecksumKind.CRC32C if kind is FrameType.CHUNK_CRC32C else ChecksumKind.SUM8
+    assert rig.feed(chunk(1, 7, data, kind), sizes) == [received(1, 7, data, 1, checksum)]
+    assert rig.sent() == []
+    assert rig.pool.lent == 0
+
+
+def test_adjacent_chunks_are_one_event_and_a_gap_begins_another() -> None:
+    rig = with_stream()
+    raw = chunk(1, 0, b"ab") + chunk(1, 2, b"cde") + chunk(1, 10, b"f") + chunk(1, 11, b"g", FrameType.CHUNK_COMPACT)
+    assert rig.feed(raw) == [received(1, 0, b"abcde", 2), received(1, 10, b"fg", 2)]
+
+
+def test_runs_keep_streams_and_checksums_apart() -> None:
+    rig = with_stream()
+    open_stream(rig, 2)
+    raw = chunk(1, 0, b"a") + chunk(2, 1, b"b") + chunk(2, 2, b"c", FrameType.CHUNK_CRC32C)
+    assert rig.feed(raw) == [
+        received(1, 0, b"a"),
+        received(2, 1, b"b"),
+        received(2, 2, b"c", 1, ChecksumKind.CRC32C),
+    ]
+
+
+def test_a_control_frame_keeps_its_place_between_chunks() -> None:
+    rig = with_stream()
+    raw = chunk(1, 0, b"a") + codec.encode(frames.Finish(2), 1) + chunk(1, 1, b"b")
+    assert rig.feed(raw) == [received(1, 0, b"a"), FinishRequested(1, frames.Finish(2)), received(1, 1, b"b")]
+
+
+def test_many_small_chunks_are_gathered() -> None:
+    rig = with_stream()
+    data = bytes(range(250)) * 4
+    raw = b"".join(chunk(1, at, data[at : at + 10]) for at in range(0, 1000, 10))
+    assert rig.feed(raw) == [received(1, 0, data, 100)]
+
+
+@pytest.mark.parametrize(
+    ("kind", "feature"),
+    [(FrameType.CHUNK_COMPACT, Feature.CHUNK_CRC32C), (FrameType.CHUNK_CRC32C, Feature.CHUNK_COMPACT)],
+)
+def test_forms_that_were_not_negotiated_are_unexpected(kind: FrameType, feature: Feature) -> None:
+    rig = welcomed(features=feature)
+    open_stream(rig, 1)
+    assert failure(rig.feed(chunk(1, 0, b"data", kind))) is ErrorCode.FRAME_UNEXPECTED
+
+
+@pytest.mark.parametrize("kind", list(codec.CHUNK_HEADERS))
+def test_without_features_the_plain_chunk_is_still_there(kind: FrameType) -> None:
+    rig = welcomed(features=0)
+    open_stream(rig, 1)
+    events = rig.feed(chunk(1, 0, b"data", kind))
+    assert (events == [received(1, 0, b"data")]) is (kind is FrameType.CHUNK)
+
+
+@pytest.mark.parametrize("end_byte", [99, 0, 102, 104, 2**32 - 1])
+def test_a_chunk_that_lies_costs_its_stream_and_nothing_of_it_is_kept(end_byte: int) -> None:
+    rig = with_stream()
+    open_stream(rig, 2)
+    rig.connection.acknowledge(1, 50, [], 0)
+    rig.sent()
+    assert stream_failure(rig, chunk(1, 100, b"four", wrong=Refusal(end_byte=end_byte))) == (
+        ErrorCode.CHUNK_INVALID,
+        50,
+    )
+    assert rig.feed(chunk(1, 0, b"late") + chunk(2, 0, b"data")) == [received(2, 0, b"data")]
+
+
+def test_a_chunk_without_data_costs_its_stream() -> None:
+    raw = frame(FrameType.CHUNK, bytes(17), stream=1)
+    assert stream_failure(with_stream(), raw)[0] is ErrorCode.CHUNK_INVALID
+
+
+@pytest.mark.parametrize("last", [OFFSET_MAX, OFFSET_MAX + 1, 2**64 - 1])
+def test_a_chunk_beyond_all_offsets_costs_its_stream(last: int) -> None:
+    raw = codec.CHUNK_FRAMES[FrameType.CHUNK].pack(FrameType.CHUNK, 0, 1, 18, last, last, 1) + b"\x01"
+    assert stream_failure(with_stream(), raw)[0] is ErrorCode.CHUNK_INVALID
+
+
+def test_gathering_stops_at_the_largest_offset() -> None:
+    rig = with_stream()
+    layout = codec.CHUNK_FRAMES[FrameType.CHUNK]
+    offsets = range(OFFSET_MAX - 6, OFFSET_MAX + 6)
+    raw = b"".join(layout.pack(FrameType.CHUNK, 0, 1, 18, at, at, 1) + b"\x01" for at in offsets)
+    events = merged(rig.feed(raw))
+    assert events[0] == received(1, OFFSET_MAX - 6, b"\x01" * 6, 6)
+    assert isinstance(events[1], StreamFailed)
+    assert events[1].code is ErrorCode.CHUNK_INVALID
+
+
+@pytest.mark.parametrize("count", [1, 3, 30])
+def test_a_chunk_beyond_the_declared_size_costs_its_stream(count: int) -> None:
+    rig = with_stream(size=count * 4 + 3)
+    raw = b"".join(chunk(1, at * 4, b"four") for at in range(count))
+    *events, failed = merged(rig.feed(raw + chunk(1, count * 4, b"four")))
+    assert events == [received(1, 0, b"four" * count, count)]
+    assert isinstance(failed, StreamFailed)
+    assert failed.code is ErrorCode.CHUNK_BEYOND_END
+
+
+def test_equal_chunks_far_beyond_the_end_are_not_gathered() -> None:
+    rig = with_stream(size=40)
+    events = merged(rig.feed(b"".join(chunk(1, at * 4, b"four") for at in range(30))))
+    assert events[0] == received(1, 0, b"four" * 10, 10)
+    assert isinstance(events[1], StreamFailed)
+    assert len(events) == 2, "what is behind it is for a stream that has ended"
+
+
+def test_an_oversized_chunk_is_refused_by_its_prefix() -> None:
+    rig = with_stream()
+    largest = LIMITS.chunk_bytes_max + 20
+    assert rig.feed(codec.PREFIX.pack(FrameType.CHUNK_CRC32C, 0, 1, largest)) == []
+    rig = with_stream()
+    assert failure(rig.feed(codec.PREFIX.pack(FrameType.CHUNK, 0, 1, largest + 1))) is ErrorCode.FRAME_TOO_LARGE
+
+
+# Corrupt chunks.
+
+
+@pytest.mark.parametrize("kind", list(codec.CHUNK_HEADERS))
+def test_a_corrupt_chunk_costs_that_chunk(kind: FrameType) -> None:
+    rig = with_stream()
+    events = rig.feed(chunk(1, 0, b"good", kind) + corrupt(1, 4, b"evil", kind) + chunk(1, 8, b"good", kind))
+    assert [type(event) for event in events] == [ChunksReceived, ChunkRefused, ChunksReceived]
+    ((stream, nack),) = rig.sent()
+    assert stream == 1
+    assert isinstance(nack, frames.Nack)
+    assert (nack.code, nack.start_byte, nack.end_byte, nack.next_expected_byte) == (ErrorCode.CHUNK_CORRUPT, 4, 7, 0)
+
+
+def test_the_eighth_refusal_of_a_range_ends_the_stream() -> None:
+    rig = with_stream()
+    for _ in range(NACKS_PER_RANGE_MAX - 1):
+        assert rig.feed(corrupt(1, 4, b"evil")) == [ChunkRefused(1, ErrorCode.CHUNK_CORRUPT)]
+    assert [type(sent) for _, sent in rig.sent()] == [frames.Nack] * 7
+    refused, failed = rig.feed(corrupt(1, 4, b"evil"))
+    assert refused == ChunkRefused(1, ErrorCode.CHUNK_CORRUPT)
+    assert isinstance(failed, StreamFailed)
+    assert failed.code is ErrorCode.NACKS_EXHAUSTED
+    ((_, error),) = rig.sent()
+    assert isinstance(error, frames.Error)
+    assert error.action is Action.REOPEN
+
+
+def test_a_good_copy_clears_the_count() -> None:
+    rig = with_stream()
+    for _ in range(3):
+        for _ in range(NACKS_PER_RANGE_MAX - 1):
+            rig.feed(corrupt(1, 4, b"evil"))
+        assert rig.feed(chunk(1, 4, b"good")) == [received(1, 4, b"good")]
+
+
+@pytest.mark.parametrize("size", [12, 4], ids=["one chunk", "gathered"])
+def test_good_bytes_clear_the_count_of_all_ranges_among_them(size: int) -> None:
+    rig = with_stream()
+    for _ in range(NACKS_PER_RANGE_MAX - 1):
+        rig.feed(corrupt(1, 4, b"evil") + corrupt(1, 44, b"evil"))
+    rig.feed(b"".join(chunk(1, at, bytes(size)) for at in range(0, 48, size)))
+    assert rig.feed(corrupt(1, 4, b"evil") + corrupt(1, 44, b"evil")) == [ChunkRefused(1, ErrorCode.CHUNK_CORRUPT)] * 2

@@ -1,0 +1,37 @@
+"""The end: GOAWAY, and the last words, which are the last. PROTOCOL.md §15."""
+
+from protocol import frames
+from protocol.constants import SIZE_UNKNOWN, Action
+from protocol.errors import ErrorCode
+from protocol.events import ConnectionFailed
+from protocol.server import WAIT_MS
+from tests.protocol.harness import ServerRig, chunk, open_frame, with_stream
+from tests.protocol.server.outcomes import LARGE, received
+
+
+def test_after_goaway_no_open_is_answered_and_the_rest_goes_on() -> None:
+    rig = with_stream()
+    rig.connection.go_away(1500, "restart")
+    assert rig.sent() == [(0, frames.Goaway(ErrorCode.SHUTTING_DOWN, 1500, "restart"))]
+    assert rig.feed(open_frame(2) + chunk(2, 0, b"void") + chunk(1, 0, b"data")) == [received(1, 0, b"data")]
+    rig.connection.acknowledge(1, 4, [], 4)
+    assert rig.sent() == [(1, frames.Ack(4))]
+
+
+def test_before_the_handshake_is_done_nobody_is_told_to_go_away() -> None:
+    rig = ServerRig()
+    rig.connection.go_away(1500, "restart")
+    assert rig.connection.going_away
+    assert rig.sent() == []
+
+
+def test_the_last_words_are_the_last_and_are_said_once() -> None:
+    rig = with_stream()
+    rig.connection.fail(ErrorCode.INTERNAL, "broken")
+    rig.connection.fail(ErrorCode.IDLE_TIMEOUT, "silent")
+    rig.connection.acknowledge(1, 4, [], 0)
+    rig.connection.send(1, frames.Verifying(5))
+    assert rig.sent() == [(0, frames.Error(ErrorCode.INTERNAL, Action.WAIT, WAIT_MS, SIZE_UNKNOWN, "broken"))]
+    assert rig.feed(chunk(1, 0, b"data") + b"anything") == [ConnectionFailed(ErrorCode.INTERNAL, "broken")]
+    assert rig.feed(LARGE * 10) == []
+    assert rig.pool.lent == 0

@@ -1,0 +1,63 @@
+"""Memory: none is borrowed for a stranger, all of it goes back, and without any input waits. PROTOCOL.md §19."""
+
+from protocol import codec
+from protocol.constants import FrameType
+from protocol.events import ChunksReceived
+from protocol.state import ConnectionState
+from tests.protocol.harness import Pool, ServerRig, chunk, with_stream
+from tests.protocol.server.outcomes import LARGE, received
+
+
+def test_in_the_handshake_no_more_is_received_than_its_largest_frame_and_nothing_borrowed() -> None:
+    rig = ServerRig()
+    assert len(rig.connection.get_buffer()) == 8192
+    rig.feed(codec.PREFIX.pack(FrameType.HELLO, 0, 0, 8184) + bytes(5000))
+    assert len(rig.connection.get_buffer()) <= 8192
+    rig.feed(codec.PREFIX.pack(FrameType.CHUNK, 0, 1, 2**31))
+    assert rig.pool.lent_max == 0
+
+
+def test_after_a_refusal_no_memory_is_borrowed_for_what_was_announced() -> None:
+    rig = ServerRig()
+    rig.feed(codec.PREFIX.pack(FrameType.HELLO, 0, 0, 2**32 - 1))
+    rig.feed(bytes(100_000))
+    assert rig.pool.lent_max == 0
+
+
+def test_large_chunks_are_handed_on_without_a_copy_and_the_memory_goes_back() -> None:
+    rig = with_stream(Pool(leases_max=1))
+    raw = chunk(1, 0, LARGE) + chunk(1, len(LARGE), LARGE)
+    rig.feed(raw[:100])
+    rest = raw[100:]
+    rig.connection.get_buffer()[: len(rest)] = rest
+    (event,) = rig.connection.received(len(rest), rig.now)
+    assert isinstance(event, ChunksReceived)
+    assert event.data == (LARGE, LARGE)
+    assert event.lease is not None
+    rig.connection.close()
+    assert rig.pool.lent == 1, "the event still holds it"
+    assert event.data == (LARGE, LARGE)
+    event.lease.release()
+    assert rig.pool.lent == 0
+
+
+def test_without_memory_to_borrow_input_waits_and_then_goes_on() -> None:
+    rig = with_stream(Pool(leases_max=0))
+    assert rig.feed(chunk(1, 0, LARGE), (8000, 8000)) == []
+    assert rig.connection.is_starved
+    assert rig.resume() == []
+    assert rig.connection.is_starved
+    assert rig.connection.check_time(rig.now + 500) == [], "the silence is not the device's"
+    rig.pool.leases_max = 1
+    assert rig.resume() == [received(1, 0, LARGE)]
+    assert rig.pool.lent == 0
+
+
+def test_closing_gives_the_memory_back_and_takes_nothing_more() -> None:
+    rig = with_stream()
+    rig.feed(chunk(1, 0, LARGE)[:20_000])
+    assert rig.pool.lent == 1
+    rig.connection.close()
+    assert rig.pool.lent == 0
+    assert rig.connection.state is ConnectionState.CLOSING
+    assert rig.resume() == []

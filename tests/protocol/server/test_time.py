@@ -1,0 +1,64 @@
+"""Time: silence, slowness, and when neither is held against the device. PROTOCOL.md §12."""
+
+import pytest
+
+from protocol import codec, frames
+from protocol.constants import SIZE_UNKNOWN
+from protocol.errors import ErrorCode
+from protocol.state import ConnectionState
+from tests.protocol.harness import HELLO, ServerRig, chunk, open_frame, opened_of, welcomed, with_stream
+from tests.protocol.server.outcomes import LARGE, failure, received
+
+
+def test_ping_is_answered_and_pong_is_silent() -> None:
+    rig = welcomed()
+    assert rig.feed(codec.encode(frames.Ping(9)) + codec.encode(frames.Pong(8))) == []
+    assert rig.sent() == [(0, frames.Pong(9))]
+
+
+def test_silence_is_asked_about_and_then_ends_the_connection() -> None:
+    rig = welcomed()
+    assert rig.connection.check_time(rig.now + 30) == []
+    assert rig.sent() == []
+    assert rig.connection.check_time(rig.now + 31) == []
+    assert rig.sent() == [(0, frames.Ping(1031))]
+    assert failure(rig.connection.check_time(rig.now + 91)) is ErrorCode.IDLE_TIMEOUT
+    assert rig.connection.check_time(rig.now + 200) == []
+
+
+def test_a_handshake_that_takes_too_long_is_refused() -> None:
+    rig = ServerRig()
+    rig.feed(codec.encode(HELLO)[:-1])
+    assert failure(rig.connection.check_time(rig.now + 11)) is ErrorCode.HANDSHAKE_TIMEOUT
+    assert isinstance(rig.sent()[0][1], frames.Refused)
+
+
+@pytest.mark.parametrize("raw", [chunk(1, 0, LARGE), open_frame(2, "x" * 200)], ids=["chunk", "control"])
+def test_a_frame_of_a_byte_a_second_is_too_slow(raw: bytes) -> None:
+    rig = with_stream()
+    for at in range(10):
+        assert rig.connection.check_time(rig.now) == []
+        rig.feed(raw[at : at + 1])
+        rig.now += 1
+    assert failure(rig.connection.check_time(rig.now)) is ErrorCode.TOO_SLOW
+
+
+def test_a_slow_device_that_sends_whole_frames_is_not_too_slow() -> None:
+    rig = with_stream()
+    for at in range(60):
+        assert rig.feed(chunk(1, at, b"x")) == [received(1, at, b"x")]
+        rig.now += 1
+        assert rig.connection.check_time(rig.now) == []
+
+
+def test_while_the_server_does_not_read_no_silence_is_held_against_the_device() -> None:
+    rig = welcomed()
+    rig.feed(open_frame(1) + chunk(1, 0, LARGE)[:50])
+    rig.feed(chunk(1, 0, LARGE)[50:])
+    assert rig.connection.is_held
+    assert rig.connection.check_time(rig.now + 500) == []
+    rig.now += 500
+    rig.connection.opened(1, opened_of(), SIZE_UNKNOWN)
+    assert rig.resume() == [received(1, 0, LARGE)]
+    assert rig.connection.check_time(rig.now + 29) == []
+    assert rig.connection.state is ConnectionState.OPEN

@@ -1,0 +1,72 @@
+"""Acknowledgements and the window. PROTOCOL.md §7, §11."""
+
+from dataclasses import replace
+
+import pytest
+
+from protocol import frames
+from protocol.constants import FRAME_BYTES_MIN
+from protocol.errors import ErrorCode
+from protocol.ranges import Span
+from tests.protocol.harness import HELLO, LIMITS, chunk, corrupt, merged, open_stream, with_stream
+from tests.protocol.server.outcomes import failure, received
+
+SMALL_WINDOW = replace(LIMITS, window_bytes=100)
+
+
+@pytest.mark.parametrize("size", [1, 10, 100])
+def test_the_window_is_full_to_the_byte_and_not_beyond(size: int) -> None:
+    rig = with_stream(limits=SMALL_WINDOW)
+    raw = b"".join(chunk(1, at, bytes(size)) for at in range(0, 100, size))
+    assert merged(rig.feed(raw)) == [received(1, 0, bytes(100), 100 // size)]
+    assert failure(rig.feed(chunk(1, 100, b"x"))) is ErrorCode.WINDOW_EXCEEDED
+
+
+def test_many_small_chunks_beyond_the_window_are_no_way_around_it() -> None:
+    rig = with_stream(limits=SMALL_WINDOW)
+    assert failure(rig.feed(b"".join(chunk(1, at, b"x") for at in range(101)))) is ErrorCode.WINDOW_EXCEEDED
+
+
+def test_acknowledged_bytes_free_the_window() -> None:
+    rig = with_stream(limits=SMALL_WINDOW)
+    for turn in range(5):
+        assert rig.feed(chunk(1, turn * 100, bytes(100)))
+        rig.connection.acknowledge(1, (turn + 1) * 100, [], 100)
+        assert rig.sent() == [(1, frames.Ack((turn + 1) * 100))]
+    assert rig.connection.streams.unacknowledged_bytes == 0
+
+
+def test_bytes_of_a_stream_that_ended_free_the_window() -> None:
+    rig = with_stream(limits=SMALL_WINDOW)
+    open_stream(rig, 2)
+    rig.feed(chunk(1, 0, bytes(100)))
+    rig.connection.aborted(1, 42)
+    assert rig.feed(chunk(2, 0, bytes(100)))
+
+
+def test_a_resend_after_a_nack_is_allowed_into_a_full_window() -> None:
+    rig = with_stream(limits=SMALL_WINDOW)
+    rig.feed(corrupt(1, 0, bytes(40)) + chunk(1, 40, bytes(100)))
+    assert rig.feed(chunk(1, 0, bytes(40))) == [received(1, 0, bytes(40))]
+    assert failure(rig.feed(chunk(1, 140, b"x"))) is ErrorCode.WINDOW_EXCEEDED
+
+
+def test_ack_ranges_are_cut_to_k_and_to_the_devices_largest_frame() -> None:
+    beyond = [Span(at * 10, at * 10 + 5) for at in range(1, 20)]
+    rig = with_stream()
+    rig.connection.acknowledge(1, 5, beyond, 0)
+    assert rig.sent() == [(1, frames.Ack(5, tuple(beyond[: HELLO.ack_ranges_max])))]
+    rig = with_stream(hello=replace(HELLO, frame_bytes_max=FRAME_BYTES_MIN))
+    rig.connection.acknowledge(1, 5, beyond, 0)
+    assert rig.sent() == [(1, frames.Ack(5, tuple(beyond[:2])))]
+
+
+def test_a_range_refused_by_the_caller_counts_no_more_and_the_stream_lives_on() -> None:
+    rig = with_stream(limits=SMALL_WINDOW)
+    rig.feed(chunk(1, 50, bytes(100)))
+    rig.connection.refuse_range(1, Span(50, 150), ErrorCode.TOO_MANY_GAPS, 100)
+    ((_, nack),) = rig.sent()
+    assert isinstance(nack, frames.Nack)
+    assert (nack.code, nack.start_byte, nack.end_byte) == (ErrorCode.TOO_MANY_GAPS, 50, 149)
+    assert rig.connection.streams.unacknowledged_bytes == 0
+    assert rig.feed(chunk(1, 0, bytes(100)))
