@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from protocol import codec, frames
 from protocol.checksum import Buffer
-from protocol.chunks import CHECKSUM_KINDS, ChunkRun, gather_equal, is_worth_gathering, read_chunk
+from protocol.chunks import CHECKSUM_KINDS, Chunk, ChunkRun, gather_equal, is_worth_gathering, read_chunk
 from protocol.constants import (
     FRAME_BYTES_MIN,
     HANDSHAKE_FRAME_BYTES_MAX,
@@ -112,7 +112,7 @@ class ServerConnection:
     # Input.
 
     def get_buffer(self) -> memoryview:
-        """Memory to receive the next bytes into; not while `wants_pause`."""
+        """Memory to receive the next bytes into; not while `is_held` or `is_starved`."""
         return self._reader.buffer.writable(HANDSHAKE_FRAME_BYTES_MAX if self.state in _HANDSHAKE else SIZE_UNKNOWN)
 
     def received(self, count: int, now: float) -> list[ServerEvent]:
@@ -385,15 +385,8 @@ class ServerConnection:
             return 0
         buffer = self._reader.buffer
         chunk = read_chunk(buffer.view, buffer.begin, kind)
-        if isinstance(chunk, str):
-            self._break_stream(number, ErrorCode.CHUNK_INVALID, chunk)
-            return frame_bytes
-        if chunk.end > stream.size:
-            detail = f"end_byte {chunk.end - 1} of a file of {stream.size} bytes"
-            self._break_stream(number, ErrorCode.CHUNK_BEYOND_END, detail)
-            return frame_bytes
-        if not chunk.intact:
-            self._refuse_corrupt(number, stream, chunk.start, chunk.end)
+        if isinstance(chunk, str) or chunk.end > stream.size or not chunk.intact:
+            self._refuse_chunk(number, stream, chunk)
             return frame_bytes
         start, end = chunk.start, chunk.end
         count = 1
@@ -412,13 +405,23 @@ class ServerConnection:
         self._run.add(end, data, count)
         return count * frame_bytes
 
-    def _refuse_corrupt(self, number: int, stream: Stream, start: int, end: int) -> None:
+    def _refuse_chunk(self, number: int, stream: Stream, chunk: Chunk | str) -> None:
+        """One that contradicts itself or the file's size costs its stream; a corrupt one is NACKed, to a bound."""
+        if isinstance(chunk, str):
+            self._break_stream(number, ErrorCode.CHUNK_INVALID, chunk)
+            return
+        last = chunk.end - 1
+        if chunk.end > stream.size:
+            detail = f"end_byte {last} of a file of {stream.size} bytes"
+            self._break_stream(number, ErrorCode.CHUNK_BEYOND_END, detail)
+            return
         self._flush()
         self._events.append(ChunkRefused(number, ErrorCode.CHUNK_CORRUPT))
-        if stream.refuse(start):
-            self._break_stream(number, ErrorCode.NACKS_EXHAUSTED, f"bytes {start}-{end - 1} were refused too often")
+        if stream.refuse(chunk.start):
+            detail = f"bytes {chunk.start}-{last} were refused too often"
+            self._break_stream(number, ErrorCode.NACKS_EXHAUSTED, detail)
         else:
-            self.refuse_range(number, Span(start, end), ErrorCode.CHUNK_CORRUPT, 0)
+            self.refuse_range(number, Span(chunk.start, chunk.end), ErrorCode.CHUNK_CORRUPT, 0)
 
     def _addressed(self, number: int) -> Stream | None:
         """The stream a frame is for. A frame for one that has ended may have been in flight, and is dropped."""
