@@ -1,0 +1,183 @@
+"""Tokens and proofs that are not good, and files that are somebody else's."""
+
+import jwt
+import pytest
+import pytest_asyncio
+
+from device.credentials import secret_from_text
+from protocol import frames
+from protocol.constants import Action, CredentialKind, Disposition, UploadState
+from protocol.errors import ErrorCode
+from tests.e2e.bad_input.answers import begun, failed, refused
+from tests.e2e.bad_input.conftest import Nothing
+from tests.e2e.scene import Scene
+from tests.e2e.wire import NONCE, Wire, changed, open_request, secret_hello, token_hello
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def secret(live: Scene) -> bytes:
+    """That of the device `prover`."""
+    return secret_from_text(await live.daemon.command("device", "add", "prover", "--quiet"))
+
+
+class TestTokens:
+    @pytest.mark.parametrize(
+        ("claims", "code"),
+        [
+            ({"exp": 1_000_000_000}, ErrorCode.TOKEN_EXPIRED),
+            ({"aud": "another"}, ErrorCode.UNAUTHENTICATED),
+            ({"iss": "another"}, ErrorCode.UNAUTHENTICATED),
+            ({"exp": None}, ErrorCode.UNAUTHENTICATED),
+            ({"aud": None}, ErrorCode.UNAUTHENTICATED),
+            ({"sub": "../etc"}, ErrorCode.UNAUTHENTICATED),
+            ({"nbf": 4_000_000_000}, ErrorCode.UNAUTHENTICATED),
+        ],
+        ids=["expired", "audience", "issuer", "endless", "no audience", "subject", "not yet"],
+    )
+    async def test_a_token_that_is_not_good_opens_neither_plane(
+        self, live: Scene, stranger: Wire, nothing_stored: Nothing, claims: dict[str, object], code: ErrorCode
+    ) -> None:
+        token = live.token("victim", **claims)
+        async with nothing_stored:
+            stranger.say(token_hello(token))
+            await refused(stranger, code)
+            answer = await live.http.get("/v1/files", token=token)
+            assert (answer.status, answer.name) == (401, code.name)
+
+    @pytest.mark.parametrize("how", ["key", "none", "altered", "garbage"])
+    async def test_a_forged_token_opens_neither_plane(
+        self, live: Scene, stranger: Wire, nothing_stored: Nothing, how: str
+    ) -> None:
+        good = live.token("victim")
+        claims = jwt.decode(good, options={"verify_signature": False})
+        forged = {
+            "key": jwt.encode(claims, "k" * 32, "HS256"),
+            "none": jwt.encode(claims, "", "none"),
+            "altered": ".".join([*jwt.encode(claims | {"sub": "boss"}, "k" * 32).split(".")[:2], good.split(".")[2]]),
+            "garbage": "not.a.token",
+        }[how]
+        async with nothing_stored:
+            stranger.say(token_hello(forged))
+            await refused(stranger, ErrorCode.UNAUTHENTICATED)
+            answer = await live.http.get("/v1/files", token=forged)
+            assert (answer.status, answer.name) == (401, "UNAUTHENTICATED")
+
+    @pytest.mark.parametrize("scope", ["read", "delete"])
+    async def test_a_token_that_does_not_allow_uploads(
+        self, live: Scene, stranger: Wire, nothing_stored: Nothing, scope: str
+    ) -> None:
+        async with nothing_stored:
+            stranger.say(token_hello(live.token("victim", scope=scope)))
+            await refused(stranger, ErrorCode.FORBIDDEN)
+
+    async def test_an_operators_token_does_not_upload(
+        self, live: Scene, stranger: Wire, nothing_stored: Nothing
+    ) -> None:
+        async with nothing_stored:
+            stranger.say(token_hello(live.operator))
+            await refused(stranger, ErrorCode.FORBIDDEN)
+
+    async def test_a_revoked_device_is_cut_and_opens_neither_plane(
+        self, live: Scene, stranger: Wire, nothing_stored: Nothing, name: str
+    ) -> None:
+        token = live.token("revoked")
+        async with await live.admitted("revoked") as wire:
+            await begun(wire, name)
+            async with nothing_stored:
+                await live.daemon.command("device", "disable", "revoked")
+                await failed(wire, ErrorCode.DEVICE_DISABLED)
+                stranger.say(token_hello(token))
+                await refused(stranger, ErrorCode.DEVICE_DISABLED)
+                answer = await live.http.get("/v1/files", token=token)
+                assert (answer.status, answer.name) == (401, "DEVICE_DISABLED")
+
+    async def test_a_refresh_for_another_device_ends_the_connection(
+        self, live: Scene, wire: Wire, nothing_stored: Nothing
+    ) -> None:
+        async with nothing_stored:
+            wire.say(frames.Refresh(live.token("another")))
+            await failed(wire, ErrorCode.UNAUTHENTICATED)
+
+
+class TestProofs:
+    async def test_a_right_proof_is_let_in(self, stranger: Wire, secret: bytes) -> None:
+        assert isinstance((await stranger.prove("prover", secret)).frame, frames.Welcome)
+
+    @pytest.mark.parametrize("device", ["prover", "unknown"])
+    async def test_a_wrong_proof_and_an_unknown_device_are_told_the_same(
+        self, stranger: Wire, secret: bytes, nothing_stored: Nothing, device: str
+    ) -> None:
+        async with nothing_stored:
+            reply = await stranger.prove(device, bytes(32))
+            assert isinstance(reply.frame, frames.Refused)
+            assert reply.frame.code == ErrorCode.UNAUTHENTICATED
+            assert reply.frame.action is Action.REAUTHENTICATE
+            assert reply.frame.text == (
+                "the proof does not fit: check the device's name, tenant and secret, or enrol it"
+            )
+            await stranger.ended()
+
+    async def test_a_replayed_proof_is_wrong(
+        self, live: Scene, stranger: Wire, secret: bytes, nothing_stored: Nothing
+    ) -> None:
+        async with await Wire.connect(live.address) as first:
+            assert isinstance((await first.prove("prover", secret)).frame, frames.Welcome)
+            proof = first.said[-1]
+        async with nothing_stored:
+            stranger.say(secret_hello("prover"))
+            await stranger.hear(frames.Challenge)
+            stranger.send(proof)
+            await refused(stranger, ErrorCode.UNAUTHENTICATED)
+
+    async def test_a_hello_altered_on_the_way_is_not_proven(
+        self, live: Scene, stranger: Wire, secret: bytes, nothing_stored: Nothing
+    ) -> None:
+        async with nothing_stored:
+            reply = await stranger.prove("prover", secret, changed(secret_hello("prover"), features=0))
+            assert isinstance(reply.frame, frames.Refused)
+            assert reply.frame.code == ErrorCode.UNAUTHENTICATED
+
+    async def test_a_hello_that_lacks_what_its_credential_needs(self, stranger: Wire, nothing_stored: Nothing) -> None:
+        async with nothing_stored:
+            stranger.say(frames.Hello(CredentialKind.DEVICE_SECRET, 0, 64, nonce=NONCE))
+            await refused(stranger, ErrorCode.FRAME_MALFORMED)
+
+    async def test_a_wrong_secret_gets_no_token(self, live: Scene, secret: bytes, nothing_stored: Nothing) -> None:
+        async with nothing_stored:
+            for device in ("prover", "unknown"):
+                answer = await live.http.post("/v1/token", {"device": device, "secret": "A" * 43})
+                assert (answer.status, answer.name) == (401, "UNAUTHENTICATED")
+
+
+class TestOthersFiles:
+    async def test_a_device_finds_no_other_devices_file_on_either_plane(
+        self, live: Scene, wire: Wire, nothing_stored: Nothing, name: str
+    ) -> None:
+        async with await live.admitted("owner") as owner:
+            await begun(owner, name)
+        (file_id,) = [key for key, value in (await live.stored()).items() if value[1] == name]
+        thief = live.token("victim", scope="upload read delete")
+        async with nothing_stored:
+            wire.say(frames.Query(name), 5)
+            status = await wire.hear(frames.Status, 5)
+            assert (status.state, status.upload_id) == (UploadState.NONE, 0)
+            wire.say(frames.Open(Disposition.RESUME_ONLY, 100, name), 6)
+            await failed(wire, ErrorCode.NOT_FOUND, 6)
+            for method, path in [
+                ("GET", f"/v1/files/{file_id}"),
+                ("GET", f"/v1/files/{file_id}/content"),
+                ("DELETE", f"/v1/files/{file_id}"),
+            ]:
+                answer = await live.http.request(method, path, token=thief)
+                assert (answer.status, answer.name) == (404, "RESOURCE_UNKNOWN")
+            listed = (await live.http.get("/v1/files?limit=1000", token=thief)).json()["files"]
+            assert isinstance(listed, list)
+            assert {file["device"] for file in listed} <= {"victim"}
+
+    async def test_the_same_name_of_two_devices_is_two_files(self, live: Scene, wire: Wire, name: str) -> None:
+        async with await live.admitted("owner") as owner:
+            first = await owner.open(1, open_request(name, 100))
+            second = await wire.open(1, open_request(name, 200))
+        assert first.upload_id != second.upload_id

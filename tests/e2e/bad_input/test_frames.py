@@ -1,0 +1,191 @@
+"""What is no frame of a device: another protocol, a frame too long, cut or malformed, and one that drips."""
+
+import asyncio
+
+import pytest
+
+from protocol import frames
+from protocol.constants import CONTROL_FRAME_BYTES_MAX, HANDSHAKE_FRAME_BYTES_MAX, VERSION, Action, FrameType, TlvType
+from protocol.errors import ErrorCode
+from tests.e2e.bad_input.answers import DATA, begun, failed, refused
+from tests.e2e.bad_input.conftest import CHUNK_BYTES_MAX, Nothing
+from tests.e2e.scene import Scene
+from tests.e2e.wire import DEADLINE_S, Wire, changed, chunk, field, open_request, raw, token_hello
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+DRIP_S = 0.2
+"""Faster than a byte a second, and still far below the lowest rate allowed."""
+
+
+class TestTheFirstBytes:
+    @pytest.mark.parametrize(
+        "data",
+        [
+            b"GET / HTTP/1.1\r\nHost: x\r\n\r\n",
+            b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
+            b"SSH-2.0-x\r\n",
+            b"\0",
+        ],
+        ids=["http", "tls", "ssh", "zero"],
+    )
+    async def test_another_protocol_is_told_so(self, stranger: Wire, nothing_stored: Nothing, data: bytes) -> None:
+        async with nothing_stored:
+            stranger.send(data)
+            await refused(stranger, ErrorCode.MAGIC_WRONG)
+
+    async def test_a_wrong_magic(self, live: Scene, stranger: Wire, nothing_stored: Nothing) -> None:
+        async with nothing_stored:
+            stranger.say(changed(token_hello(live.token("victim")), magic=b"UPLX"))
+            await refused(stranger, ErrorCode.MAGIC_WRONG)
+
+    @pytest.mark.parametrize(("lowest", "highest"), [(VERSION + 1, 255), (0, VERSION - 1), (255, 0)])
+    async def test_a_version_out_of_range(
+        self, live: Scene, stranger: Wire, nothing_stored: Nothing, lowest: int, highest: int
+    ) -> None:
+        async with nothing_stored:
+            stranger.say(changed(token_hello(live.token("victim")), version_min=lowest, version_max=highest))
+            answer = await refused(stranger, ErrorCode.VERSION_UNSUPPORTED)
+        assert (answer.version_min, answer.version_max) == (VERSION, VERSION)
+
+    async def test_a_frame_before_hello(self, stranger: Wire, nothing_stored: Nothing) -> None:
+        async with nothing_stored:
+            stranger.say(open_request("early.bin"), 1)
+            await refused(stranger, ErrorCode.MAGIC_WRONG)
+
+    async def test_a_kind_of_credential_that_there_is_not(
+        self, live: Scene, stranger: Wire, nothing_stored: Nothing
+    ) -> None:
+        async with nothing_stored:
+            stranger.say(changed(token_hello(live.token("victim")), credential=3))
+            await refused(stranger, ErrorCode.CREDENTIAL_UNSUPPORTED)
+
+
+class TestFrameSizes:
+    async def test_an_oversized_hello_is_refused_by_its_prefix_alone(
+        self, stranger: Wire, nothing_stored: Nothing
+    ) -> None:
+        async with nothing_stored:
+            stranger.send(raw(FrameType.HELLO, b"", length=HANDSHAKE_FRAME_BYTES_MAX - 7))
+            await refused(stranger, ErrorCode.FRAME_TOO_LARGE)
+
+    async def test_an_oversized_control_frame_is_refused_by_its_prefix_alone(
+        self, wire: Wire, nothing_stored: Nothing
+    ) -> None:
+        async with nothing_stored:
+            wire.send(raw(FrameType.OPEN, b"", 1, length=CONTROL_FRAME_BYTES_MAX - 7))
+            await failed(wire, ErrorCode.FRAME_TOO_LARGE)
+
+    @pytest.mark.parametrize("length", [CHUNK_BYTES_MAX + 21, 2**32 - 1])
+    async def test_an_oversized_chunk_is_refused_by_its_prefix_alone(
+        self, wire: Wire, nothing_stored: Nothing, name: str, length: int
+    ) -> None:
+        await begun(wire, name)
+        async with nothing_stored:
+            wire.send(raw(FrameType.CHUNK, b"", 1, length=length))
+            await failed(wire, ErrorCode.FRAME_TOO_LARGE)
+
+    @pytest.mark.parametrize(
+        "frame",
+        [
+            raw(FrameType.OPEN, b"\0\0\0", 1),
+            raw(FrameType.OPEN, b"\0" + bytes(8) + field(TlvType.NAME, b"cut", length=9), 1),
+            raw(FrameType.OPEN, b"\0" + bytes(8) + b"\x10\0", 1),
+            raw(FrameType.OPEN, b"\0" + bytes(8), 1),
+            raw(FrameType.OPEN, b"\x07" + bytes(8) + field(TlvType.NAME, b"x"), 1),
+            raw(FrameType.OPEN, b"\0" + bytes(8) + 2 * field(TlvType.NAME, b"x"), 1),
+            raw(FrameType.OPEN, b"\0" + bytes(8) + field(TlvType.NAME, b"x") + field(0x7E, b""), 1),
+            raw(FrameType.OPEN, b"\0" + bytes(8) + field(TlvType.NAME, b"x"), 0),
+            raw(FrameType.PING, b"\0\0\0\0", 5),
+            raw(FrameType.PING, b"\0\0\0\0", flags=1),
+            raw(FrameType.REFRESH, b""),
+        ],
+        ids=[
+            "fixed part cut",
+            "field cut",
+            "field header cut",
+            "name missing",
+            "disposition unknown",
+            "field twice",
+            "field unknown",
+            "stream 0",
+            "stream not 0",
+            "flags",
+            "token missing",
+        ],
+    )
+    async def test_a_malformed_frame_ends_the_connection(
+        self, wire: Wire, nothing_stored: Nothing, frame: bytes
+    ) -> None:
+        async with nothing_stored:
+            wire.send(frame)
+            await failed(wire, ErrorCode.FRAME_MALFORMED)
+
+    @pytest.mark.parametrize(("kind", "code"), [(0x7F, ErrorCode.FRAME_UNKNOWN), (0x01, ErrorCode.FRAME_UNEXPECTED)])
+    async def test_a_frame_that_has_no_place(
+        self, wire: Wire, nothing_stored: Nothing, kind: int, code: ErrorCode
+    ) -> None:
+        async with nothing_stored:
+            wire.send(raw(kind, b""))
+            await failed(wire, code)
+
+    async def test_a_hello_cut_short_by_the_end(self, live: Scene, stranger: Wire, nothing_stored: Nothing) -> None:
+        async with nothing_stored:
+            stranger.send(raw(FrameType.HELLO, b"UPLK", length=100))
+            stranger.end()
+            await stranger.ended()
+
+    async def test_a_chunk_cut_short_by_the_end_is_not_stored(
+        self, wire: Wire, nothing_stored: Nothing, name: str
+    ) -> None:
+        await begun(wire, name)
+        async with nothing_stored:
+            wire.send(chunk(1, len(DATA), b"x" * 50)[:-1])
+            wire.end()
+            await wire.ended()
+
+    async def test_a_chunk_cut_short_by_a_reset_is_not_stored(
+        self, wire: Wire, nothing_stored: Nothing, name: str
+    ) -> None:
+        await begun(wire, name)
+        async with nothing_stored:
+            wire.send(chunk(1, len(DATA), b"x" * 50)[:-1])
+            wire.hang_up()
+
+
+class TestSlowness:
+    async def test_a_handshake_that_drips_is_ended(self, stranger: Wire, nothing_stored: Nothing) -> None:
+        hello = iter(raw(FrameType.HELLO, b"UPLK\1\1\1" + bytes(500)))
+        async with nothing_stored:
+            reply = await stranger.drip(lambda: bytes([next(hello)]), DRIP_S)
+            assert isinstance(reply.frame, frames.Refused)
+            assert reply.frame.code == ErrorCode.HANDSHAKE_TIMEOUT
+            assert reply.frame.action is Action.REOPEN
+
+    async def test_a_stranger_who_says_nothing_is_ended(self, stranger: Wire, nothing_stored: Nothing) -> None:
+        async with nothing_stored:
+            await refused(stranger, ErrorCode.HANDSHAKE_TIMEOUT)
+
+    async def test_a_chunk_that_drips_is_ended(self, wire: Wire, nothing_stored: Nothing, name: str) -> None:
+        await begun(wire, name)
+        frame = iter(chunk(1, len(DATA), b"x" * 90))
+        async with nothing_stored:
+            reply = await wire.drip(lambda: bytes([next(frame)]), DRIP_S)
+            assert (reply.stream, type(reply.frame)) == (0, frames.Error)
+            assert isinstance(reply.frame, frames.Error)
+            assert (reply.frame.code, reply.frame.action) == (ErrorCode.TOO_SLOW, Action.REOPEN)
+            await wire.ended()
+
+    async def test_a_frame_that_never_ends_is_ended(self, wire: Wire, nothing_stored: Nothing, name: str) -> None:
+        await begun(wire, name)
+        async with nothing_stored:
+            wire.send(raw(FrameType.CHUNK, b"", 1, length=CHUNK_BYTES_MAX))
+            await failed(wire, ErrorCode.TOO_SLOW)
+
+    async def test_input_without_end_after_the_last_words_is_cut_off(self, wire: Wire, nothing_stored: Nothing) -> None:
+        async with nothing_stored:
+            wire.send(raw(0x7F, b""))
+            await failed(wire, ErrorCode.FRAME_UNKNOWN)
+            with pytest.raises(ConnectionError):  # and not TimeoutError
+                async with asyncio.timeout(DEADLINE_S):
+                    await wire.flood(bytes(64 * 1024))
