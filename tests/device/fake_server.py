@@ -1,26 +1,14 @@
-"""A server in memory over real loopback sockets. Scripts make its connections misbehave, one after the other."""
+"""A server over real loopback sockets. Scripts make its connections misbehave, one after the other."""
 
 import asyncio
 import contextlib
-import hashlib
 import ssl
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from protocol import codec, frames
-from protocol.checksum import crc32c
-from protocol.constants import (
-    AUTHORITY_UNLIMITED_S,
-    NEVER_S,
-    SIZE_UNKNOWN,
-    Action,
-    Disposition,
-    Durability,
-    Feature,
-    FrameType,
-    UploadState,
-)
+from protocol.constants import Action, Feature, FrameType
 from protocol.errors import ErrorCode
 from protocol.events import (
     ChunksReceived,
@@ -32,27 +20,11 @@ from protocol.events import (
     ServerEvent,
     TokenOffered,
 )
-from protocol.handshake import prove
-from protocol.ranges import RangeSet, Span
 from protocol.server import ServerConnection, ServerLimits
 from protocol.state import ConnectionState
 from protocol.timers import TimerSettings
-
-ALL_FEATURES = Feature.CHUNK_COMPACT | Feature.CHUNK_CRC32C | Feature.SHA256
-
-WELCOME = frames.Welcome(
-    version=1,
-    durability=Durability.SYNC,
-    ranges_max=32,
-    streams_max=16,
-    keepalive_s=20,
-    features=ALL_FEATURES,
-    chunk_bytes_max=256 * 1024,
-    window_bytes=1024 * 1024,
-    authority_s=AUTHORITY_UNLIMITED_S,
-    server_time_ms=0,
-    connection_id=7,
-)
+from tests.device.fake_answers import Answers, Archive
+from tests.device.welcomes import WELCOME
 
 TIMERS = TimerSettings(
     handshake_timeout_s=60, keepalive_s=60, idle_timeout_s=600, rate_min_bytes_per_s=0, rate_window_s=60
@@ -83,35 +55,6 @@ class OwnBuffers:
 
     def lease(self, size_bytes: int) -> OwnLease:
         return OwnLease(size_bytes)
-
-
-@dataclass
-class Stored:
-    """What the server has under one name."""
-
-    id: int
-    size: int
-    tag: bytes | None
-    data: bytearray = field(default_factory=bytearray)
-    ranges: RangeSet = field(default_factory=RangeSet)
-    state: UploadState = UploadState.RECEIVING
-    opens: list[frames.Open] = field(default_factory=list)
-
-    def write(self, event: ChunksReceived) -> None:
-        data = b"".join(event.data)
-        self.data.extend(bytes(max(event.end - len(self.data), 0)))
-        for gap in self.ranges.missing(event.start, event.end):
-            part = data[gap.start - event.start : gap.end - event.start]
-            self.data[gap.start : gap.end] = part
-            self.ranges.add(gap.start, gap.end, crc32c(part))
-
-    @property
-    def beyond(self) -> tuple[Span, ...]:
-        return tuple(Span(each.start, each.end) for each in self.ranges.beyond_next())
-
-    @property
-    def crc32c(self) -> int:
-        return self.ranges.prefix_crc32c()
 
 
 Hook = Callable[["Session", ServerEvent], None]
@@ -151,12 +94,15 @@ class Session:
         self.connection = ServerConnection(limits, OwnBuffers(), 0.0)
         self.received_bytes = 0
         self.handshake_bytes = 0
-        self.hello: HelloReceived | None = None
-        self.uploads: dict[int, Stored] = {}
         self.events: list[ServerEvent] = []
         self.is_mute = False
         self._unmuted = asyncio.Event()
-        self._challenge = b""
+        self._answers = Answers(server, self.connection, welcome, script.challenge)
+
+    @property
+    def hello(self) -> HelloReceived | None:
+        """What the device began with."""
+        return self._answers.hello
 
     async def run(self) -> None:
         while data := await self._read():
@@ -264,103 +210,16 @@ class Session:
 
     def answer(self, event: ServerEvent) -> None:
         """As a good server does."""
-        match event:
-            case HelloReceived():
-                self.hello = event
-                if self.script.challenge is not None:
-                    self._challenge = self.connection.challenge(self.script.challenge)
-                else:
-                    self._welcome(event.hello)
-            case ProofReceived(proof):
-                assert self.hello is not None
-                if proof == prove(self.server.device_key, self.hello.raw, self._challenge):
-                    self._welcome(self.hello.hello)
-                else:
-                    self.connection.fail(ErrorCode.UNAUTHENTICATED, "the proof is wrong")
-            case OpenRequested(stream, request):
-                self._open(stream, request)
-            case ChunksReceived():
-                self._store(event)
-            case FinishRequested(stream, finish):
-                self._finish(stream, finish)
-            case TokenOffered(token):
-                self.server.tokens.append(token)
-                self.connection.refreshed(AUTHORITY_UNLIMITED_S)
-            case QueryReceived(stream, name):
-                self.connection.send(stream, self._status(name))
-
-    def _welcome(self, hello: frames.Hello) -> None:
-        features = self.script.welcome.features & hello.features
-        self.connection.welcome(replace(self.script.welcome, features=features))
-
-    def _open(self, stream: int, request: frames.Open) -> None:
-        stored = self.server.files.get(request.name)
-        if stored is not None and request.disposition is not Disposition.REPLACE:
-            if (stored.size, stored.tag) != (request.size, request.tag):
-                self.connection.fail_stream(stream, ErrorCode.CONTENT_CHANGED, "another size or tag")
-                return
-        elif stored is None and request.disposition is Disposition.RESUME_ONLY:
-            self.connection.fail_stream(stream, ErrorCode.NOT_FOUND, "nothing is known")
-            return
-        else:
-            stored = self.server.create(request)
-        stored.opens.append(request)
-        self.uploads[stream] = stored
-        is_complete = stored.state is UploadState.COMPLETE
-        opened = frames.Opened(
-            stored.id,
-            stored.state,
-            UploadState.NONE,
-            stored.ranges.next_expected_byte,
-            NEVER_S,
-            crc32c=stored.crc32c if is_complete else None,
-            ranges=stored.beyond or None,
-            sha256=hashlib.sha256(stored.data).digest() if is_complete else None,
-        )
-        self.connection.opened(stream, opened, request.size)
-
-    def _store(self, event: ChunksReceived) -> None:
-        stored = self.uploads[event.stream]
-        stored.write(event)
-        self.server.stored_bytes += event.end - event.start
-        self.connection.acknowledge(
-            event.stream, stored.ranges.next_expected_byte, stored.beyond, event.end - event.start
-        )
-
-    def _finish(self, stream: int, finish: frames.Finish) -> None:
-        stored = self.uploads[stream]
-        missing = stored.ranges.missing(0, finish.size)
-        sha256 = hashlib.sha256(stored.data).digest()
-        if missing:
-            self.connection.refuse_range(stream, missing[0], ErrorCode.INCOMPLETE, 0)
-        elif finish.crc32c not in (None, stored.crc32c) or finish.sha256 not in (None, sha256):
-            stored.state = UploadState.REJECTED
-            del self.server.files[stored.opens[-1].name]
-            self.connection.fail_stream(stream, ErrorCode.DIGEST_MISMATCH, "the digest does not fit")
-        else:
-            stored.state = UploadState.COMPLETE
-            self.server.finishes.append(finish)
-            given = sha256 if finish.sha256 is not None else None
-            self.connection.finished(stream, frames.Finished(stored.id, finish.size, stored.crc32c, given))
-
-    def _status(self, name: str) -> frames.Status:
-        stored = self.server.files.get(name)
-        if stored is None:
-            return frames.Status(0, UploadState.NONE, 0, SIZE_UNKNOWN)
-        return frames.Status(stored.id, stored.state, stored.ranges.next_expected_byte, stored.size)
+        self._answers.answer(event)
 
 
-class FakeServer:
+class FakeServer(Archive):
     """Listens on loopback; connections follow `scripts` in order, then the rule."""
 
     def __init__(self, tls: ssl.SSLContext | None = None) -> None:
+        super().__init__()
         self.scripts: deque[Script] = deque()
-        self.files: dict[str, Stored] = {}
         self.sessions: list[Session] = []
-        self.tokens: list[str] = []
-        self.finishes: list[frames.Finish] = []
-        self.device_key = b""
-        self.stored_bytes = 0
         self.port = 0
         self._tls = tls
         self._tasks: set[asyncio.Task[None]] = set()
@@ -377,11 +236,6 @@ class FakeServer:
             session.close()
         await asyncio.gather(*self._tasks)
 
-    def create(self, request: frames.Open) -> Stored:
-        stored = Stored(100 + len(self.files), request.size, request.tag)
-        self.files[request.name] = stored
-        return stored
-
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
         assert task is not None
@@ -397,31 +251,20 @@ def deque_of(*hooks: Hook) -> deque[Hook]:
     return deque(hooks)
 
 
-def replaced(
-    *,
-    window_bytes: int = WELCOME.window_bytes,
-    chunk_bytes_max: int = WELCOME.chunk_bytes_max,
-    streams_max: int = WELCOME.streams_max,
-    authority_s: int = WELCOME.authority_s,
-) -> frames.Welcome:
-    """The WELCOME of a server with other limits."""
-    return replace(
-        WELCOME,
-        window_bytes=window_bytes,
-        chunk_bytes_max=chunk_bytes_max,
-        streams_max=streams_max,
-        authority_s=authority_s,
-    )
-
-
-def without(*features: Feature) -> frames.Welcome:
-    """The WELCOME of a server that cannot do these."""
-    left = ALL_FEATURES
-    for feature in features:
-        left &= ~feature
-    return replace(WELCOME, features=left)
-
-
 def error_frame(code: int, action: Action, stream: int) -> bytes:
     """An ERROR that a ServerConnection would not send: without a text or a time, and of any code."""
     return codec.encode(frames.Error(code, action, 0), stream)
+
+
+def breaks_connection(code: ErrorCode, wait_ms: int = 0) -> Hook:
+    """Ends the connection in place of the answer."""
+    return lambda session, _: session.connection.fail(code, f"said {code.name}", wait_ms)
+
+
+def breaks_stream(code: ErrorCode, wait_ms: int = 0) -> Hook:
+    """Ends the event's stream in place of the answer."""
+
+    def hook(session: Session, event: ServerEvent) -> None:
+        session.connection.fail_stream(event.stream, code, f"said {code.name}", wait_ms)  # type: ignore[union-attr]  # scripts put it where events have a stream
+
+    return hook

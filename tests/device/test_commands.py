@@ -19,8 +19,7 @@ from protocol.handshake import device_key
 from tests.device import fake_control_plane
 from tests.device.certificates import Certificate
 from tests.device.fake_control_plane import FakeControlPlane
-from tests.device.fake_server import FakeServer, Script, deque_of
-from tests.device.test_client import breaks_connection, breaks_stream
+from tests.device.fake_server import FakeServer, Script, breaks_connection, breaks_stream, deque_of
 
 DATA = random.Random(3).randbytes(400_000)
 SECRET = b"k" * 32

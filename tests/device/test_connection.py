@@ -16,9 +16,10 @@ from protocol.constants import STREAM_MAX, Action, UploadState
 from protocol.errors import ErrorCode
 from protocol.events import ServerEvent
 from tests.device.conftest import Uplinks
-from tests.device.fake_server import WELCOME, FakeServer, Script, Session, deque_of, error_frame, replaced
+from tests.device.fake_server import FakeServer, Script, Session, deque_of, error_frame
 from tests.device.fake_time import FakeTime
 from tests.device.waiting import until
+from tests.device.welcomes import WELCOME, replaced
 
 DATA = random.Random(7).randbytes(700_000)
 

@@ -6,14 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from device.control_plane import (
-    ATTEMPTS_MAX,
-    ControlPlane,
-    ControlPlaneError,
-    DigestError,
-    NoAnswerError,
-    TargetError,
-)
+from device.control_plane import ATTEMPTS_MAX, ControlPlane, ControlPlaneError, DigestError, NoAnswerError, TargetError
 from tests.device import fake_control_plane
 from tests.device.fake_control_plane import FakeControlPlane, cut_after, says
 from tests.device.fake_time import FakeTime

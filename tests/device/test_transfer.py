@@ -2,7 +2,6 @@
 
 import hashlib
 import io
-import random
 from collections import deque
 
 import pytest
@@ -16,11 +15,10 @@ from protocol.errors import ErrorCode
 from protocol.events import ChunksReceived, FinishRequested, OpenRequested, ServerEvent
 from protocol.ranges import Span
 from tests.device.conftest import Uplinks
-from tests.device.fake_server import FakeServer, Hook, Script, Session, deque_of, replaced, without
+from tests.device.content import DATA, DIGEST
+from tests.device.fake_server import FakeServer, Hook, Script, Session, deque_of
 from tests.device.fake_time import FakeTime
-
-DATA = random.Random(7).randbytes(700_000)
-DIGEST = hashlib.sha256(DATA).digest()
+from tests.device.welcomes import replaced, without
 
 
 def refuse(code: ErrorCode) -> Hook:

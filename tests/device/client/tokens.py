@@ -1,0 +1,18 @@
+"""An issuer whose tokens can be told apart."""
+
+from device.exceptions import CredentialError
+
+
+class Tokens:
+    """A callback with a new token each time."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.troubles = 0
+
+    async def __call__(self) -> str:
+        if self.troubles:
+            self.troubles -= 1
+            raise CredentialError("the issuer is away")
+        self.count += 1
+        return f"token-{self.count}"
