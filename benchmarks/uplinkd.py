@@ -60,7 +60,7 @@ class Uplinkd:
         request = urllib.request.Request(
             f"http://127.0.0.1:{self.http_port}{path}", method=method, headers={"Authorization": f"Bearer {token}"}
         )
-        with urllib.request.urlopen(request, timeout=ASK_TIMEOUT_S) as answer:  # noqa: S310 - http, as said above
+        with urllib.request.urlopen(request, timeout=ASK_TIMEOUT_S) as answer:  # noqa: S310 - the URL is http, made here
             body: bytes = answer.read()
         return body
 

@@ -3,7 +3,7 @@
 import base64
 import binascii
 import struct
-from collections.abc import Iterable
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Protocol
 
@@ -26,7 +26,9 @@ _SINGLE = ("device", "prefix", "updated_from", "updated_to", "limit", "cursor")
 class Query(Protocol):
     """The part of a URL's query that is read here."""
 
-    def keys(self) -> Iterable[str]: ...
+    def __iter__(self) -> Iterator[str]:
+        """A key once for each of its values."""
+        ...
 
     def get(self, key: str, /) -> str | None: ...
 
@@ -35,7 +37,7 @@ class Query(Protocol):
 
 def parse_query(query: Query, tenant: str) -> FileQuery:
     """Raises RequestError, with status 400 and the parameter's name, rather than list more than was asked for."""
-    for name in query.keys():  # noqa: SIM118 - a multi-dict names a key once for each of its values
+    for name in query:
         if name != "state" and name not in _SINGLE:
             raise _bad(f"unknown parameter {name!r}: known are state, {', '.join(_SINGLE)}")
         if name in _SINGLE and len(query.getall(name, [])) > 1:

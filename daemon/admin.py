@@ -55,7 +55,7 @@ class NoDaemon(Exception):  # noqa: N818 - what is the case, as the rest of the 
     """Nobody listens at the admin socket."""
 
 
-class DaemonSilent(Exception):  # noqa: N818 - as above
+class DaemonSilent(Exception):  # noqa: N818 - what is the case, as the rest of the project says it
     """Somebody holds the admin socket and does not answer."""
 
 

@@ -239,9 +239,9 @@ class Settings(BaseSettings):
         cls,
         settings_cls: type[BaseSettings],  # noqa: ARG003 - the signature is pydantic-settings'
         init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - as above
-        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - as above
-        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - as above
+        env_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - the signature is pydantic-settings'
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - the signature is pydantic-settings'
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - the signature is pydantic-settings'
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """Arguments alone: `load` is given the environment, so the process's own is never read unasked."""
         return (init_settings,)
@@ -259,7 +259,7 @@ class Problem:
         return f"{self.key} ({self.origin}): {self.detail}"
 
 
-class SettingsInvalid(Exception):  # noqa: N818 - a state of the settings, as the design names it
+class SettingsInvalid(Exception):  # noqa: N818 - what the settings are, as the rest of the project says it
     """The settings cannot be used. `problems` lists all that is wrong; the text is fit to show an operator."""
 
     def __init__(self, problems: tuple[Problem, ...]) -> None:

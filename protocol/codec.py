@@ -184,8 +184,7 @@ class _ControlCodec:
             raise self._malformed(str(cause)) from cause
         if missing := self._required - values.keys():
             raise self._malformed(f"required field {', '.join(sorted(missing))} is missing")
-        # The names come from the declaration, which a test holds against the dataclass.
-        return self._frame(**values)  # type: ignore[arg-type]
+        return self._frame(**values)  # type: ignore[arg-type]  # a test holds the declaration against the dataclass
 
     def _decode_optional(self, body: bytes, values: dict[str, Value]) -> None:
         position = self._fixed.size

@@ -81,7 +81,7 @@ class TestAuthenticator:
     def issue(self, running: Running, ttl_s: float = 60, **changes: object) -> str:
         identity = Identity(TENANT, DEVICE, Kind.DEVICE, frozenset({Scope.UPLOAD}), None)
         clock = running.engine.machine.clock
-        changed = replace(identity, **changes)  # type: ignore[arg-type]  # by name
+        changed = replace(identity, **changes)  # type: ignore[arg-type]  # each value fits the field it names
         return running.engine.issuer.issue(changed, ttl_s, clock.wall_ms())
 
     def test_a_devices_token_speaks_for_it(self, running: Running, ports: Ports) -> None:
@@ -218,7 +218,7 @@ class TestFiles:
         await running.keeping.add(2, NOW_MS + 10)
 
         async def listed(**filters: object) -> list[int]:
-            query = replace(FileQuery(TENANT, 10), **filters)  # type: ignore[arg-type]  # by name
+            query = replace(FileQuery(TENANT, 10), **filters)  # type: ignore[arg-type]  # each value fits the field it names
             return [file.id for file in (await ports.files.list(query)).files]
 
         assert await listed() == [2, 1]

@@ -1,7 +1,5 @@
 """The pool of receive memory: bounded, shared out in the order of asking, and reused."""
 
-from collections.abc import Callable
-
 import pytest
 
 from daemon.buffers import CLASS_BYTES, SHARED_BYTES, SLACK_BYTES, PooledLease, ReceivePool
@@ -138,8 +136,7 @@ def test_small_ones_do_not_overtake_a_large_one_for_ever(pool: ReceivePool) -> N
 
 def test_a_waiter_is_woken_once(pool: ReceivePool, exhausted: Held) -> None:
     woken: list[int] = []
-    waiter: Callable[[], None] = lambda: woken.append(1)  # noqa: E731 - a waiter that takes nothing
-    pool.when_free(waiter)
+    pool.when_free(lambda: woken.append(1))
     exhausted[0].release()
     exhausted[1].release()
     assert woken == [1]

@@ -18,6 +18,7 @@ import pytest
 from daemon.app import offline
 from daemon.catalog.interface import CatalogFailed
 from daemon.catalog.records import Completion
+from daemon.cleanup import CleanupReport
 from daemon.cli import EPILOG, Exit, Process, main, run
 from daemon.commands import Commands
 from daemon.engine import DirectoryLocked
@@ -210,13 +211,13 @@ async def stopped(settings: Settings) -> AsyncIterator[Commands]:
     async with offline(settings) as commands:
 
         class Stopped:
-            async def once(self, dry_run: bool) -> object:
+            async def once(self, dry_run: bool) -> CleanupReport:
                 report = await cleanup.once(dry_run)
                 return replace(report, stopped="the clocks disagree")
 
         parts = commands._parts
         cleanup = parts.cleanup
-        parts.cleanup = Stopped()  # type: ignore[misc,assignment]  # the engine behind it can be changed
+        parts.cleanup = Stopped()  # type: ignore[misc]  # read-only to commands, not in the engine behind them
         yield commands
 
 

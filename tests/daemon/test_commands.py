@@ -1,10 +1,11 @@
 """What an operator may ask, on a real catalog."""
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from pathlib import Path
 
 import pytest
 
+from daemon.adapters.entropy import SystemEntropy
 from daemon.auth import Identity, Kind, Reason, Scope, TokenRefused
 from daemon.cleanup import CleanupBusy
 from daemon.commands import (
@@ -19,11 +20,11 @@ from daemon.commands import (
 from daemon.device_secrets import derive_key, read_secret, verify_secret
 from daemon.engine import Problem
 from daemon.settings import YEAR_S
-from daemon.verify import Checked
+from daemon.verify import Checked, Progress
 from protocol.errors import ErrorCode
 from tests.daemon.catalog.samples import TENANT
 from tests.daemon.doubles import NOW_MS
-from tests.daemon.operating import REPORT, VERSION, Parts, parts_in
+from tests.daemon.operating import REPORT, VERSION, FakeGate, Parts, parts_in
 
 Attempt = Callable[[], Awaitable[object]]
 
@@ -143,7 +144,7 @@ class TestSwitch:
     async def test_disabling_is_known_to_the_gate_before_connections_are_cut(self, parts: Parts) -> None:
         order: list[str] = []
 
-        class Gate:
+        class Gate(FakeGate):
             async def load(self) -> None:
                 device = await parts.catalog.device(TENANT, "pump-7")
                 order.append("catalog" if device is not None and device.disabled_ms is not None else "gate alone")
@@ -152,7 +153,7 @@ class TestSwitch:
             def append(self, item: tuple[str, str], /) -> None:
                 order.append(f"cut {item}")
 
-        parts.gate, parts.cut = Gate(), Watched()  # type: ignore[assignment]  # they watch the order
+        parts.gate, parts.cut = Gate(), Watched()
         switched = await parts.commands().disable(None, "pump-7")
         assert switched == DeviceSwitched(TENANT, "pump-7", is_disabled=True, changed=True)
         assert order == ["catalog", f"cut {(TENANT, 'pump-7')}"]
@@ -264,13 +265,13 @@ class TestVerify:
             def __init__(self) -> None:
                 self.asked: list[tuple[str | None, str | None]] = []
 
-            async def verify(self, tenant: str | None, device: str | None) -> AsyncIterator[Checked]:
+            async def verify(self, tenant: str | None, device: str | None) -> AsyncGenerator[Checked | Progress, None]:
                 self.asked.append((tenant, device))
                 return
                 yield
 
         verifier = Verifier()
-        commands = Commands(parts, verifier, parts.clock, None, None, VERSION)  # type: ignore[arg-type]  # no chance needed
+        commands = Commands(parts, verifier, parts.clock, SystemEntropy(), None, VERSION)
         assert [each async for each in commands.verify(tenant, device)] == []
         assert verifier.asked == [asked]
 

@@ -102,8 +102,7 @@ class DaemonProcess:
         """SIGSTOP; returns once none of its threads will run its own code again. One may be inside a system call."""
         self._signal(signal.SIGSTOP)
         async with asyncio.timeout(STOP_TIMEOUT_S):
-            # The kernel tells nobody when a thread has stopped.
-            while not _is_frozen(self.process.pid):  # noqa: ASYNC110
+            while not _is_frozen(self.process.pid):  # noqa: ASYNC110 - the kernel tells nobody when a thread has stopped
                 await asyncio.sleep(0)
 
     async def kill(self) -> int:

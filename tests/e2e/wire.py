@@ -206,4 +206,4 @@ class Wire:
 
 def changed(hello: frames.Hello, **changes: object) -> frames.Hello:
     """HELLO with other fields."""
-    return replace(hello, **changes)  # type: ignore[arg-type]  # by name
+    return replace(hello, **changes)  # type: ignore[arg-type]  # each value fits the field it names

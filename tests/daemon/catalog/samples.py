@@ -47,7 +47,7 @@ UPLOAD = Upload(
 def upload(state: State = State.RECEIVING, **changes: object) -> Upload:
     """UPLOAD in another state, current where the state may be."""
     current = state in {State.RECEIVING, State.PARTIAL, State.COMPLETE}
-    return replace(replace(UPLOAD, state=state, is_current=current), **changes)  # type: ignore[arg-type]  # by name
+    return replace(replace(UPLOAD, state=state, is_current=current), **changes)  # type: ignore[arg-type]  # each value fits the field it names
 
 
 def first_bytes(count: int) -> tuple[DigestedRange, ...]:
@@ -71,6 +71,6 @@ def memory_catalog() -> sqlite3.Connection:
 def create(connection: sqlite3.Connection, upload_id: int, name: str = "", **changes: object) -> Upload:
     """Open a new upload; its name is made of its id unless it is given."""
     request = replace(REQUEST, upload_id=upload_id, name=name or f"file-{upload_id}")
-    opened = uploads.open_upload(connection, replace(request, **changes)).upload  # type: ignore[arg-type]  # by name
+    opened = uploads.open_upload(connection, replace(request, **changes)).upload  # type: ignore[arg-type]  # each value fits the field it names
     assert opened is not None
     return opened

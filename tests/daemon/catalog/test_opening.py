@@ -142,7 +142,7 @@ def test_a_resume_keeps_what_was_known() -> None:
 def test_content_is_another_when_tag_size_or_digest_say_so(
     known: dict[str, object], asked: dict[str, object], changed: bool
 ) -> None:
-    request = replace(OPENED, **asked)  # type: ignore[arg-type]  # by name
+    request = replace(OPENED, **asked)  # type: ignore[arg-type]  # each value fits the field it names
     assert content_changed(request, upload(State.RECEIVING, **known)) is changed
     for live, same in ((State.RECEIVING, Outcome.RESUMED), (State.COMPLETE, Outcome.COMPLETE)):
         standing = upload(live, **known)

@@ -318,7 +318,7 @@ class TestOpeningSeveral:
 
     @pytest.mark.parametrize("changes", [{}, {"quota_bytes": 550}])
     def test_apart_they_fare_as_alone(self, changes: dict[str, int]) -> None:
-        requests = [replace(request, **changes) for request in self.asked()]  # type: ignore[arg-type]  # by name
+        requests = [replace(request, **changes) for request in self.asked()]  # type: ignore[arg-type]  # each value fits the field it names
         with closing(self.prepared()) as one_by_one, closing(self.prepared()) as together:
             expected = [uploads.open_upload(one_by_one, request) for request in requests]
             assert uploads.open_uploads(together, requests) == expected
