@@ -2,17 +2,14 @@
 
 import contextlib
 import resource
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 from benchmarks import process
+from benchmarks.peers import programs
 from benchmarks.peers.broker import Broker, conversation, hear
 
 PROGRAM = "mosquitto"
-
-SEARCH_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin"
-"""Debian installs the broker in /usr/sbin, which is not in everybody's PATH."""
 
 PROMISE_DEFAULT = "QoS 1, persistence true: PUBACK from memory, the database saved every 30 min"
 
@@ -55,7 +52,7 @@ CONNACK, SUBACK = b"\x20\x02\x00\x00", b"\x90\x03\x00\x01\x01"
 
 def missing() -> str | None:
     """Its name when it is not installed."""
-    return "mosquitto" if _program() is None else None
+    return PROGRAM if programs.find(PROGRAM) is None else None
 
 
 @contextlib.contextmanager
@@ -64,7 +61,7 @@ def serving(directory: Path, durable: bool, connections: int) -> Iterator[Broker
 
     It may hold `connections` of them. Raises process.Failed when it does not start or refuses the subscription.
     """
-    program = _program()
+    program = programs.find(PROGRAM)
     if program is None:
         raise process.Failed("mosquitto is not installed: make peers")
     directory.mkdir(parents=True)
@@ -83,10 +80,6 @@ def serving(directory: Path, durable: bool, connections: int) -> Iterator[Broker
             keeper.sendall(SUBSCRIBE_UP)
             hear(keeper, SUBACK)
         yield Broker(server, port, PROMISE_DURABLE if durable else PROMISE_DEFAULT, "mqtt")
-
-
-def _program() -> str | None:
-    return shutil.which(PROGRAM) or shutil.which(PROGRAM, path=SEARCH_PATH)
 
 
 def _allow_files(pid: int, files: int) -> None:

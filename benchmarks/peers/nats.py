@@ -4,17 +4,15 @@ import contextlib
 import functools
 import json
 import re
-import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 from benchmarks import process
+from benchmarks.peers import programs
 from benchmarks.peers.broker import Broker, conversation, hear
 
 INSTALLED = Path(__file__).parent.parent.parent / "build" / "peers" / "nats"
-
-SEARCH_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin"
 
 VERSION_MIN = (2, 10)
 """The first with `sync_interval: always`, without which an ack says nothing of the disk."""
@@ -88,7 +86,7 @@ def _program() -> Path | None:
     for installed in INSTALLED.rglob("nats-server"):
         if installed.is_file():
             return installed
-    found = shutil.which("nats-server") or shutil.which("nats-server", path=SEARCH_PATH)
+    found = programs.find("nats-server")
     return Path(found) if found is not None else None
 
 

@@ -2,14 +2,13 @@
 
 import contextlib
 import os
-import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks import certificate, process
 from benchmarks.payload import Payload
-from benchmarks.peers import http
+from benchmarks.peers import http, programs
 from benchmarks.peers.receiver import Receiver
 
 PROMISE = (
@@ -61,7 +60,7 @@ class Nginx(Receiver):
 
 
 def missing() -> str | None:
-    return None if _program() else "nginx"
+    return None if programs.find("nginx") else "nginx"
 
 
 @contextlib.contextmanager
@@ -79,10 +78,6 @@ def serving(directory: Path, tls: bool = False) -> Iterator[Nginx]:
     )
     configuration = directory / "nginx.conf"
     configuration.write_text(text)
-    command = [_program() or "nginx", "-p", str(directory), "-c", str(configuration), "-e", "stderr"]
+    command = [programs.find("nginx") or "nginx", "-p", str(directory), "-c", str(configuration), "-e", "stderr"]
     with process.started(command, directory / "nginx.log", port) as server:
         yield Nginx(f"{'HTTPS: ' if tls else ''}{PROMISE}", server, port, root, pair.path if pair else None)
-
-
-def _program() -> str | None:
-    return shutil.which("nginx", path=f"{os.environ.get('PATH', '')}:/usr/sbin")

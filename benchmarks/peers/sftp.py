@@ -3,7 +3,6 @@
 import contextlib
 import getpass
 import os
-import shutil
 import subprocess
 import time
 from collections.abc import Iterator, Sequence
@@ -12,6 +11,7 @@ from pathlib import Path
 
 from benchmarks import process
 from benchmarks.payload import Payload
+from benchmarks.peers import programs
 from benchmarks.peers.receiver import PUT_TIMEOUT_S, Receiver
 
 PROMISE = "put -f: fsync of the file, then of the directory; default ciphers; no checksum kept"
@@ -96,7 +96,7 @@ class _Session:
 
 
 def missing() -> str | None:
-    absent = [program for program in ("sshd", "ssh-keygen", "sftp") if _program(program) is None]
+    absent = [program for program in ("sshd", "ssh-keygen", "sftp") if programs.find(program) is None]
     return f"sftp (no {', '.join(absent)})" if absent else None
 
 
@@ -111,7 +111,7 @@ def serving(directory: Path, tls: bool = False) -> Iterator[Sftp]:  # noqa: ARG0
         PRIVILEGE_SEPARATION.mkdir(mode=0o755, exist_ok=True)
     configuration = directory / "sshd_config"
     configuration.write_text(CONFIGURATION.format(directory=directory, port=port))
-    command = [_program("sshd") or "sshd", "-D", "-e", "-f", str(configuration)]
+    command = [programs.find("sshd") or "sshd", "-D", "-e", "-f", str(configuration)]
     with process.started(command, directory / "sshd.log", port) as server:
         yield Sftp(PROMISE, server, port, root, _client(directory, port))
 
@@ -125,8 +125,3 @@ def _client(directory: Path, port: int) -> tuple[str, ...]:
     arguments = [word for option in options for word in ("-o", option)]
     # Without -F it would read the configuration of whoever runs this.
     return ("sftp", "-F", "none", "-b", "-", "-P", str(port), *arguments, f"{getpass.getuser()}@127.0.0.1")
-
-
-def _program(name: str) -> str | None:
-    # sshd insists on being started by its absolute path.
-    return shutil.which(name, path=f"{os.environ.get('PATH', '')}:/usr/sbin")

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks import process
-from benchmarks.peers import broker, nats
+from benchmarks.peers import broker, nats, programs
 from tests.benchmarks.peers.receiving import needs
 
 pytestmark = needs(nats.missing)
@@ -48,6 +48,6 @@ def test_a_server_that_cannot_sync_counts_as_missing(tmp_path: Path, monkeypatch
 
 def test_none_at_all_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(nats, "INSTALLED", tmp_path / "absent")
-    monkeypatch.setattr(nats, "SEARCH_PATH", str(tmp_path))
+    monkeypatch.setattr(programs, "SEARCH_PATH", str(tmp_path))
     monkeypatch.setenv("PATH", str(tmp_path))
     assert nats.missing() == "nats-server"
