@@ -14,7 +14,7 @@ from protocol import frames
 from protocol.constants import Action
 from protocol.errors import ErrorCode
 from protocol.server import WAIT_MS
-from tests.daemon.sites import DEVICE, DRAIN, PROXY_V2, SETTINGS, TENANT, listening, on_uvloop, policy_of
+from tests.daemon.sites import DEVICE, DRAIN, PROXY_V2, SETTINGS, TENANT, Listening, listening, on_uvloop, policy_of
 from tests.device.certificates import Certificate, make_certificate
 from tests.device.waiting import until
 from tests.e2e.wire import DEADLINE_S, Wire, chunk, open_request, token_hello
@@ -30,6 +30,17 @@ async def refusal(wire: Wire) -> frames.Refused:
     refused = await wire.hear(frames.Refused)
     await wire.ended()
     return refused
+
+
+async def syncing(site: Listening) -> Wire:
+    """A device whose first three bytes are being synced, until the storage is told to go on."""
+    storage = site.site.bench.storage
+    storage.holds_syncs = True
+    wire = await site.admitted()
+    await wire.open(1, open_request("log"))
+    wire.send(chunk(1, 0, b"abc"))
+    await until(lambda: storage.syncs)
+    return wire
 
 
 @on_uvloop
@@ -171,11 +182,7 @@ class TestPhases:
                 ConnectionPhase.OPEN: 1,
                 ConnectionPhase.DRAINING: 0,
             }
-            site.site.bench.storage.holds_syncs = True
-            wire = await site.admitted()
-            await wire.open(1, open_request("log"))
-            wire.send(chunk(1, 0, b"abc"))
-            await until(lambda: site.site.bench.storage.syncs)
+            await syncing(site)
             draining = asyncio.create_task(site.server.drain(DRAIN))
             await until(lambda: site.server.phases()[ConnectionPhase.DRAINING])
             site.site.bench.storage.holds_syncs = False
@@ -203,11 +210,7 @@ class TestDrain:
     async def test_what_is_under_way_gets_its_last_ack(self) -> None:
         async with listening() as site:
             storage = site.site.bench.storage
-            storage.holds_syncs = True
-            wire = await site.admitted()
-            await wire.open(1, open_request("log"))
-            wire.send(chunk(1, 0, b"abc"))
-            await until(lambda: storage.syncs)
+            wire = await syncing(site)
             draining = asyncio.create_task(site.server.drain(DRAIN))
             await wire.hear(frames.Goaway)
             storage.sync_next()
@@ -245,11 +248,7 @@ class TestDrain:
     async def test_a_device_that_never_closes_does_not_hold_it_up(self, monkeypatch: pytest.MonkeyPatch) -> None:
         async with listening() as site:
             storage = site.site.bench.storage
-            storage.holds_syncs = True
-            wire = await site.admitted()
-            await wire.open(1, open_request("log"))
-            wire.send(chunk(1, 0, b"abc"))
-            await until(lambda: storage.syncs)
+            wire = await syncing(site)
             draining = asyncio.create_task(site.server.drain(DRAIN))
             await wire.hear(frames.Goaway)
             site.site.bench.clock.pass_s(DRAIN.timeout_s)

@@ -4,7 +4,7 @@ import asyncio
 import errno
 import os
 import socket
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import aclosing
 from pathlib import Path
 
@@ -54,6 +54,17 @@ def pair() -> Iterator[tuple[socket.socket, socket.socket]]:
     theirs.setblocking(False)
     with ours, theirs:
         yield ours, theirs
+
+
+async def opening(
+    readers: Readers, files: RecordedFiles, path: Path
+) -> tuple["asyncio.Future[bytes]", Callable[[], None]]:
+    """A piece that waits for its file to be opened, and what lets the opening go on."""
+    let_go = files.hold("open_to_read")
+    piece = asyncio.ensure_future(readers.read_once(1, path, 0, 5))
+    # A first turn of the loop puts the call on the lane.
+    await asyncio.sleep(0)
+    return piece, let_go
 
 
 async def received(theirs: socket.socket, count: int) -> bytes:
@@ -114,9 +125,7 @@ async def test_a_forgotten_file_is_closed_and_read_no_more(
 async def test_a_file_forgotten_while_it_is_opened_is_not_kept(
     readers: Readers, files: RecordedFiles, lane: Lane[Call], path: Path
 ) -> None:
-    let_go = files.hold("open_to_read")
-    piece = asyncio.ensure_future(readers.read_once(1, path, 0, 5))
-    await asyncio.sleep(0)
+    piece, let_go = await opening(readers, files, path)
     readers.forget(1)
     let_go()
     assert await piece == DATA[:5]
@@ -136,9 +145,7 @@ async def test_two_who_open_a_file_at_once_leave_it_open_once(
 async def test_who_gave_up_leaves_nothing_open(
     readers: Readers, files: RecordedFiles, lane: Lane[Call], path: Path
 ) -> None:
-    let_go = files.hold("open_to_read")
-    piece = asyncio.ensure_future(readers.read_once(1, path, 0, 5))
-    await asyncio.sleep(0)
+    piece, let_go = await opening(readers, files, path)
     piece.cancel()
     let_go()
     await settled(lane)
