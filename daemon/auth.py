@@ -30,6 +30,9 @@ import jwt
 TOKEN_CHARS_MAX = 8192
 """Real tokens have some hundred characters; what is longer is not worth parsing."""
 
+HEADERS_MAX = 64
+"""Headers whose keys are remembered: an issuer has one for each of its keys, and only good tokens' are."""
+
 EXPIRES_S_MAX = 253_402_300_799
 """The end of the year 9999, the last that RFC 3339 can show."""
 
@@ -127,7 +130,7 @@ class Key(Protocol):
 class TokenVerifier:
     """Verifies tokens, and remembers those it has verified until they expire, the least recently used going first."""
 
-    __slots__ = ("_keys", "_policy", "_verified")
+    __slots__ = ("_candidates", "_keys", "_policy", "_verified")
 
     def __init__(self, policy: Policy, keys: Sequence[Key]) -> None:
         self.reload(policy, keys)
@@ -137,6 +140,7 @@ class TokenVerifier:
         self._policy = policy
         self._keys = tuple(keys)
         self._verified: OrderedDict[bytes, Identity] = OrderedDict()
+        self._candidates: dict[str, tuple[Key, ...]] = {}
 
     def verify(self, token: str, now_ms: int) -> Identity:
         """Who holds `token`, at `now_ms` (unix milliseconds). Raises TokenRefused."""
@@ -159,7 +163,15 @@ class TokenVerifier:
 
     def _claims(self, token: str) -> Mapping[str, object]:
         """The claims, once a key of ours has signed them for us."""
-        candidates = self._candidates(token)
+        # An issuer's tokens begin alike: to find their keys takes as long as to verify them, and is done once.
+        header = token.partition(".")[0]
+        candidates = self._candidates.get(header) or self._keys_for(token)
+        claims = self._signed_by(candidates, token)
+        if len(self._candidates) < HEADERS_MAX:
+            self._candidates[header] = candidates
+        return claims
+
+    def _signed_by(self, candidates: Sequence[Key], token: str) -> Mapping[str, object]:
         for key in candidates[:-1]:
             try:
                 return self._decoded(token, key)
@@ -168,7 +180,7 @@ class TokenVerifier:
                     raise
         return self._decoded(token, candidates[-1])
 
-    def _candidates(self, token: str) -> tuple[Key, ...]:
+    def _keys_for(self, token: str) -> tuple[Key, ...]:
         try:
             header = jwt.get_unverified_header(token)
         except (jwt.InvalidTokenError, RecursionError) as error:

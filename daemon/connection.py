@@ -215,7 +215,10 @@ class DeviceConnection(asyncio.BufferedProtocol):
         session.check_time(now)
         if self._stalled_s is not None and now - self._stalled_s > STALLED_S:
             protocol.fail(ErrorCode.NOT_READING, f"no answer was read for {STALLED_S:g} s")
-        self._handle([*protocol.check_time(now), *protocol.take_events()])
+        events = [*protocol.check_time(now), *protocol.take_events()]
+        # Of ten thousand connections nearly all have nothing to do.
+        if events or protocol.has_output:
+            self._handle(events)
 
     def go_away(self, reconnect_ms: int) -> None:
         """Ask the device to come back later."""

@@ -77,6 +77,11 @@ class Outbox:
         """The last words are queued: nothing goes out behind them."""
         self._closed = True
 
+    @property
+    def is_empty(self) -> bool:
+        """Nothing waits to be taken."""
+        return not self._frames
+
     def take(self) -> bytes:
         """Everything queued since the last call."""
         queued = self._frames

@@ -157,6 +157,11 @@ class ServerConnection:
 
     # Output.
 
+    @property
+    def has_output(self) -> bool:
+        """Whether `data_to_send` gives anything."""
+        return not self._outbox.is_empty
+
     def data_to_send(self) -> bytes:
         """Everything to be sent since the last call."""
         return self._outbox.take()

@@ -13,6 +13,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from jwt.algorithms import ECAlgorithm, OKPAlgorithm, RSAAlgorithm
 
 from daemon.auth import (
+    HEADERS_MAX,
     TOKEN_CHARS_MAX,
     Identity,
     Kind,
@@ -87,6 +88,19 @@ def refused(verifier: TokenVerifier, text: str, now_ms: int = NOW_MS) -> TokenRe
     for part in text.split("."):
         assert len(part) < 10 or part not in str(caught.value)
     return caught.value
+
+
+def watched(monkeypatch: pytest.MonkeyPatch, owner: object, name: str) -> list[str]:
+    """The tokens that the function was given from now on, whose name is `name`."""
+    seen: list[str] = []
+    whole: Callable[..., object] = getattr(owner, name)
+
+    def watch(*given: object, **named: object) -> object:
+        seen.extend(each for each in given if isinstance(each, str))
+        return whole(*given, **named)
+
+    monkeypatch.setattr(owner, name, watch)
+    return seen
 
 
 class TestIdentities:
@@ -348,6 +362,32 @@ class TestKeys:
         assert refused(verifier, header).reason is Reason.MALFORMED
         assert refused(verifier, f"{header}.{payload}.!!!!").reason is Reason.MALFORMED
 
+    def test_a_header_is_read_once_for_all_that_are_good(
+        self, verifier: TokenVerifier, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        read = watched(monkeypatch, jwt, "get_unverified_header")
+        forged = token({**CLAIMS, "sub": "device-0"}, secret=bytes(32))
+        good = [token({**CLAIMS, "sub": f"device-{number}"}) for number in range(1, 4)]
+        refused(verifier, forged)
+        assert [verifier.verify(text, NOW_MS).subject for text in good] == ["device-1", "device-2", "device-3"]
+        assert read == [forged, good[0]]
+
+    def test_a_header_is_judged_anew_by_new_keys(self, verifier: TokenVerifier) -> None:
+        verifier.verify(token(), NOW_MS)
+        verifier.reload(POLICY, [public(RSA, "RS256")])
+        assert refused(verifier, token()).reason is Reason.ALGORITHM
+
+    def test_no_more_headers_are_remembered_than_issuers_may_have(
+        self, verifier: TokenVerifier, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        for number in range(HEADERS_MAX):
+            verifier.verify(token(header={"x": number}), NOW_MS)
+        read = watched(monkeypatch, jwt, "get_unverified_header")
+        for number in (0, HEADERS_MAX, HEADERS_MAX):
+            claims = {**CLAIMS, "sub": f"device-{number}-{len(read)}"}
+            verifier.verify(token(claims, header={"x": number}), NOW_MS)
+        assert len(read) == 2
+
     @pytest.mark.parametrize("payload", [b"", b"[]", b"{", b"\xff", b"[" * 5000])
     def test_a_payload_that_is_no_object_is_malformed_though_signed(
         self, verifier: TokenVerifier, payload: bytes
@@ -362,15 +402,7 @@ class TestMemory:
     @pytest.fixture
     def decoded(self, monkeypatch: pytest.MonkeyPatch) -> list[str]:
         """The tokens whose signature was looked at."""
-        seen: list[str] = []
-        header: Callable[[str | bytes], dict[str, object]] = jwt.get_unverified_header
-
-        def watched(text: str) -> dict[str, object]:
-            seen.append(text)
-            return header(text)
-
-        monkeypatch.setattr(jwt, "get_unverified_header", watched)
-        return seen
+        return watched(monkeypatch, jwt.PyJWT, "decode")
 
     def test_a_token_is_verified_once(self, verifier: TokenVerifier, decoded: list[str]) -> None:
         assert verifier.verify(token(), NOW_MS) == verifier.verify(token(), NOW_MS + 1)
