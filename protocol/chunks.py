@@ -1,5 +1,6 @@
 """Chunk frames out of received memory: checked, and gathered into runs of adjacent bytes. PROTOCOL.md §9."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -30,6 +31,13 @@ PIECES_MAX = 256
 
 PIECE_BYTES_MIN = 4096
 """Pieces below this on the average are joined by one copy, which costs less than handing on each."""
+
+BORROWED_BYTES_MIN = 64 * 1024
+"""From here on data is copied into lent memory: memory of its own would come fresh from the system again and again,
+which took ten times as long as the copy."""
+
+Piece = memoryview | npt.NDArray[np.uint8]
+"""Data of one chunk, or that of equal chunks in rows."""
 
 _HEADER_TYPES = {
     FrameType.CHUNK: np.dtype([("prefix", ">u8"), ("start", ">u8"), ("end", ">u8"), ("checksum", "u1")]),
@@ -76,8 +84,8 @@ def is_worth_gathering(kind: FrameType, data_bytes: int, left_bytes: int) -> boo
     )
 
 
-def gather_equal(view: memoryview, begin: int, end: int, kind: FrameType, first: Chunk) -> tuple[int, bytes]:
-    """How many frames from `begin` on are like the first, adjacent and intact; and their data in one piece.
+def gather_equal(view: memoryview, begin: int, end: int, kind: FrameType, first: Chunk) -> tuple[int, Piece]:
+    """How many frames from `begin` on are like the first, adjacent and intact; and their data where it lies.
 
     The first is intact, and none that would be like it reaches beyond OFFSET_MAX. For many
     small chunks: one array over all of them, headers at a fixed stride, checksums along the rows.
@@ -87,7 +95,7 @@ def gather_equal(view: memoryview, begin: int, end: int, kind: FrameType, first:
     stride = header + data_bytes
     if view[begin + stride : begin + stride + PREFIX_BYTES] != view[begin : begin + PREFIX_BYTES]:
         # Streams that take turns: not worth an array for each frame.
-        return 1, bytes(first.data)
+        return 1, first.data
     count = (end - begin) // stride
     headers = np.ndarray((count,), _HEADER_TYPES[kind], view, begin, (stride,))
     rows = np.ndarray((count, data_bytes), np.uint8, view, begin + header, (stride, 1))
@@ -100,7 +108,7 @@ def gather_equal(view: memoryview, begin: int, end: int, kind: FrameType, first:
     # Only now the bytes: of interleaved streams each run is short, and their sums would be taken again and again.
     rows = rows[:count]
     count = _leading(_checksums(view, begin, kind, rows) == headers["checksum"][:count])
-    return count, rows[:count].tobytes()
+    return count, rows[:count]
 
 
 def _leading(fits: npt.NDArray[np.bool_]) -> int:
@@ -129,8 +137,9 @@ class ChunkRun:
     checksum: ChecksumKind
     start: int
     end: int
-    pieces: list[Buffer] = field(default_factory=list)
+    pieces: list[Piece] = field(default_factory=list)
     count: int = 0
+    is_scattered: bool = False
 
     def takes(self, stream: int, checksum: ChecksumKind, start: int) -> bool:
         """Whether a chunk that begins at `start` continues this run."""
@@ -138,18 +147,42 @@ class ChunkRun:
             start == self.end and stream == self.stream and checksum is self.checksum and len(self.pieces) < PIECES_MAX
         )
 
-    def add(self, end: int, data: Buffer, count: int) -> None:
+    def add(self, end: int, data: Piece, count: int) -> None:
         """`count` more chunks with this data, up to `end`."""
         self.pieces.append(data)
         self.end = end
         self.count += count
+        self.is_scattered = self.is_scattered or not isinstance(data, memoryview)
 
-    def event(self, lease: Lease | None) -> ChunksReceived:
-        """The run as an event. Without a lease the memory is about to be reused, so the data is copied."""
-        data = tuple(self.pieces)
-        if lease is not None and self.end - self.start >= PIECE_BYTES_MIN * len(data):
+    def event(self, lease: Lease | None, borrow: Callable[[int], Lease | None]) -> ChunksReceived:
+        """The run as an event, whose data lies in `lease`. Without one the memory is about to be reused, so the data
+        is copied, to what `borrow` lends for so many bytes where that is worth it.
+        """
+        total = self.end - self.start
+        data: tuple[Buffer, ...]
+        if lease is not None and not self.is_scattered and total >= PIECE_BYTES_MIN * len(self.pieces):
             lease.retain()
+            data = tuple(each for each in self.pieces if isinstance(each, memoryview))
+        elif (lease := self._borrowed(total, borrow)) is not None:
+            data = (lease.view[:total],)
+            self._copy_to(data[0])
         else:
-            lease = None
-            data = (data[0] if len(data) == 1 and isinstance(data[0], bytes) else b"".join(data),)
+            data = (b"".join(each if isinstance(each, memoryview) else each.tobytes() for each in self.pieces),)
         return ChunksReceived(self.stream, self.start, self.end, data, self.count, self.checksum, lease)
+
+    def _borrowed(self, total: int, borrow: Callable[[int], Lease | None]) -> Lease | None:
+        lease = borrow(total) if total >= BORROWED_BYTES_MIN else None
+        if lease is not None and len(lease.view) < total:
+            lease.release()
+            return None
+        return lease
+
+    def _copy_to(self, memory: memoryview) -> None:
+        position = 0
+        for piece in self.pieces:
+            room = memory[position : position + piece.nbytes]
+            if isinstance(piece, memoryview):
+                room[:] = piece
+            else:
+                np.frombuffer(room, np.uint8).reshape(piece.shape)[:] = piece
+            position += piece.nbytes

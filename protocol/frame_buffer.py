@@ -111,6 +111,10 @@ class FrameBuffer:
             return
         self._keep(self.view[self.begin : self.end], frame_bytes)
 
+    def borrow(self, size_bytes: int) -> Lease | None:
+        """Memory beside the input's own; None, or a smaller piece, when the pool has no more to lend."""
+        return self._source.lease(size_bytes)
+
     def reopen(self) -> None:
         """Look again at what `settle` kept; another `settle` must follow."""
         if self.lease is None:

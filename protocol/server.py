@@ -7,8 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from protocol import codec, frames
-from protocol.checksum import Buffer
-from protocol.chunks import CHECKSUM_KINDS, Chunk, ChunkRun, gather_equal, is_worth_gathering, read_chunk
+from protocol.chunks import CHECKSUM_KINDS, Chunk, ChunkRun, Piece, gather_equal, is_worth_gathering, read_chunk
 from protocol.constants import (
     FRAME_BYTES_MIN,
     HANDSHAKE_FRAME_BYTES_MAX,
@@ -395,7 +394,7 @@ class ServerConnection:
             return frame_bytes
         start, end = chunk.start, chunk.end
         count = 1
-        data: Buffer = chunk.data
+        data: Piece = chunk.data
         like_it = (min(stream.size, OFFSET_MAX) - start) // (end - start)
         left = min(buffer.end - buffer.begin, like_it * frame_bytes)
         if is_worth_gathering(kind, end - start, left):
@@ -463,7 +462,7 @@ class ServerConnection:
 
     def _flush(self) -> None:
         if self._run is not None:
-            self._events.append(self._run.event(self._reader.buffer.lease))
+            self._events.append(self._run.event(self._reader.buffer.lease, self._reader.buffer.borrow))
             self._run = None
 
     def take_events(self) -> list[ServerEvent]:

@@ -101,25 +101,40 @@ static inline void wake_receiver(void) {
     if (eventfd_write(store.wake_event, 1)) die("eventfd: %s", strerror(errno));
 }
 
+static inline void write_pieces(struct file *file, struct iovec *pieces, size_t count, size_t bytes, uint64_t offset,
+                                int flags) {
+    ssize_t written = pwritev2(file->fd, pieces, (int)count, (off_t)offset, flags);
+    if (written < 0 && flags && errno == EOPNOTSUPP) {
+        store.writes_through = 0;
+        written = pwritev2(file->fd, pieces, (int)count, (off_t)offset, 0);
+    }
+    if (written != (ssize_t)bytes) die("pwritev2 wrote %zd: %s", written, strerror(errno));
+}
+
+// Whole pages go through; one that is not full yet stays in memory for its rest.
 static inline void write_slot(struct slot *slot) {
     struct file *file = slot->file;
-    int through = store.writes_through && slot->piece_bytes >= THROUGH_BYTES_MIN &&
-                  !((slot->offset + slot->piece_bytes) & 4095);
-    ssize_t written = pwritev2(file->fd, slot->pieces, (int)slot->piece_count, (off_t)slot->offset,
-                               through ? DONTCACHE : 0);
-    if (written < 0 && through && errno == EOPNOTSUPP) {
-        store.writes_through = 0;
-        written = pwritev(file->fd, slot->pieces, (int)slot->piece_count, (off_t)slot->offset);
-    }
-    if (written != (ssize_t)slot->piece_bytes) die("pwritev wrote %zd: %s", written, strerror(errno));
-    // Whole pages: one that is written again meanwhile would go to the disk twice.
-    uint64_t end = (slot->offset + slot->piece_bytes) & ~4095ull;
-    if (through && store.writes_through) {
-        file->started = end;
-    } else if (end >= file->started + AHEAD_BYTES) {
-        if (sync_file_range(file->fd, (off_t)file->started, (off_t)(end - file->started), SYNC_FILE_RANGE_WRITE))
-            die("sync_file_range: %s", strerror(errno));
-        file->started = end;
+    uint64_t end = slot->offset + slot->piece_bytes, page_end = end & ~4095ull;
+    size_t last = slot->piece_count, tail = (size_t)(end - page_end);
+    if (!store.writes_through || page_end < slot->offset + THROUGH_BYTES_MIN) {
+        write_pieces(file, slot->pieces, slot->piece_count, slot->piece_bytes, slot->offset, 0);
+        // Whole pages: one that is written again meanwhile would go to the disk twice.
+        if (page_end >= file->started + AHEAD_BYTES) {
+            if (sync_file_range(file->fd, (off_t)file->started, (off_t)(page_end - file->started),
+                                SYNC_FILE_RANGE_WRITE))
+                die("sync_file_range: %s", strerror(errno));
+            file->started = page_end;
+        }
+    } else {
+        size_t left = tail;
+        while (left && slot->pieces[last - 1].iov_len <= left) left -= slot->pieces[--last].iov_len;
+        struct iovec *cut = &slot->pieces[left ? last - 1 : last];
+        size_t cut_bytes = cut->iov_len;
+        if (left) cut->iov_len -= left;
+        write_pieces(file, slot->pieces, last, slot->piece_bytes - tail, slot->offset, DONTCACHE);
+        if (left) *cut = (struct iovec){(uint8_t *)cut->iov_base + cut_bytes - left, left};
+        if (tail) write_pieces(file, cut, slot->piece_count - (size_t)(cut - slot->pieces), tail, page_end, 0);
+        file->started = page_end;
     }
     done_with(slot);
 }

@@ -65,14 +65,17 @@ class Syncing:
     def write(self, handle: Handle, pieces: Sequence[Buffer], offset: int) -> None:
         """Write to the file; from the write lane. The disk begins with what is a good deal. Raises OSError."""
         count = sum(map(len, pieces))
-        if not self._is_durable:
-            self._files.write(handle.fd, pieces, offset)
-        elif count >= THROUGH_BYTES_MIN and not (offset + count) % PAGE_BYTES:
-            if not self._files.write_through(handle.fd, pieces, offset):
-                self._begin(handle, count)
-        else:
+        whole = (offset + count) // PAGE_BYTES * PAGE_BYTES - offset
+        if not self._is_durable or whole < THROUGH_BYTES_MIN:
             self._files.write(handle.fd, pieces, offset)
             self._begin(handle, count)
+            return
+        full, rest = (pieces, ()) if whole == count else _parted(pieces, whole)
+        if not self._files.write_through(handle.fd, full, offset):
+            self._begin(handle, whole)
+        if rest:
+            self._files.write(handle.fd, rest, offset + whole)
+            self._begin(handle, count - whole)
 
     def sync(self, handles: Mapping[int, Handle]) -> dict[int, OSError]:
         """Make all that was written to the files durable, and their names; by upload id, what failed."""
@@ -94,7 +97,7 @@ class Syncing:
 
     def _begin(self, handle: Handle, count: int) -> None:
         handle.unstarted_bytes += count
-        if handle.unstarted_bytes >= AHEAD_BYTES:
+        if self._is_durable and handle.unstarted_bytes >= AHEAD_BYTES:
             handle.unstarted_bytes = 0
             self._files.start_sync(handle.fd)
 
@@ -130,3 +133,17 @@ class Syncing:
                 for upload_id in upload_ids:
                     handles[upload_id].directory_unsynced = False
         return failed
+
+
+def _parted(pieces: Sequence[Buffer], first_bytes: int) -> tuple[list[Buffer], list[Buffer]]:
+    """The first bytes of the pieces, and the rest; nothing is copied."""
+    first: list[Buffer] = []
+    rest: list[Buffer] = []
+    for piece in pieces:
+        here = min(first_bytes, len(piece))
+        first_bytes -= here
+        if here:
+            first.append(memoryview(piece)[:here])
+        if here < len(piece):
+            rest.append(memoryview(piece)[here:])
+    return first, rest

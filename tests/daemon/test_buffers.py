@@ -5,7 +5,7 @@ import pytest
 from daemon.buffers import CLASS_BYTES, SHARED_BYTES, SLACK_BYTES, PooledLease, ReceivePool
 
 KIB = 1024
-SMALL, _, _, LARGE = (size + SLACK_BYTES for size in CLASS_BYTES)
+SMALL, *_, LARGE = (size + SLACK_BYTES for size in CLASS_BYTES)
 
 
 @pytest.fixture

@@ -179,7 +179,7 @@ class TestMemory:
             pool_limit = 64 * 1024
             wire = await site.admitted()
             await wire.open(1, open_request("log"))
-            sent = 4 * pool_limit
+            sent = 64 * pool_limit
             for start in range(0, sent, 1024):
                 wire.send(chunk(1, start, bytes(1024)))
             await until(lambda: pool.is_full)

@@ -1,9 +1,11 @@
 """Chunk frames: which headers contradict themselves, what gathering takes, and what a run hands on. PROTOCOL.md §9."""
 
+import numpy as np
 import pytest
 
 from protocol import codec
 from protocol.chunks import (
+    BORROWED_BYTES_MIN,
     GATHER_DATA_BYTES_MAX,
     GATHER_FRAMES_MIN,
     PIECE_BYTES_MIN,
@@ -95,7 +97,8 @@ def gathered(frames: list[bytes], kind: FrameType = FrameType.CHUNK, rest: bytes
     raw = b"!" + b"".join(frames) + rest
     first = read(raw, kind, begin=1)
     assert isinstance(first, Chunk)
-    return gather_equal(memoryview(raw), 1, len(raw), kind, first)
+    count, data = gather_equal(memoryview(raw), 1, len(raw), kind, first)
+    return count, data.tobytes()
 
 
 def adjacent(count: int, size: int, kind: FrameType = FrameType.CHUNK, start: int = 0) -> list[bytes]:
@@ -140,6 +143,10 @@ def test_gathering_pays_from_a_number_of_frames_up_to_a_size_of_data() -> None:
 # Runs.
 
 
+def nothing(_: int) -> None:
+    """A pool that lends nothing."""
+
+
 def run_of(*pieces: bytes) -> ChunkRun:
     run = ChunkRun(1, ChecksumKind.SUM8, 100, 100)
     for piece in pieces:
@@ -165,7 +172,7 @@ def test_large_pieces_are_handed_on_with_a_hold_on_their_lease() -> None:
     lease = pool.lease(1)
     assert lease is not None
     large = bytes(PIECE_BYTES_MIN)
-    event = run_of(large, large).event(lease)
+    event = run_of(large, large).event(lease, nothing)
     assert event.lease is lease
     assert event.data == (large, large)
     assert (event.stream, event.start, event.end, event.count) == (1, 100, 100 + 2 * PIECE_BYTES_MIN, 2)
@@ -179,7 +186,7 @@ def test_large_pieces_are_handed_on_with_a_hold_on_their_lease() -> None:
 def test_small_pieces_are_joined_by_a_copy_that_outlives_the_lease(pieces: list[bytes]) -> None:
     lease = Pool().lease(1)
     assert lease is not None
-    event = run_of(*pieces).event(lease)
+    event = run_of(*pieces).event(lease, nothing)
     assert event.lease is None
     assert event.data == (b"".join(pieces),)
     assert isinstance(event.data[0], bytes)
@@ -187,13 +194,53 @@ def test_small_pieces_are_joined_by_a_copy_that_outlives_the_lease(pieces: list[
 
 
 def test_without_a_lease_large_pieces_are_copied_too() -> None:
-    event = run_of(bytes(PIECE_BYTES_MIN)).event(None)
+    event = run_of(bytes(PIECE_BYTES_MIN)).event(None, nothing)
     assert event.lease is None
     assert isinstance(event.data[0], bytes)
 
 
-def test_what_gathering_copied_is_not_copied_again() -> None:
+def mixed_run(total: int) -> tuple[ChunkRun, bytes]:
+    """A piece, rows that lie apart, and a piece; and their bytes."""
+    memory = np.arange(2 * total, dtype=np.uint32).astype(np.uint8)
+    rows = memory[: 2 * (total - 14)].reshape(-1, 4)[:, 1:3]
     run = ChunkRun(1, ChecksumKind.SUM8, 0, 0)
-    piece = b"gathered"
-    run.add(len(piece), piece, 8)
-    assert run.event(None).data[0] is piece
+    run.add(7, memoryview(b"piece 1"), 1)
+    run.add(7 + rows.size, rows, len(rows))
+    run.add(total, memoryview(b"piece 2"), 1)
+    return run, b"piece 1" + rows.tobytes() + b"piece 2"
+
+
+def test_much_is_copied_into_memory_that_is_borrowed_for_it() -> None:
+    pool = Pool()
+    run, expected = mixed_run(BORROWED_BYTES_MIN)
+    event = run.event(None, pool.lease)
+    assert [bytes(each) for each in event.data] == [expected]
+    assert event.lease is not None
+    assert pool.lent == 1
+    event.lease.release()
+    assert pool.lent == 0
+
+
+def test_rows_are_copied_though_their_memory_is_leased() -> None:
+    pool = Pool()
+    lease = pool.lease(1)
+    run, expected = mixed_run(BORROWED_BYTES_MIN)
+    event = run.event(lease, pool.lease)
+    assert event.lease is not lease
+    assert [bytes(each) for each in event.data] == [expected]
+
+
+@pytest.mark.parametrize(
+    ("total", "pool"),
+    [
+        pytest.param(BORROWED_BYTES_MIN - 2, Pool(), id="too little to be worth it"),
+        pytest.param(BORROWED_BYTES_MIN, Pool(leases_max=0), id="nothing to lend"),
+        pytest.param(BORROWED_BYTES_MIN, Pool(lease_bytes=BORROWED_BYTES_MIN - 1), id="nothing as large to lend"),
+    ],
+)
+def test_otherwise_it_is_copied_into_memory_of_its_own(total: int, pool: Pool) -> None:
+    run, expected = mixed_run(total)
+    event = run.event(None, pool.lease)
+    assert (event.data, event.lease) == ((expected,), None)
+    assert isinstance(event.data[0], bytes)
+    assert pool.lent == 0

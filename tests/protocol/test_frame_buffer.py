@@ -228,6 +228,16 @@ def test_closing_gives_everything_back(frame_bytes: int) -> None:
     assert not buffer.starved
 
 
+def test_what_is_borrowed_beside_the_input_is_the_pools() -> None:
+    pool = Pool(leases_max=1)
+    buffer = FrameBuffer(pool)
+    lease = buffer.borrow(LARGE)
+    assert lease is not None
+    assert buffer.borrow(LARGE) is None
+    lease.release()
+    assert pool.lent == 0
+
+
 def test_the_harness_poisons_what_is_given_back() -> None:
     pool = Pool()
     lease = pool.lease(10)

@@ -118,12 +118,21 @@ def test_where_it_cannot_the_disk_is_told_to_begin(
     assert files.named("write_through", "start_sync") == [("write_through", "0"), ("start_sync", "0")]
 
 
+@pytest.mark.parametrize("sizes", [[THROUGH_BYTES_MIN + 1], [THROUGH_BYTES_MIN, 1], [3, THROUGH_BYTES_MIN - 3, 1]])
 def test_a_page_that_is_not_full_stays_in_memory_for_its_rest(
-    syncing: Syncing, files: RecordedFiles, handles: dict[int, Handle]
+    syncing: Syncing, files: RecordedFiles, handles: dict[int, Handle], sizes: list[int]
 ) -> None:
-    syncing.write(handles[0], [bytes(THROUGH_BYTES_MIN + 1)], 0)
-    syncing.write(handles[0], [bytes(THROUGH_BYTES_MIN + PAGE_BYTES - 1)], THROUGH_BYTES_MIN + 1)
-    assert files.named("write", "write_through") == [("write", "0"), ("write_through", "0")]
+    data = bytes(number % 251 for number in range(2 * THROUGH_BYTES_MIN + PAGE_BYTES))
+    pieces, start = [], 0
+    for size in sizes:
+        pieces.append(data[start : start + size])
+        start += size
+    syncing.write(handles[0], pieces, 0)
+    assert files.named("write", "write_through") == [("write_through", "0"), ("write", "0")]
+    files.calls.clear()
+    syncing.write(handles[0], [data[start:]], start)
+    assert files.named("write", "write_through") == [("write_through", "0")]
+    assert files.read(handles[0].fd, len(data) + 1, 0) == data
 
 
 def test_without_durability_nothing_is_synced(files: RecordedFiles, tmp_path: Path, handles: dict[int, Handle]) -> None:
