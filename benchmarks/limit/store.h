@@ -126,14 +126,15 @@ static inline void write_slot(struct slot *slot) {
             file->started = page_end;
         }
     } else {
+        struct iovec pieces[PIECES_MAX];  // those of the slot are being hashed meanwhile
+        memcpy(pieces, slot->pieces, slot->piece_count * sizeof *pieces);
         size_t left = tail;
-        while (left && slot->pieces[last - 1].iov_len <= left) left -= slot->pieces[--last].iov_len;
-        struct iovec *cut = &slot->pieces[left ? last - 1 : last];
-        size_t cut_bytes = cut->iov_len;
+        while (left && pieces[last - 1].iov_len <= left) left -= pieces[--last].iov_len;
+        struct iovec *cut = &pieces[left ? last - 1 : last];
         if (left) cut->iov_len -= left;
-        write_pieces(file, slot->pieces, last, slot->piece_bytes - tail, slot->offset, DONTCACHE);
-        if (left) *cut = (struct iovec){(uint8_t *)cut->iov_base + cut_bytes - left, left};
-        if (tail) write_pieces(file, cut, slot->piece_count - (size_t)(cut - slot->pieces), tail, page_end, 0);
+        write_pieces(file, pieces, last, slot->piece_bytes - tail, slot->offset, DONTCACHE);
+        if (left) *cut = (struct iovec){(uint8_t *)cut->iov_base + cut->iov_len, left};
+        if (tail) write_pieces(file, cut, slot->piece_count - (size_t)(cut - pieces), tail, page_end, 0);
         file->started = page_end;
     }
     done_with(slot);
