@@ -32,6 +32,9 @@ _libc = ctypes.CDLL(None, use_errno=True)
 _libc.sync_file_range.argtypes = (ctypes.c_int, ctypes.c_int64, ctypes.c_int64, ctypes.c_uint)
 _SYNC_FILE_RANGE_WRITE = 2
 
+_UNABLE = frozenset({errno.ENOSYS, errno.EOPNOTSUPP, errno.EPERM, errno.EINVAL})
+"""What a sandbox or a file system without such a call answers: nothing was begun, and nothing is lost by it."""
+
 
 @dataclass(frozen=True, slots=True)
 class DiskSpace:
@@ -100,7 +103,7 @@ class FileSystem(Protocol):
     def start_sync(self, fd: int) -> None:
         """Have the disk begin with what was written to the file, so that `sync_data` has less to wait for.
 
-        Promises nothing, but may be the one who is told that the bytes have no place.
+        Promises nothing, so where it cannot be done it is not; but may be the one who is told that bytes have no place.
         """
         ...
 
@@ -223,8 +226,8 @@ class SystemFiles:
         return os.fstat(fd).st_size
 
     def start_sync(self, fd: int) -> None:
-        if _libc.sync_file_range(fd, 0, 0, _SYNC_FILE_RANGE_WRITE):
-            raise _error()
+        if _libc.sync_file_range(fd, 0, 0, _SYNC_FILE_RANGE_WRITE) and (error := _error()).errno not in _UNABLE:
+            raise error
 
     def sync_data(self, fd: int) -> None:
         os.fdatasync(fd)

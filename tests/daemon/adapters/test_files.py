@@ -1,7 +1,9 @@
 """File calls on real files: nothing is written short, nothing is followed where it must not be."""
 
+import ctypes
 import errno
 import os
+import re
 import socket
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -289,13 +291,40 @@ def test_a_full_disk_is_told_when_written_through(path: Path, monkeypatch: pytes
     assert flags.given == [RWF_DONTCACHE]
 
 
-def test_what_the_disk_cannot_begin_with_is_told(files: SystemFiles, path: Path) -> None:
+def test_the_disk_begins_with_what_was_written(files: SystemFiles, path: Path) -> None:
     fd = files.create(path)
     files.write(fd, [b"x"], 0)
     files.start_sync(fd)
     files.close(fd)
     with pytest.raises(OSError, match="Bad file descriptor"):
         files.start_sync(fd)
+
+
+class _Refusing:
+    """A system whose `sync_file_range` fails."""
+
+    def __init__(self, number: int) -> None:
+        self._number = number
+
+    def sync_file_range(self, *_: int) -> int:
+        ctypes.set_errno(self._number)
+        return -1
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.ENOSPC, errno.EDQUOT])
+def test_bytes_that_have_no_place_are_told(files: SystemFiles, monkeypatch: pytest.MonkeyPatch, number: int) -> None:
+    monkeypatch.setattr("daemon.adapters.files._libc", _Refusing(number))
+    with pytest.raises(OSError, match=re.escape(os.strerror(number))) as failed:
+        files.start_sync(0)
+    assert failed.value.errno == number
+
+
+@pytest.mark.parametrize("number", [errno.ENOSYS, errno.EOPNOTSUPP, errno.EPERM, errno.EINVAL])
+def test_where_the_disk_cannot_be_told_to_begin_nothing_is_lost(
+    files: SystemFiles, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    monkeypatch.setattr("daemon.adapters.files._libc", _Refusing(number))
+    files.start_sync(0)
 
 
 def test_what_is_removed_tells_its_size_and_what_is_gone_none(files: SystemFiles, path: Path) -> None:
