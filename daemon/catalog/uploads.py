@@ -1,7 +1,8 @@
 """What changes uploads, each a function on a connection inside a transaction."""
 
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import cache
 
 from daemon.catalog.opening import Decision, decide
@@ -62,23 +63,14 @@ def open_upload(connection: sqlite3.Connection, request: OpenRequest) -> OpenRes
 
 def open_uploads(connection: sqlite3.Connection, requests: Sequence[OpenRequest]) -> list[OpenResult]:
     """As `open_upload` one after the other; requests that cannot touch each other share two statements."""
-    connection.execute("SAVEPOINT open_uploads")
-    try:
+    with _all_or_nothing(connection):
         names = {(request.tenant, request.device, request.name) for request in requests}
         if len(names) < len(requests) or any(request.quota_bytes for request in requests):
             return [open_upload(connection, request) for request in requests]
         results: list[OpenResult] = []
         for first in range(0, len(requests), STATEMENT_ROWS_MAX):
             results += _open_apart(connection, requests[first : first + STATEMENT_ROWS_MAX])
-    except Exception:
-        if connection.in_transaction:
-            connection.execute("ROLLBACK TO open_uploads")
-        raise
-    else:
         return results
-    finally:
-        if connection.in_transaction:
-            connection.execute("RELEASE open_uploads")
 
 
 def _open_apart(connection: sqlite3.Connection, requests: Sequence[OpenRequest]) -> list[OpenResult]:
@@ -130,14 +122,15 @@ def complete(connection: sqlite3.Connection, completion: Completion) -> Complete
         completion.upload_id,
         completion.epoch,
     )
-    rows = connection.execute(_COMPLETE, values).fetchall()
-    if not rows:
-        return None
-    upload = to_upload(rows[0])
-    superseded = connection.execute(
-        _SUPERSEDE, (CODES[State.DELETED], completion.now_ms, upload.tenant, upload.device, upload.name)
-    ).fetchall()
-    return Completed(upload, superseded[0][0] if superseded else None)
+    with _all_or_nothing(connection):
+        rows = connection.execute(_COMPLETE, values).fetchall()
+        if not rows:
+            return None
+        upload = to_upload(rows[0])
+        superseded = connection.execute(
+            _SUPERSEDE, (CODES[State.DELETED], completion.now_ms, upload.tenant, upload.device, upload.name)
+        ).fetchall()
+        return Completed(upload, superseded[0][0] if superseded else None)
 
 
 def end(connection: sqlite3.Connection, upload_id: int, state: State, now_ms: int, epoch: int | None) -> Upload | None:
@@ -180,20 +173,27 @@ def _create(connection: sqlite3.Connection, decision: Decision, upload: Upload) 
     if decision.abort_id is None and decision.supersede_id is None:
         connection.execute(_INSERT, values)
         return
-    connection.execute("SAVEPOINT create_upload")
-    try:
+    with _all_or_nothing(connection):
         if decision.abort_id is not None:
             connection.execute(f"{_BURY} id = ?", (CODES[State.ABORTED], upload.created_ms, decision.abort_id))
         else:
             connection.execute("UPDATE uploads SET is_current = 0 WHERE id = ?", (decision.supersede_id,))
         connection.execute(_INSERT, values)
+
+
+@contextmanager
+def _all_or_nothing(connection: sqlite3.Connection) -> Iterator[None]:
+    """Several writes of one function: when one fails, those before it are undone, and the transaction goes on."""
+    connection.execute("SAVEPOINT several")
+    try:
+        yield
     except Exception:
         if connection.in_transaction:
-            connection.execute("ROLLBACK TO create_upload")
+            connection.execute("ROLLBACK TO several")
         raise
     finally:
         if connection.in_transaction:
-            connection.execute("RELEASE create_upload")
+            connection.execute("RELEASE several")
 
 
 def _resumption(upload: Upload) -> tuple[int | str | bytes | None, ...]:

@@ -121,6 +121,21 @@ def test_a_replacement_that_cannot_be_stored_leaves_the_earlier_one(
     assert uploads.get(connection, 1) == before
 
 
+def test_a_completion_that_cannot_bury_the_superseded_file_is_none(connection: sqlite3.Connection) -> None:
+    in_state(connection, State.COMPLETE)
+    uploads.open_upload(connection, replace(REQUEST, upload_id=2, disposition=REPLACE))
+    before = list(connection.iterdump())
+    connection.execute("BEGIN")
+    connection.execute(
+        "CREATE TEMP TRIGGER refuses BEFORE UPDATE OF state ON uploads WHEN OLD.id = 1 "
+        "BEGIN SELECT RAISE(ABORT, 'disk I/O error'); END"
+    )
+    with pytest.raises(sqlite3.IntegrityError, match="disk I/O error"):
+        uploads.complete(connection, completion(2))
+    connection.execute("COMMIT")
+    assert list(connection.iterdump()) == before
+
+
 def test_progress_is_recorded_and_counted(connection: sqlite3.Connection) -> None:
     create(connection, 1, NAME, size=None)
     ranges = (DigestedRange(0, 40, 1), DigestedRange(50, 60, 2))
