@@ -27,7 +27,7 @@ BATCH_UPLOADS = 100
 """Uploads that end in one transaction: enough to share its sync, few enough to delay no commit."""
 
 REMOVED_FREELY = 10
-"""So few may go whatever part of all they are, or the only upload of a small installation could never expire."""
+"""So few uploads may go whatever part of all they are, or the only one of a small installation could never expire."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +35,8 @@ class CleanupPolicy:
     """What an operator wants removed, and when; `retention_s` 0 keeps complete files for ever.
 
     `keeps_stale` moves stale uploads to partial, where they stay, instead of deleting them. `max_fraction` (above 0,
-    up to 1) of all uploads that hold bytes is the most one pass may remove.
+    up to 1) of all uploads that hold bytes is the most one pass may remove, and of stored files the most that may
+    belong to no upload if they are to be put aside.
     """
 
     interval_s: float
@@ -237,7 +238,8 @@ class _Pass:
         if self._dry_run:
             for rule, (count, size_bytes) in found.items():
                 self._did(rule.result, count, size_bytes if rule.to in TOMBSTONES else 0)
-        self._check_fraction(going, await self._catalog.holding(), "uploads that hold bytes would be removed")
+        what = "uploads that hold bytes would be removed"
+        self._check_fraction(going, await self._catalog.holding(), what, freely=REMOVED_FREELY)
         if not self._dry_run:
             for rule in rules:
                 await self._apply(rule)
@@ -257,13 +259,13 @@ class _Pass:
 
     async def quarantine(self) -> None:
         """Put aside what belongs to no upload, unless it is so much that rather the catalog is wrong."""
-        found = await self.orphans.find()
+        lot = await self.orphans.find()
         if self._dry_run:
-            self._did(CleanupResult.ORPHANS_QUARANTINED, len(found))
-        searched = self.orphans.searched
-        self._check_fraction(len(found), searched, "stored files belong to no upload; is this the right catalog?")
+            self._did(CleanupResult.ORPHANS_QUARANTINED, len(lot.found))
+        what = "stored files belong to no upload; is this the right catalog?"
+        self._check_fraction(len(lot.found), lot.searched, what, freely=0)
         if not self._dry_run:
-            for orphan in found:
+            for orphan in lot.found:
                 if await self.orphans.put_aside(orphan):
                     self._did(CleanupResult.ORPHANS_QUARANTINED, 1)
 
@@ -326,8 +328,8 @@ class _Pass:
             failures.append(error)
         self._did(rule.result, 1, freed_bytes)
 
-    def _check_fraction(self, going: int, of: int, what: str) -> None:
-        if going > max(REMOVED_FREELY, self._policy.max_fraction * of):
+    def _check_fraction(self, going: int, of: int, what: str, *, freely: int) -> None:
+        if going > max(freely, self._policy.max_fraction * of):
             raise _Stopped(
                 f"{going} of {of} {what}; cleanup.max_fraction = {self._policy.max_fraction:g} allows no more than "
                 "that part: check clock and settings, and raise it if this is meant"

@@ -1,6 +1,7 @@
 """Looks for stored bytes that belong to no upload, a few parts of storage at a time, and puts them aside.
 
-They are never deleted: nothing in the catalog says what they are, and the catalog may be the one that is wrong.
+They are never deleted: nothing in the catalog says what they are, and the catalog may be the one that is wrong. Whether
+it is shows in how many of a whole lot they are, so what is found waits until its lot was searched.
 """
 
 from collections.abc import Callable, Sequence
@@ -11,21 +12,17 @@ from daemon.storage.interface import Storage, Stored
 
 SHARDS_PER_PASS = 8
 """Parts of storage listed for orphans in one pass, so that a pass costs alike whenever it runs: with 256 parts and
-the default interval all have been searched after three hours."""
+the default interval all have been searched after three hours, in a process that runs for so long."""
 
 SEARCHED_PER_PASS = 500
 """Of the files listed: a millisecond or two. With a million of them all have been searched after a week."""
 
+LOT_FILES = 10_000
+"""So many stored files, or all where there are fewer, are judged together: upload ids are spread over the parts of
+storage by chance, so a lot is as good as the whole. It is also the most that is kept of what was found."""
+
 ORPHAN_AGE_S = 24 * 3600
 """Bytes without an upload are left alone for so long, whatever is under way with them."""
-
-
-@dataclass(frozen=True, slots=True)
-class Place:
-    """Where the search goes on: at the `rest` of what was listed of `shard`, and then in the next one."""
-
-    shard: int = -1
-    rest: Sequence[Stored] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +31,24 @@ class Orphan:
 
     shard: int
     name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Lot:
+    """Stored files that are judged together: in how many shards, how many, and what was found among them."""
+
+    shards: int = 0
+    searched: int = 0
+    found: tuple[Orphan, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where the search of a `lot` goes on: at the `rest` of what was listed of `shard`, and then in the next one."""
+
+    shard: int = -1
+    rest: Sequence[Stored] = ()
+    lot: Lot = Lot()
 
 
 class OrphanSearch:
@@ -47,19 +62,22 @@ class OrphanSearch:
         self._storage = storage
         self._is_live = is_live
         self._before_ms = now_ms - ORPHAN_AGE_S * 1000
-        self._shards_left = min(SHARDS_PER_PASS, storage.shards)
         self.place = place
         """Where the next pass's search begins."""
-        self.searched = 0
-        """Stored files that were looked at."""
 
-    async def find(self) -> list[Orphan]:
-        """The orphans among the next stored files."""
-        found: list[Orphan] = []
-        while some := await self._next_stored(SEARCHED_PER_PASS - self.searched):
-            self.searched += len(some)
-            found += await self._orphans(some)
-        return found
+    async def find(self) -> Lot:
+        """Search on; the lot if that was the last of it, else an empty one."""
+        files_left, shards_left = SEARCHED_PER_PASS, SHARDS_PER_PASS
+        while not self._is_whole and files_left and (self.place.rest or shards_left):
+            if self.place.rest:
+                files_left -= await self._search(min(files_left, LOT_FILES - self.place.lot.searched))
+            else:
+                shards_left -= 1
+                await self._list_next()
+        if not self._is_whole:
+            return Lot()
+        lot, self.place = self.place.lot, replace(self.place, lot=Lot())
+        return lot
 
     async def put_aside(self, orphan: Orphan) -> bool:
         """Quarantine it; False: it was deleted since it was found."""
@@ -69,15 +87,23 @@ class OrphanSearch:
             return False
         return True
 
-    async def _next_stored(self, count_max: int) -> Sequence[Stored]:
-        """The next stored files, all of one shard; none when the pass has searched enough."""
-        while not self.place.rest and self._shards_left:
-            self._shards_left -= 1
-            shard = (self.place.shard + 1) % self._storage.shards
-            self.place = Place(shard, await self._storage.stored(shard))
-        some = self.place.rest[:count_max]
-        self.place = replace(self.place, rest=self.place.rest[count_max:])
-        return some
+    @property
+    def _is_whole(self) -> bool:
+        lot = self.place.lot
+        return lot.searched >= LOT_FILES or (lot.shards >= self._storage.shards and not self.place.rest)
+
+    async def _list_next(self) -> None:
+        lot = self.place.lot
+        shard = (self.place.shard + 1) % self._storage.shards
+        self.place = Place(shard, await self._storage.stored(shard), replace(lot, shards=lot.shards + 1))
+
+    async def _search(self, count_max: int) -> int:
+        """Look at the next files of a shard; how many there were."""
+        lot, rest = self.place.lot, self.place.rest
+        some = rest[:count_max]
+        found = (*lot.found, *await self._orphans(some))
+        self.place = Place(self.place.shard, rest[count_max:], Lot(lot.shards, lot.searched + len(some), found))
+        return len(some)
 
     async def _orphans(self, some: Sequence[Stored]) -> list[Orphan]:
         """Those that belong to no upload and are old enough; a name that storage does not give belongs to none."""

@@ -9,10 +9,12 @@ import pytest
 
 from control import ports
 from daemon import cleanup as cleanup_module
+from daemon import orphans
 from daemon.catalog.interface import CatalogFailed
 from daemon.catalog.records import Position, Progress, State, Upload
 from daemon.cleanup import Cleanup, CleanupBusy, CleanupReport
 from daemon.metrics import CleanupOutcome, CleanupResult, Metrics, StorageFailure
+from daemon.storage.local import SHARDS
 from protocol.constants import UploadState
 from tests.daemon.catalog.samples import REQUEST
 from tests.daemon.cleaning import NOTHING, OLD_MS, POLICY, YOUNG_MS, LiveUploads, cleanup_of, orphan
@@ -197,14 +199,16 @@ async def test_old_tombstones_are_forgotten(cleanup: Cleanup, kept: Keeping, mon
 
 
 async def test_a_dry_run_counts_and_changes_nothing(
-    cleanup: Cleanup, kept: Keeping, metrics: Metrics, log: CapturedLog
+    cleanup: Cleanup, kept: Keeping, metrics: Metrics, log: CapturedLog, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(orphans, "SHARDS_PER_PASS", SHARDS)
     cleanup.policy = replace(POLICY, retention_s=7 * DAY_S)
     await kept.add(1, OLD_MS)
     await kept.add(2, OLD_MS, State.PARTIAL)
     await kept.add(3, OLD_MS, State.COMPLETE)
     await kept.add(4, OLD_MS, State.REJECTED)
     await kept.add(5, OLD_MS, State.ABORTED, content=b"")
+    await kept.add(6, YOUNG_MS)
     path = orphan(kept, "orphan")
     before = await kept.states()
     foreseen = await cleanup.once(dry_run=True)
