@@ -36,7 +36,8 @@ from daemon.tasks import Tasks
 from daemon.uploads import Uploads
 
 OPEN_FILES_MAX = 4096
-"""Files of uploads at rest that stay open; with ten thousand connections that leaves room in a limit of 20,000."""
+"""Files of uploads that stay open between writes, so many at most: with ten thousand connections that leaves room in a
+limit of 20,000."""
 
 STUCK_S = 30.0
 """A commit cycle that takes longer is stuck: even a slow disk syncs a cycle's bytes in a fraction of it."""

@@ -47,7 +47,10 @@ class _Close:
 
 
 class LocalStorage:
-    """Files below `root`. `open_files_max` bounds the descriptors of uploads at rest.
+    """Files below `root`. At most `open_files_max` stay open between writes.
+
+    Those at rest make room for others. Where so many were written that no sync has covered yet, a write to one more
+    opens its file for itself alone.
 
     Without `is_durable` a sync waits its turn, and then leaves the rest to the operating system.
     """
@@ -60,6 +63,7 @@ class LocalStorage:
         self._open_files_max = open_files_max
         self._handles: dict[int, Handle] = {}
         self._idle: OrderedDict[int, Handle] = OrderedDict()
+        self._open_files = 0
         self._prepare()
         self._syncing = Syncing(files, root, [self._shard(shard) for shard in range(SHARDS)], is_durable)
         self._sync_lane: Lane[_Sync] = threads.lane("storage-sync", self._sync_batch)
@@ -220,9 +224,12 @@ class LocalStorage:
         handle = write.handle
         error: OSError | None = None
         try:
-            if handle.fd < 0:
-                self._open_one(handle)
-            self._syncing.write(handle, write.pieces, write.offset)
+            if handle.fd < 0 and self._open_files >= self._open_files_max:
+                self._write_apart(write)
+            else:
+                if handle.fd < 0:
+                    self._open_one(handle)
+                self._syncing.write(handle, write.pieces, write.offset)
         except OSError as failure:
             # The sync behind this write may be reported first, so it must know too.
             error = handle.error = failure
@@ -233,23 +240,38 @@ class LocalStorage:
 
         return report
 
+    def _write_apart(self, write: _Write) -> None:
+        """Through a descriptor for this write alone, which the sync lane never sees."""
+        handle = write.handle
+        apart = Handle(handle.upload_id, handle.path, handle.durable_bytes)
+        try:
+            self._open_one(apart)
+            self._syncing.write(apart, write.pieces, write.offset)
+            self._syncing.before_close(handle, apart.fd)
+        finally:
+            handle.directory_unsynced |= apart.directory_unsynced
+            self._close_one(apart)
+
     def _open_one(self, handle: Handle) -> None:
         if not handle.durable_bytes:
             handle.fd = self._files.create(handle.path)
+            self._open_files += 1
             handle.directory_unsynced = True
             return
         handle.fd = self._files.open(handle.path)
+        self._open_files += 1
         if self._files.size(handle.fd) < handle.durable_bytes:
             # To write on would leave a hole where bytes were acknowledged.
             raise OSError(errno.EIO, "the file is shorter than what was acknowledged")
 
     def _close_one(self, handle: Handle) -> None:
         if handle.fd >= 0:
-            # A failure here concerns bytes that no sync has covered, so nobody was told that they are safe; the
-            # descriptor is gone either way.
+            # A failure here says nothing of bytes that somebody was told are safe, or will be: their sync speaks for
+            # those. The descriptor is gone either way.
             with contextlib.suppress(OSError):
                 self._files.close(handle.fd)
             handle.fd = -1
+            self._open_files -= 1
 
     # On the sync lane.
 
