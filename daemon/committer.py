@@ -178,15 +178,17 @@ class Committer:
             return_exceptions=True,
         )
         committed, *completed = results
-        for count, (cut, kept) in enumerate(zip(progress, self._each(committed, len(progress)), strict=True), 1):
-            self._settle(cut, kept, owner)
+        recorded = [*progress, *(cut for cut, _ in completions)]
+        answers = [*self._each(committed, len(progress)), *completed]
+        durable_bytes = 0
+        for count, (cut, answer) in enumerate(zip(recorded, answers, strict=True), 1):
+            if self._settle(cut, answer, owner):
+                durable_bytes += cut.settled_bytes
             if not count % TURN_CUTS:
                 await asyncio.sleep(0)
-        for (cut, _), done in zip(completions, completed, strict=True):
-            self._settle(cut, done, owner)
         now = self._clock.monotonic_s()
         self.pending_bytes -= cycle.size_bytes
-        self._metrics.cycle_done(now - cycle.started_s, cycle.size_bytes, len(cycle.cuts))
+        self._metrics.cycle_done(now - cycle.started_s, durable_bytes, len(cycle.cuts))
 
     async def _commit(self, cuts: list[Cut]) -> Sequence[bool]:
         if not cuts:
@@ -197,26 +199,29 @@ class Committer:
     def _each(self, result: object, count: int) -> Sequence[object]:
         return [result] * count if not isinstance(result, list | tuple) else result
 
-    def _settle(self, cut: Cut, result: object, owner: Owner) -> None:
+    def _settle(self, cut: Cut, result: object, owner: Owner) -> bool:
+        """Tell the owner what became of a cut; whether it is durable."""
         upload = cut.upload
         if isinstance(result, BaseException):
             if not isinstance(result, CatalogFailed):
                 raise result
-            self._metrics.storage_failures[
-                StorageFailure.DISK_FULL if result.disk_full else StorageFailure.CATALOG
-            ] += 1
+            kind = StorageFailure.DISK_FULL if result.disk_full else StorageFailure.CATALOG
+            self._metrics.storage_failures[kind] += 1
             owner.lost(upload, *catalog_failure(result))
         elif isinstance(result, Completed):
             self._is_durable(cut)
             owner.completed(cut, result)
+            return True
         elif result:
             self._is_durable(cut)
             owner.progressed(cut)
+            return True
         elif not upload.is_over and upload.epoch != cut.epoch:
             # A takeover came between the cut and its record: the bytes are the new stream's, for the next cycle.
             self.touch(upload)
         elif not upload.is_over:
             owner.lost(upload, ErrorCode.FENCED, "the upload was taken over by another server")
+        return False
 
     def _is_durable(self, cut: Cut) -> None:
         cut.upload.durable = cut.ranges

@@ -188,6 +188,7 @@ class Metrics:
     errors: Counter[ErrorCode] = field(default_factory=lambda: _codes(Scope.STREAM, Scope.CONNECTION))
     """Told to devices by ERROR or REFUSED."""
     receive_pool_waits: int = 0
+    """Times a connection began to wait for memory to receive into, or waits on, since what came back was too little."""
 
     opens: Counter[OpenOutcome] = field(default_factory=lambda: _zeros(OpenOutcome))
     resumes: int = 0
@@ -221,7 +222,7 @@ class Metrics:
     http: HttpMetrics = field(default_factory=HttpMetrics)
 
     def cycle_done(self, duration_s: float, size_bytes: int, uploads: int) -> None:
-        """One commit cycle made `size_bytes` of `uploads` uploads durable."""
+        """One commit cycle of `uploads` uploads made `size_bytes` durable."""
         self.cycle_duration.observe(duration_s)
         self.cycle_bytes.observe(size_bytes)
         self.cycle_uploads.observe(uploads)

@@ -380,6 +380,22 @@ async def test_what_a_cycle_took_is_counted(cycles: Cycles) -> None:
     assert (metrics.ack_latency.count, metrics.ack_latency.total) == (1, 2.0)
 
 
+@pytest.mark.parametrize("failing", ["sync", "commit", "nothing"])
+async def test_what_failed_is_not_counted_as_made_durable(cycles: Cycles, failing: str) -> None:
+    cycles.storage.holds_syncs = True
+    if failing == "commit":
+        cycles.catalog.gates["commit"].failures.append(CatalogFailed("no commit"))
+    one, other = await cycles.open("one"), await cycles.open("other")
+    cycles.arrive(one, 10)
+    cycles.arrive(other, 7)
+    await turns()
+    cycles.storage.sync_next(BROKEN if failing == "sync" else None, one.id)
+    await until(lambda: cycles.committer.finished_cycles == 1)
+    assert cycles.metrics.cycle_bytes.count == 1
+    assert cycles.metrics.cycle_bytes.total == {"sync": 7, "commit": 0, "nothing": 17}[failing]
+    assert cycles.committer.pending_bytes == 0
+
+
 async def test_only_bytes_that_became_durable_have_a_latency(cycles: Cycles) -> None:
     cycles.catalog.gates["commit"].failures.append(CatalogFailed("no commit"))
     lost, asking = await cycles.open(), await cycles.open("other")
