@@ -1,6 +1,12 @@
 """Content over HTTP, as RFC 9110 has it."""
 
 import asyncio
+import contextlib
+import os
+import select
+import socket
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from email import message_from_bytes
 
 import pytest
@@ -13,8 +19,8 @@ from control.payload import SMALL_BYTES
 from control.ports import File, FileState
 from control.server import ControlServer
 from tests.control.contract import Answer, CheckingClient
-from tests.control.fakes import World
-from tests.control.waiting import until
+from tests.control.fakes import FakeContent, World
+from tests.control.waiting import DEADLINE_S, until
 
 SMALL = bytes(range(256)) * 40
 LARGE = bytes(range(251)) * 20_000
@@ -209,6 +215,76 @@ async def test_a_file_shorter_than_the_catalog_says_is_cut_short_and_logged(base
     writer.close()
     await until(lambda: world.log.exchanges)
     assert "run `uplinkd verify`" in str(world.log.failures[0][2])
+
+
+class SlowClient:
+    """Reads a little now and then. What it reads of FILLER is not part of the answer."""
+
+    FILLER = b"\xff"
+
+    def __init__(self, connected: socket.socket) -> None:
+        self._socket = connected
+        self._socket.setblocking(False)
+        self.is_over = False
+        self._taken: list[bytes] = []
+
+    @property
+    def answer(self) -> bytes:
+        return b"".join(self._taken).replace(self.FILLER, b"")
+
+    def take(self) -> None:
+        with contextlib.suppress(BlockingIOError):
+            self._taken.append(self._socket.recv(256 * 1024))
+            self.is_over = not self._taken[-1]
+
+    async def take_all(self) -> None:
+        while not self.is_over:
+            self.take()
+            await asyncio.sleep(0.001)
+
+    def let_write(self, fd: int) -> None:
+        """Take until the socket of the other side, which is full, has room: before its transport hears of it."""
+        while not select.select([], [fd], [], 0)[1]:
+            self.take()
+
+    def fill(self, fd: int) -> None:
+        """Let nothing more fit into the socket of the other side."""
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                os.write(fd, self.FILLER * 4096)
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                os.write(fd, self.FILLER)
+
+
+async def test_parts_wait_until_what_stands_before_them_is_out(
+    base: URL, world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It goes through the transport, which keeps it while the socket is full; the parts go to the socket itself."""
+    file = world.put(LARGE)
+    spans = [(start, start + 50_000) for start in range(0, 8 * 60_000, 60_000)]
+    asked = ",".join(f"{start}-{end - 1}" for start, end in spans)
+    with socket.create_connection((str(base.host), base.port or 0)) as connected:
+        client = SlowClient(connected)
+        plain = FakeContent.send
+
+        async def send(self: FakeContent, socket_fd: int, offset: int, count: int) -> AsyncGenerator[int, None]:
+            client.let_write(socket_fd)
+            async with aclosing(plain(self, socket_fd, offset, count)) as steps:
+                async for step in steps:
+                    yield step
+            client.fill(socket_fd)
+
+        monkeypatch.setattr(FakeContent, "send", send)
+        connected.sendall(
+            f"GET {content_of(file)} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer operator\r\n"
+            f"Range: bytes={asked}\r\nConnection: close\r\n\r\n".encode()
+        )
+        await asyncio.wait_for(client.take_all(), DEADLINE_S)
+    head, _, body = client.answer.partition(b"\r\n\r\n")
+    message = message_from_bytes(head.partition(b"\r\n")[2] + b"\r\n\r\n" + body)
+    parts = [part.get_payload(decode=True) for part in message.walk() if not part.is_multipart()]
+    assert parts == [LARGE[start:end] for start, end in spans]
 
 
 class TestOneStream:
