@@ -228,6 +228,28 @@ class TestAuthority:
             assert (await wire.hear(frames.Error)).code == ErrorCode.DEVICE_DISABLED
             assert site.site.bench.metrics.errors[ErrorCode.DEVICE_DISABLED] == 1
 
+    @pytest.mark.parametrize("asks", ["open", "finish"])
+    async def test_who_is_disabled_is_told_when_it_asks_for_more(self, asks: str) -> None:
+        async with listening() as site:
+            wire = await site.admitted()
+            await wire.open(1, open_request("log", 3))
+            await wire.upload(1, 0, b"abc")
+            site.site.devices.off = {(TENANT, DEVICE)}
+            await site.services.gate.load()
+            if asks == "open":
+                wire.say(open_request("other"), 2)
+            else:
+                wire.say(frames.Finish(3), 1)
+            assert (await wire.hear(frames.Error)).code == ErrorCode.DEVICE_DISABLED
+            await wire.ended()
+
+    async def test_a_token_whose_time_is_over_is_seen_at_open(self) -> None:
+        async with listening() as site:
+            wire = await site.admitted(ttl_s=60)
+            site.site.bench.clock.pass_s(60)
+            wire.say(open_request("log"), 1)
+            await until(lambda: only(site).connection.state is ConnectionState.EXPIRED)
+
 
 @on_uvloop
 class TestOpen:
