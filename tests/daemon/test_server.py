@@ -3,6 +3,7 @@
 import asyncio
 import errno
 import socket
+from types import SimpleNamespace
 
 import pytest
 
@@ -220,6 +221,31 @@ class TestDrain:
             await until(lambda: storage.syncs)
             storage.sync_next()
             assert (await wire.hear(frames.Ack, 1)).next_expected_byte == 6
+            site.site.bench.clock.pass_s(LINGER_S)
+            await wire.ended()
+            wire.hang_up()
+            await draining
+
+    async def test_a_quiet_device_amid_an_upload_is_listened_to_for_a_while(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        looks = 0
+
+        async def look(_: float) -> None:
+            nonlocal looks
+            looks += 1
+            await asyncio.sleep(0)
+
+        async with listening() as site:
+            wire = await site.admitted()
+            await wire.open(1, open_request("log"))
+            monkeypatch.setattr(server_module, "asyncio", SimpleNamespace(sleep=look))
+            draining = asyncio.create_task(site.server.drain(DRAIN))
+            await wire.hear(frames.Goaway)
+            await until(lambda: looks > 2)
+            # It was sent before the device heard of the drain.
+            wire.send(chunk(1, 0, b"abc"))
+            assert (await wire.hear(frames.Ack, 1)).next_expected_byte == 3
             site.site.bench.clock.pass_s(LINGER_S)
             await wire.ended()
             wire.hang_up()
