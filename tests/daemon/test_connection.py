@@ -1,6 +1,7 @@
 """Between a socket and a session: back-pressure, half-close, PROXY headers, TLS and last words, on real sockets."""
 
 import asyncio
+import gc
 import ssl
 import struct
 from dataclasses import replace
@@ -13,11 +14,12 @@ from daemon.buffers import ReceivePool
 from daemon.connection import STALLED_S
 from daemon.metrics import CloseReason
 from daemon.proxy import SIGNATURE
+from daemon.session import Session
 from daemon.settings import Limits, Settings
 from protocol import codec, frames
 from protocol.constants import UploadState
 from protocol.errors import ErrorCode
-from tests.daemon.sites import DEVICE, PROXY_V2, SETTINGS, Listening, listening, on_uvloop, policy_of
+from tests.daemon.sites import DEVICE, PROXY_V2, SETTINGS, Listening, listening, on_uvloop, only, policy_of
 from tests.device.certificates import Certificate, make_certificate
 from tests.device.waiting import until
 from tests.e2e.wire import Wire, chunk, open_request, raw, token_hello
@@ -313,6 +315,20 @@ class TestLastWords:
             wire.hang_up()
             await until(lambda: site.connections == 0)
             assert closed(site, CloseReason.LOST) + closed(site, CloseReason.DEVICE) == 1
+
+    async def test_nothing_of_it_waits_for_a_collection_of_cycles(self) -> None:
+        async with listening() as site:
+            wire = await site.admitted()
+            await wire.open(1, open_request("log"))
+            number = id(only(site))
+            gc.collect()
+            gc.disable()
+            try:
+                wire.hang_up()
+                await until(lambda: site.connections == 0)
+                await until(lambda: not any(type(each) is Session for each in gc.get_objects() if id(each) == number))
+            finally:
+                gc.enable()
 
 
 @on_uvloop
