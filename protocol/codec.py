@@ -213,11 +213,6 @@ _CODECS = {kind: _ControlCodec(kind, layout) for kind, layout in layouts.CONTROL
 _TYPES = {frame: kind for kind, frame in _FRAMES.items()}
 
 
-def type_of(frame: frames.ControlFrame) -> FrameType:
-    """The frame's type on the wire."""
-    return _TYPES[type(frame)]
-
-
 def encode(frame: frames.ControlFrame, stream: int = 0, frame_bytes_max: int | None = None) -> bytes:
     """The frame with its prefix.
 

@@ -6,7 +6,6 @@ from typing import get_args
 import pytest
 
 from protocol import frames, layouts
-from protocol.codec import type_of
 from protocol.constants import MAGIC, SIZE_UNKNOWN, VERSION, CredentialKind, FrameType, UploadState
 
 
@@ -50,4 +49,3 @@ def test_defaults_are_those_of_the_first_version() -> None:
     hello = frames.Hello(CredentialKind.TOKEN, 0, 64)
     assert (hello.magic, hello.version_min, hello.version_max, hello.ack_ranges_max) == (MAGIC, VERSION, VERSION, 0)
     assert frames.Status(0, UploadState.NONE, 0).size == SIZE_UNKNOWN
-    assert type_of(hello) is FrameType.HELLO
