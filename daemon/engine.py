@@ -203,7 +203,14 @@ def _compose(
 ) -> Engine:
     clock, entropy = machine.clock, machine.entropy
     is_durable = settings.commit.durability == "sync"
-    storage = LocalStorage(settings.data_dir, machine.files, machine.threads, OPEN_FILES_MAX, is_durable)
+    storage = LocalStorage(
+        settings.data_dir,
+        machine.files,
+        machine.threads,
+        OPEN_FILES_MAX,
+        is_durable,
+        lambda error: log.warning("files are synced one by one: their file system's sync failed", error=str(error)),
+    )
     committer = Committer(storage, catalog, clock, metrics, cycle_settings(settings))
     digester = Digester(storage, machine.threads)
     disk = Disk(storage, clock, log)

@@ -52,12 +52,20 @@ class LocalStorage:
     Those at rest make room for others. Where so many were written that no sync has covered yet, a write to one more
     opens its file for itself alone.
 
-    Without `is_durable` a sync waits its turn, and then leaves the rest to the operating system.
+    Without `is_durable` a sync waits its turn, and then leaves the rest to the operating system. `slower` is told why
+    many files will take longer from now on: their file system's own sync has failed.
     """
 
     def __init__(
-        self, root: Path, files: FileSystem, threads: Threads, open_files_max: int, is_durable: bool = True
+        self,
+        root: Path,
+        files: FileSystem,
+        threads: Threads,
+        open_files_max: int,
+        is_durable: bool = True,
+        slower: Callable[[OSError], None] = lambda _: None,
     ) -> None:
+        self._slower = slower
         self._root = root
         self._files = files
         self._open_files_max = open_files_max
@@ -277,8 +285,11 @@ class LocalStorage:
 
     def _sync_batch(self, batch: list[_Sync]) -> Report:
         results = [(item, self._syncing.sync(item.handles)) for item in batch]
+        given_up, self._syncing.given_up = self._syncing.given_up, None
 
         def report() -> None:
+            if given_up is not None:
+                self._slower(given_up)
             for item, failed in results:
                 for handle in item.handles.values():
                     self._leave(handle)

@@ -62,6 +62,8 @@ class Syncing:
         self._files = files
         self._is_durable = is_durable
         self._file_system: int | None = None
+        self.given_up: OSError | None = None
+        """Why files are not synced together any more, though they were."""
         if is_durable and files.is_one_sound_file_system([root, *directories]):
             self._file_system = files.open_directory(root)
 
@@ -120,10 +122,11 @@ class Syncing:
             return False
         try:
             self._files.sync_file_system(self._file_system)
-        except OSError:
+        except OSError as error:
             # It does not say whose bytes were lost, and says so once: a later success would speak for files that have
             # failed now. Their own syncs tell, so from here on each file is asked.
             self.close()
+            self.given_up = error
             return False
         return True
 

@@ -1,7 +1,8 @@
 """The parts put together on a real directory: opened, locked, run, reloaded, and honest about what is wrong."""
 
+import errno
 import stat
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,11 +16,13 @@ from daemon.catalog.records import State
 from daemon.engine import STUCK_S, DirectoryLocked, Problem, system_machine
 from daemon.keys import KeysInvalid
 from daemon.settings import Auth, Limits, Settings, Storage
+from daemon.storage.syncing import TOGETHER_FILES_MIN
 from daemon.tasks import background
 from tests.control.waiting import until
 from tests.daemon.doubles import NOW_MS, FakeClock
 from tests.daemon.keeping import CONTENT
 from tests.daemon.running import FAILURE, Running, engine_on, failing
+from tests.daemon.storage.files import sync, write
 
 OPERATOR = Identity("default", "boss", Kind.OPERATOR, frozenset({Scope.READ}), None)
 
@@ -33,6 +36,16 @@ def settings(tmp_path: Path) -> Settings:
 async def running(settings: Settings) -> AsyncIterator[Running]:
     async with engine_on(settings) as running:
         yield running
+
+
+class SinkingFiles(SystemFiles):
+    """Files on a file system that promises to sync all at once, and fails."""
+
+    def is_one_sound_file_system(self, directories: Sequence[Path]) -> bool:
+        return True
+
+    def sync_file_system(self, fd: int) -> None:
+        raise OSError(errno.EIO, "the disk is gone")
 
 
 class TestOpening:
@@ -77,6 +90,16 @@ class TestOpening:
             reading = await running.engine.storage.open(1)
             assert await reading.read(0, 100) == CONTENT
             await reading.close()
+
+    async def test_that_syncs_take_longer_from_now_on_is_logged(self, settings: Settings) -> None:
+        async with engine_on(settings, replace(system_machine(), files=SinkingFiles())) as running:
+            ids = range(1, 1 + TOGETHER_FILES_MIN)
+            for upload_id in ids:
+                write(running.engine.storage, upload_id, 0, b"x")
+            assert await sync(running.engine.storage, *ids) == {}
+            (line,) = [each for each in running.log.lines if "error" in each]
+            assert line["error"] == "[Errno 5] the disk is gone"
+            assert running.log.at("warning") == ["files are synced one by one: their file system's sync failed"]
 
     async def test_devices_that_were_disabled_are_known_from_the_start(self, settings: Settings) -> None:
         async with engine_on(settings) as running:

@@ -12,6 +12,7 @@ import pytest
 from daemon.adapters.files import SystemFiles
 from daemon.adapters.threads import SystemThreads
 from daemon.storage.local import LocalStorage
+from daemon.storage.syncing import TOGETHER_FILES_MIN
 from tests.daemon.storage.files import DEADLINE_S, RecordedFiles, sync, within, write
 from tests.daemon.storage.local.conftest import FAILURE, OPEN_FILES_MAX
 from tests.daemon.storage.local.places import name, path_of
@@ -47,6 +48,19 @@ async def test_a_failed_sync_is_told_to_its_upload_alone(storage: LocalStorage, 
     del files.failures["sync_data"]
     write(storage, 2, 0, b"x")
     assert await within(sync(storage, 2)) == {}
+
+
+async def test_that_files_are_synced_together_no_more_is_told_once(tmp_path: Path, files: RecordedFiles) -> None:
+    told: list[OSError] = []
+    storage = LocalStorage(tmp_path, files, SystemThreads(), 2 * TOGETHER_FILES_MIN, slower=told.append)
+    files.failures["sync_file_system"] = FAILURE
+    ids = range(1, 1 + TOGETHER_FILES_MIN)
+    for offset in range(2):
+        for upload_id in ids:
+            write(storage, upload_id, offset, b"x")
+        assert await within(sync(storage, *ids)) == {}
+    await storage.close()
+    assert told == [FAILURE]
 
 
 async def test_a_failed_sync_is_never_retried_on_the_same_file(storage: LocalStorage, files: RecordedFiles) -> None:
