@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NotRequired, TypedDict
 
 from benchmarks import link, native, payload, process, results, rounds, uplinkd
 from benchmarks.lab import Lab, Size
@@ -32,13 +33,22 @@ FAIR = Weather(8_000_000, 40, queue_bytes=64 * KIB, loss=0.01, cut_every_ms=1000
 
 LIMIT = "raw TCP stream"
 UNIT = "bytes/s"
-BEYOND = "bytes sent again after a cut beyond the window in flight, at most"
+BEYOND = "bytes sent again after a cut beyond those not acknowledged, at most"
+BEYOND_SOCKET = "bytes sent again after a cut beyond what the socket held, at most"
 RAW_PORT = "7700"
 TIMEOUT_S = 300
 
 RATIO_MIN = 0.95
 
 Command = list[str]
+
+
+class Report(TypedDict):
+    """What a device prints. `in_flight_bytes`: sent but not acknowledged at each cut, where anything ever is."""
+
+    seconds: float
+    resent_bytes: list[int]
+    in_flight_bytes: NotRequired[list[int]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,25 +128,28 @@ def _contestant(
     def measure() -> Sample:
         number = next(numbers)
         with sender(number) as command, link.joined(ends, field.weather, number) as line, link.entered(ends.device):
-            report = json.loads(process.run(command, TIMEOUT_S))
-        return Sample(field.payload.size_bytes / report["seconds"], _beside(report["resent_bytes"], line.windows))
+            report: Report = json.loads(process.run(command, TIMEOUT_S))
+        return Sample(field.payload.size_bytes / report["seconds"], _beside(report, line.windows))
 
     return Contestant(name, promise, measure)
 
 
-def _beside(resent: Sequence[int], windows: Sequence[Window]) -> dict[str, float]:
+def _beside(report: Report, windows: Sequence[Window]) -> dict[str, float]:
+    """Beside what the device tells, what its socket held at each cut: sent as far as it knows, but not yet received."""
     # The last connection may be cut once all is told: then the one has more than the other.
-    pairs = list(zip(resent, windows, strict=False))
-    return {
-        "cuts": len(resent),
-        "bytes sent again": sum(resent),
-        "bytes sent again after a cut, of the window in flight, at most": max(
-            (a / w.bytes for a, w in pairs), default=0
-        ),
-        "largest window in flight at a cut, bytes": max((window.bytes for window in windows), default=0),
-        "bytes of it that waited in the socket, at most": max((window.unsent_bytes for window in windows), default=0),
-        BEYOND: max((again - window.bytes for again, window in pairs), default=0),
+    pairs = list(zip(report["resent_bytes"], windows, strict=False))
+    beside: dict[str, float] = {
+        "cuts": len(report["resent_bytes"]),
+        "bytes sent again": sum(report["resent_bytes"]),
+        "largest window of the socket at a cut, bytes": max((window.bytes for window in windows), default=0),
+        "bytes of it that waited to be sent, at most": max((window.unsent_bytes for window in windows), default=0),
+        BEYOND_SOCKET: max((again - window.bytes for again, window in pairs), default=0),
     }
+    if (in_flight := report.get("in_flight_bytes")) is not None:
+        beside[BEYOND] = max(
+            (again - unknown for again, unknown in zip(report["resent_bytes"], in_flight, strict=True)), default=0
+        )
+    return beside
 
 
 def _device(*arguments: str) -> Command:

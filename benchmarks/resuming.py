@@ -2,7 +2,8 @@
 
 `python -m benchmarks.resuming uplinkd PORT TOKEN FILE NAME` and `... tus PORT PATH FILE`. They print a JSON object:
 `seconds` from the first connect until the server has told that it has all, `sent_bytes` given to the kernel, and
-`resent_bytes`, a list: how many of them each cut made it send again.
+`resent_bytes` and `in_flight_bytes`, lists: how many of them each cut made it send again, and how many had been sent
+but not acknowledged then.
 """
 
 import asyncio
@@ -37,13 +38,20 @@ class Report:
     seconds: float = 0.0
     sent_bytes: int = 0
     resent_bytes: list[int] = field(default_factory=list)
+    in_flight_bytes: list[int] = field(default_factory=list)
     _next_byte: int = -1
+    _acknowledged_bytes: int = 0
 
     def connected(self, have_bytes: int) -> None:
         """A connection goes on at `have_bytes`; what was sent beyond that was in vain."""
         if self._next_byte >= 0:
             self.resent_bytes.append(self._next_byte - have_bytes)
-        self._next_byte = have_bytes
+            self.in_flight_bytes.append(self._next_byte - self._acknowledged_bytes)
+        self._next_byte = self._acknowledged_bytes = have_bytes
+
+    def acknowledged(self, durable_bytes: int) -> None:
+        """The server has told that it keeps so much."""
+        self._acknowledged_bytes = durable_bytes
 
     def sent(self, count: int) -> None:
         self.sent_bytes += count
@@ -63,6 +71,7 @@ async def uplinkd(port: int, token: str, source: BufferedReader, name: str) -> R
         if progress.resumes > resumes:
             resumes = progress.resumes
             report.connected(progress.durable_bytes)
+        report.acknowledged(progress.durable_bytes)
 
     began = time.perf_counter()
     async with Uplink(HOST, port, TokenCredentials(token)) as uplink:

@@ -7,8 +7,10 @@ import pytest
 from benchmarks import link
 from benchmarks.__main__ import measure
 from benchmarks.lab import Size
+from benchmarks.lossy import BEYOND
 from benchmarks.peers import tus
 from benchmarks.results import Case, Result
+from benchmarks.resuming import Report
 
 pytestmark = pytest.mark.skipif(link.unavailable() is not None, reason=f"no link: {link.unavailable()}")
 
@@ -43,9 +45,25 @@ def test_everybody_was_cut(case: Case) -> None:
     assert case.limit is not None
     for beside in (case.beside, case.limit.beside, *(peer.beside for peer in case.peers.values())):
         assert beside["cuts"] >= 1
-        assert beside["largest window in flight at a cut, bytes"] > 0
+        assert beside["largest window of the socket at a cut, bytes"] > 0
         assert beside["bytes sent again"] >= 0
 
 
 def test_both_goodput_and_what_is_sent_again_have_a_target(case: Case) -> None:
     assert [(target.bound, target.at_least) for target in case.targets] == [(0.95, True), (0, False)]
+
+
+def test_no_more_is_sent_again_than_was_not_acknowledged(case: Case) -> None:
+    assert case.beside[BEYOND] <= 0
+
+
+def test_a_cut_tells_what_was_sent_but_not_acknowledged() -> None:
+    report = Report()
+    report.connected(0)
+    report.sent(100)
+    report.acknowledged(30)
+    report.connected(70)
+    report.sent(10)
+    report.connected(75)
+    assert report.resent_bytes == [30, 5]
+    assert report.in_flight_bytes == [70, 10]
