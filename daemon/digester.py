@@ -1,18 +1,19 @@
-"""SHA-256 of uploads, computed behind their durable bytes on a thread of its own. PROTOCOL.md §14.
+"""SHA-256 of uploads, computed on a thread of its own. PROTOCOL.md §14.
 
-The bytes are read back from storage, most often from the page cache, a step of one upload after another, so that a
-large file does not keep a small one waiting.
+Bytes that come in order are hashed as they come, while they are in memory anyway. What came before that, or out of
+order, is read back from storage once it is durable, a step of one upload after another, so that a large file does not
+keep a small one waiting.
 """
 
 import asyncio
 import hashlib
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from daemon.adapters.threads import Report, Threads
-from daemon.storage.interface import Storage
-from daemon.upload import LiveUpload
+from daemon.storage.interface import Buffer, Storage
+from daemon.upload import LiveUpload, Piece
 
 STEP_BYTES = 4 * 1024 * 1024
 """Read and hashed at a time: some milliseconds, so that the hand-over costs nothing."""
@@ -23,16 +24,19 @@ HASH_BYTES_PER_S = 500_000_000
 
 @dataclass(slots=True)
 class _Job:
+    """`hashed_bytes` are hashed, or on their way to the thread in `steps` steps."""
+
     upload: LiveUpload
     hasher: "hashlib._Hash"
     hashed_bytes: int = 0
+    steps: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class _Step:
     job: _Job
-    data: bytes
-    done: "asyncio.Future[None]"
+    pieces: Sequence[Buffer]
+    done: Callable[[], None]
 
 
 class Digester:
@@ -45,11 +49,22 @@ class Digester:
         self._due = asyncio.Event()
 
     def follow(self, upload: LiveUpload) -> None:
-        """Hash what of the upload is durable; to be called again as more becomes so."""
+        """Hash what of the upload is durable and was not hashed as it came; to be called again as more becomes so."""
         job = self._jobs.get(upload.id)
         if job is None or job.upload is not upload:
             self._jobs[upload.id] = _Job(upload, hashlib.sha256())
         self._due.set()
+
+    def take(self, upload: LiveUpload, piece: Piece, done: Callable[[], None]) -> bool:
+        """Hash bytes that have just come, if they are the next of an upload that is followed: whether so.
+
+        Then their memory must stay as it is until `done` is called.
+        """
+        job = self._jobs.get(upload.id)
+        if job is None or job.upload is not upload or job.hashed_bytes != piece.offset:
+            return False
+        self._put(job, piece.data, done)
+        return True
 
     def forget(self, upload: LiveUpload) -> None:
         """The upload is of no interest any more."""
@@ -63,7 +78,7 @@ class Digester:
     async def run(
         self, whole: Callable[[LiveUpload, bytes], None], failed: Callable[[LiveUpload, OSError], None]
     ) -> None:
-        """Hash until cancelled; `whole` gets the digest of each upload whose declared size is durable and hashed."""
+        """Hash until cancelled; `whole` gets the digest of each upload whose declared size is hashed."""
         while True:
             await self._due.wait()
             self._due.clear()
@@ -77,7 +92,7 @@ class Digester:
                         del self._jobs[job.upload.id]
                         failed(job.upload, error)
                     continue
-                if job.upload.size == job.hashed_bytes and self._is_current(job):
+                if job.upload.size == job.hashed_bytes and not job.steps and self._is_current(job):
                     del self._jobs[job.upload.id]
                     whole(job.upload, job.hasher.digest())
 
@@ -101,19 +116,28 @@ class Digester:
         if len(data) < count:
             raise OSError(f"only {len(data)} of {count} bytes at {job.hashed_bytes} are stored")
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._lane.put(_Step(job, data, done))
+        self._put(job, (data,), lambda: None if done.cancelled() else done.set_result(None))
         await done
-        job.hashed_bytes += count
-        self._due.set()
+
+    def _put(self, job: _Job, pieces: Sequence[Buffer], done: Callable[[], None]) -> None:
+        job.hashed_bytes += sum(map(len, pieces))
+        job.steps += 1
+
+        def hashed() -> None:
+            job.steps -= 1
+            done()
+            self._due.set()
+
+        self._lane.put(_Step(job, pieces, hashed))
 
 
 def _hash(batch: list[_Step]) -> Report:
     for step in batch:
-        step.job.hasher.update(step.data)
+        for piece in step.pieces:
+            step.job.hasher.update(piece)
     return lambda: _report(batch)
 
 
 def _report(batch: list[_Step]) -> None:
     for step in batch:
-        if not step.done.cancelled():
-            step.done.set_result(None)
+        step.done()

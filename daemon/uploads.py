@@ -15,7 +15,7 @@ from daemon.digester import Digester
 from daemon.metrics import Metrics, OpenOutcome, StorageFailure
 from daemon.storage.interface import Storage
 from daemon.tasks import Tasks
-from daemon.upload import Cut, Listener, LiveUpload
+from daemon.upload import Cut, Listener, LiveUpload, Piece
 from protocol import frames
 from protocol.constants import OFFSET_MAX, UploadState
 from protocol.errors import ErrorCode, Scope
@@ -137,6 +137,8 @@ class Uploads:
             self._storage.write(
                 upload.id, piece.offset, piece.data, durable_bytes, partial(self._written, upload, lease)
             )
+            if upload.sha256_wanted:
+                self._digest(upload, piece, lease)
         self._committer.arrived(upload, end - start)
 
     def finish(self, upload: LiveUpload, finish: frames.Finish) -> None:
@@ -249,7 +251,7 @@ class Uploads:
             listener.failed(code, detail)
 
     def digested(self, upload: LiveUpload, digest: bytes) -> None:
-        """The whole upload is durable and this is its SHA-256."""
+        """This is the SHA-256 of the whole upload."""
         if upload.is_over:
             return
         if upload.sha256_expected not in (None, digest):
@@ -264,6 +266,12 @@ class Uploads:
         self.lost(upload, *storage_failure(error))
 
     # Within.
+
+    def _digest(self, upload: LiveUpload, piece: Piece, lease: Lease | None) -> None:
+        if lease is None:
+            self._digester.take(upload, piece, lambda: None)
+        elif self._digester.take(upload, piece, lease.release):
+            lease.retain()
 
     def _written(self, upload: LiveUpload, lease: Lease | None, error: OSError | None) -> None:
         if lease is not None:

@@ -4,6 +4,7 @@ import asyncio
 import hashlib
 import threading
 from collections.abc import AsyncIterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -12,9 +13,9 @@ from daemon import digester as digester_module
 from daemon.adapters.files import SystemFiles
 from daemon.adapters.threads import SystemThreads
 from daemon.digester import HASH_BYTES_PER_S, Digester
-from daemon.storage.interface import Reading
+from daemon.storage.interface import Buffer, Reading
 from daemon.storage.local import LocalStorage
-from daemon.upload import LiveUpload
+from daemon.upload import LiveUpload, Piece
 from tests.daemon.catalog.samples import first_bytes
 from tests.daemon.catalog.samples import upload as record
 from tests.daemon.storage.files import within, write
@@ -112,6 +113,46 @@ async def test_only_what_is_durable_is_hashed_as_it_becomes_so(
         assert heard.digests == []
     upload.durable = first_bytes(len(CONTENT))
     digester.follow(upload)
+    await heard.next()
+    assert heard.digests == [(upload, sha256(CONTENT))]
+
+
+async def test_what_comes_in_order_is_hashed_as_it_comes_and_not_read(
+    digester: Digester, storage: LocalStorage, heard: Heard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    held = HeldReads(storage, monkeypatch)
+    upload = LiveUpload(record(size=len(CONTENT)))
+    done: list[int] = []
+    digester.follow(upload)
+    for start in range(0, len(CONTENT), 256):
+        pieces: list[Buffer] = [CONTENT[start : start + 100], memoryview(CONTENT)[start + 100 : start + 256]]
+        assert digester.take(upload, Piece(start, pieces), partial(done.append, start))
+    await heard.next()
+    assert heard.digests == [(upload, sha256(CONTENT))]
+    assert done == list(range(0, len(CONTENT), 256))
+    assert held.opened == []
+
+
+async def test_only_the_next_bytes_of_an_upload_that_is_followed_are_taken(digester: Digester) -> None:
+    upload, other = LiveUpload(record(size=10)), LiveUpload(record(size=10))
+    assert not digester.take(upload, Piece(0, [b"ab"]), pytest.fail)
+    digester.follow(upload)
+    assert not digester.take(other, Piece(0, [b"ab"]), pytest.fail)
+    assert not digester.take(upload, Piece(1, [b"b"]), pytest.fail)
+    assert digester.take(upload, Piece(0, [b"ab"]), lambda: None)
+    assert not digester.take(upload, Piece(0, [b"ab"]), pytest.fail)
+    assert digester.take(upload, Piece(2, [b"c"]), lambda: None)
+
+
+async def test_after_a_gap_the_rest_is_read_and_then_taken_as_it_comes(
+    digester: Digester, storage: LocalStorage, heard: Heard
+) -> None:
+    upload = await stored(storage, 1, CONTENT[:500])
+    upload.size = len(CONTENT)
+    digester.follow(upload)
+    async with asyncio.timeout(DEADLINE_S):
+        while not digester.take(upload, Piece(500, [CONTENT[500:]]), lambda: None):
+            await storage.space()
     await heard.next()
     assert heard.digests == [(upload, sha256(CONTENT))]
 

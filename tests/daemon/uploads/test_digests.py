@@ -149,10 +149,23 @@ async def test_a_later_finish_with_another_sha256_is_a_mismatch(bench: Bench) ->
     assert stream.error is ErrorCode.DIGEST_MISMATCH
 
 
+async def test_bytes_that_come_in_order_are_never_read_back(bench: Bench) -> None:
+    bench.storage.read_error = BROKEN
+    upload, stream = await bench.open(replace(REQUEST, sha256_expected=SHA256))
+    for start in range(0, 100, 10):
+        bench.send(upload, start, CONTENT[start : start + 10])
+    bench.uploads.finish(upload, finish(100))
+    await until(lambda: stream.is_over)
+    assert stream.heard[-1] == "finished"
+    assert await state(bench) is State.COMPLETE
+    bench.assert_at_rest()
+
+
 async def test_bytes_that_cannot_be_read_back_are_a_failure(bench: Bench) -> None:
     bench.storage.read_error = BROKEN
     upload, stream = await bench.open(replace(REQUEST, sha256_expected=SHA256))
-    bench.send(upload, 0, CONTENT)
+    bench.send(upload, 50, CONTENT[50:])
+    bench.send(upload, 0, CONTENT[:50])
     await until(lambda: stream.error is not None)
     assert stream.error is ErrorCode.STORAGE_FAILED
     assert bench.metrics.storage_failures[StorageFailure.READ] == 1
