@@ -98,6 +98,10 @@ class ReceivePool:
         lease.retain()
         return lease
 
+    def spare(self, size_bytes: int) -> PooledLease | None:
+        """As `lease`, for who can do without: nothing while somebody waits, or what comes back would go to others."""
+        return None if self._waiting else self.lease(size_bytes)
+
     def take_back(self, lease: PooledLease) -> None:
         """The last holder has released the lease."""
         size = len(lease.view)

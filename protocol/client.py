@@ -36,6 +36,9 @@ class _OwnMemory:
     def lease(self, size_bytes: int) -> Lease | None:  # noqa: ARG002 - the interface's argument
         return None
 
+    def spare(self, size_bytes: int) -> Lease | None:  # noqa: ARG002 - the interface's argument
+        return None
+
 
 @dataclass(slots=True)
 class _Sent:

@@ -47,6 +47,10 @@ class BufferSource(Protocol):
         """
         ...
 
+    def spare(self, size_bytes: int) -> Lease | None:
+        """As `lease`, for who can do without: None, too, while somebody waits for memory."""
+        ...
+
 
 class FrameBuffer:
     """The unparsed input of one connection.
@@ -112,8 +116,8 @@ class FrameBuffer:
         self._keep(self.view[self.begin : self.end], frame_bytes)
 
     def borrow(self, size_bytes: int) -> Lease | None:
-        """Memory beside the input's own; None, or a smaller piece, when the pool has no more to lend."""
-        return self._source.lease(size_bytes)
+        """Memory beside the input's own, or the largest piece there is; None when the pool can spare none."""
+        return self._source.spare(size_bytes)
 
     def reopen(self) -> None:
         """Look again at what `settle` kept; another `settle` must follow."""

@@ -168,3 +168,14 @@ def test_lent_data_that_waits_to_be_written_goes_back_with_its_charge_and_is_not
     assert (pool.charged_bytes, pool.lent_bytes > 0) == (0, True)
     charge.release()
     assert (pool.charged_bytes, pool.lent_bytes, written) == (0, 0, [10])
+
+
+def test_who_can_do_without_gets_nothing_while_somebody_waits(pool: ReceivePool) -> None:
+    halves = [taken(pool, LARGE // 2) for _ in range(3)]
+    large = Waiter(pool, LARGE)
+    halves[0].release()
+    assert large.lease is None
+    assert pool.spare(LARGE // 2) is None, "or two of them would never be back at once"
+    halves[1].release()
+    assert large.lease is not None
+    assert pool.spare(1) is not None

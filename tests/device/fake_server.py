@@ -56,6 +56,9 @@ class OwnBuffers:
     def lease(self, size_bytes: int) -> OwnLease:
         return OwnLease(size_bytes)
 
+    def spare(self, size_bytes: int) -> OwnLease:
+        return self.lease(size_bytes)
+
 
 Hook = Callable[["Session", ServerEvent], None]
 

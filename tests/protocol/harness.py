@@ -84,6 +84,9 @@ class Pool:
         self.lent_max = max(self.lent_max, self.lent)
         return PoolLease(self, self._lease_bytes)
 
+    def spare(self, size_bytes: int) -> PoolLease | None:
+        return self.lease(size_bytes)
+
     def poison(self) -> None:
         """Another connection received."""
         self._shared[:] = bytes([POISON]) * len(self._shared)
