@@ -367,7 +367,10 @@ class DeviceConnection(asyncio.BufferedProtocol):
 
     def _memory_is_free(self) -> None:
         self._is_waiting = False
-        if self._protocol is not None and not self._is_closing:
+        if self._is_handling:
+            # What it gives back itself may be what it waits for: its events are dealt with in order, then it goes on.
+            self._is_held = True
+        elif self._protocol is not None and not self._is_closing:
             self._handle(self._protocol.resume(self._host.now()))
 
     def _shut_down(self) -> None:
