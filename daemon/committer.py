@@ -16,6 +16,7 @@ from daemon.metrics import Metrics, StorageFailure
 from daemon.storage.interface import Storage
 from daemon.upload import Cut, LiveUpload
 from protocol.errors import ErrorCode
+from protocol.ranges import DigestedRange
 
 TURN_CUTS = 64
 """Answered at a time: some milliseconds, most of it the sending of ACKs. A thousand would keep everybody waiting."""
@@ -182,8 +183,7 @@ class Committer:
         answers = [*self._each(committed, len(progress)), *completed]
         durable_bytes = 0
         for count, (cut, answer) in enumerate(zip(recorded, answers, strict=True), 1):
-            if self._settle(cut, answer, owner):
-                durable_bytes += cut.settled_bytes
+            durable_bytes += self._settle(cut, answer, owner)
             if not count % TURN_CUTS:
                 await asyncio.sleep(0)
         now = self._clock.monotonic_s()
@@ -199,8 +199,8 @@ class Committer:
     def _each(self, result: object, count: int) -> Sequence[object]:
         return [result] * count if not isinstance(result, list | tuple) else result
 
-    def _settle(self, cut: Cut, result: object, owner: Owner) -> bool:
-        """Tell the owner what became of a cut; whether it is durable."""
+    def _settle(self, cut: Cut, result: object, owner: Owner) -> int:
+        """Tell the owner what became of a cut; how many more bytes are durable by it."""
         upload = cut.upload
         if isinstance(result, BaseException):
             if not isinstance(result, CatalogFailed):
@@ -209,24 +209,26 @@ class Committer:
             self._metrics.storage_failures[kind] += 1
             owner.lost(upload, *catalog_failure(result))
         elif isinstance(result, Completed):
-            self._is_durable(cut)
+            grown_bytes = self._is_durable(cut)
             owner.completed(cut, result)
-            return True
+            return grown_bytes
         elif result:
-            self._is_durable(cut)
+            grown_bytes = self._is_durable(cut)
             owner.progressed(cut)
-            return True
+            return grown_bytes
         elif not upload.is_over and upload.epoch != cut.epoch:
             # A takeover came between the cut and its record: the bytes are the new stream's, for the next cycle.
             self.touch(upload)
         elif not upload.is_over:
             owner.lost(upload, ErrorCode.FENCED, "the upload was taken over by another server")
-        return False
+        return 0
 
-    def _is_durable(self, cut: Cut) -> None:
+    def _is_durable(self, cut: Cut) -> int:
+        grown_bytes = _total_bytes(cut.ranges) - _total_bytes(cut.upload.durable)
         cut.upload.durable = cut.ranges
         if cut.received_s is not None:
             self._metrics.ack_latency.observe(self._clock.monotonic_s() - cut.received_s)
+        return grown_bytes
 
 
 def storage_failure(error: OSError) -> tuple[ErrorCode, str]:
@@ -244,3 +246,7 @@ def catalog_failure(error: CatalogFailed) -> tuple[ErrorCode, str]:
 def failure_kind(error: OSError, otherwise: StorageFailure) -> StorageFailure:
     """How a failure of the disk is counted."""
     return StorageFailure.DISK_FULL if error.errno in _NO_ROOM else otherwise
+
+
+def _total_bytes(ranges: Sequence[DigestedRange]) -> int:
+    return sum(each.end - each.start for each in ranges)

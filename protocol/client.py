@@ -36,8 +36,7 @@ class _OwnMemory:
     def lease(self, size_bytes: int) -> Lease | None:  # noqa: ARG002 - the interface's argument
         return None
 
-    def spare(self, size_bytes: int) -> Lease | None:  # noqa: ARG002 - the interface's argument
-        return None
+    spare = lease
 
 
 @dataclass(slots=True)

@@ -78,7 +78,7 @@ class FrameBuffer:
     def writable(self, limit_bytes: int) -> memoryview:
         """Memory to receive the next bytes into, at most `limit_bytes`; never empty."""
         if self.lease is None and not self._carry and self._frame_bytes >= BULK_FRAME_BYTES:
-            lease = self._source.lease(self._frame_bytes * BULK_FRAMES)
+            lease = self._source.spare(self._frame_bytes * BULK_FRAMES)
             if lease is not None:
                 self._move_to(lease)
         if self.lease is not None:

@@ -70,7 +70,7 @@ class FileSystem(Protocol):
         ...
 
     def write_through(self, fd: int, pieces: Sequence[Buffer], offset: int) -> bool:
-        """As `write`; where the system can, the disk begins with it at once and memory keeps none of it: whether so.
+        """As `write`; where the system can, the disk begins with it at once and memory keeps no new page: whether so.
 
         It promises nothing before `sync_data`. A page that is left partly written is read again before its rest is.
         """

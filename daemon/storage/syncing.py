@@ -34,7 +34,7 @@ class Handle:
 
     `is_unsynced`: a sync that covers its last write was not asked for yet, so it must stay known. `unstarted_bytes`
     were written since the disk was last told to begin. `needs_together`: bytes of it were written through a descriptor
-    that is closed, and are not synced, so that the file's own sync may be silent when they are lost.
+    that is closed, so that from then on only the file system's own sync speaks for it.
     """
 
     upload_id: int
@@ -80,7 +80,6 @@ class Syncing:
             self._begin(handle, whole)
         if rest:
             self._files.write(handle.fd, rest, offset + whole)
-            self._begin(handle, count - whole)
 
     def before_close(self, handle: Handle, fd: int) -> None:
         """What was written through `fd` was not synced, and it is about to be closed; from the write lane.
