@@ -6,12 +6,14 @@ import ssl
 import struct
 from dataclasses import replace
 from ipaddress import ip_network
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
 
 from daemon import connection as connection_module
 from daemon.buffers import ReceivePool
-from daemon.connection import STALLED_S
+from daemon.connection import STALLED_S, DeviceConnection, Host
 from daemon.metrics import CloseReason
 from daemon.proxy import SIGNATURE
 from daemon.session import Session
@@ -19,6 +21,8 @@ from daemon.settings import Limits, Settings
 from protocol import codec, frames
 from protocol.constants import UploadState
 from protocol.errors import ErrorCode
+from protocol.events import ServerEvent
+from protocol.state import ConnectionState
 from tests.daemon.sites import DEVICE, PROXY_V2, SETTINGS, Listening, listening, on_uvloop, only, policy_of
 from tests.device.certificates import Certificate, make_certificate
 from tests.device.waiting import until
@@ -432,3 +436,42 @@ def contexts(certificate: Certificate) -> tuple[ssl.SSLContext, ssl.SSLContext]:
     """The server's, and that of a device that trusts it."""
     device = ssl.create_default_context(cafile=certificate.path)
     return certificate.server_context(), device
+
+
+class Recorder:
+    """A session and its protocol: `dup` gives back the memory that the connection waits for, and that brings `late`."""
+
+    state = ConnectionState.OPEN
+    is_held = is_starved = False
+    is_quiet = True
+
+    def __init__(self, pool: ReceivePool) -> None:
+        self.pool = pool
+        self.connection = self.timers = self
+        self.owner: DeviceConnection | None = None
+        self.handled: list[str] = []
+
+    def handle(self, event: str) -> None:
+        self.handled.append(event)
+        if event == "dup" and self.owner is not None:
+            self.pool.when_free(self.owner._memory_is_free)
+            self.pool.charge(1, self.pool.lease(1), self.owner._written).release()
+
+    def resume(self, now: float) -> list[str]:
+        return ["late"] if now >= 0 else []
+
+    def take_events(self) -> list[str]:
+        return []
+
+    def data_to_send(self) -> bytes:
+        return b""
+
+
+def test_memory_that_comes_back_amid_a_connections_events_brings_its_later_input_behind_them() -> None:
+    pool = ReceivePool(64 * 1024, 16 * 1024)
+    recorder = Recorder(pool)
+    host = cast(Host, SimpleNamespace(now=lambda: 0.0))
+    recorder.owner = DeviceConnection(host, pool, 1000, is_proxied=False)
+    recorder.owner.session = cast(Session, recorder)
+    recorder.owner._handle(cast(list[ServerEvent], ["dup", "chunk", "finish"]))
+    assert recorder.handled == ["dup", "chunk", "finish", "late"]
