@@ -139,6 +139,12 @@ class TestMemory:
             while (await wires[0].hear(frames.Ack, 1)).next_expected_byte < LARGE:
                 pass
 
+    async def test_a_quiet_device_is_asked_whether_it_is_there(self) -> None:
+        async with listening() as site:
+            wire = await site.admitted()
+            await site.pass_s(SETTINGS.limits.keepalive_s + 1)
+            assert isinstance((await wire.next()).frame, frames.Ping)
+
     async def test_last_words_give_the_memory_back(self) -> None:
         pool = ReceivePool(LARGE, LARGE)
         async with listening(pool=pool) as site:
@@ -175,6 +181,27 @@ class TestMemory:
             while (await greedy.hear(frames.Ack, 1)).next_expected_byte < sent:
                 pass
             assert (await modest.hear(frames.Ack, 1)).next_expected_byte == 1
+
+    async def test_who_had_enough_is_read_again_once_that_is_written_though_not_yet_durable(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("daemon.connection.UNWRITTEN_BYTES_MAX", LARGE)
+        async with listening() as site:
+            bench = site.site.bench
+            bench.disk.free_bytes = 2**40
+            bench.storage.holds_writes = bench.storage.holds_syncs = True
+            wire = await site.admitted()
+            await wire.open(1, open_request("log"))
+            for start in range(0, 3 * LARGE, LARGE):
+                wire.send(chunk(1, start, bytes(LARGE)))
+            for written in range(3):
+                await until(lambda: len(bench.storage.writes) == 1)
+                assert bench.storage.writes[0].offset == written * LARGE
+                bench.storage.write_next()
+            bench.storage.holds_writes = bench.storage.holds_syncs = False
+            bench.storage.sync_next()
+            while (await wire.hear(frames.Ack, 1)).next_expected_byte < 3 * LARGE:
+                pass
 
     async def test_while_too_much_waits_to_be_written_nobody_is_read(self) -> None:
         pool = ReceivePool(64 * 1024, 16 * 1024)
