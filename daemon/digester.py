@@ -78,7 +78,7 @@ class Digester:
     async def run(
         self, whole: Callable[[LiveUpload, bytes], None], failed: Callable[[LiveUpload, OSError], None]
     ) -> None:
-        """Hash until cancelled; `whole` gets the digest of each upload whose declared size is hashed."""
+        """Hash until cancelled; `whole` gets the digest of each upload of which all is hashed."""
         while True:
             await self._due.wait()
             self._due.clear()
@@ -92,7 +92,7 @@ class Digester:
                         del self._jobs[job.upload.id]
                         failed(job.upload, error)
                     continue
-                if job.upload.size == job.hashed_bytes and not job.steps and self._is_current(job):
+                if self._is_told(job) and self._is_current(job):
                     del self._jobs[job.upload.id]
                     whole(job.upload, job.hasher.digest())
 
@@ -103,6 +103,15 @@ class Digester:
     def _is_current(self, job: _Job) -> bool:
         """Whether it was not forgotten, or followed by another job for the same upload, meanwhile."""
         return self._jobs.get(job.upload.id) is job
+
+    def _is_told(self, job: _Job) -> bool:
+        """A digest that fits is told at once, so that the last bytes' own cycle completes the upload. One that does not
+        waits until all is durable, as the bytes are kept for inspection.
+        """
+        upload = job.upload
+        if upload.size != job.hashed_bytes or job.steps:
+            return False
+        return upload.next_expected_byte == upload.size or upload.sha256_expected == job.hasher.digest()
 
     async def _step(self, job: _Job) -> None:
         count = min(job.upload.next_expected_byte - job.hashed_bytes, STEP_BYTES)

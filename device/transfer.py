@@ -97,6 +97,9 @@ class Transfer:
                 self._verify_s = wait_ms / 1000
             case Answered(frame=frames.Finished() as finished):
                 self._finished = finished
+                if self._durable_bytes < finished.size:
+                    # The cycle of the last bytes may complete the upload, and FINISHED then stands for their ACK.
+                    self._durable(finished.size, ())
 
     def _begin(self) -> None:
         """Forget what was under way on the connection before: OPENED says where to go on."""

@@ -19,6 +19,7 @@ from daemon.upload import LiveUpload, Piece
 from tests.daemon.catalog.samples import first_bytes
 from tests.daemon.catalog.samples import upload as record
 from tests.daemon.storage.files import within, write
+from tests.daemon.turns import turns
 
 DEADLINE_S = 10
 CONTENT = bytes(range(256)) * 4
@@ -121,7 +122,7 @@ async def test_what_comes_in_order_is_hashed_as_it_comes_and_not_read(
     digester: Digester, storage: LocalStorage, heard: Heard, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     held = HeldReads(storage, monkeypatch)
-    upload = LiveUpload(record(size=len(CONTENT)))
+    upload = LiveUpload(record(size=len(CONTENT), sha256_expected=sha256(CONTENT)))
     done: list[int] = []
     digester.follow(upload)
     for start in range(0, len(CONTENT), 256):
@@ -131,6 +132,21 @@ async def test_what_comes_in_order_is_hashed_as_it_comes_and_not_read(
     assert heard.digests == [(upload, sha256(CONTENT))]
     assert done == list(range(0, len(CONTENT), 256))
     assert held.opened == []
+
+
+async def test_a_digest_that_does_not_fit_is_told_once_all_is_durable(digester: Digester, heard: Heard) -> None:
+    upload = LiveUpload(record(size=len(CONTENT), sha256_expected=bytes(32)))
+    hashed = asyncio.Event()
+    digester.follow(upload)
+    assert digester.take(upload, Piece(0, [CONTENT]), hashed.set)
+    async with asyncio.timeout(DEADLINE_S):
+        await hashed.wait()
+        await turns()
+    assert heard.digests == []
+    upload.durable = first_bytes(len(CONTENT))
+    digester.follow(upload)
+    await heard.next()
+    assert heard.digests == [(upload, sha256(CONTENT))]
 
 
 async def test_only_the_next_bytes_of_an_upload_that_is_followed_are_taken(digester: Digester) -> None:
@@ -148,7 +164,7 @@ async def test_after_a_gap_the_rest_is_read_and_then_taken_as_it_comes(
     digester: Digester, storage: LocalStorage, heard: Heard
 ) -> None:
     upload = await stored(storage, 1, CONTENT[:500])
-    upload.size = len(CONTENT)
+    upload.size, upload.sha256_expected = len(CONTENT), sha256(CONTENT)
     digester.follow(upload)
     async with asyncio.timeout(DEADLINE_S):
         while not digester.take(upload, Piece(500, [CONTENT[500:]]), lambda: None):

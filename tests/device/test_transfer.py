@@ -233,6 +233,24 @@ async def test_progress_counts_what_is_durable(server: FakeServer, uplinks: Upli
     assert (seen[0].sent_bytes, seen[-1].sent_bytes) == (0, sent.sent_bytes)
 
 
+async def test_progress_ends_with_the_whole_though_the_last_bytes_are_not_acknowledged(
+    server: FakeServer, uplinks: Uplinks
+) -> None:
+    seen: list[Progress] = []
+
+    def ignore(session: Session, event: ServerEvent) -> None:
+        pass
+
+    def finish(session: Session, event: ServerEvent) -> None:
+        assert isinstance(event, FinishRequested)
+        session.connection.finished(event.stream, frames.Finished(5, len(DATA), crc32c(DATA), None))
+
+    server.scripts.append(Script(chunks=deque([ignore] * 1000), finishes=deque([finish])))
+    async with uplinks() as uplink:
+        await uplink.send(DATA, "log.bin", on_progress=seen.append)
+    assert [each.durable_bytes for each in seen] == [0, len(DATA)]
+
+
 async def test_progress_counts_ranges_beyond_the_next_byte(server: FakeServer, uplinks: Uplinks) -> None:
     seen: list[Progress] = []
     server.scripts.append(
