@@ -4,10 +4,11 @@
 //           --cycle-bytes BYTES --cycle-ms MS [--sha256] [--certificate PEM --key PEM]
 //
 // Takes N files of BYTES each, a connection each, without a handshake. Every chunk's checksum is verified and the CRC32C
-// of each file kept; the data is written, the disk told to begin with each MiB; it is synced when the daemon would (a
-// cycle at a time, cut by bytes or time, the directory too when a file is new), and then acknowledged. FINISH is answered
-// once all is durable and, with --sha256 (one connection), the digest is as FINISH says. Receiving, writing, hashing and
-// syncing overlap. Prints {"cpu_s", "syncs", "sync_p99_ms"} when all files are complete.
+// of each file kept; the data is written, past the page cache where the kernel can, else the disk is told to begin with
+// each MiB; it is synced when the daemon would (a cycle at a time, cut by bytes or time, the directory too when a file is
+// new), and then acknowledged. FINISH is answered once all is durable and, with --sha256 (one connection), the digest is as
+// FINISH says. Receiving, writing, hashing and syncing overlap. Prints {"cpu_s", "syncs", "sync_p99_ms"} when all files
+// are complete.
 #define _GNU_SOURCE
 #include <arpa/inet.h>
 #include <getopt.h>

@@ -11,7 +11,7 @@
 #include "channel.h"
 
 enum {
-    SLOT_BYTES = 256 * 1024,  // half of the second-level cache: what was received is still there when it is written
+    SLOT_BYTES = 256 * 1024,  // fits the second-level cache: what was received is still there when it is written
     SLOTS_BESIDE = 64,        // what may wait to be written or hashed, besides a partly filled slot for each connection
     QUEUE_ENTRIES = 4096,     // more than there are slots
     TOGETHER_FILES_MIN = 16,  // one sync of the file system is quicker than those of so many files; the daemon's figure

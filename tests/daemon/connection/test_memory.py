@@ -1,0 +1,188 @@
+"""What a connection borrows, what of it waits to be written, and who is not read meanwhile, on real sockets."""
+
+from types import SimpleNamespace
+from typing import cast
+
+import pytest
+
+from daemon.buffers import ReceivePool
+from daemon.connection import DeviceConnection, Host
+from daemon.session import Session
+from protocol import frames
+from protocol.errors import ErrorCode
+from protocol.events import ServerEvent
+from protocol.state import ConnectionState
+from tests.daemon.sites import SETTINGS, listening, on_uvloop
+from tests.device.waiting import until
+from tests.e2e.wire import chunk, open_request
+
+LARGE = 700 * 1024
+"""A frame that needs a lease of its own."""
+
+
+@on_uvloop
+class TestMemory:
+    async def test_those_who_wait_for_memory_get_it_first_come_first_served(self) -> None:
+        # Memory for one large frame at a time.
+        pool = ReceivePool(LARGE, LARGE)
+        async with listening(pool=pool) as site:
+            site.site.bench.disk.free_bytes = 2**40
+            wires = []
+            for index in range(3):
+                wire = await site.admitted(f"pump-{index}")
+                await wire.open(1, open_request("log"))
+                wires.append(wire)
+            frame = chunk(1, 0, bytes(LARGE))
+            wires[0].send(frame[: LARGE // 2])
+            await until(lambda: pool.lent_bytes)
+            wires[1].send(frame)
+            await until(lambda: pool.waits == 1)
+            wires[2].send(frame)
+            await until(lambda: pool.waits == 2)
+            # The holder goes away amid its frame, and nobody is stuck.
+            wires[0].hang_up()
+            for wire in wires[1:]:
+                while (await wire.hear(frames.Ack, 1)).next_expected_byte < LARGE:
+                    pass
+
+    async def test_who_waits_for_memory_and_leaves_is_passed_over(self) -> None:
+        pool = ReceivePool(LARGE, LARGE)
+        async with listening(pool=pool) as site:
+            site.site.bench.disk.free_bytes = 2**40
+            wires = [await site.admitted(f"pump-{index}") for index in range(2)]
+            frame = chunk(1, 0, bytes(LARGE))
+            for wire in wires:
+                await wire.open(1, open_request("log"))
+            wires[0].send(frame[: LARGE // 2])
+            await until(lambda: pool.lent_bytes)
+            wires[1].send(frame)
+            await until(lambda: pool.waits == 1)
+            await site.pass_s(0)
+            site.server.cut("default", "pump-1")
+            wires[1].hang_up()
+            wires[0].send(frame[LARGE // 2 :])
+            while (await wires[0].hear(frames.Ack, 1)).next_expected_byte < LARGE:
+                pass
+
+    async def test_a_quiet_device_is_asked_whether_it_is_there(self) -> None:
+        async with listening() as site:
+            wire = await site.admitted()
+            await site.pass_s(SETTINGS.limits.keepalive_s + 1)
+            assert isinstance((await wire.next()).frame, frames.Ping)
+
+    async def test_last_words_give_the_memory_back(self) -> None:
+        pool = ReceivePool(LARGE, LARGE)
+        async with listening(pool=pool) as site:
+            wire = await site.admitted()
+            await wire.open(1, open_request("log"))
+            wire.send(chunk(1, 0, bytes(LARGE))[: LARGE // 2])
+            await until(lambda: pool.lent_bytes)
+            await site.pass_s(SETTINGS.limits.idle_timeout_s + 1)
+            assert (await wire.hear(frames.Error)).code == ErrorCode.IDLE_TIMEOUT
+            # Though the device has not closed yet.
+            assert pool.lent_bytes == 0
+
+    async def test_who_has_enough_waiting_to_be_written_is_not_read_until_some_is(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("daemon.connection.UNWRITTEN_BYTES_MAX", 2 * LARGE)
+        async with listening() as site:
+            bench = site.site.bench
+            bench.disk.free_bytes = 2**40
+            bench.storage.holds_writes = True
+            greedy, modest = await site.admitted(), await site.admitted("pump-2")
+            for wire in (greedy, modest):
+                await wire.open(1, open_request("log"))
+            sent = 16 * LARGE
+            for start in range(0, sent, LARGE):
+                greedy.send(chunk(1, start, bytes(LARGE)))
+            await until(lambda: len(bench.storage.writes) == 2)
+            modest.send(chunk(1, 0, b"x"))
+            await until(lambda: len(bench.storage.writes) > 2)
+            assert [sum(map(len, write.pieces)) for write in bench.storage.writes] == [LARGE, LARGE, 1]
+            bench.storage.holds_writes = False
+            while bench.storage.writes:
+                bench.storage.write_next()
+            while (await greedy.hear(frames.Ack, 1)).next_expected_byte < sent:
+                pass
+            assert (await modest.hear(frames.Ack, 1)).next_expected_byte == 1
+
+    async def test_who_had_enough_is_read_again_once_that_is_written_though_not_yet_durable(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("daemon.connection.UNWRITTEN_BYTES_MAX", LARGE)
+        async with listening() as site:
+            bench = site.site.bench
+            bench.disk.free_bytes = 2**40
+            bench.storage.holds_writes = bench.storage.holds_syncs = True
+            wire = await site.admitted()
+            await wire.open(1, open_request("log"))
+            for start in range(0, 3 * LARGE, LARGE):
+                wire.send(chunk(1, start, bytes(LARGE)))
+            for written in range(3):
+                await until(lambda: len(bench.storage.writes) == 1)
+                assert bench.storage.writes[0].offset == written * LARGE
+                bench.storage.write_next()
+            bench.storage.holds_writes = bench.storage.holds_syncs = False
+            bench.storage.sync_next()
+            while (await wire.hear(frames.Ack, 1)).next_expected_byte < 3 * LARGE:
+                pass
+
+    async def test_while_too_much_waits_to_be_written_nobody_is_read(self) -> None:
+        pool = ReceivePool(64 * 1024, 16 * 1024)
+        async with listening(pool=pool) as site:
+            bench = site.site.bench
+            bench.disk.free_bytes = 2**40
+            bench.storage.holds_writes = True
+            pool_limit = 64 * 1024
+            wire = await site.admitted()
+            await wire.open(1, open_request("log"))
+            sent = 64 * pool_limit
+            for start in range(0, sent, 1024):
+                wire.send(chunk(1, start, bytes(1024)))
+            await until(lambda: pool.is_full)
+            assert pool.charged_bytes < sent
+            bench.storage.holds_writes = False
+            while bench.storage.writes:
+                bench.storage.write_next()
+            while (await wire.hear(frames.Ack, 1)).next_expected_byte < sent:
+                pass
+
+
+class Recorder:
+    """A session and its protocol: `dup` gives back the memory that the connection waits for, and that brings `late`."""
+
+    state = ConnectionState.OPEN
+    is_held = is_starved = False
+    is_quiet = True
+
+    def __init__(self, pool: ReceivePool) -> None:
+        self.pool = pool
+        self.connection = self.timers = self
+        self.owner: DeviceConnection | None = None
+        self.handled: list[str] = []
+
+    def handle(self, event: str) -> None:
+        self.handled.append(event)
+        if event == "dup" and self.owner is not None:
+            self.pool.when_free(self.owner._memory_is_free)
+            self.pool.charge(1, self.pool.lease(1), self.owner._written).release()
+
+    def resume(self, now: float) -> list[str]:
+        return ["late"] if now >= 0 else []
+
+    def take_events(self) -> list[str]:
+        return []
+
+    def data_to_send(self) -> bytes:
+        return b""
+
+
+def test_memory_that_comes_back_amid_a_connections_events_brings_its_later_input_behind_them() -> None:
+    pool = ReceivePool(64 * 1024, 16 * 1024)
+    recorder = Recorder(pool)
+    host = cast(Host, SimpleNamespace(now=lambda: 0.0))
+    recorder.owner = DeviceConnection(host, pool, 1000, is_proxied=False)
+    recorder.owner.session = cast(Session, recorder)
+    recorder.owner._handle(cast(list[ServerEvent], ["dup", "chunk", "finish"]))
+    assert recorder.handled == ["dup", "chunk", "finish", "late"]
