@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
 from daemon.catalog.records import Upload
-from protocol.checksum import Buffer, crc32c
+from protocol.checksum import Buffer, crc32c, crc32c_combine
 from protocol.errors import ErrorCode
 from protocol.ranges import DigestedRange, RangeSet, Span
 
@@ -136,15 +136,24 @@ class LiveUpload:
         """Whether all of [start, end) is durable."""
         return any(each.start <= start and end <= each.end for each in self.durable)
 
-    def take_in(self, start: int, data: Sequence[Buffer], gaps: Sequence[Span]) -> list[Piece]:
-        """Take the bytes of `gaps` out of data that begins at `start` into `received`; what is to be written."""
+    def take_in(
+        self, start: int, data: Sequence[Buffer], gaps: Sequence[Span], data_crc32c: int | None = None
+    ) -> list[Piece]:
+        """Take the bytes of `gaps` out of data that begins at `start` into `received`; what is to be written.
+
+        `data_crc32c` is that of all the data, where it is known.
+        """
         pieces = []
+        total = sum(map(len, data))
         for gap in gaps:
             parts = _slice(data, gap.start - start, gap.end - start)
             tail = self.received.tail(gap.start)
             crc = tail.crc32c if tail else 0
-            for part in parts:
-                crc = crc32c(part, crc)
+            if data_crc32c is not None and gap.end - gap.start == total:
+                crc = crc32c_combine(crc, data_crc32c, total)
+            else:
+                for part in parts:
+                    crc = crc32c(part, crc)
             if tail:
                 self.received.extend(gap.start, gap.end, crc)
             else:

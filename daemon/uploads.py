@@ -130,7 +130,7 @@ class Uploads:
                 self._again(upload, start, end)
             return
         durable_bytes = upload.durable[-1].end if upload.durable else 0
-        pieces = upload.take_in(start, chunks.data, gaps)
+        pieces = upload.take_in(start, chunks.data, gaps, chunks.crc32c)
         for index, piece in enumerate(pieces):
             if lease is not None and index:
                 lease.retain()

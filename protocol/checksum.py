@@ -1,6 +1,9 @@
 """The two chunk checksums, and CRC32C joined without reading the bytes again. PROTOCOL.md §14."""
 
-from functools import lru_cache
+from array import array
+from collections.abc import Sequence
+from functools import lru_cache, reduce
+from operator import xor
 
 import google_crc32c
 import numpy as np
@@ -8,6 +11,9 @@ import numpy.typing as npt
 
 Buffer = bytes | bytearray | memoryview
 Checksums = npt.NDArray[np.uint8] | npt.NDArray[np.uint32]
+
+COMBINED_BYTES_MIN = 16 * 1024
+"""For each bit that is set in a length: combining twice, 0.8 µs, costs less than reading so much, 1.2 µs."""
 
 _POLYNOMIAL_REFLECTED = 0x82F63B78  # Castagnoli, RFC 3720 §12.1
 
@@ -30,30 +36,30 @@ def crc32c_rows(rows: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint32]:
 
 def crc32c_combine(first: int, second: int, second_bytes: int) -> int:
     """CRC32C of A followed by B, from those of A and B and the length of B."""
-    for bit in range(second_bytes.bit_length()):
-        if second_bytes >> bit & 1:
-            first = _apply(_zero_bytes_operator(bit), first)
+    while second_bytes:
+        low, lower, higher, high = _zero_bytes_tables(second_bytes.bit_length() - 1)
+        first = low[first & 0xFF] ^ lower[first >> 8 & 0xFF] ^ higher[first >> 16 & 0xFF] ^ high[first >> 24]
+        second_bytes -= 1 << second_bytes.bit_length() - 1
     return first ^ second
 
 
-def _apply(operator: tuple[int, ...], vector: int) -> int:
-    result = 0
-    for row in operator:
-        if not vector:
-            break
-        if vector & 1:
-            result ^= row
-        vector >>= 1
-    return result
+def is_quick_to_combine(second_bytes: int) -> bool:
+    """Whether combining twice with a B of this length is quicker than reading B once more."""
+    return second_bytes >= COMBINED_BYTES_MIN * second_bytes.bit_count()
 
 
 @lru_cache(maxsize=64)  # one entry for each bit of a 63-bit length
-def _zero_bytes_operator(power: int) -> tuple[int, ...]:
-    """The matrix over GF(2) that appends 2**power zero bytes to a CRC."""
+def _zero_bytes_tables(power: int) -> tuple[Sequence[int], ...]:
+    """What 2**power zero bytes behind it make of a CRC: by linearity, of each of its bytes alone, the lowest first."""
     if power == 0:
-        operator = (_POLYNOMIAL_REFLECTED, *(1 << bit for bit in range(31)))  # one zero bit
+        bits = [_POLYNOMIAL_REFLECTED, *(1 << bit for bit in range(31))]  # one zero bit
         for _ in range(3):
-            operator = tuple(_apply(operator, row) for row in operator)
-        return operator
-    half = _zero_bytes_operator(power - 1)
-    return tuple(_apply(half, row) for row in half)
+            bits = [_apply(bits, bit) for bit in bits]
+    else:
+        half = 1 << power - 1
+        bits = [crc32c_combine(crc32c_combine(1 << bit, 0, half), 0, half) for bit in range(32)]
+    return tuple(array("I", [_apply(bits[at : at + 8], byte) for byte in range(256)]) for at in range(0, 32, 8))
+
+
+def _apply(bits: Sequence[int], vector: int) -> int:
+    return reduce(xor, (each for at, each in enumerate(bits) if vector >> at & 1), 0)

@@ -6,7 +6,15 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-from protocol.checksum import Buffer, Checksums, crc32c, crc32c_rows, sum8
+from protocol.checksum import (
+    Buffer,
+    Checksums,
+    crc32c,
+    crc32c_combine,
+    crc32c_rows,
+    is_quick_to_combine,
+    sum8,
+)
 from protocol.codec import CHUNK_FRAMES, PREFIX_BYTES
 from protocol.constants import OFFSET_MAX, ChecksumKind, FrameType
 from protocol.events import ChunksReceived
@@ -48,12 +56,13 @@ _HEADER_TYPES = {
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """One chunk frame whose header is consistent; `end` is exclusive."""
+    """One chunk frame whose header is consistent; `end` is exclusive. `crc32c`: that of the data, where it is known."""
 
     start: int
     end: int
     data: memoryview
     intact: bool
+    crc32c: int | None = None
 
 
 def read_chunk(view: memoryview, begin: int, kind: FrameType) -> Chunk | str:
@@ -70,11 +79,14 @@ def read_chunk(view: memoryview, begin: int, kind: FrameType) -> Chunk | str:
         return f"end_byte {last} is beyond 2^63-2"
     if last - start + 1 != len(data):
         return f"start_byte {start} and end_byte {last} name {last - start + 1} bytes, {len(data)} follow"
-    if kind is FrameType.CHUNK_CRC32C:
-        intact = crc32c(data, crc32c(view[begin : begin + _CRC_COVERED_BYTES])) == checksum
-    else:
-        intact = sum8(data) == checksum
-    return Chunk(start, last + 1, data, intact)
+    if kind is not FrameType.CHUNK_CRC32C:
+        return Chunk(start, last + 1, data, sum8(data) == checksum)
+    crc = crc32c(view[begin : begin + _CRC_COVERED_BYTES])
+    if not is_quick_to_combine(len(data)):
+        return Chunk(start, last + 1, data, crc32c(data, crc) == checksum)
+    # The file's CRC32C takes in the data's own, so that its bytes are read once for both.
+    of_data = crc32c(data)
+    return Chunk(start, last + 1, data, crc32c_combine(crc, of_data, len(data)) == checksum, of_data)
 
 
 def is_worth_gathering(kind: FrameType, data_bytes: int, left_bytes: int) -> bool:
@@ -140,6 +152,7 @@ class ChunkRun:
     pieces: list[Piece] = field(default_factory=list)
     count: int = 0
     is_scattered: bool = False
+    crc32c: int | None = 0
 
     def takes(self, stream: int, checksum: ChecksumKind, start: int) -> bool:
         """Whether a chunk that begins at `start` continues this run."""
@@ -147,9 +160,11 @@ class ChunkRun:
             start == self.end and stream == self.stream and checksum is self.checksum and len(self.pieces) < PIECES_MAX
         )
 
-    def add(self, end: int, data: Piece, count: int) -> None:
-        """`count` more chunks with this data, up to `end`."""
+    def add(self, end: int, data: Piece, count: int, crc: int | None = None) -> None:
+        """`count` more chunks with this data, up to `end`; `crc`: its CRC32C, where it is known."""
         self.pieces.append(data)
+        known = self.crc32c
+        self.crc32c = None if known is None or crc is None else crc32c_combine(known, crc, end - self.end)
         self.end = end
         self.count += count
         self.is_scattered = self.is_scattered or not isinstance(data, memoryview)
@@ -168,7 +183,7 @@ class ChunkRun:
             self._copy_to(data[0])
         else:
             data = (b"".join(each if isinstance(each, memoryview) else each.tobytes() for each in self.pieces),)
-        return ChunksReceived(self.stream, self.start, self.end, data, self.count, self.checksum, lease)
+        return ChunksReceived(self.stream, self.start, self.end, data, self.count, self.checksum, lease, self.crc32c)
 
     def _borrowed(self, total: int, borrow: Callable[[int], Lease | None]) -> Lease | None:
         lease = borrow(total) if total >= BORROWED_BYTES_MIN else None

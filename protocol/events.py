@@ -45,7 +45,7 @@ class ChunksReceived:
     """One or more chunks whose data is one run of bytes from `start` up to but not including `end`.
 
     The checksums are verified. `data` are the pieces in order; they are valid until `lease` (where there is one)
-    is released, which is up to the receiver of the event.
+    is released, which is up to the receiver of the event. `crc32c` is that of all of them, where it is known.
     """
 
     stream: int
@@ -55,6 +55,7 @@ class ChunksReceived:
     count: int
     checksum: ChecksumKind
     lease: Lease | None
+    crc32c: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

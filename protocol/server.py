@@ -406,7 +406,7 @@ class ServerConnection:
         if self._run is None or not self._run.takes(number, checksum, start):
             self._flush()
             self._run = ChunkRun(number, checksum, start, start)
-        self._run.add(end, data, count)
+        self._run.add(end, data, count, chunk.crc32c if count == 1 else None)
         return count * frame_bytes
 
     def _refuse_chunk(self, number: int, stream: Stream, chunk: Chunk | str) -> None:

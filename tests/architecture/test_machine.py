@@ -10,7 +10,8 @@ from tests.architecture.modules import ADAPTERS, MODULES, ROOT, Module, breaches
 
 PURE = frozenset(
     {
-        *("bisect", "collections", "dataclasses", "enum", "functools", "operator", "struct", "typing", "unicodedata"),
+        *("array", "bisect", "collections", "dataclasses", "enum", "functools", "operator", "struct", "typing"),
+        "unicodedata",
         *("hashlib", "hmac"),  # digests over bytes that are given
         *("google_crc32c", "numpy"),
         "construct",  # in layouts alone

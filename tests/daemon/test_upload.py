@@ -19,9 +19,10 @@ def joined(pieces: list[Piece]) -> list[tuple[int, bytes]]:
     return [(piece.offset, b"".join(map(bytes, piece.data))) for piece in pieces]
 
 
-def arrive(upload: LiveUpload, start: int, *data: Buffer) -> list[Piece]:
+def arrive(upload: LiveUpload, start: int, *data: Buffer, knows_crc: bool = False) -> list[Piece]:
     """Bytes from `start` on, of which those that are missing are taken in."""
-    return upload.take_in(start, data, upload.received.missing(start, start + sum(map(len, data))))
+    gaps = upload.received.missing(start, start + sum(map(len, data)))
+    return upload.take_in(start, data, gaps, crc32c(b"".join(data)) if knows_crc else None)
 
 
 @pytest.mark.parametrize(
@@ -58,9 +59,10 @@ def test_a_range_is_durable_if_all_of_it_is(start: int, end: int, expected: bool
     assert LiveUpload(record(ranges=held((0, 10), (12, 20)))).is_durable(start, end) is expected
 
 
-def test_bytes_that_are_missing_are_taken_and_the_others_left_out() -> None:
+@pytest.mark.parametrize("knows_crc", [False, True])
+def test_bytes_that_are_missing_are_taken_and_the_others_left_out(knows_crc: bool) -> None:
     upload = LiveUpload(record(ranges=held((10, 20), (30, 40))))
-    pieces = arrive(upload, 5, CONTENT[5:15], CONTENT[15:33], CONTENT[33:50])
+    pieces = arrive(upload, 5, CONTENT[5:15], CONTENT[15:33], CONTENT[33:50], knows_crc=knows_crc)
     assert joined(pieces) == [(5, CONTENT[5:10]), (20, CONTENT[20:30]), (40, CONTENT[40:50])]
     assert upload.received.snapshot() == held((5, 50))
     assert upload.durable == held((10, 20), (30, 40))
@@ -77,10 +79,11 @@ def test_what_arrives_is_not_copied() -> None:
     assert bytes(second) == CONTENT[10:12] + b"\xff" + CONTENT[13:25]
 
 
-def test_a_range_that_grows_piece_by_piece_has_the_crc_of_all_of_it() -> None:
+@pytest.mark.parametrize("knows_crc", [False, True])
+def test_a_range_that_grows_piece_by_piece_has_the_crc_of_all_of_it(knows_crc: bool) -> None:
     upload = LiveUpload(record())
     for start in (0, 60, 20, 40, 80):
-        arrive(upload, start, CONTENT[start : start + 7], CONTENT[start + 7 : start + 20])
+        arrive(upload, start, CONTENT[start : start + 7], CONTENT[start + 7 : start + 20], knows_crc=knows_crc)
     assert upload.received.snapshot() == held((0, 100))
     assert upload.received.prefix_crc32c() == crc32c(CONTENT)
     assert upload.is_whole

@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from itertools import chain, repeat
 
 from protocol import codec, frames
+from protocol.checksum import crc32c
 from protocol.constants import (
     SIZE_UNKNOWN,
     CredentialKind,
@@ -162,9 +163,12 @@ def copied(event: ServerEvent) -> ServerEvent:
 
 
 def merged(events: Iterable[ServerEvent]) -> list[ServerEvent]:
-    """The events with runs that adjoin put together, as how bytes were split decides where a run ends."""
+    """The events with runs that adjoin put together, as how bytes were split decides where a run ends.
+
+    So it does of which runs the CRC32C is known: where it is, it is right, and left out.
+    """
     result: list[ServerEvent] = []
-    for event in events:
+    for event in map(_without_crc, events):
         last = result[-1] if result else None
         if (
             isinstance(event, ChunksReceived)
@@ -176,6 +180,13 @@ def merged(events: Iterable[ServerEvent]) -> list[ServerEvent]:
         else:
             result.append(event)
     return result
+
+
+def _without_crc(event: ServerEvent) -> ServerEvent:
+    if not isinstance(event, ChunksReceived):
+        return event
+    assert event.crc32c in (None, crc32c(b"".join(event.data)))
+    return replace(event, crc32c=None)
 
 
 def parse(data: bytes) -> Iterator[Sent]:

@@ -3,7 +3,15 @@
 import numpy as np
 import pytest
 
-from protocol.checksum import Buffer, crc32c, crc32c_combine, crc32c_rows, sum8
+from protocol.checksum import (
+    COMBINED_BYTES_MIN,
+    Buffer,
+    crc32c,
+    crc32c_combine,
+    crc32c_rows,
+    is_quick_to_combine,
+    sum8,
+)
 
 DIGITS = b"123456789"
 DIGITS_CRC = 0xE3069283  # RFC 3720 §B.4 and every catalogue of CRCs
@@ -43,3 +51,25 @@ def test_joining_takes_lengths_of_whole_files() -> None:
     once = crc32c_combine(DIGITS_CRC, 0, 2**62)
     assert crc32c_combine(once, 0, 2**62 - 1) == crc32c_combine(DIGITS_CRC, 0, 2**63 - 1)
     assert once != DIGITS_CRC
+
+
+@pytest.mark.parametrize("length", [1, 255, 2**15, 100_003, 2**20 - 1])
+def test_joining_is_as_if_all_had_been_read(length: int) -> None:
+    first, second = bytes(range(256)) * 2, (bytes(range(251)) * 4200)[:length]
+    assert crc32c_combine(crc32c(first), crc32c(second), length) == crc32c(first + second)
+
+
+@pytest.mark.parametrize(
+    ("length", "expected"),
+    [
+        (COMBINED_BYTES_MIN, True),
+        (COMBINED_BYTES_MIN - 1, False),
+        (COMBINED_BYTES_MIN + 1, False),
+        (256 * 1024, True),
+        (3 * 2**20, True),
+        (2**20 - 1, True),
+        (60_000, False),
+    ],
+)
+def test_joining_pays_for_long_and_even_lengths(length: int, expected: bool) -> None:
+    assert is_quick_to_combine(length) is expected

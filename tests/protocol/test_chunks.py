@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from protocol import codec
+from protocol.checksum import COMBINED_BYTES_MIN, crc32c, is_quick_to_combine
 from protocol.chunks import (
     BORROWED_BYTES_MIN,
     GATHER_DATA_BYTES_MAX,
@@ -37,6 +38,18 @@ def test_a_wrong_checksum_is_told_from_a_wrong_header(kind: FrameType) -> None:
     found = read(corrupt(1, 0, b"payload", kind), kind)
     assert isinstance(found, Chunk)
     assert not found.intact
+
+
+@pytest.mark.parametrize("size", [COMBINED_BYTES_MIN, COMBINED_BYTES_MIN + 1, 3 * COMBINED_BYTES_MIN])
+def test_a_large_chunk_is_verified_whether_or_not_its_data_have_a_crc_of_their_own(size: int) -> None:
+    data, kind = bytes(range(256)) * (size // 256) + bytes(size % 256), FrameType.CHUNK_CRC32C
+    own = crc32c(data) if is_quick_to_combine(size) else None
+    assert read(chunk(1, 5, data, kind), kind) == Chunk(5, 5 + size, memoryview(data), intact=True, crc32c=own)
+    for position in (0, 8, 20, 24, 28, -1):
+        raw = bytearray(chunk(1, 5, data, kind))
+        raw[position] ^= 0x10
+        found = read(bytes(raw), kind)
+        assert isinstance(found, str) or not found.intact
 
 
 @pytest.mark.parametrize("position", range(8 + 16))
@@ -197,6 +210,18 @@ def test_without_a_lease_large_pieces_are_copied_too() -> None:
     event = run_of(bytes(PIECE_BYTES_MIN)).event(None, nothing)
     assert event.lease is None
     assert isinstance(event.data[0], bytes)
+
+
+def test_a_run_has_the_crc_of_all_its_data_if_that_of_each_piece_is_known() -> None:
+    pieces = [b"piece 1", b"and another", b"3"]
+    run = ChunkRun(1, ChecksumKind.CRC32C, 0, 0)
+    for piece in pieces:
+        run.add(run.end + len(piece), memoryview(piece), 1, crc32c(piece))
+        assert run.event(None, nothing).crc32c == crc32c(b"".join(pieces)[: run.end])
+    run.add(run.end + 1, memoryview(b"x"), 1)
+    assert run.event(None, nothing).crc32c is None
+    run.add(run.end + 1, memoryview(b"y"), 1, crc32c(b"y"))
+    assert run.event(None, nothing).crc32c is None
 
 
 def mixed_run(total: int) -> tuple[ChunkRun, bytes]:

@@ -1,6 +1,7 @@
 """What input to the server's end comes to, as its tests expect it, and data for a large chunk."""
 
 from protocol import frames
+from protocol.checksum import crc32c
 from protocol.constants import ChecksumKind
 from protocol.errors import ErrorCode
 from protocol.events import ChunksReceived, ConnectionFailed, ServerEvent, StreamFailed
@@ -8,13 +9,14 @@ from protocol.state import ConnectionState
 from tests.protocol.harness import ServerRig
 
 LARGE = bytes(range(256)) * 256
-"""Data of a chunk for which memory is borrowed."""
+"""Data of a chunk for which memory is borrowed, and whose own CRC32C is made."""
 
 
 def received(
     stream: int, start: int, data: bytes, count: int = 1, kind: ChecksumKind = ChecksumKind.SUM8
 ) -> ServerEvent:
-    return ChunksReceived(stream, start, start + len(data), (data,), count, kind, None)
+    known = kind is ChecksumKind.CRC32C and len(data) >= len(LARGE)
+    return ChunksReceived(stream, start, start + len(data), (data,), count, kind, None, crc32c(data) if known else None)
 
 
 def failure(events: list[ServerEvent]) -> ErrorCode:
