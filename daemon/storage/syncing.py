@@ -71,7 +71,7 @@ class Syncing:
         """Write to the file; from the write lane. The disk begins with what is a good deal. Raises OSError."""
         count = sum(map(len, pieces))
         whole = (offset + count) // PAGE_BYTES * PAGE_BYTES - offset
-        if not self._is_durable or whole < THROUGH_BYTES_MIN:
+        if whole < THROUGH_BYTES_MIN:
             self._files.write(handle.fd, pieces, offset)
             self._begin(handle, count)
             return
