@@ -10,6 +10,7 @@ from ipaddress import ip_network
 import pytest
 
 from daemon import connection as connection_module
+from daemon.buffers import SHARED_BYTES
 from daemon.connection import STALLED_S
 from daemon.metrics import CloseReason
 from daemon.proxy import SIGNATURE
@@ -101,7 +102,7 @@ class TestNotReading:
             connection = next(iter(site.server._connections))
             await until(lambda: connection._stalled_s is not None)
             assert connection._transport is not None
-            assert connection._transport.get_write_buffer_size() < limits.outgoing_bytes_max + 2 * 256 * 1024
+            assert connection._transport.get_write_buffer_size() < limits.outgoing_bytes_max + SHARED_BYTES
             # Its silence is not held against it for as long as it is not read.
             await site.pass_s(STALLED_S)
             assert site.site.bench.metrics.errors.total() == 0
