@@ -11,14 +11,14 @@
 #include "channel.h"
 
 enum {
-    SLOT_BYTES = 256 * 1024,  // fits the second-level cache: what was received is still there when it is written
+    SLOT_BYTES = 1 << 20,     // as the daemon; quicker by a tenth than 256 KiB, 2 MiB no more: it leaves the cache
     SLOTS_BESIDE = 64,        // what may wait to be written or hashed, besides a partly filled slot for each connection
     QUEUE_ENTRIES = 4096,     // more than there are slots
     TOGETHER_FILES_MIN = 16,  // one sync of the file system is quicker than those of so many files; the daemon's figure
     AHEAD_BYTES = 1 << 20,    // so much of a file, and the disk is told to begin, rather than to wait for the sync
     THROUGH_BYTES_MIN = 64 * 1024,  // so much at a time need not stay in memory; the daemon's figure
     DONTCACHE = 0x80,               // RWF_DONTCACHE of Linux 6.14, sound since 6.16
-    PIECES_MAX = 512,
+    PIECES_MAX = 1024,              // IOV_MAX
 };
 
 struct file {
