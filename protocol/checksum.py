@@ -2,8 +2,7 @@
 
 from array import array
 from collections.abc import Sequence
-from functools import lru_cache, reduce
-from operator import xor
+from functools import lru_cache
 
 import google_crc32c
 import numpy as np
@@ -36,10 +35,10 @@ def crc32c_rows(rows: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint32]:
 
 def crc32c_combine(first: int, second: int, second_bytes: int) -> int:
     """CRC32C of A followed by B, from those of A and B and the length of B."""
-    while second_bytes:
-        low, lower, higher, high = _zero_bytes_tables(second_bytes.bit_length() - 1)
-        first = low[first & 0xFF] ^ lower[first >> 8 & 0xFF] ^ higher[first >> 16 & 0xFF] ^ high[first >> 24]
-        second_bytes -= 1 << second_bytes.bit_length() - 1
+    while first and second_bytes > 0:
+        power = second_bytes.bit_length() - 1
+        first = _apply(_zero_bytes_tables(power), first)
+        second_bytes -= 1 << power
     return first ^ second
 
 
@@ -54,12 +53,22 @@ def _zero_bytes_tables(power: int) -> tuple[Sequence[int], ...]:
     if power == 0:
         bits = [_POLYNOMIAL_REFLECTED, *(1 << bit for bit in range(31))]  # one zero bit
         for _ in range(3):
-            bits = [_apply(bits, bit) for bit in bits]
+            tables = _tables(bits)
+            bits = [_apply(tables, bit) for bit in bits]
     else:
-        half = 1 << power - 1
-        bits = [crc32c_combine(crc32c_combine(1 << bit, 0, half), 0, half) for bit in range(32)]
-    return tuple(array("I", [_apply(bits[at : at + 8], byte) for byte in range(256)]) for at in range(0, 32, 8))
+        half = _zero_bytes_tables(power - 1)
+        bits = [_apply(half, _apply(half, 1 << bit)) for bit in range(32)]
+    return _tables(bits)
 
 
-def _apply(bits: Sequence[int], vector: int) -> int:
-    return reduce(xor, (each for at, each in enumerate(bits) if vector >> at & 1), 0)
+def _tables(bits: Sequence[int]) -> tuple[Sequence[int], ...]:
+    """By byte and its value, from what becomes of each bit."""
+    tables = tuple(array("I", [0]) for _ in range(4))
+    for bit, image in enumerate(bits):
+        table = tables[bit // 8]
+        table.extend([image ^ each for each in table])
+    return tables
+
+
+def _apply(tables: Sequence[Sequence[int]], crc: int) -> int:
+    return tables[0][crc & 0xFF] ^ tables[1][crc >> 8 & 0xFF] ^ tables[2][crc >> 16 & 0xFF] ^ tables[3][crc >> 24]

@@ -89,6 +89,13 @@ def test_a_range_that_grows_piece_by_piece_has_the_crc_of_all_of_it(knows_crc: b
     assert upload.is_whole
 
 
+def test_a_crc_that_is_known_is_not_made_again() -> None:
+    upload = LiveUpload(record())
+    known = 7
+    upload.take_in(0, [CONTENT[:10]], [Span(0, 10)], known)
+    assert upload.received.snapshot() == (DigestedRange(0, 10, known),)
+
+
 def test_an_upload_of_unknown_size_is_never_whole() -> None:
     upload = LiveUpload(record(size=None, ranges=held((0, 100))))
     assert not upload.is_whole

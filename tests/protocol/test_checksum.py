@@ -71,5 +71,5 @@ def test_joining_is_as_if_all_had_been_read(length: int) -> None:
         (60_000, False),
     ],
 )
-def test_joining_pays_for_long_and_even_lengths(length: int, expected: bool) -> None:
+def test_joining_pays_for_long_lengths_of_few_bits(length: int, expected: bool) -> None:
     assert is_quick_to_combine(length) is expected
