@@ -124,6 +124,7 @@ static void take_chunk(struct file *file, struct slot *slot, uint8_t *frame, siz
     file->received += data_bytes;
     if (!waiting_bytes) first_s = monotonic_s();
     waiting_bytes += data_bytes;
+    if (slot->piece_count == PIECES_MAX) die("more than %d chunks in a slot", PIECES_MAX);
     slot->pieces[slot->piece_count++] = (struct iovec){data, data_bytes};
     slot->piece_bytes += data_bytes;
 }
