@@ -51,7 +51,8 @@ class Handle:
 
 
 class Syncing:
-    """Syncs the files of some directories. Without `is_durable` what was written is left to the operating system.
+    """Syncs the files of some directories. Without `is_durable` when to write is left to the operating system, but for
+    what is not kept in memory.
 
     They are only ever synced together where all of them lie on the file system of `root`, and where its sync keeps its
     word. The catalog lies there too: had the file system become read-only, its sync would succeed and write nothing,

@@ -139,6 +139,8 @@ def test_without_durability_nothing_is_synced(files: RecordedFiles, tmp_path: Pa
     syncing = Syncing(files, tmp_path, [tmp_path], is_durable=False)
     handles[3].error = FAILURE
     syncing.write(handles[0], [bytes(AHEAD_BYTES)], 0)
+    for start in range(0, AHEAD_BYTES, PAGE_BYTES):
+        syncing.write(handles[1], [bytes(PAGE_BYTES)], start)
     assert syncing.sync(handles) == {3: FAILURE}
     assert files.named("start_sync", "sync_file_system", "sync_data", "sync_directory") == []
     assert files.named("write_through") == [("write_through", "0")], "to keep it in memory costs more than the disk"
