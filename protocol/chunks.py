@@ -31,6 +31,9 @@ _CRC_COVERED_BYTES = CHUNK_FRAMES[FrameType.CHUNK_CRC32C].size - 4  # the checks
 GATHER_FRAMES_MIN = 4
 """Fewer equal frames than this are quicker one by one than as one array."""
 
+GATHER_FRAMES_MAX = 1024
+"""What one call looks at: where few of the frames fit, the others' headers are compared in vain, 10 µs for so many."""
+
 GATHER_DATA_BYTES_MAX = 8 * 1024
 """Larger chunks gain nothing from being gathered: the checksum over their bytes outweighs the call."""
 
@@ -99,17 +102,17 @@ def is_worth_gathering(kind: FrameType, data_bytes: int, left_bytes: int) -> boo
 def gather_equal(view: memoryview, begin: int, end: int, kind: FrameType, first: Chunk) -> tuple[int, Piece]:
     """How many frames from `begin` on are like the first, adjacent and intact; and their data where it lies.
 
-    The first is intact, and none that would be like it reaches beyond OFFSET_MAX. For many
+    At most GATHER_FRAMES_MAX. The first is intact, and none that would be like it reaches beyond OFFSET_MAX. For many
     small chunks: one array over all of them, headers at a fixed stride, checksums along the rows.
     """
     header = CHUNK_FRAMES[kind].size
     data_bytes = first.end - first.start
     stride = header + data_bytes
-    if view[begin + stride : begin + stride + PREFIX_BYTES] != view[begin : begin + PREFIX_BYTES]:
-        # Streams that take turns: not worth an array for each frame.
-        return 1, first.data
-    count = (end - begin) // stride
+    count = min((end - begin) // stride, GATHER_FRAMES_MAX)
     headers = np.ndarray((count,), _HEADER_TYPES[kind], view, begin, (stride,))
+    if headers["prefix"][1] != headers["prefix"][0] or headers["start"][1] != first.end:
+        # Streams that take turns, chunks that come twice or out of order: not worth an array for each.
+        return 1, first.data
     rows = np.ndarray((count, data_bytes), np.uint8, view, begin + header, (stride, 1))
     starts = first.start + np.arange(count, dtype=np.uint64) * np.uint64(data_bytes)
     count = _leading(

@@ -8,6 +8,7 @@ from protocol.checksum import COMBINED_BYTES_MIN, crc32c, is_quick_to_combine
 from protocol.chunks import (
     BORROWED_BYTES_MIN,
     GATHER_DATA_BYTES_MAX,
+    GATHER_FRAMES_MAX,
     GATHER_FRAMES_MIN,
     PIECE_BYTES_MIN,
     PIECES_MAX,
@@ -158,6 +159,24 @@ def test_gathering_pays_from_a_number_of_frames_up_to_a_size_of_data() -> None:
 
 def nothing(_: int) -> None:
     """A pool that lends nothing."""
+
+
+@pytest.mark.parametrize("kind", FORMS)
+def test_one_call_takes_so_many_at_most(kind: FrameType) -> None:
+    count, data = gathered(adjacent(GATHER_FRAMES_MAX + 5, 3, kind), kind)
+    assert (count, len(data)) == (GATHER_FRAMES_MAX, 3 * GATHER_FRAMES_MAX)
+
+
+@pytest.mark.parametrize("kind", FORMS)
+@pytest.mark.parametrize("start", [0, 6, 12])
+def test_a_chunk_that_the_next_does_not_follow_is_taken_alone(kind: FrameType, start: int) -> None:
+    assert gathered([chunk(1, 6, b"first!", kind), *adjacent(9, 6, kind, start)], kind) == (
+        (10, b"first!" + b"".join(bytes([at]) * 6 for at in range(9))) if start == 12 else (1, b"first!")
+    )
+
+
+def test_only_chunks_that_are_never_gathered_have_a_crc_of_their_data_alone() -> None:
+    assert GATHER_DATA_BYTES_MAX < COMBINED_BYTES_MIN
 
 
 def run_of(*pieces: bytes) -> ChunkRun:
