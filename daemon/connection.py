@@ -22,7 +22,7 @@ STALLED_S = 30.0
 
 
 CROWDED_BYTES = 4096
-"""Read at once while too much waits to be written: ten thousand connections then add 40 MB at most."""
+"""Read at once while memory is scarce: ten thousand connections then add 40 MB at most."""
 
 UNWRITTEN_BYTES_MAX = 8 * 1024 * 1024
 """Of one connection, then it is not read until some is written: what others sent waits behind it for the disk, some
@@ -148,8 +148,9 @@ class DeviceConnection(asyncio.BufferedProtocol):
         if self._protocol is None or self._is_closing:
             return self._pool.shared[: self._missing_bytes or None]
         buffer = self._protocol.get_buffer()
-        # The others, too, become readable while too much waits to be written: they get little, and then pause.
-        return buffer[:CROWDED_BYTES] if self._pool.is_full else buffer
+        # The others, too, become readable while too much waits to be written: they get little, and then pause. Where
+        # nothing is left to lend, what is read of a large frame would stay with its connection.
+        return buffer[:CROWDED_BYTES] if self._pool.is_scarce else buffer
 
     def buffer_updated(self, nbytes: int) -> None:
         if self._is_closing:
@@ -345,10 +346,14 @@ class DeviceConnection(asyncio.BufferedProtocol):
         if self._is_eof and session.is_quiet:
             self._shut_down()
             return
-        if (protocol.is_starved or self._pool.is_full) and not self._is_waiting:
+        is_stalled = self._stalled_s is not None
+        if not self._is_waiting and protocol.has_more and not is_stalled:
             self._is_waiting = True
-            self._pool.when_free(self._memory_is_free)
-        self._pause(protocol.is_held or self._is_waiting or self._has_enough or self._stalled_s is not None)
+            asyncio.get_running_loop().call_soon(self._go_on)
+        elif not self._is_waiting and (protocol.is_starved or self._pool.is_full):
+            self._is_waiting = True
+            self._pool.when_free(self._go_on)
+        self._pause(protocol.is_held or protocol.has_more or self._is_waiting or self._has_enough or is_stalled)
 
     def _flush(self) -> None:
         if self._protocol is not None and self._transport is not None:
@@ -365,7 +370,8 @@ class DeviceConnection(asyncio.BufferedProtocol):
         else:
             self._transport.resume_reading()
 
-    def _memory_is_free(self) -> None:
+    def _go_on(self) -> None:
+        """Memory is free, or it is the connection's turn again."""
         self._is_waiting = False
         if self._is_handling:
             # What it gives back itself may be what it waits for: its events are dealt with in order, then it goes on.

@@ -170,15 +170,16 @@ class ClientConnection:
 
     def _take_all(self, events: list[ClientEvent]) -> None:
         while self.state is not ConnectionState.CLOSING and (head := self._reader.next()) is not None:
-            if head.type not in CLIENT_ACCEPTS.get(self.state, ()):
-                raise ProtocolError(ErrorCode.FRAME_UNEXPECTED, f"{head.type.name} in state {self.state.name}")
-            event = self._take(head)
+            kind = head.type
+            if kind is not None and kind not in CLIENT_ACCEPTS.get(self.state, ()):
+                raise ProtocolError(ErrorCode.FRAME_UNEXPECTED, f"{kind.name} in state {self.state.name}")
+            event = None if kind is None else self._take(kind, head)
             self._reader.consume(head.frame_bytes)
             if event is not None:
                 events.append(event)
 
-    def _take(self, head: Head) -> ClientEvent | None:
-        frame = codec.decode(head.type, self._reader.body(head))
+    def _take(self, kind: FrameType, head: Head) -> ClientEvent | None:
+        frame = codec.decode(kind, self._reader.body(head))
         match frame:
             case frames.Challenge(nonce):
                 self.state = ConnectionState.DECIDING

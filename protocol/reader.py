@@ -13,9 +13,9 @@ _TYPES = {int(kind): kind for kind in FrameType}
 
 
 class Head(NamedTuple):
-    """A whole frame at the front of the buffer."""
+    """A whole frame at the front of the buffer; without a `type` it is of one that is unknown and may be skipped."""
 
-    type: FrameType
+    type: FrameType | None
     stream: int
     frame_bytes: int
 
@@ -31,30 +31,26 @@ class FrameReader:
         self._frame_bytes = 0
 
     def next(self) -> Head | None:
-        """The frame at the front once it is whole; frames of unknown types that may be skipped are skipped.
+        """The frame at the front once it is whole.
 
         Raises ProtocolError FRAME_MALFORMED, FRAME_TOO_LARGE or FRAME_UNKNOWN.
         """
         buffer = self.buffer
-        while buffer.end - buffer.begin >= PREFIX_BYTES:
-            code, flags, stream, length = PREFIX.unpack_from(buffer.view, buffer.begin)
-            kind = _TYPES.get(code)
-            if flags:
-                raise ProtocolError(ErrorCode.FRAME_MALFORMED, f"flags 0x{flags:02x} are set; version 1 has none")
-            if kind is None and not code & SKIPPABLE:
-                raise ProtocolError(ErrorCode.FRAME_UNKNOWN, f"type 0x{code:02x}")
-            self._frame_bytes = frame_bytes = PREFIX_BYTES + length
-            largest = CONTROL_FRAME_BYTES_MAX
-            if kind in CHECKSUM_KINDS and self.chunk_frame_bytes_max:
-                largest = self.chunk_frame_bytes_max
-            if frame_bytes > largest:
-                raise ProtocolError(ErrorCode.FRAME_TOO_LARGE, f"a frame of {frame_bytes} bytes, {largest} are allowed")
-            if buffer.end - buffer.begin < frame_bytes:
-                return None
-            if kind is not None:
-                return Head(kind, stream, frame_bytes)
-            buffer.begin += frame_bytes
-        return None
+        if buffer.end - buffer.begin < PREFIX_BYTES:
+            return None
+        code, flags, stream, length = PREFIX.unpack_from(buffer.view, buffer.begin)
+        kind = _TYPES.get(code)
+        if flags:
+            raise ProtocolError(ErrorCode.FRAME_MALFORMED, f"flags 0x{flags:02x} are set; version 1 has none")
+        if kind is None and not code & SKIPPABLE:
+            raise ProtocolError(ErrorCode.FRAME_UNKNOWN, f"type 0x{code:02x}")
+        self._frame_bytes = frame_bytes = PREFIX_BYTES + length
+        largest = CONTROL_FRAME_BYTES_MAX
+        if kind in CHECKSUM_KINDS and self.chunk_frame_bytes_max:
+            largest = self.chunk_frame_bytes_max
+        if frame_bytes > largest:
+            raise ProtocolError(ErrorCode.FRAME_TOO_LARGE, f"a frame of {frame_bytes} bytes, {largest} are allowed")
+        return Head(kind, stream, frame_bytes) if buffer.end - buffer.begin >= frame_bytes else None
 
     def body(self, head: Head) -> bytes:
         """The body of the frame at the front, copied."""

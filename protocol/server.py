@@ -56,6 +56,10 @@ _ON_CONNECTION = frozenset(
 REQUESTS_MAX = 64
 """OPENs, QUERYs and ABORTs that wait for an answer; input behind them waits too, so a flood of them costs no memory."""
 
+TURN_FRAMES = 256
+"""Taken one after another, many small chunks that are gathered counting as one: some milliseconds at most, then it is
+the other connections' turn."""
+
 WAIT_MS = 5000
 """What a device waits after an error whose end is not known: about what a restart takes."""
 
@@ -82,6 +86,7 @@ class ServerConnection:
     __slots__ = (
         "_events",
         "_features",
+        "_has_more",
         "_held",
         "_limits",
         "_outbox",
@@ -100,6 +105,7 @@ class ServerConnection:
         self._events: list[ServerEvent] = []
         self._outbox = Outbox()
         self._run: ChunkRun | None = None
+        self._has_more = False
         self._held = False
         self._requests = 0
         self._features = Feature(0)
@@ -111,7 +117,7 @@ class ServerConnection:
     # Input.
 
     def get_buffer(self) -> memoryview:
-        """Memory to receive the next bytes into; not while `is_held` or `is_starved`."""
+        """Memory to receive the next bytes into; not while `is_held`, `is_starved` or `has_more`."""
         return self._reader.buffer.writable(HANDSHAKE_FRAME_BYTES_MAX if self.state in _HANDSHAKE else SIZE_UNKNOWN)
 
     def received(self, count: int, now: float) -> list[ServerEvent]:
@@ -121,7 +127,7 @@ class ServerConnection:
         return self._parse(now)
 
     def resume(self, now: float) -> list[ServerEvent]:
-        """Input that waited for an answer, or for memory, goes on; what follows from it, in order."""
+        """Input that waited for an answer, for memory, or its turn, goes on; what follows from it, in order."""
         self._reader.buffer.reopen()
         self.timers.paused(now)
         return self._parse(now)
@@ -130,6 +136,11 @@ class ServerConnection:
     def is_held(self) -> bool:
         """Input waits for the caller's answer to an event."""
         return self._held
+
+    @property
+    def has_more(self) -> bool:
+        """Input waits for a later turn, so that one connection with many frames does not keep others waiting."""
+        return self._has_more
 
     @property
     def is_starved(self) -> bool:
@@ -282,19 +293,29 @@ class ServerConnection:
     def _parse(self, now: float) -> list[ServerEvent]:
         reader = self._reader
         try:
-            while not self._held and self.state is not ConnectionState.CLOSING and (head := self._next()) is not None:
-                if head.type in CHECKSUM_KINDS:
-                    reader.consume(self._take_chunks(head))
-                elif self._take_control(head):
-                    reader.consume(head.frame_bytes)
+            self._has_more = self._take_turn()
         except ProtocolError as error:
+            self._has_more = False
             self._flush()
             self.fail(error.code, error.detail)
         self._flush()
         if self.state is ConnectionState.CLOSING:
             reader.discard()
-        self.timers.frame(reader.settle() and not self._held, now)
+        self.timers.frame(reader.settle() and not self._held and not self._has_more, now)
         return self.take_events()
+
+    def _take_turn(self) -> bool:
+        """Take frames for one turn; whether there may be more. Raises ProtocolError."""
+        reader = self._reader
+        for _ in range(TURN_FRAMES):
+            if self._held or self.state is ConnectionState.CLOSING or (head := self._next()) is None:
+                return False
+            kind = head.type
+            if kind in CHECKSUM_KINDS and kind is not None:
+                reader.consume(self._take_chunks(kind, head))
+            elif kind is None or self._take_control(kind, head):
+                reader.consume(head.frame_bytes)
+        return True
 
     def _next(self) -> Head | None:
         """The next whole frame, if the state takes it now. Raises ProtocolError."""
@@ -304,23 +325,23 @@ class ServerConnection:
             if kind != FrameType.HELLO:
                 raise ProtocolError(ErrorCode.MAGIC_WRONG, f"the first frame has type 0x{kind:02x}, HELLO is expected")
         head = self._reader.next()
-        if head is None or head.type in SERVER_ACCEPTS.get(self.state, ()):
+        if head is None or head.type is None or head.type in SERVER_ACCEPTS.get(self.state, ()):
             return head
         if head.type not in SERVER_HOLDS.get(self.state, ()):
             raise ProtocolError(ErrorCode.FRAME_UNEXPECTED, f"{head.type.name} in state {self.state.name}")
         self._held = True
         return None
 
-    def _take_control(self, head: Head) -> bool:
+    def _take_control(self, kind: FrameType, head: Head) -> bool:
         """Deal with a control frame; False when it has to wait."""
         self._flush()
-        if self._requests >= REQUESTS_MAX and head.type in _REQUESTS:
+        if self._requests >= REQUESTS_MAX and kind in _REQUESTS:
             self._held = True
             return False
         number = head.stream
-        frame = codec.decode(head.type, self._reader.body(head))
-        if (number == STREAM_CONNECTION) is not (head.type in _ON_CONNECTION) and head.type is not FrameType.QUERY:
-            raise ProtocolError(ErrorCode.FRAME_MALFORMED, f"{head.type.name} on stream {number}")
+        frame = codec.decode(kind, self._reader.body(head))
+        if (number == STREAM_CONNECTION) is not (kind in _ON_CONNECTION) and kind is not FrameType.QUERY:
+            raise ProtocolError(ErrorCode.FRAME_MALFORMED, f"{kind.name} on stream {number}")
         match frame:
             case frames.Hello():
                 self._outbox.frame_bytes_max = max(frame.frame_bytes_max, FRAME_BYTES_MIN)
@@ -340,7 +361,7 @@ class ServerConnection:
             case frames.Open():
                 self._take_open(number, frame)
             case frames.Finish() | frames.Abort():
-                return self._take_end(head.type, number, frame)
+                return self._take_end(kind, number, frame)
         return True
 
     def _ask(self, event: OpenRequested | QueryReceived | AbortRequested) -> None:
@@ -374,9 +395,9 @@ class ServerConnection:
             self._events.append(FinishRequested(number, frame))
         return True
 
-    def _take_chunks(self, head: Head) -> int:
+    def _take_chunks(self, kind: FrameType, head: Head) -> int:
         """Deal with a chunk and those like it behind it; how many bytes are done with, 0 when they have to wait."""
-        kind, number, frame_bytes = head
+        number, frame_bytes = head.stream, head.frame_bytes
         if kind in _FEATURE_OF and _FEATURE_OF[kind] not in self._features:
             raise ProtocolError(ErrorCode.FRAME_UNEXPECTED, f"{kind.name} was not negotiated")
         if number == STREAM_CONNECTION:
@@ -406,7 +427,8 @@ class ServerConnection:
         if self._run is None or not self._run.takes(number, checksum, start):
             self._flush()
             self._run = ChunkRun(number, checksum, start, start)
-        self._run.add(end, data, count, chunk.crc32c if count == 1 else None)
+        # Chunks small enough to be gathered have no CRC32C of their own.
+        self._run.add(end, data, count, chunk.crc32c)
         return count * frame_bytes
 
     def _refuse_chunk(self, number: int, stream: Stream, chunk: Chunk | str) -> None:

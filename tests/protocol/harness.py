@@ -125,7 +125,7 @@ class ServerRig:
                 writable[:count] = piece[:count]
                 piece = piece[count:]
                 events += self._settled(connection.received(count, self.now))
-                events += self._fetch_memory()
+                events += self._go_on()
             if piece or not rest:
                 self.unfed = bytes(piece) + bytes(rest)
                 return events
@@ -134,17 +134,21 @@ class ServerRig:
     def resume(self, sizes: Iterable[int] = ()) -> list[ServerEvent]:
         """An answer was given, or memory came back: go on with what waits inside and out."""
         events = self._settled(self.connection.resume(self.now))
-        events += self._fetch_memory()
+        events += self._go_on()
         return events + self.feed(b"", sizes)
 
     def sent(self) -> list[Sent]:
         """The frames that were sent since the last call."""
         return list(parse(self.connection.data_to_send()))
 
-    def _fetch_memory(self) -> list[ServerEvent]:
+    def _go_on(self) -> list[ServerEvent]:
+        """Its turn comes again, and memory that there is."""
+        events: list[ServerEvent] = []
+        while self.connection.has_more:
+            events += self._settled(self.connection.resume(self.now))
         if self.connection.is_starved and self.pool.lent < self.pool.leases_max:
-            return self._settled(self.connection.resume(self.now))
-        return []
+            events += self._settled(self.connection.resume(self.now))
+        return events
 
     def _settled(self, events: Sequence[ServerEvent]) -> list[ServerEvent]:
         self.pool.poison()

@@ -53,8 +53,13 @@ def test_a_frame_is_not_there_before_its_last_byte(cut: int) -> None:
 
 
 @pytest.mark.parametrize("kind", [0x80, 0xA5, 0xEF, 0xF0, 0xFF])
-def test_unknown_frames_that_may_be_skipped_are(kind: int) -> None:
+def test_unknown_frames_that_may_be_skipped_have_no_type(kind: int) -> None:
     reader = reader_of(frame(kind, b"whatever", stream=9) + frame(kind) + PING)
+    for size in (8 + 8, 8):
+        skipped = reader.next()
+        assert skipped is not None
+        assert (skipped.type, skipped.frame_bytes) == (None, size)
+        reader.consume(size)
     assert reader.next() == Head(FrameType.PING, 0, 12)
 
 

@@ -10,7 +10,6 @@ from ipaddress import ip_network
 import pytest
 
 from daemon import connection as connection_module
-from daemon.buffers import SHARED_BYTES
 from daemon.connection import STALLED_S
 from daemon.metrics import CloseReason
 from daemon.proxy import SIGNATURE
@@ -19,6 +18,7 @@ from daemon.settings import Limits, Settings
 from protocol import codec, frames
 from protocol.constants import UploadState
 from protocol.errors import ErrorCode
+from protocol.server import TURN_FRAMES
 from tests.daemon.sites import DEVICE, PROXY_V2, SETTINGS, Listening, listening, on_uvloop, only, policy_of
 from tests.device.certificates import Certificate, make_certificate
 from tests.device.waiting import until
@@ -102,7 +102,7 @@ class TestNotReading:
             connection = next(iter(site.server._connections))
             await until(lambda: connection._stalled_s is not None)
             assert connection._transport is not None
-            assert connection._transport.get_write_buffer_size() < limits.outgoing_bytes_max + SHARED_BYTES
+            assert connection._transport.get_write_buffer_size() < 2 * limits.outgoing_bytes_max
             # Its silence is not held against it for as long as it is not read.
             await site.pass_s(STALLED_S)
             assert site.site.bench.metrics.errors.total() == 0
@@ -160,6 +160,15 @@ class TestHalfClose:
             await until(lambda: end.asked)
             end.before.set()
             await wire.hear(frames.Aborted, 1)
+            await wire.ended()
+
+    async def test_it_gets_the_answers_to_all_that_it_has_sent_however_many_turns_they_take(self) -> None:
+        async with listening() as site:
+            wire = await site.admitted()
+            wire.send(codec.encode(frames.Ping(1)) * (3 * TURN_FRAMES))
+            wire.end()
+            for _ in range(3 * TURN_FRAMES):
+                await wire.hear(frames.Pong)
             await wire.ended()
 
     async def test_with_nothing_under_way_it_is_closed_at_once(self) -> None:
