@@ -127,6 +127,11 @@ class ReceivePool:
         """As much copied data waits to be written as may: nobody should receive more."""
         return self.charged_bytes >= self._charged_bytes_max
 
+    @property
+    def is_scarce(self) -> bool:
+        """It is full, or somebody waits for memory."""
+        return self.is_full or bool(self._waiting)
+
     def _wake(self) -> None:
         while self._waiting:
             left = len(self._waiting) - 1

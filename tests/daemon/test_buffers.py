@@ -136,8 +136,11 @@ def test_small_ones_do_not_overtake_a_large_one_for_ever(pool: ReceivePool) -> N
 
 def test_a_waiter_is_woken_once(pool: ReceivePool, exhausted: Held) -> None:
     woken: list[int] = []
+    assert not pool.is_scarce
     pool.when_free(lambda: woken.append(1))
+    assert pool.is_scarce
     exhausted[0].release()
+    assert not pool.is_scarce
     exhausted[1].release()
     assert woken == [1]
 
@@ -154,6 +157,7 @@ def test_copied_data_that_waits_to_be_written_is_counted_until_its_last_holder_r
     assert (woken, written) == ([], [])
     charge.release()
     assert not pool.is_full
+    assert not pool.is_scarce
     assert pool.charged_bytes == 0
     assert (woken, written) == (["first"], [1024 * 1024])
 

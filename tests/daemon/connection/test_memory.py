@@ -6,11 +6,12 @@ from typing import cast
 import pytest
 
 from daemon.buffers import ReceivePool
-from daemon.connection import DeviceConnection, Host
+from daemon.connection import CROWDED_BYTES, DeviceConnection, Host
 from daemon.session import Session
 from protocol import frames
 from protocol.errors import ErrorCode
 from protocol.events import ServerEvent
+from protocol.frame_buffer import CARRY_BYTES_MAX
 from protocol.state import ConnectionState
 from tests.daemon.sites import SETTINGS, listening, on_uvloop
 from tests.device.waiting import until
@@ -63,6 +64,21 @@ class TestMemory:
             wires[0].send(frame[LARGE // 2 :])
             while (await wires[0].hear(frames.Ack, 1)).next_expected_byte < LARGE:
                 pass
+
+    async def test_where_nothing_is_left_to_lend_little_is_read_of_each(self) -> None:
+        pool = ReceivePool(LARGE, LARGE)
+        async with listening(pool=pool) as site:
+            wires = [await site.admitted(f"pump-{number}") for number in range(4)]
+            for wire in wires:
+                await wire.open(1, open_request("log"))
+            wires[0].send(chunk(1, 0, bytes(LARGE))[: LARGE // 2])
+            await until(lambda: pool.lent_bytes)
+            for wire in wires[1:]:
+                wire.send(chunk(1, 0, bytes(LARGE))[: LARGE // 2])
+            await until(lambda: len(pool._waiting) == len(wires) - 1)
+            buffers = [each.session.connection._reader.buffer for each in site.server._connections if each.session]
+            kept = sorted(len(each._carry) for each in buffers)
+            assert kept[-2] <= CARRY_BYTES_MAX + CROWDED_BYTES, "all but the first that found nothing"
 
     async def test_a_quiet_device_is_asked_whether_it_is_there(self) -> None:
         async with listening() as site:
@@ -153,7 +169,7 @@ class Recorder:
     """A session and its protocol: `dup` gives back the memory that the connection waits for, and that brings `late`."""
 
     state = ConnectionState.OPEN
-    is_held = is_starved = False
+    is_held = is_starved = has_more = False
     is_quiet = True
 
     def __init__(self, pool: ReceivePool) -> None:
@@ -165,7 +181,7 @@ class Recorder:
     def handle(self, event: str) -> None:
         self.handled.append(event)
         if event == "dup" and self.owner is not None:
-            self.pool.when_free(self.owner._memory_is_free)
+            self.pool.when_free(self.owner._go_on)
             self.pool.charge(1, self.pool.lease(1), self.owner._written).release()
 
     def resume(self, now: float) -> list[str]:
