@@ -80,6 +80,8 @@ class ReceivePool:
         self.charged_bytes = 0
         self.lent_bytes = 0
         self.waits = 0
+        self.is_short = False
+        """Nothing was left to lend when somebody asked last, and nothing has come back since."""
 
     def lease(self, size_bytes: int) -> PooledLease | None:
         """Memory of `size_bytes` or more, or the largest piece there is; None when nothing is left."""
@@ -91,6 +93,7 @@ class ReceivePool:
             if self._left_bytes < size:
                 self._drop_idle(size)
             if self._left_bytes < size:
+                self.is_short = True
                 return None
             self._left_bytes -= size
             lease = PooledLease(self, size)
@@ -107,6 +110,7 @@ class ReceivePool:
         size = len(lease.view)
         self.lent_bytes -= size
         self._idle[size].append(lease)
+        self.is_short = False
         self._wake()
 
     def charge(self, count: int, lease: Lease | None, written: Callable[[int], None]) -> Charge:
@@ -120,17 +124,15 @@ class ReceivePool:
         was_full = self.is_full
         self.charged_bytes -= count
         if was_full and not self.is_full:
-            self._wake()
+            # All of them, in order: who waited for this alone may stand behind one for whom there is nothing to lend.
+            for _ in range(len(self._waiting)):
+                if self._waiting:
+                    self._waiting.popleft()()
 
     @property
     def is_full(self) -> bool:
         """As much copied data waits to be written as may: nobody should receive more."""
         return self.charged_bytes >= self._charged_bytes_max
-
-    @property
-    def is_scarce(self) -> bool:
-        """It is full, or somebody waits for memory."""
-        return self.is_full or bool(self._waiting)
 
     def _wake(self) -> None:
         while self._waiting:

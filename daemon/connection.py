@@ -74,6 +74,7 @@ class DeviceConnection(asyncio.BufferedProtocol):
         "_discarded_bytes",
         "_host",
         "_is_closing",
+        "_is_due",
         "_is_eof",
         "_is_handling",
         "_is_held",
@@ -117,6 +118,7 @@ class DeviceConnection(asyncio.BufferedProtocol):
         self._reason = CloseReason.DEVICE
         self._is_held = False
         self._is_handling = False
+        self._is_due = False
         self._is_paused = False
         self._is_waiting = False
         self._is_eof = False
@@ -149,8 +151,9 @@ class DeviceConnection(asyncio.BufferedProtocol):
             return self._pool.shared[: self._missing_bytes or None]
         buffer = self._protocol.get_buffer()
         # The others, too, become readable while too much waits to be written: they get little, and then pause. Where
-        # nothing is left to lend, what is read of a large frame would stay with its connection.
-        return buffer[:CROWDED_BYTES] if self._pool.is_scarce else buffer
+        # nothing is left to lend, what is read beyond the pool's memory may have to stay with its connection.
+        is_scarce = self._pool.is_full or (self._pool.is_short and not self._protocol.has_lease)
+        return buffer[:CROWDED_BYTES] if is_scarce else buffer
 
     def buffer_updated(self, nbytes: int) -> None:
         if self._is_closing:
@@ -183,14 +186,9 @@ class DeviceConnection(asyncio.BufferedProtocol):
             self._last_words.cancel()
         if exc is not None and self._reason is CloseReason.DEVICE:
             self._reason = CloseReason.LOST
-        if self.session is not None:
-            self.session.closed()
-            self.session.connection.close()
-            # They refer to each other: parted, both go at once and not with some later collection.
-            self.session = None
         self._is_closing = True
         self._socket = self._transport = None
-        self._host.disconnected(self, self._reason)
+        self._end()
 
     # What the session and the server call.
 
@@ -347,13 +345,17 @@ class DeviceConnection(asyncio.BufferedProtocol):
             self._shut_down()
             return
         is_stalled = self._stalled_s is not None
-        if not self._is_waiting and protocol.has_more and not is_stalled:
+        needs_memory = protocol.is_starved or self._pool.is_full
+        # What it waits for may have come back before it waited: where nothing is lent nothing will come.
+        can_go_on = protocol.has_more or (protocol.is_starved and not self._pool.lent_bytes)
+        if can_go_on and not is_stalled:
+            if not self._is_due:
+                self._is_due = True
+                asyncio.get_running_loop().call_soon(self._turn_came)
+        elif needs_memory and not self._is_waiting:
             self._is_waiting = True
-            asyncio.get_running_loop().call_soon(self._go_on)
-        elif not self._is_waiting and (protocol.is_starved or self._pool.is_full):
-            self._is_waiting = True
-            self._pool.when_free(self._go_on)
-        self._pause(protocol.is_held or protocol.has_more or self._is_waiting or self._has_enough or is_stalled)
+            self._pool.when_free(self._memory_is_free)
+        self._pause(protocol.is_held or can_go_on or needs_memory or self._has_enough or is_stalled)
 
     def _flush(self) -> None:
         if self._protocol is not None and self._transport is not None:
@@ -370,14 +372,34 @@ class DeviceConnection(asyncio.BufferedProtocol):
         else:
             self._transport.resume_reading()
 
-    def _go_on(self) -> None:
-        """Memory is free, or it is the connection's turn again."""
+    def _turn_came(self) -> None:
+        self._is_due = False
+        self._go_on()
+
+    def _memory_is_free(self) -> None:
         self._is_waiting = False
+        self._go_on()
+
+    def _go_on(self) -> None:
         if self._is_handling:
             # What it gives back itself may be what it waits for: its events are dealt with in order, then it goes on.
             self._is_held = True
         elif self._protocol is not None and not self._is_closing:
             self._handle(self._protocol.resume(self._host.now()))
+
+    def _end(self) -> None:
+        """Once the transport is gone: take what was received, turn by turn, then let the session go."""
+        session = self.session
+        if session is not None and session.connection.has_more:
+            self._handle(session.connection.resume(self._host.now()))
+            asyncio.get_running_loop().call_soon(self._end)
+            return
+        if session is not None:
+            session.closed()
+            session.connection.close()
+            # They refer to each other: parted, both go at once and not with some later collection.
+            self.session = None
+        self._host.disconnected(self, self._reason)
 
     def _shut_down(self) -> None:
         """End the sending side and read on for a while: closing with unread input would reset the connection."""

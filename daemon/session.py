@@ -167,9 +167,8 @@ class Session:
 
     @property
     def is_quiet(self) -> bool:
-        """Nothing that was received waits for an answer, or to be looked at."""
-        connection = self.connection
-        return not (self._works or connection.is_held or connection.has_more or connection.streams.has_work)
+        """Nothing that was received waits for an answer."""
+        return not self._works and not self.connection.is_held and not self.connection.streams.has_work
 
     @property
     def logger(self) -> BoundLogger:

@@ -147,6 +147,11 @@ class ServerConnection:
         """Input waits until the pool has memory to lend."""
         return self._reader.buffer.starved
 
+    @property
+    def has_lease(self) -> bool:
+        """Memory that was lent to it is received into."""
+        return self._reader.buffer.lease is not None
+
     def check_time(self, now: float) -> list[ServerEvent]:
         """What the time asks for; call about once a second. May queue a PING, or end the connection."""
         self._reader.buffer.rest()
@@ -301,7 +306,7 @@ class ServerConnection:
         self._flush()
         if self.state is ConnectionState.CLOSING:
             reader.discard()
-        self.timers.frame(reader.settle() and not self._held and not self._has_more, now)
+        self.timers.frame(reader.settle() and not self._held, now)
         return self.take_events()
 
     def _take_turn(self) -> bool:

@@ -136,13 +136,38 @@ def test_small_ones_do_not_overtake_a_large_one_for_ever(pool: ReceivePool) -> N
 
 def test_a_waiter_is_woken_once(pool: ReceivePool, exhausted: Held) -> None:
     woken: list[int] = []
-    assert not pool.is_scarce
     pool.when_free(lambda: woken.append(1))
-    assert pool.is_scarce
     exhausted[0].release()
-    assert not pool.is_scarce
     exhausted[1].release()
     assert woken == [1]
+
+
+def test_it_is_short_from_when_nothing_is_left_until_something_comes_back(pool: ReceivePool, exhausted: Held) -> None:
+    assert pool.lease(1) is None
+    assert pool.is_short
+    exhausted[0].release()
+    assert not pool.is_short
+    assert pool.lease(1) is not None
+    assert not pool.is_short
+
+
+def test_who_waits_for_others_data_to_be_written_does_not_stand_behind_who_waits_for_memory() -> None:
+    pool = ReceivePool(1024 * 1024, 1024 * 1024)
+    woken: list[str] = []
+    held = pool.lease(1024 * 1024)
+    assert held is not None
+    charge = pool.charge(1024 * 1024, None, lambda _: None)
+
+    def starving() -> None:
+        woken.append("starving")
+        pool.when_free(starving)
+
+    pool.when_free(starving)
+    pool.when_free(lambda: woken.append("crowded"))
+    charge.release()
+    assert woken == ["starving", "crowded"]
+    held.release()
+    assert woken == ["starving", "crowded", "starving"]
 
 
 def test_copied_data_that_waits_to_be_written_is_counted_until_its_last_holder_releases_it() -> None:
@@ -157,7 +182,6 @@ def test_copied_data_that_waits_to_be_written_is_counted_until_its_last_holder_r
     assert (woken, written) == ([], [])
     charge.release()
     assert not pool.is_full
-    assert not pool.is_scarce
     assert pool.charged_bytes == 0
     assert (woken, written) == (["first"], [1024 * 1024])
 

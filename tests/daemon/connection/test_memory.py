@@ -1,5 +1,6 @@
 """What a connection borrows, what of it waits to be written, and who is not read meanwhile, on real sockets."""
 
+import asyncio
 from types import SimpleNamespace
 from typing import cast
 
@@ -79,6 +80,32 @@ class TestMemory:
             buffers = [each.session.connection._reader.buffer for each in site.server._connections if each.session]
             kept = sorted(len(each._carry) for each in buffers)
             assert kept[-2] <= CARRY_BYTES_MAX + CROWDED_BYTES, "all but the first that found nothing"
+
+    async def test_who_waits_for_others_data_to_be_written_does_not_stand_behind_who_waits_for_memory(self) -> None:
+        pool = ReceivePool(LARGE, LARGE)
+        async with listening(pool=pool) as site:
+            storage, frame = site.site.bench.storage, chunk(1, 0, bytes(LARGE))
+            site.site.bench.disk.free_bytes = 2**40
+            lender, starving, crowding = [await site.admitted(f"pump-{number}") for number in range(3)]
+            for wire in (lender, starving, crowding):
+                await wire.open(1, open_request("log"))
+            lender.send(frame[: LARGE // 2])
+            await until(lambda: pool.lent_bytes)
+            starving.send(frame)
+            await until(lambda: len(pool._waiting) == 1)
+            storage.holds_writes = True
+            for start in range(0, 2 * LARGE, 1024):
+                crowding.send(chunk(1, start, bytes(1024)))
+            await until(lambda: pool.is_full and len(pool._waiting) == 2)
+            lender.send(frame[LARGE // 2 : -1])
+            await until(lambda: len(pool._waiting) == 3)
+            storage.holds_writes = False
+            while storage.writes:
+                storage.write_next()
+            lender.send(frame[-1:])
+            for wire in (lender, starving, crowding):
+                while (await wire.hear(frames.Ack, 1)).next_expected_byte < LARGE:
+                    pass
 
     async def test_a_quiet_device_is_asked_whether_it_is_there(self) -> None:
         async with listening() as site:
@@ -166,26 +193,38 @@ class TestMemory:
 
 
 class Recorder:
-    """A session and its protocol: `dup` gives back the memory that the connection waits for, and that brings `late`."""
+    """A session and its protocol, without a transport. `dup` gives back the memory that the connection waits for.
+
+    Each `resume` brings `late`, and ends what it waited for.
+    """
 
     state = ConnectionState.OPEN
-    is_held = is_starved = has_more = False
+    is_held = False
     is_quiet = True
 
-    def __init__(self, pool: ReceivePool) -> None:
+    def __init__(self, pool: ReceivePool, *, is_starved: bool = False, has_more: bool = False) -> None:
         self.pool = pool
+        self.is_starved = is_starved
+        self.has_more = has_more
+        self.has_lease = False
         self.connection = self.timers = self
-        self.owner: DeviceConnection | None = None
         self.handled: list[str] = []
+        host = SimpleNamespace(now=lambda: 0.0, disconnected=lambda *_: self.handled.append("disconnected"))
+        self.owner = DeviceConnection(cast(Host, host), pool, 1000, is_proxied=False)
+        self.owner.session = cast(Session, self)
 
     def handle(self, event: str) -> None:
         self.handled.append(event)
-        if event == "dup" and self.owner is not None:
-            self.pool.when_free(self.owner._go_on)
+        if event == "dup":
+            self.pool.when_free(self.owner._memory_is_free)
             self.pool.charge(1, self.pool.lease(1), self.owner._written).release()
 
     def resume(self, now: float) -> list[str]:
+        self.is_starved = self.has_more = False
         return ["late"] if now >= 0 else []
+
+    def get_buffer(self) -> memoryview:
+        return self.pool.shared
 
     def take_events(self) -> list[str]:
         return []
@@ -193,12 +232,55 @@ class Recorder:
     def data_to_send(self) -> bytes:
         return b""
 
+    def closed(self) -> None:
+        self.handled.append("closed")
 
-def test_memory_that_comes_back_amid_a_connections_events_brings_its_later_input_behind_them() -> None:
-    pool = ReceivePool(64 * 1024, 16 * 1024)
+    def close(self) -> None:
+        self.handled.append("given back")
+
+
+EVENTS = cast(list[ServerEvent], ["dup", "chunk", "finish"])
+
+
+@pytest.fixture
+def pool() -> ReceivePool:
+    return ReceivePool(64 * 1024, 16 * 1024)
+
+
+def test_memory_that_comes_back_amid_a_connections_events_brings_its_later_input_behind_them(pool: ReceivePool) -> None:
     recorder = Recorder(pool)
-    host = cast(Host, SimpleNamespace(now=lambda: 0.0))
-    recorder.owner = DeviceConnection(host, pool, 1000, is_proxied=False)
-    recorder.owner.session = cast(Session, recorder)
-    recorder.owner._handle(cast(list[ServerEvent], ["dup", "chunk", "finish"]))
+    recorder.owner._handle(EVENTS)
     assert recorder.handled == ["dup", "chunk", "finish", "late"]
+
+
+async def test_memory_that_came_back_before_it_waited_is_not_waited_for(pool: ReceivePool) -> None:
+    recorder = Recorder(pool, is_starved=True)
+    recorder.owner._settle()
+    await until(lambda: recorder.handled == ["late"])
+
+
+async def test_input_that_waits_for_its_turn_is_taken_though_the_link_is_gone(pool: ReceivePool) -> None:
+    recorder = Recorder(pool, has_more=True)
+    recorder.owner._socket = cast(asyncio.Transport, SimpleNamespace())
+    recorder.owner._settle()
+    recorder.owner.connection_lost(None)
+    await until(lambda: recorder.handled == ["late", "closed", "given back", "disconnected"])
+
+
+async def test_who_does_not_read_its_answers_gets_no_turn_until_it_does(pool: ReceivePool) -> None:
+    recorder = Recorder(pool, has_more=True)
+    recorder.owner.pause_writing()
+    await asyncio.sleep(0)
+    assert recorder.handled == []
+    recorder.owner.resume_writing()
+    await until(lambda: recorder.handled == ["late"])
+
+
+@pytest.mark.parametrize("has_lease", [False, True])
+def test_where_nothing_is_left_to_lend_much_is_read_into_leases_alone(pool: ReceivePool, has_lease: bool) -> None:
+    recorder = Recorder(pool)
+    recorder.has_lease = has_lease
+    assert len(recorder.owner.get_buffer(-1)) == len(pool.shared)
+    while pool.lease(1) is not None:
+        pass
+    assert len(recorder.owner.get_buffer(-1)) == (len(pool.shared) if has_lease else CROWDED_BYTES)
