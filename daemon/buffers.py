@@ -81,10 +81,19 @@ class ReceivePool:
         self.lent_bytes = 0
         self.waits = 0
         self.is_short = False
-        """Nothing was left to lend when somebody asked last, and nothing has come back since."""
+        """Nothing was left to lend when one asked last who cannot do without, and nothing has come back since."""
 
     def lease(self, size_bytes: int) -> PooledLease | None:
         """Memory of `size_bytes` or more, or the largest piece there is; None when nothing is left."""
+        lease = self._find(size_bytes)
+        self.is_short = lease is None
+        return lease
+
+    def spare(self, size_bytes: int) -> PooledLease | None:
+        """As `lease`, for who can do without: nothing while somebody waits, or what comes back would go to others."""
+        return None if self._waiting else self._find(size_bytes)
+
+    def _find(self, size_bytes: int) -> PooledLease | None:
         size = next((each for each in self._classes if each >= size_bytes), self._classes[-1])
         idle = self._idle[size]
         if idle:
@@ -93,17 +102,12 @@ class ReceivePool:
             if self._left_bytes < size:
                 self._drop_idle(size)
             if self._left_bytes < size:
-                self.is_short = True
                 return None
             self._left_bytes -= size
             lease = PooledLease(self, size)
         self.lent_bytes += size
         lease.retain()
         return lease
-
-    def spare(self, size_bytes: int) -> PooledLease | None:
-        """As `lease`, for who can do without: nothing while somebody waits, or what comes back would go to others."""
-        return None if self._waiting else self.lease(size_bytes)
 
     def take_back(self, lease: PooledLease) -> None:
         """The last holder has released the lease."""

@@ -143,6 +143,8 @@ def test_a_waiter_is_woken_once(pool: ReceivePool, exhausted: Held) -> None:
 
 
 def test_it_is_short_from_when_nothing_is_left_until_something_comes_back(pool: ReceivePool, exhausted: Held) -> None:
+    assert pool.spare(1) is None
+    assert not pool.is_short, "who asked can do without"
     assert pool.lease(1) is None
     assert pool.is_short
     exhausted[0].release()
