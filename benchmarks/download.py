@@ -120,7 +120,7 @@ def peer(lab: Lab, file: Path) -> Iterator[Site]:
 def measure(lab: Lab, shape: Shape, file: Payload, sites: list[Site]) -> Case:
     unit = "requests/s" if shape.range_bytes else "GiB/s"
     # One download of a GiB takes a fraction of a second: several average out what the machine does meanwhile.
-    requests = lab.pick(10_000, 2_000, 64) if shape.range_bytes else lab.pick(4, 4, 2)
+    requests = lab.pick(10_000, 2_000, 64) if shape.range_bytes else lab.pick(16, 16, 2)
     contestants = [
         Contestant(site.name, site.promise, functools.partial(fetch, site, shape, file, requests)) for site in sites
     ]

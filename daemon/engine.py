@@ -207,6 +207,7 @@ def _compose(
         settings.data_dir,
         machine.files,
         machine.threads,
+        clock,
         OPEN_FILES_MAX,
         is_durable,
         lambda error: log.warning("files are synced one by one: their file system's sync failed", error=str(error)),

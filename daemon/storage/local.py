@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from daemon.adapters.clock import Clock
 from daemon.adapters.files import FileSystem
 from daemon.adapters.threads import Lane, Report, Threads
 from daemon.storage.calls import Call, call, run_all, work_through
@@ -61,6 +62,7 @@ class LocalStorage:
         root: Path,
         files: FileSystem,
         threads: Threads,
+        clock: Clock,
         open_files_max: int,
         is_durable: bool = True,
         slower: Callable[[OSError], None] = lambda _: None,
@@ -77,7 +79,7 @@ class LocalStorage:
         self._sync_lane: Lane[_Sync] = threads.lane("storage-sync", self._sync_batch)
         self._write_lane: Lane[_Write | _Sync | _Close | Call] = threads.lane("storage-write", self._write_batch)
         self._read_lane: Lane[Call] = threads.lane("storage-read", work_through)
-        self._readers = Readers(files, self._read_lane)
+        self._readers = Readers(files, self._read_lane, clock)
 
     @property
     def shards(self) -> int:

@@ -5,6 +5,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from daemon.adapters.clock import SystemClock
 from daemon.adapters.files import SystemFiles
 from daemon.adapters.threads import SystemThreads
 from daemon.catalog.records import Progress, State, Upload
@@ -60,7 +61,7 @@ class Keeping:
 async def keep(root: Path) -> AsyncIterator[Keeping]:
     """Open both, and close them."""
     catalog = await open_catalog(root / "catalog.sqlite", SystemThreads())
-    storage = LocalStorage(root, SystemFiles(), SystemThreads(), open_files_max=16)
+    storage = LocalStorage(root, SystemFiles(), SystemThreads(), SystemClock(), open_files_max=16)
     try:
         yield Keeping(root, catalog, storage)
     finally:

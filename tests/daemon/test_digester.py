@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from daemon import digester as digester_module
+from daemon.adapters.clock import SystemClock
 from daemon.adapters.files import SystemFiles
 from daemon.adapters.threads import SystemThreads
 from daemon.digester import HASH_BYTES_PER_S, Digester
@@ -53,7 +54,7 @@ def small_steps(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 async def storage(tmp_path: Path) -> AsyncIterator[LocalStorage]:
-    opened = LocalStorage(tmp_path, SystemFiles(), SystemThreads(), open_files_max=4)
+    opened = LocalStorage(tmp_path, SystemFiles(), SystemThreads(), SystemClock(), open_files_max=4)
     yield opened
     await opened.close()
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from daemon.adapters.clock import SystemClock
 from daemon.adapters.files import SystemFiles
 from daemon.adapters.threads import SystemThreads
 from daemon.storage.interface import Storage
@@ -19,7 +20,9 @@ UPLOAD, OTHER = 0x1234567890ABCDEF, 0x7FFF_FFFF_FFFF_FFFF
 @pytest.fixture(params=["local", "local, not durable"])
 async def storage(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Storage]:
     is_durable = request.param == "local"
-    opened = LocalStorage(tmp_path / "data", SystemFiles(), SystemThreads(), open_files_max=4, is_durable=is_durable)
+    opened = LocalStorage(
+        tmp_path / "data", SystemFiles(), SystemThreads(), SystemClock(), open_files_max=4, is_durable=is_durable
+    )
     yield opened
     await opened.close()
 
@@ -152,7 +155,7 @@ async def test_what_is_put_aside_is_not_stored_any_more(storage: Storage) -> Non
 
 
 async def test_what_was_queued_is_done_when_it_is_closed(tmp_path: Path) -> None:
-    storage = LocalStorage(tmp_path, SystemFiles(), SystemThreads(), open_files_max=4)
+    storage = LocalStorage(tmp_path, SystemFiles(), SystemThreads(), SystemClock(), open_files_max=4)
     written, synced = write(storage, UPLOAD, 0, b"abc"), sync(storage, UPLOAD)
     await storage.close()
     assert (written.result(), synced.result()) == (None, {})

@@ -14,10 +14,26 @@ from daemon.adapters.threads import Lane, SystemThreads
 from daemon.storage import reading
 from daemon.storage.calls import Call, call, work_through
 from daemon.storage.reading import Readers
+from tests.daemon.doubles import FakeClock
 from tests.daemon.storage.files import DEADLINE_S, RecordedFiles
 
 DATA = bytes(range(251)) * 80_000
 BROKEN = OSError(errno.EIO, "Input/output error")
+
+
+class SlowClock(FakeClock):
+    """Of which `tick_s` pass whenever somebody looks."""
+
+    tick_s = 0.0
+
+    def monotonic_s(self) -> float:
+        self.pass_s(self.tick_s)
+        return super().monotonic_s()
+
+
+@pytest.fixture
+def clock() -> SlowClock:
+    return SlowClock()
 
 
 @pytest.fixture
@@ -34,8 +50,8 @@ async def lane(files: RecordedFiles) -> AsyncIterator[Lane[Call]]:
 
 
 @pytest.fixture
-async def readers(files: RecordedFiles, lane: Lane[Call]) -> AsyncIterator[Readers]:
-    made = Readers(files, lane)
+async def readers(files: RecordedFiles, lane: Lane[Call], clock: SlowClock) -> AsyncIterator[Readers]:
+    made = Readers(files, lane, clock)
     yield made
     made.close()
 
@@ -190,7 +206,35 @@ async def test_bytes_go_to_a_socket_as_fast_as_it_takes_them(
         taken = [step async for step in steps]
     assert await receiving == DATA[1000:10_001_000]
     assert sum(taken) == 10_000_000
-    assert 0 < max(taken) <= reading.SEND_BYTES
+    assert min(taken) > 0
+    await opened.close()
+
+
+@pytest.mark.parametrize(
+    ("tick_s", "turns"),
+    [
+        pytest.param(0.0, [10], id="all that the socket takes is one turn"),
+        pytest.param(reading.SEND_TURN_S / 3.5, [4, 4, 2], id="but others get theirs when it has lasted too long"),
+        pytest.param(reading.SEND_TURN_S * 2, [1] * 10, id="on a slow disk after each piece"),
+    ],
+)
+async def test_a_send_takes_turns_with_other_readers(
+    readers: Readers,
+    clock: SlowClock,
+    path: Path,
+    pair: tuple[socket.socket, socket.socket],
+    monkeypatch: pytest.MonkeyPatch,
+    tick_s: float,
+    turns: list[int],
+) -> None:
+    monkeypatch.setattr(reading, "SEND_BYTES", 1000)
+    ours, theirs = pair
+    opened = await readers.open(path)
+    clock.tick_s = tick_s
+    async with aclosing(opened.send(ours.fileno(), 0, 9_999)) as steps:
+        taken = [step async for step in steps]
+    assert [-(-each // 1000) for each in taken] == turns
+    assert await received(theirs, 9_999) == DATA[:9_999]
     await opened.close()
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from daemon.adapters.clock import SystemClock
 from daemon.adapters.threads import SystemThreads
 from daemon.storage.local import LocalStorage
 from tests.daemon.storage.files import RecordedFiles
@@ -21,7 +22,7 @@ def files() -> RecordedFiles:
 
 @pytest.fixture
 async def storage(tmp_path: Path, files: RecordedFiles) -> AsyncIterator[LocalStorage]:
-    opened = LocalStorage(tmp_path / "data", files, SystemThreads(), OPEN_FILES_MAX)
+    opened = LocalStorage(tmp_path / "data", files, SystemThreads(), SystemClock(), OPEN_FILES_MAX)
     files.calls.clear()
     yield opened
     files.failures.clear()

@@ -3,6 +3,7 @@
 import os
 from pathlib import Path
 
+from daemon.adapters.clock import SystemClock
 from daemon.adapters.threads import SystemThreads
 from daemon.storage.local import LocalStorage
 from tests.daemon.storage.files import RecordedFiles, within, write
@@ -12,7 +13,7 @@ from tests.daemon.storage.local.places import name, path_of
 
 async def test_directories_are_private_and_made_durable(tmp_path: Path) -> None:
     files = RecordedFiles()
-    storage = LocalStorage(tmp_path / "data", files, SystemThreads(), OPEN_FILES_MAX)
+    storage = LocalStorage(tmp_path / "data", files, SystemThreads(), SystemClock(), OPEN_FILES_MAX)
     await storage.close()
     made = [tmp_path / "data", tmp_path / "data" / "files", tmp_path / "data" / "files" / "a7"]
     assert [path.stat().st_mode & 0o777 for path in made] == [0o700] * 3
@@ -22,7 +23,7 @@ async def test_directories_are_private_and_made_durable(tmp_path: Path) -> None:
 
 async def test_the_parent_of_a_directory_that_was_there_is_nobodys_business(tmp_path: Path) -> None:
     files = RecordedFiles()
-    storage = LocalStorage(tmp_path, files, SystemThreads(), OPEN_FILES_MAX)
+    storage = LocalStorage(tmp_path, files, SystemThreads(), SystemClock(), OPEN_FILES_MAX)
     await storage.close()
     assert ("sync_directory", tmp_path.parent.name) not in files.calls
 

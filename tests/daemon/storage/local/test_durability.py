@@ -3,6 +3,7 @@
 import tempfile
 from pathlib import Path
 
+from daemon.adapters.clock import SystemClock
 from daemon.adapters.threads import SystemThreads
 from daemon.storage.local import LocalStorage
 from daemon.storage.syncing import TOGETHER_FILES_MIN
@@ -70,7 +71,7 @@ async def test_a_name_that_was_not_durable_yet_is_synced_by_the_next_to_write(
 
 
 async def test_without_durability_nothing_is_synced(tmp_path: Path, files: RecordedFiles) -> None:
-    storage = LocalStorage(tmp_path, files, SystemThreads(), OPEN_FILES_MAX, is_durable=False)
+    storage = LocalStorage(tmp_path, files, SystemThreads(), SystemClock(), OPEN_FILES_MAX, is_durable=False)
     files.calls.clear()
     write(storage, 1, 0, b"x")
     assert await within(sync(storage, 1)) == {}
@@ -87,7 +88,7 @@ async def test_files_on_another_file_system_than_the_root_are_synced_one_by_one(
     with tempfile.TemporaryDirectory(dir="/dev/shm") as elsewhere:
         (tmp_path / "bulk").mkdir()
         (tmp_path / "bulk" / "files").symlink_to(elsewhere)
-        storage = LocalStorage(tmp_path / "bulk", files, SystemThreads(), OPEN_FILES_MAX)
+        storage = LocalStorage(tmp_path / "bulk", files, SystemThreads(), SystemClock(), OPEN_FILES_MAX)
         ids = range(1, 2 * TOGETHER_FILES_MIN)
         for upload_id in ids:
             write(storage, upload_id, 0, b"x")

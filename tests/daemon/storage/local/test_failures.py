@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from daemon.adapters.clock import SystemClock
 from daemon.adapters.files import SystemFiles
 from daemon.adapters.threads import SystemThreads
 from daemon.storage.local import LocalStorage
@@ -52,7 +53,7 @@ async def test_a_failed_sync_is_told_to_its_upload_alone(storage: LocalStorage, 
 
 async def test_that_files_are_synced_together_no_more_is_told_once(tmp_path: Path, files: RecordedFiles) -> None:
     told: list[OSError] = []
-    storage = LocalStorage(tmp_path, files, SystemThreads(), 2 * TOGETHER_FILES_MIN, slower=told.append)
+    storage = LocalStorage(tmp_path, files, SystemThreads(), SystemClock(), 2 * TOGETHER_FILES_MIN, slower=told.append)
     files.failures["sync_file_system"] = FAILURE
     ids = range(1, 1 + TOGETHER_FILES_MIN)
     for offset in range(2):
@@ -120,7 +121,7 @@ def full_disk(tmp_path: Path) -> Iterator[Path]:
 
 
 async def test_a_full_disk_fails_who_writes_too_much_and_recovers(full_disk: Path) -> None:
-    storage = LocalStorage(full_disk / "data", SystemFiles(), SystemThreads(), OPEN_FILES_MAX)
+    storage = LocalStorage(full_disk / "data", SystemFiles(), SystemThreads(), SystemClock(), OPEN_FILES_MAX)
     free_bytes = (await storage.space()).free_bytes
     assert await within(write(storage, 1, 0, b"kept")) is None
     assert await within(sync(storage, 1)) == {}
@@ -149,7 +150,7 @@ async def test_a_removal_that_fails_is_told(storage: LocalStorage, files: Record
 
 
 async def test_a_file_shorter_than_what_was_acknowledged_is_not_written_on(tmp_path: Path) -> None:
-    storage = LocalStorage(tmp_path, SystemFiles(), SystemThreads(), 10)
+    storage = LocalStorage(tmp_path, SystemFiles(), SystemThreads(), SystemClock(), 10)
     try:
         assert await within(write(storage, 1, 0, b"abc")) is None
         storage.release(1)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from daemon.adapters.clock import SystemClock
 from daemon.adapters.threads import SystemThreads
 from daemon.storage.local import LocalStorage
 from daemon.storage.syncing import TOGETHER_FILES_MIN
@@ -89,7 +90,7 @@ async def test_what_had_to_be_closed_is_lost_when_its_file_system_cannot_tell(
 
 async def test_where_each_file_is_asked_it_is_before_it_is_closed(tmp_path: Path, files: RecordedFiles) -> None:
     files.is_sound = False
-    storage = LocalStorage(tmp_path, files, SystemThreads(), OPEN_FILES_MAX)
+    storage = LocalStorage(tmp_path, files, SystemThreads(), SystemClock(), OPEN_FILES_MAX)
     files.calls.clear()
     await write_many(storage)
     last = name(MANY[-1])
@@ -142,7 +143,7 @@ async def test_a_file_in_use_is_closed_once_it_is_not(storage: LocalStorage, fil
 
 
 async def test_closing_waits_for_a_sync_and_closes_what_it_had_in_use(tmp_path: Path, files: RecordedFiles) -> None:
-    storage = LocalStorage(tmp_path, files, SystemThreads(), OPEN_FILES_MAX)
+    storage = LocalStorage(tmp_path, files, SystemThreads(), SystemClock(), OPEN_FILES_MAX)
     let_go = files.hold("sync_data")
     await within(write(storage, 1, 0, b"x"))
     synced = sync(storage, 1)
