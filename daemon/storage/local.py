@@ -74,12 +74,13 @@ class LocalStorage:
         self._handles: dict[int, Handle] = {}
         self._idle: OrderedDict[int, Handle] = OrderedDict()
         self._open_files = 0
+        self._writes = 0
         self._prepare()
         self._syncing = Syncing(files, root, [self._shard(shard) for shard in range(SHARDS)], is_durable)
         self._sync_lane: Lane[_Sync] = threads.lane("storage-sync", self._sync_batch)
         self._write_lane: Lane[_Write | _Sync | _Close | Call] = threads.lane("storage-write", self._write_batch)
         self._read_lane: Lane[Call] = threads.lane("storage-read", work_through)
-        self._readers = Readers(files, self._read_lane, clock)
+        self._readers = Readers(files, self._read_lane, clock, lambda: self._writes > 0)
 
     @property
     def shards(self) -> int:
@@ -99,6 +100,7 @@ class LocalStorage:
             self._close_idle()
         self._use(handle)
         handle.is_unsynced = True
+        self._writes += 1
         self._write_lane.put(_Write(handle, offset, pieces, done))
 
     def sync(self, upload_ids: Sequence[int], done: Callable[[dict[int, OSError]], None]) -> None:
@@ -245,6 +247,7 @@ class LocalStorage:
             error = handle.error = failure
 
         def report() -> None:
+            self._writes -= 1
             self._leave(handle)
             write.done(error)
 

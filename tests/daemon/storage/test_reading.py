@@ -50,8 +50,16 @@ async def lane(files: RecordedFiles) -> AsyncIterator[Lane[Call]]:
 
 
 @pytest.fixture
-async def readers(files: RecordedFiles, lane: Lane[Call], clock: SlowClock) -> AsyncIterator[Readers]:
-    made = Readers(files, lane, clock)
+def written() -> list[str]:
+    """What is being written meanwhile."""
+    return []
+
+
+@pytest.fixture
+async def readers(
+    files: RecordedFiles, lane: Lane[Call], clock: SlowClock, written: list[str]
+) -> AsyncIterator[Readers]:
+    made = Readers(files, lane, clock, lambda: bool(written))
     yield made
     made.close()
 
@@ -211,11 +219,12 @@ async def test_bytes_go_to_a_socket_as_fast_as_it_takes_them(
 
 
 @pytest.mark.parametrize(
-    ("tick_s", "turns"),
+    ("tick_s", "others", "turns"),
     [
-        pytest.param(0.0, [10], id="all that the socket takes is one turn"),
-        pytest.param(reading.SEND_TURN_S / 3.5, [4, 4, 2], id="but others get theirs when it has lasted too long"),
-        pytest.param(reading.SEND_TURN_S * 2, [1] * 10, id="on a slow disk after each piece"),
+        pytest.param(0.0, [], [10], id="all that the socket takes is one turn"),
+        pytest.param(reading.SEND_TURN_S / 3.5, [], [4, 4, 2], id="but others get theirs when it has lasted too long"),
+        pytest.param(reading.SEND_TURN_S * 2, [], [1] * 10, id="on a slow disk after each piece"),
+        pytest.param(0.0, ["a chunk"], [1] * 10, id="while something is received after each piece"),
     ],
 )
 async def test_a_send_takes_turns_with_other_readers(
@@ -224,10 +233,13 @@ async def test_a_send_takes_turns_with_other_readers(
     path: Path,
     pair: tuple[socket.socket, socket.socket],
     monkeypatch: pytest.MonkeyPatch,
+    written: list[str],
     tick_s: float,
+    others: list[str],
     turns: list[int],
 ) -> None:
     monkeypatch.setattr(reading, "SEND_BYTES", 1000)
+    written.extend(others)
     ours, theirs = pair
     opened = await readers.open(path)
     clock.tick_s = tick_s
