@@ -1,0 +1,27 @@
+"""The control plane's ports on a real engine."""
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from control.ports import (
+    Ports,
+)
+from daemon import app
+from daemon.exposition import Exposition, Gauges
+from daemon.settings import Settings, Storage
+from tests.daemon.running import Running, engine_on
+
+
+@pytest.fixture
+async def running(tmp_path: Path) -> AsyncIterator[Running]:
+    settings = Settings(data_dir=tmp_path, storage=Storage(disk_free_min_bytes=0))
+    async with engine_on(settings) as running:
+        yield running
+
+
+@pytest.fixture
+def ports(running: Running) -> Ports:
+    gauges = Gauges({}, {}, 0, 0, None, None, 0)
+    return app.control_ports(running.engine, Exposition(running.engine.metrics, lambda: gauges, "1.2.3"))

@@ -1,0 +1,107 @@
+"""Who may use the control plane, and how refusals are told, as control/ports.py promises it."""
+
+from dataclasses import replace
+
+import pytest
+
+from control.errors import Problems
+from control.ports import (
+    Failure,
+    Ports,
+    Principal,
+    Refused,
+    Role,
+)
+from daemon.auth import Identity, Kind, Scope
+from daemon.catalog.records import Device
+from daemon.device_secrets import derive_key, make_secret, read_secret
+from protocol.errors import ErrorCode
+from tests.daemon.app.asking import OTHER, refusal
+from tests.daemon.catalog.samples import DEVICE, TENANT
+from tests.daemon.doubles import NOW_MS
+from tests.daemon.running import Running, failing
+
+
+class TestErrors:
+    def test_every_failure_of_the_control_plane_has_a_code_and_an_action(self, ports: Ports) -> None:
+        Problems(ports.errors)
+        assert set(ports.errors) == set(Failure)
+        for info in ports.errors.values():
+            code = ErrorCode[info.name]
+            assert (info.code, info.scope, info.action) == (code, code.scope.value, code.action.name.lower())
+
+
+class TestAuthenticator:
+    def issue(self, running: Running, ttl_s: float = 60, **changes: object) -> str:
+        identity = Identity(TENANT, DEVICE, Kind.DEVICE, frozenset({Scope.UPLOAD}), None)
+        clock = running.engine.machine.clock
+        changed = replace(identity, **changes)  # type: ignore[arg-type]  # each value fits the field it names
+        return running.engine.issuer.issue(changed, ttl_s, clock.wall_ms())
+
+    def test_a_devices_token_speaks_for_it(self, running: Running, ports: Ports) -> None:
+        found = ports.authenticator.authenticate(self.issue(running))
+        assert found == Principal(TENANT, DEVICE, Role.DEVICE, frozenset({"upload"}))
+
+    def test_an_operators_token_speaks_for_the_tenant(self, running: Running, ports: Ports) -> None:
+        token = self.issue(running, tenant=OTHER, subject="boss", kind=Kind.OPERATOR, scopes=frozenset({Scope.READ}))
+        found = ports.authenticator.authenticate(token)
+        assert found == Principal(OTHER, "boss", Role.OPERATOR, frozenset({"read"}))
+
+    def test_a_token_that_is_none(self, ports: Ports) -> None:
+        with pytest.raises(Refused) as refused:
+            ports.authenticator.authenticate("nonsense")
+        assert (refused.value.status, refused.value.error.name) == (401, "UNAUTHENTICATED")
+        assert "nonsense" not in str(refused.value)
+
+    def test_a_token_that_has_expired(self, running: Running, ports: Ports) -> None:
+        with pytest.raises(Refused) as refused:
+            ports.authenticator.authenticate(self.issue(running, ttl_s=-100))
+        assert (refused.value.status, refused.value.error.name) == (401, "TOKEN_EXPIRED")
+
+    async def test_a_disabled_devices_token(self, running: Running, ports: Ports) -> None:
+        token = self.issue(running)
+        await running.engine.catalog.set_disabled(TENANT, DEVICE, True, NOW_MS)
+        await running.engine.gate.load()
+        with pytest.raises(Refused) as refused:
+            ports.authenticator.authenticate(token)
+        assert (refused.value.status, refused.value.error.name) == (401, "DEVICE_DISABLED")
+        operator = self.issue(running, kind=Kind.OPERATOR, scopes=frozenset({Scope.READ}))
+        assert ports.authenticator.authenticate(operator).subject == DEVICE
+
+
+class TestTokenExchange:
+    @pytest.fixture
+    async def secret(self, running: Running) -> str:
+        secret = make_secret(running.engine.machine.entropy)
+        await running.engine.catalog.add_device(Device(TENANT, DEVICE, derive_key(read_secret(secret)), NOW_MS))
+        return secret
+
+    async def test_a_right_secret_gets_a_token_to_upload(self, ports: Ports, secret: str) -> None:
+        issued = await ports.token_exchange.exchange(TENANT, DEVICE, secret)
+        assert issued.expires_in_s == 3600
+        found = ports.authenticator.authenticate(issued.token)
+        assert found == Principal(TENANT, DEVICE, Role.DEVICE, frozenset({"upload"}))
+
+    @pytest.mark.parametrize("wrong", ["A" * 43, "not base64url!", "", "ü"])
+    async def test_a_wrong_secret(self, ports: Ports, secret: str, wrong: str) -> None:
+        assert await refusal(ports.token_exchange.exchange(TENANT, DEVICE, wrong)) == (401, "UNAUTHENTICATED")
+
+    @pytest.mark.parametrize(("tenant", "device"), [(TENANT, "unknown"), (OTHER, DEVICE)])
+    async def test_an_unknown_device(self, ports: Ports, secret: str, tenant: str, device: str) -> None:
+        assert await refusal(ports.token_exchange.exchange(tenant, device, secret)) == (401, "UNAUTHENTICATED")
+
+    async def test_the_key_of_an_unknown_device_is_no_ones_secret(self, ports: Ports, running: Running) -> None:
+        await running.engine.catalog.set_disabled(TENANT, "never-enrolled", True, NOW_MS)
+        exchange = ports.token_exchange.exchange(TENANT, "never-enrolled", "A" * 43)
+        assert await refusal(exchange) == (401, "UNAUTHENTICATED")
+
+    async def test_a_disabled_device_is_told_so_once_it_has_proven_itself(
+        self, running: Running, ports: Ports, secret: str
+    ) -> None:
+        await running.engine.catalog.set_disabled(TENANT, DEVICE, True, NOW_MS)
+        assert await refusal(ports.token_exchange.exchange(TENANT, DEVICE, secret)) == (403, "DEVICE_DISABLED")
+        assert await refusal(ports.token_exchange.exchange(TENANT, DEVICE, "A" * 43)) == (401, "UNAUTHENTICATED")
+
+    async def test_the_catalog_does_not_answer(self, running: Running, ports: Ports, secret: str) -> None:
+        running.engine.catalog = failing()
+        assert await refusal(ports.token_exchange.exchange(TENANT, DEVICE, secret)) == (503, "UNAVAILABLE")

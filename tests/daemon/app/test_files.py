@@ -1,0 +1,145 @@
+"""Files and their bytes on a real engine, as control/ports.py promises them."""
+
+from contextlib import aclosing
+from dataclasses import replace
+from socket import socketpair
+
+import pytest
+
+from control.ports import (
+    Extent,
+    FilePage,
+    FileQuery,
+    FileState,
+    Ports,
+    Position,
+)
+from daemon.catalog.records import PAGE_ROWS_MAX, State
+from tests.daemon.app.asking import BOSS, OTHER, refusal
+from tests.daemon.catalog.samples import DEVICE, TENANT
+from tests.daemon.doubles import NOW_MS
+from tests.daemon.keeping import CONTENT
+from tests.daemon.running import Running, failing
+
+
+class TestFiles:
+    async def test_a_file_is_shown_with_all_that_is_known(self, running: Running, ports: Ports) -> None:
+        upload = await running.keeping.add(1, NOW_MS, State.COMPLETE)
+        file = await ports.files.get(TENANT, 1)
+        assert file is not None
+        assert (file.id, file.device, file.name, file.state) == (1, DEVICE, "file-1", FileState.COMPLETE)
+        assert (file.size, file.next_expected_byte, file.ranges) == (10, 10, (Extent(0, 10),))
+        assert (file.created_ms, file.updated_ms, file.completed_ms) == (NOW_MS, NOW_MS, NOW_MS)
+        assert (file.crc32c, file.sha256) == (upload.crc32c, upload.sha256)
+        assert (file.content_type, file.external_id, file.original_name) == ("", "", "")
+
+    @pytest.mark.parametrize(
+        ("state", "setting", "expires_ms"),
+        [
+            (State.RECEIVING, {"stale_s": 60}, NOW_MS + 60_000),
+            (State.REJECTED, {"rejected_s": 30}, NOW_MS + 30_000),
+            (State.COMPLETE, {"retention_s": 90}, NOW_MS + 90_000),
+            (State.COMPLETE, {}, None),
+            (State.PARTIAL, {"stale_s": 60}, None),
+            (State.DELETED, {}, None),
+        ],
+    )
+    async def test_when_it_expires(
+        self, running: Running, ports: Ports, state: State, setting: dict[str, float], expires_ms: int | None
+    ) -> None:
+        cleanup = running.engine.settings.cleanup.model_copy(update=setting)
+        running.engine.settings = running.engine.settings.model_copy(update={"cleanup": cleanup})
+        await running.keeping.add(1, NOW_MS, state)
+        file = await ports.files.get(TENANT, 1)
+        assert file is not None
+        assert (file.state.value, file.expires_ms) == (state.value, expires_ms)
+
+    async def test_a_file_of_another_tenant_is_none(self, running: Running, ports: Ports) -> None:
+        await running.keeping.add(1, NOW_MS)
+        assert await ports.files.get(OTHER, 1) is None
+        assert await ports.files.find(OTHER, DEVICE, "file-1") is None
+        assert await ports.files.list(FileQuery(OTHER, 10)) == FilePage((), None)
+        assert await ports.files.get(TENANT, 2) is None
+
+    async def test_a_name_is_found(self, running: Running, ports: Ports) -> None:
+        await running.keeping.add(1, NOW_MS)
+        file = await ports.files.find(TENANT, DEVICE, "file-1")
+        assert file is not None
+        assert file.id == 1
+        assert await ports.files.find(TENANT, DEVICE, "file-2") is None
+        assert await ports.files.find(TENANT, "another", "file-1") is None
+
+    async def test_pages_follow_each_other_newest_first(self, running: Running, ports: Ports) -> None:
+        for number in range(1, 6):
+            await running.keeping.add(number, NOW_MS + number // 2)
+        seen, after = [], None
+        while True:
+            page = await ports.files.list(FileQuery(TENANT, 2, after=after))
+            seen.append([file.id for file in page.files])
+            if page.next is None:
+                break
+            after = Position(page.next.created_ms, page.next.id)
+        assert [each for page_ in seen for each in page_] == [5, 4, 3, 2, 1]
+        assert max(map(len, seen)) == 2
+
+    async def test_filters_reach_the_catalog(self, running: Running, ports: Ports) -> None:
+        await running.keeping.add(1, NOW_MS, State.COMPLETE)
+        await running.keeping.add(2, NOW_MS + 10)
+
+        async def listed(**filters: object) -> list[int]:
+            query = replace(FileQuery(TENANT, 10), **filters)  # type: ignore[arg-type]  # each value fits the field it names
+            return [file.id for file in (await ports.files.list(query)).files]
+
+        assert await listed() == [2, 1]
+        assert await listed(states=frozenset({FileState.COMPLETE})) == [1]
+        assert await listed(name_prefix="file-2") == [2]
+        assert await listed(device="another") == []
+        assert await listed(updated_from_ms=NOW_MS + 1) == [2]
+        assert await listed(updated_to_ms=NOW_MS + 1) == [1]
+
+    async def test_no_page_is_longer_than_the_catalogs(self, ports: Ports) -> None:
+        assert await ports.files.list(FileQuery(TENANT, PAGE_ROWS_MAX + 1)) == FilePage((), None)
+
+    async def test_the_catalog_does_not_answer(self, running: Running, ports: Ports) -> None:
+        running.engine.catalog = failing()
+        for work in (
+            ports.files.list(FileQuery(TENANT, 1)),
+            ports.files.get(TENANT, 1),
+            ports.files.find(TENANT, DEVICE, "x"),
+        ):
+            assert await refusal(work) == (503, "UNAVAILABLE")
+
+
+class TestContents:
+    async def test_a_file_is_read(self, running: Running, ports: Ports) -> None:
+        await running.keeping.add(1, NOW_MS, State.COMPLETE)
+        assert ports.contents.read_cached(1, 2, 3) is None
+        assert await ports.contents.read(1, 8, 100) == CONTENT[8:]
+        assert ports.contents.read_cached(1, 2, 3) == bytearray(CONTENT[2:5])
+
+    async def test_a_file_is_sent_to_a_socket(self, running: Running, ports: Ports) -> None:
+        await running.keeping.add(1, NOW_MS, State.COMPLETE)
+        content = await ports.contents.open(1)
+        ours, theirs = socketpair()
+        with ours, theirs:
+            async with aclosing(content.send(ours.fileno(), 2, 5)) as steps:
+                assert [step async for step in steps] == [5]
+            assert theirs.recv(100) == CONTENT[2:7]
+        await content.close()
+
+    async def test_a_deleted_file_is_read_no_more(self, running: Running, ports: Ports) -> None:
+        await running.keeping.add(1, NOW_MS, State.COMPLETE)
+        await ports.contents.read(1, 0, 1)
+        await ports.uploads.delete(TENANT, 1, BOSS)
+        assert ports.contents.read_cached(1, 0, 1) is None
+        assert await refusal(ports.contents.read(1, 0, 1)) == (410, "GONE")
+
+    @pytest.mark.parametrize("state", [State.COMPLETE, State.DELETED])
+    async def test_bytes_that_are_gone(self, running: Running, ports: Ports, state: State) -> None:
+        await running.keeping.add(1, NOW_MS, state)
+        running.keeping.path(1).unlink()
+        assert await refusal(ports.contents.open(1)) == (410, "GONE")
+        assert await refusal(ports.contents.read(1, 0, 1)) == (410, "GONE")
+
+    async def test_a_file_that_never_was(self, ports: Ports) -> None:
+        assert await refusal(ports.contents.open(1)) == (410, "GONE")

@@ -1,0 +1,97 @@
+"""Cleanup, health, metrics and what else operators ask for, as control/ports.py promises it."""
+
+from pathlib import Path
+
+import pytest
+
+from control.ports import (
+    Exchange,
+    Ports,
+    Problem,
+)
+from daemon import app
+from daemon.cleanup import CleanupBusy, CleanupReport
+from daemon.settings import Settings
+from daemon.tasks import background
+from tests.daemon.app.asking import refusal
+from tests.daemon.operating import REPORT, FakeCleaner
+from tests.daemon.running import FAILURE, Running, failing
+
+
+class TestCleaner:
+    @pytest.fixture
+    def cleaner(self, running: Running, monkeypatch: pytest.MonkeyPatch) -> FakeCleaner:
+        cleaner = FakeCleaner()
+        monkeypatch.setattr(running.engine, "cleanup", cleaner)
+        return cleaner
+
+    async def test_every_figure_is_told(self, ports: Ports, cleaner: FakeCleaner) -> None:
+        report = await ports.cleaner.run(dry_run=True)
+        assert cleaner.asked == [True]
+        assert {name: getattr(report, name) for name in CleanupReport.__slots__} == {
+            name: getattr(REPORT, name) for name in CleanupReport.__slots__
+        }
+
+    @pytest.mark.parametrize(
+        ("error", "expected"),
+        [(CleanupBusy(), (409, "CONFLICT")), (OSError("gone"), (503, "UNAVAILABLE"))],
+    )
+    async def test_a_pass_that_cannot_be_made(
+        self, ports: Ports, cleaner: FakeCleaner, error: Exception, expected: tuple[int, str]
+    ) -> None:
+        cleaner.error = error
+        assert await refusal(ports.cleaner.run(dry_run=False)) == expected
+
+    async def test_a_real_pass(self, running: Running, ports: Ports) -> None:
+        async with background(running.engine.run()):
+            assert (await ports.cleaner.run(dry_run=True)).stopped is None
+
+
+class TestTheRest:
+    async def test_health_tells_what_is_wrong(self, running: Running, ports: Ports) -> None:
+        assert await ports.health.problems() == []
+        running.engine.catalog = failing()
+        assert await ports.health.problems() == [Problem("catalog", FAILURE)]
+
+    def test_metrics_are_rendered(self, ports: Ports) -> None:
+        rendered = ports.exposition.render("")
+        assert b'uplinkd_build_info{python="' in rendered.body
+        assert rendered.content_type.startswith("text/plain")
+
+    def test_requests_are_logged_without_query_or_secret(self, running: Running, ports: Ports) -> None:
+        exchange = Exchange("r1", "GET", "/v1/files/{id}", "/v1/files/1", 404, 0.1, 7, "RESOURCE_UNKNOWN", "", "::1")
+        ports.log.exchange(exchange)
+        (line,) = running.log.lines
+        assert line == {
+            "event": "http request",
+            "log_level": "info",
+            "request": "r1",
+            "method": "GET",
+            "path": "/v1/files/1",
+            "status": 404,
+            "duration_s": 0.1,
+            "sent_bytes": 7,
+            "error": "RESOURCE_UNKNOWN",
+            "subject": None,
+            "peer": "::1",
+        }
+
+    def test_repeated_requests_are_logged_as_one(self, running: Running, ports: Ports) -> None:
+        ports.log.exchange(Exchange("r1", "GET", "/", "/", 206, 0.1, 7, "", "", "::1", repeats=3))
+        assert running.log.lines[0]["repeats"] == 3
+
+    def test_a_fault_is_logged_with_its_traceback(self, running: Running, ports: Ports) -> None:
+        error = ValueError("broken")
+        ports.log.failure("r1", "/v1/files", error)
+        (line,) = running.log.lines
+        assert (line["log_level"], line["request"], line["exc_info"]) == ("error", "r1", error)
+
+    def test_request_ids_are_new_each_time(self, ports: Ports) -> None:
+        one, other = ports.request_ids.new(), ports.request_ids.new()
+        assert one != other
+        assert len(one) == 24
+
+
+async def test_commands_on_a_directory_that_nobody_owns(tmp_path: Path) -> None:
+    async with app.offline(Settings(data_dir=tmp_path)) as commands:
+        assert not (await commands.status()).is_running
