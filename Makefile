@@ -22,7 +22,7 @@ TOOLS := aria2 curl e2fsprogs gcc iproute2 libc6-dev libssl-dev mount openssl pr
 # What the benchmarks measure the project beside. A peer that is not installed is named as missing.
 PEERS := mosquitto nginx openssh-client openssh-server rsync
 
-LOCK := pip compile --quiet --generate-hashes --no-emit-index-url --no-emit-find-links --universal \
+LOCK := pip compile --quiet --generate-hashes --no-emit-index-url --no-emit-find-links --no-strip-extras --universal \
 	--python-version 3.11 --no-header --upgrade
 
 .PHONY: help venv run demo test lint types unit bench report lock tools peers install install-files clean
