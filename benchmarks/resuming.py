@@ -19,7 +19,7 @@ from pathlib import Path
 
 from device.client import Uplink
 from device.credentials import TokenCredentials
-from device.upload import Progress
+from device.report import Progress
 
 HOST = "127.0.0.1"
 

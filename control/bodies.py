@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from aiohttp import web
 
 from control.errors import RequestError
+from control.file_json import Json
 from control.ports import Failure
-from control.status import Json
 
 BODY_TIMEOUT_S = 10.0
 """Bodies are below 16 KiB; a client that needs longer for one holds its connection for nothing."""

@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 
 from aiohttp import web
 
+from control.file_json import Json
 from control.ports import ErrorInfo, Errors, Failure, Refused
-from control.status import Json
 
 REQUEST_ID = web.RequestKey("request_id", str)
 

@@ -11,9 +11,9 @@ from aiohttp import web
 from control.access import Access, no_such_file, reachable, reaches
 from control.bodies import json_response, json_text, text_response
 from control.errors import RequestError
+from control.file_json import file_status
 from control.listing import parse_query, write_cursor
 from control.ports import Failure, File, Files, FileState, Principal, Role, Scope, Uploads
-from control.status import file_status
 
 ENDED = frozenset({FileState.ABORTED, FileState.DELETED, FileState.EXPIRED})
 """States that hold no bytes."""

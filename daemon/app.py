@@ -10,21 +10,21 @@ from structlog.stdlib import BoundLogger
 from control import ports
 from control.app import Options, make_app
 from control.download import DownloadLimits
-from control.server import ControlServer, Endpoint
-from control.server import serve as serve_control
-from daemon import process
+from control.listener import ControlServer, Endpoint
+from control.listener import serve as serve_control
+from daemon import service
 from daemon.adapters.entropy import Entropy
-from daemon.auth import Identity, Kind, Reason, Scope, TokenRefused
+from daemon.admin.commands import Commands
 from daemon.catalog.interface import CatalogFailed
 from daemon.catalog.records import PAGE_ROWS_MAX, Position, Query, State, Upload
-from daemon.cleanup import CleanupBusy
-from daemon.commands import Commands
-from daemon.device_secrets import verify_secret
-from daemon.engine import Engine
-from daemon.exposition import Exposition
-from daemon.logs import Logs
+from daemon.core import Engine
+from daemon.identity.device_secrets import verify_secret
+from daemon.identity.tokens import Identity, Kind, Reason, Scope, TokenRefused
 from daemon.settings import Settings
 from daemon.storage.interface import Reading
+from daemon.telemetry.exposition import Exposition
+from daemon.telemetry.logs import Logs
+from daemon.upkeep.cleanup import CleanupBusy
 from protocol.errors import ErrorCode
 
 _FAILURES = {
@@ -300,7 +300,7 @@ async def serve(
 
     Raises DirectoryLocked, CatalogNewer, CatalogFailed, KeysInvalid and OSError (of which ssl.SSLError is one).
     """
-    return await process.run(settings, load, environment, pid, logs, _listen_http)
+    return await service.run(settings, load, environment, pid, logs, _listen_http)
 
 
 @asynccontextmanager
@@ -309,7 +309,7 @@ async def offline(settings: Settings) -> AsyncIterator[Commands]:
 
     Raises DirectoryLocked, CatalogNewer, CatalogFailed, KeysInvalid and OSError.
     """
-    async with process.offline(settings) as commands:
+    async with service.offline(settings) as commands:
         yield commands
 
 

@@ -3,13 +3,13 @@
 import ssl
 from pathlib import Path
 
-from daemon.admission import UploadPolicy
-from daemon.auth import Policy
-from daemon.cleanup import CleanupPolicy
-from daemon.committer import CycleSettings
-from daemon.server import DrainPolicy, ServerPolicy
-from daemon.session import SessionPolicy
+from daemon.identity.tokens import Policy
+from daemon.ingest.admission import UploadPolicy
+from daemon.ingest.committer import CycleSettings
 from daemon.settings import Settings
+from daemon.tcp.listener import DrainPolicy, ServerPolicy
+from daemon.tcp.session import SessionPolicy
+from daemon.upkeep.cleanup import CleanupPolicy
 from protocol.constants import ALPN, Durability, Feature
 from protocol.server import ServerLimits
 from protocol.timers import TimerSettings

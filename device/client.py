@@ -11,13 +11,13 @@ from types import TracebackType
 from typing import BinaryIO, Protocol, Self, TypeVar
 
 from device.backoff import Backoff, Patience
-from device.connection import Link, Timing
 from device.credentials import Credentials
 from device.exceptions import CredentialError, Ending, LinkOver, StreamOver, UploadFailed, explain
+from device.link import Link, Timing
 from device.pace import Pace
+from device.report import Metadata, ProgressListener, Sent
 from device.source import Bytes, open_source
 from device.transfer import Question, Transfer, TransferOptions
-from device.upload import Metadata, ProgressListener, Sent
 from protocol import frames
 from protocol.client import ClientConnection
 from protocol.constants import (

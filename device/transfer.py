@@ -3,11 +3,11 @@
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from device.connection import Link
 from device.exceptions import StreamOver
+from device.link import Link
 from device.pending import Pending
+from device.report import Progress, ProgressListener, Sent
 from device.source import Source
-from device.upload import Progress, ProgressListener, Sent
 from protocol import frames
 from protocol.checksum import Buffer, crc32c
 from protocol.constants import Action, Disposition, Feature, FrameType, UploadState

@@ -37,7 +37,7 @@ from protocol.events import (
 from protocol.exceptions import LocalProtocolError, ProtocolError
 from protocol.frame_buffer import BufferSource
 from protocol.handshake import check_hello
-from protocol.identity import check_open
+from protocol.naming import check_open
 from protocol.outbox import Outbox
 from protocol.ranges import Span
 from protocol.reader import FrameReader, Head

@@ -24,7 +24,7 @@ from protocol.constants import (
 from protocol.errors import ErrorCode
 from protocol.ranges import Span
 from protocol.state import CLIENT_ACCEPTS, SERVER_ACCEPTS, SERVER_HOLDS, STREAM_ACCEPTS, ConnectionState, StreamState
-from tests.protocol.vectors import Json, load, to_json
+from tests.support.vectors import Json, load, to_json
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCUMENT = (ROOT / "PROTOCOL.md").read_text(encoding="utf-8")

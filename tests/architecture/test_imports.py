@@ -1,12 +1,11 @@
-"""Who may import whom, and where: rooms, leaves, no cycles, and every import at the top of its module."""
+"""Who may import whom, and where: rooms, levels, no cycles, and every import at the top of its module."""
 
 import ast
 from collections.abc import Callable
 
 import pytest
 
-from tests.architecture.modules import (
-    ADAPTERS,
+from tests.support.source_modules import (
     MODULES,
     ROOMS,
     Import,
@@ -20,35 +19,43 @@ from tests.architecture.modules import (
 
 MAY_IMPORT = {
     "protocol": frozenset[str](),
-    "control": frozenset[str](),
+    "control": frozenset({"protocol", "daemon.catalog.records"}),
     "device": frozenset({"protocol"}),
     "daemon": frozenset({"protocol"}),
 }
-"""The other rooms that a room may import."""
+"""What a room may import of the other rooms: whole rooms, and single modules of plain values."""
 
-COMPOSITION_ROOT = "daemon.app"
-"""The one module that may join the daemon and the control plane."""
+JOIN_DAEMON_AND_CONTROL = frozenset({"daemon.app", "daemon.control_ports"})
+"""The modules that join the daemon and the control plane."""
 
-LEAVES = frozenset({"auth", "catalog", "device_secrets", "keys", "logs", "metrics", "notify", "settings", "storage"})
-"""Rooms of the daemon that import none of their siblings."""
+LEVELS = (
+    *("__main__", "cli", "app", "service", "core", "policies"),
+    *("admin", "tcp", "ingest", "identity", "upkeep", "catalog", "storage", "process", "telemetry"),
+    *("settings", "tasks", "adapters"),
+)
+"""The daemon's folders and files from top to bottom: each imports only what stands below it."""
 
 
 def crosses_a_wall(module: Module, found: Import) -> bool:
     target = top(found.target)
-    if target not in ROOMS or target == module.room or target in MAY_IMPORT[module.room]:
+    if target not in ROOMS or target == module.room:
         return False
-    return not (module.name == COMPOSITION_ROOT and target == "control")
+    if any(in_package(found.target, allowed) for allowed in MAY_IMPORT[module.room]):
+        return False
+    return not (module.name in JOIN_DAEMON_AND_CONTROL and target == "control")
 
 
-def reaches_a_sibling(module: Module, found: Import) -> bool:
-    parts, target = module.name.split("."), found.target
-    if module.room != "daemon" or len(parts) < 2 or not in_package(target, "daemon"):
+def imports_upwards(module: Module, found: Import) -> bool:
+    here, there = module.name.split("."), found.target.split(".")
+    if here[0] != "daemon" or there[0] != "daemon" or len(here) < 2 or len(there) < 2 or here[1] == there[1]:
         return False
-    if parts[1] == "adapters":
-        return not in_package(target, ADAPTERS)
-    if parts[1] not in LEAVES:
-        return False
-    return not (in_package(target, ADAPTERS) or in_package(target, f"daemon.{parts[1]}"))
+    return LEVELS.index(there[1]) <= LEVELS.index(here[1])
+
+
+def forges_frames(module: Module, found: Import) -> bool:
+    """Ingest takes plain values, so that another way in needs no frames."""
+    on_the_wire = any(in_package(found.target, each) for each in ("protocol.frames", "protocol.events"))
+    return in_package(module.name, "daemon.ingest") and on_the_wire
 
 
 def reaches_outside_of_the_rooms(module: Module, found: Import) -> bool:
@@ -63,8 +70,13 @@ def test_rooms_import_only_what_the_design_allows() -> None:
     assert breaches(crosses_a_wall) == []
 
 
-def test_leaves_of_the_daemon_import_no_sibling() -> None:
-    assert breaches(reaches_a_sibling) == []
+def test_the_daemon_imports_downwards() -> None:
+    assert breaches(imports_upwards) == []
+
+
+def test_every_part_of_the_daemon_has_a_level() -> None:
+    parts = {name.split(".")[1] for name in MODULES if in_package(name, "daemon") and name != "daemon"}
+    assert parts == set(LEVELS)
 
 
 def test_no_room_imports_the_tests_or_the_benchmarks() -> None:
@@ -125,15 +137,17 @@ def test_types_are_imported_as_everything_else_is() -> None:
 @pytest.mark.parametrize(
     ("name", "source", "rule"),
     [
-        ("protocol.codec", "from daemon import auth", crosses_a_wall),
-        ("control.files", "import protocol.errors", crosses_a_wall),
-        ("control.files", "from daemon.uploads import Uploads", crosses_a_wall),
+        ("protocol.codec", "from daemon import tcp", crosses_a_wall),
+        ("control.files", "from daemon.ingest.uploads import Uploads", crosses_a_wall),
+        ("control.files", "from daemon.catalog.interface import Catalog", crosses_a_wall),
         ("device.client", "from control.ports import File", crosses_a_wall),
-        ("daemon.uploads", "from control import ports", crosses_a_wall),
-        ("daemon.auth", "from daemon.settings import Settings", reaches_a_sibling),
-        ("daemon.catalog.rows", "from ..storage import local", reaches_a_sibling),
-        ("daemon.storage.local", "def f():\n from daemon import catalog", reaches_a_sibling),
-        ("daemon.adapters.clock", "from daemon.settings import Settings", reaches_a_sibling),
+        ("daemon.ingest.uploads", "from control import ports", crosses_a_wall),
+        ("daemon.identity.tokens", "from daemon.policies import auth_policy", imports_upwards),
+        ("daemon.storage.local.calls", "from ...catalog import records", imports_upwards),
+        ("daemon.storage.local.storage", "def f():\n from daemon.tcp import session", imports_upwards),
+        ("daemon.adapters.clock", "from daemon.settings import Settings", imports_upwards),
+        ("daemon.ingest.uploads", "from protocol.events import ChunksReceived", forges_frames),
+        ("daemon.ingest.uploads", "from protocol import frames", forges_frames),
         ("protocol.codec", "from benchmarks import wire", reaches_outside_of_the_rooms),
         ("daemon.app", "import benchmarks", reaches_outside_of_the_rooms),
         ("control.files", "from tests.control.fakes import Files", reaches_outside_of_the_rooms),
@@ -149,11 +163,15 @@ def test_a_forbidden_import_is_seen(name: str, source: str, rule: Callable[[Modu
     ("name", "source", "rule"),
     [
         ("daemon.app", "from control import ports", crosses_a_wall),
+        ("control.files", "from protocol.errors import ErrorCode", crosses_a_wall),
+        ("control.files", "from daemon.catalog.records import State", crosses_a_wall),
         ("device.client", "from protocol.client import ClientConnection", crosses_a_wall),
-        ("daemon.auth", "from daemon.adapters.clock import Clock", reaches_a_sibling),
-        ("daemon.catalog.rows", "from . import records", reaches_a_sibling),
-        ("daemon.uploads", "from daemon.auth import Identity", reaches_a_sibling),
-        ("daemon.uploads", "from daemon.tests import of_nothing", reaches_outside_of_the_rooms),
+        ("daemon.identity.tokens", "from daemon.adapters.clock import Clock", imports_upwards),
+        ("daemon.catalog.sqlite.rows", "from . import schema", imports_upwards),
+        ("daemon.ingest.uploads", "from daemon.identity.tokens import Identity", imports_upwards),
+        ("daemon.tcp.session", "from protocol import frames", forges_frames),
+        ("daemon.ingest.uploads", "from protocol.errors import ErrorCode", forges_frames),
+        ("daemon.ingest.uploads", "from daemon.tests import of_nothing", reaches_outside_of_the_rooms),
     ],
 )
 def test_an_import_that_is_allowed_passes(name: str, source: str, rule: Callable[[Module, Import], bool]) -> None:
@@ -171,9 +189,9 @@ def test_an_import_that_is_allowed_passes(name: str, source: str, rule: Callable
     ],
 )
 def test_a_late_import_is_seen(source: str) -> None:
-    assert len(late_imports(fake("daemon.uploads", source))) == 1
+    assert len(late_imports(fake("daemon.ingest.uploads", source))) == 1
 
 
 def test_type_checking_is_seen() -> None:
-    assert names_type_checking(fake("daemon.uploads", "from typing import TYPE_CHECKING"))
-    assert names_type_checking(fake("daemon.uploads", "import typing\nif typing.TYPE_CHECKING: pass"))
+    assert names_type_checking(fake("daemon.ingest.uploads", "from typing import TYPE_CHECKING"))
+    assert names_type_checking(fake("daemon.ingest.uploads", "import typing\nif typing.TYPE_CHECKING: pass"))

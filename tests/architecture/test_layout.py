@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.architecture.modules import MODULES, ROOMS, ROOT, Module, fake
+from tests.support.source_modules import MODULES, ROOMS, ROOT, Module, fake
 
 TESTS_OF_NO_MODULE = {
     "tests/protocol/test_vectors.py": "the vectors belong to PROTOCOL.md",

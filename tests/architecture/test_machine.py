@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from tests.architecture.modules import ADAPTERS, MODULES, ROOT, Module, breaches, fake, imports_of, in_package, top
+from tests.support.source_modules import ADAPTERS, MODULES, ROOT, Module, breaches, fake, imports_of, in_package, top
 
 PURE = frozenset(
     {
@@ -53,29 +53,31 @@ class Leave:
 LEAVES_TO_TOUCH = (
     Leave("daemon.settings", frozenset({"read_text"}), "the configuration is read before anything is served"),
     Leave(
-        "daemon.keys",
+        "daemon.identity.keys",
         frozenset({"os", "exists", "hardlink_to", "read_bytes", "unlink"}),
         "keys are read, and the first secret is made, before anything is served",
     ),
-    Leave("daemon.notify", frozenset({"socket"}), "systemd is spoken to through its socket"),
-    Leave("daemon.server", frozenset({"socket"}), "the listeners are sockets, and their options are set here"),
-    Leave("daemon.cli", frozenset({"os"}), "the command line takes the environment and hands it on"),
+    Leave("daemon.process.systemd", frozenset({"socket"}), "systemd is spoken to through its socket"),
+    Leave("daemon.tcp.listener", frozenset({"socket"}), "the listeners are sockets, and their options are set here"),
+    Leave("daemon.cli.main", frozenset({"os"}), "the command line takes the environment and hands it on"),
     Leave("daemon.app", frozenset({"socket"}), "the composition root hands on the sockets that systemd opened"),
-    Leave("daemon.process", frozenset({"socket"}), "the sockets that systemd opened go through here to the root"),
-    Leave("daemon.lifecycle", frozenset({"signal"}), "the process's signals are its life"),
+    Leave("daemon.service", frozenset({"socket"}), "the sockets that systemd opened go through here to the root"),
+    Leave("daemon.process.lifecycle", frozenset({"signal"}), "the process's signals are its life"),
     Leave(
-        "daemon.admin",
+        "daemon.admin.unix_socket",
         frozenset({"socket", "exists", "unlink", "chmod"}),
         "the admin socket is a file with rights of its own, made and removed with the listener",
     ),
     Leave(
-        "daemon.checks",
+        "daemon.cli.checks",
         frozenset({"exists", "is_dir", "read_text"}),
         "check-config looks at the places that the settings name; nothing is served meanwhile",
     ),
-    Leave("daemon.catalog.schema", frozenset({"iterdir", "read_text"}), "the migrations are files of the package"),
+    Leave(
+        "daemon.catalog.sqlite.schema", frozenset({"iterdir", "read_text"}), "the migrations are files of the package"
+    ),
     Leave("control.operations", frozenset({"read_bytes"}), "the API's description is a file of the package"),
-    Leave("control.server", frozenset({"socket"}), "the listener may be a socket that systemd opened"),
+    Leave("control.listener", frozenset({"socket"}), "the listener may be a socket that systemd opened"),
 )
 
 SQLITE_ROOM = "daemon.catalog"
@@ -154,11 +156,11 @@ def test_the_protocol_is_pure() -> None:
     ],
 )
 def test_a_use_of_the_machine_is_seen(source: str) -> None:
-    assert len(machine_breaches(fake("daemon.uploads", source))) == 1
+    assert len(machine_breaches(fake("daemon.ingest.uploads", source))) == 1
 
 
 @pytest.mark.parametrize(
     "source", ["await uploads.open(request)", "clock.monotonic_s()", "server.now()", "import asyncio"]
 )
 def test_what_is_injected_passes(source: str) -> None:
-    assert machine_breaches(fake("daemon.uploads", source)) == []
+    assert machine_breaches(fake("daemon.ingest.uploads", source)) == []

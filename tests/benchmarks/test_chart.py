@@ -10,7 +10,7 @@ from benchmarks.figures import Interval
 from benchmarks.lab import Size
 from benchmarks.record import Record
 from benchmarks.results import Case, Rival
-from tests.benchmarks.examples import case, result, rival
+from tests.support.benchmark_results import case, result, rival
 
 SVG = "{http://www.w3.org/2000/svg}"
 

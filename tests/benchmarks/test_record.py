@@ -8,7 +8,7 @@ import pytest
 from benchmarks import machine, record
 from benchmarks.lab import Size
 from benchmarks.results import Target
-from tests.benchmarks.examples import case, result, rival
+from tests.support.benchmark_results import case, result, rival
 
 RESULT = result(
     case(

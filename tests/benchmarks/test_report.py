@@ -9,7 +9,7 @@ from benchmarks import record, report
 from benchmarks.lab import Size
 from benchmarks.record import Record
 from benchmarks.results import Case, Target
-from tests.benchmarks.examples import case, result, rival
+from tests.support.benchmark_results import case, result, rival
 
 
 def _record(*cases: Case, size: Size = Size.FULL) -> Record:

@@ -11,7 +11,7 @@ import benchmarks.__main__ as program
 from benchmarks.lab import Lab
 from benchmarks.results import Result, Target, compare
 from benchmarks.rounds import Contestant, Sample, Series
-from tests.benchmarks.examples import case, result, rival
+from tests.support.benchmark_results import case, result, rival
 
 
 def _series(name: str, *values: float) -> Series:

@@ -4,7 +4,7 @@ import dataclasses
 
 from benchmarks import table
 from benchmarks.results import Target
-from tests.benchmarks.examples import case, result, rival
+from tests.support.benchmark_results import case, result, rival
 
 
 def test_every_contestant_has_a_line_with_figure_ratio_and_promise() -> None:

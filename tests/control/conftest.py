@@ -8,9 +8,9 @@ from yarl import URL
 
 from control.app import Options, make_app
 from control.download import DownloadLimits
-from control.server import ControlServer, Endpoint, serve
-from tests.control.contract import CheckingClient
-from tests.control.fakes import World
+from control.listener import ControlServer, Endpoint, serve
+from tests.support.fake_ports import World
+from tests.support.openapi_contract import CheckingClient
 
 
 @pytest.fixture

@@ -4,8 +4,8 @@ import pytest
 
 from control.access import TOKEN_BYTES_MAX
 from control.ports import Role, Scope
-from tests.control.contract import CheckingClient
-from tests.control.fakes import World
+from tests.support.fake_ports import World
+from tests.support.openapi_contract import CheckingClient
 
 
 @pytest.mark.parametrize(

@@ -7,8 +7,8 @@ from openapi_core.exceptions import OpenAPIError
 from yarl import URL
 
 from control.app import Options, make_app
-from tests.control.contract import SPEC, Answer, CheckingClient, check
-from tests.control.fakes import World
+from tests.support.fake_ports import World
+from tests.support.openapi_contract import SPEC, Answer, CheckingClient, check
 
 METHODS = {"get", "head", "post", "put", "patch", "delete", "options", "trace"}
 

@@ -7,8 +7,8 @@ from yarl import URL
 
 from control import bodies
 from control.app import BODY_BYTES_MAX
-from tests.control.contract import CheckingClient
-from tests.control.fakes import World
+from tests.support.fake_ports import World
+from tests.support.openapi_contract import CheckingClient
 
 
 async def test_a_body_beyond_the_bound_is_413(client: CheckingClient) -> None:

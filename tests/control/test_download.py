@@ -15,12 +15,12 @@ from yarl import URL
 
 from control.app import Options
 from control.download import DownloadLimits
+from control.listener import ControlServer
 from control.payload import SMALL_BYTES
 from control.ports import File, FileState
-from control.server import ControlServer
-from tests.control.contract import Answer, CheckingClient
-from tests.control.fakes import FakeContent, World
-from tests.control.waiting import DEADLINE_S, until
+from tests.support.fake_ports import FakeContent, World
+from tests.support.openapi_contract import Answer, CheckingClient
+from tests.support.waiting import DEADLINE_S, until
 
 SMALL = bytes(range(256)) * 40
 LARGE = bytes(range(251)) * 20_000

@@ -5,8 +5,8 @@ from aiohttp import web
 
 from control.errors import STATUSES, Problems, RequestError
 from control.ports import Failure, Refused
-from tests.control.contract import CheckingClient
-from tests.control.fakes import ERRORS, World, refusal
+from tests.support.fake_ports import ERRORS, World, refusal
+from tests.support.openapi_contract import CheckingClient
 
 
 def test_every_failure_has_a_status() -> None:

@@ -6,11 +6,11 @@ from urllib.parse import quote
 
 import pytest
 
+from control.file_json import Json, file_status
 from control.files import TURN_FILES
 from control.ports import Extent, File, FileState, Role, Scope
-from control.status import Json, file_status
-from tests.control.contract import CheckingClient
-from tests.control.fakes import COMPLETED_MS, World
+from tests.support.fake_ports import COMPLETED_MS, World
+from tests.support.openapi_contract import CheckingClient
 
 DEADLINE_S = 10
 

@@ -3,7 +3,7 @@
 import pytest
 
 from control.app import Options
-from tests.control.contract import CheckingClient
+from tests.support.openapi_contract import CheckingClient
 
 
 async def test_metrics_are_public_unless_told_otherwise(client: CheckingClient) -> None:

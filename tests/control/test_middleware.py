@@ -5,9 +5,9 @@ import asyncio
 import pytest
 from yarl import URL
 
-from tests.control.contract import CheckingClient
-from tests.control.fakes import World
-from tests.control.waiting import until
+from tests.support.fake_ports import World
+from tests.support.openapi_contract import CheckingClient
+from tests.support.waiting import until
 
 
 @pytest.mark.parametrize("sane", ["a", "A-b_c.9", "x" * 64])

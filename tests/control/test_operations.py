@@ -4,8 +4,8 @@ import json
 
 from control.operations import OPENAPI
 from control.ports import Problem
-from tests.control.contract import CheckingClient
-from tests.control.fakes import World
+from tests.support.fake_ports import World
+from tests.support.openapi_contract import CheckingClient
 
 
 async def test_alive(client: CheckingClient, world: World) -> None:

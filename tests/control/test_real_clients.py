@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from yarl import URL
 
-from tests.control.fakes import World
+from tests.support.fake_ports import World
 
 DATA = random.Random(9110).randbytes(12_000_000)
 BEARER = "Authorization: Bearer operator"

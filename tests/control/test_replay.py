@@ -6,11 +6,11 @@ from collections.abc import AsyncIterator, Callable
 import pytest
 from yarl import URL
 
-from control import server as server_module
+from control import listener as server_module
 from control.ports import File, Principal, Role, Scope
-from tests.control.contract import CheckingClient
-from tests.control.fakes import World
-from tests.control.waiting import until
+from tests.support.fake_ports import World
+from tests.support.openapi_contract import CheckingClient
+from tests.support.waiting import until
 
 DATA = bytes(range(251)) * 4000
 VARYING = {b"content-length", b"content-range", b"x-request-id", b"date"}

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from control.representation import OCTET_STREAM, disposition, headers, media_type, repr_digest, validators
-from tests.control.fakes import make_file
+from tests.support.fake_ports import make_file
 
 
 @pytest.mark.parametrize(

@@ -4,8 +4,8 @@ import base64
 
 import pytest
 
-from tests.control.contract import CheckingClient
-from tests.control.fakes import World
+from tests.support.fake_ports import World
+from tests.support.openapi_contract import CheckingClient
 
 SECRET = "c2VjcmV0LW9mLWNhbS0x"
 

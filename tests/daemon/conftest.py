@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from tests.daemon.bench import Bench, running
+from tests.support.upload_bench import Bench, running
 
 
 @pytest.fixture

@@ -9,12 +9,12 @@ import pytest
 from cryptography.hazmat.primitives import serialization
 
 from daemon import policies
-from daemon.committer import CycleSettings
-from daemon.server import DrainPolicy
+from daemon.ingest.committer import CycleSettings
 from daemon.settings import Settings, load
+from daemon.tcp.listener import DrainPolicy
 from protocol.constants import ALPN, Durability
 from protocol.timers import TimerSettings
-from tests.device.certificates import Certificate, make_certificate
+from tests.support.certificates import Certificate, make_certificate
 
 
 def settings_of(**flags: str) -> Settings:

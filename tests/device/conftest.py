@@ -7,9 +7,9 @@ import pytest
 from device.client import Uplink
 from device.credentials import Credentials, TokenCredentials
 from protocol.constants import Feature, FrameType
-from tests.device.certificates import Certificate, make_certificate
-from tests.device.fake_server import FakeServer
-from tests.device.fake_time import FakeTime
+from tests.support.certificates import Certificate, make_certificate
+from tests.support.fake_server import FakeServer
+from tests.support.fake_time import FakeTime
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ import pytest
 
 from device.backoff import Backoff, Patience
 from device.exceptions import UnreachableError
-from tests.device.fake_time import FakeTime
+from tests.support.fake_time import FakeTime
 
 
 def test_ceilings_double_up_to_a_minute() -> None:

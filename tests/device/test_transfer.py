@@ -7,7 +7,7 @@ from collections import deque
 import pytest
 
 from device.exceptions import SourceError, UploadFailed
-from device.upload import Metadata, Progress
+from device.report import Metadata, Progress
 from protocol import codec, frames
 from protocol.checksum import crc32c
 from protocol.constants import ChecksumKind, Disposition, Feature, FrameType, UploadState
@@ -15,10 +15,10 @@ from protocol.errors import ErrorCode
 from protocol.events import ChunksReceived, FinishRequested, OpenRequested, ServerEvent
 from protocol.ranges import Span
 from tests.device.conftest import Uplinks
-from tests.device.content import DATA, DIGEST
-from tests.device.fake_server import FakeServer, Hook, Script, Session, deque_of
-from tests.device.fake_time import FakeTime
-from tests.device.welcomes import replaced, without
+from tests.support.content import DATA, DIGEST
+from tests.support.fake_server import FakeServer, Hook, Script, Session, deque_of
+from tests.support.fake_time import FakeTime
+from tests.support.welcomes import replaced, without
 
 
 def refuse(code: ErrorCode) -> Hook:

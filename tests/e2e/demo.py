@@ -21,9 +21,9 @@ import aiohttp
 from device.client import Uplink
 from device.credentials import SecretCredentials, secret_from_text
 from device.exceptions import UplinkError
-from device.upload import Sent
-from tests.e2e.cutting_proxy import CuttingProxy, Kind, Span
-from tests.e2e.process import DaemonFailed, DaemonProcess
+from device.report import Sent
+from tests.support.cutting_proxy import CuttingProxy, Kind, Span
+from tests.support.daemon_process import DaemonFailed, DaemonProcess
 
 KIB = 1024
 MIB = 1024 * KIB

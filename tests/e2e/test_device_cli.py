@@ -17,10 +17,10 @@ import pytest
 import pytest_asyncio
 
 from protocol import frames
-from tests.control.waiting import until
-from tests.e2e.cutting_proxy import CuttingProxy, Span
-from tests.e2e.scene import Scene, scene
-from tests.e2e.wire import open_request
+from tests.support.cutting_proxy import CuttingProxy, Span
+from tests.support.raw_device import open_request
+from tests.support.scene import Scene, scene
+from tests.support.waiting import until
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 

@@ -14,11 +14,11 @@ import pytest
 from protocol import frames
 from protocol.constants import Action, UploadState
 from protocol.errors import ErrorCode
-from tests.e2e.ackwatch import Connection, Ledger, Promise, StreamFailed, connected, spans
-from tests.e2e.process import DaemonProcess
-from tests.e2e.tokens import device_token
-from tests.e2e.volumes import small
-from tests.systemd.machine import Unable
+from tests.support.ack_ledger import Connection, Ledger, Promise, StreamFailed, connected, spans
+from tests.support.daemon_process import DaemonProcess
+from tests.support.device_tokens import device_token
+from tests.support.systemd_machine import Unable
+from tests.support.volumes import small
 
 MIB = 1024 * 1024
 VOLUME_BYTES = 40 * MIB

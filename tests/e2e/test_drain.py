@@ -7,9 +7,9 @@ from pathlib import Path
 
 from protocol.errors import ErrorCode
 from protocol.ranges import Span
-from tests.e2e.ackwatch import Ledger, LinkLost, Promise, connected, spans
-from tests.e2e.process import DaemonProcess
-from tests.e2e.tokens import device_token
+from tests.support.ack_ledger import Ledger, LinkLost, Promise, connected, spans
+from tests.support.daemon_process import DaemonProcess
+from tests.support.device_tokens import device_token
 
 DEVICES = 4
 FILE_BYTES = 8 * 1024 * 1024

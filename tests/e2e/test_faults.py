@@ -12,11 +12,11 @@ import pytest
 from protocol import frames
 from protocol.constants import Action
 from protocol.errors import ErrorCode
-from tests.e2e.ackwatch import Connection, Ledger, LinkLost, Promise, StreamFailed, connected, spans
-from tests.e2e.injection import injected
-from tests.e2e.process import DaemonProcess
-from tests.e2e.tokens import device_token
-from tests.systemd.machine import Unable
+from tests.support.ack_ledger import Connection, Ledger, LinkLost, Promise, StreamFailed, connected, spans
+from tests.support.daemon_process import DaemonProcess
+from tests.support.device_tokens import device_token
+from tests.support.strace_injection import injected
+from tests.support.systemd_machine import Unable
 
 FILE_BYTES = 1_000_000
 CHUNK_BYTES = 10_000

@@ -13,12 +13,12 @@ import pytest_asyncio
 
 from device.client import Uplink
 from device.credentials import SecretCredentials, TokenCredentials, secret_from_text
-from device.upload import Metadata, Sent
+from device.report import Metadata, Sent
 from protocol import frames
 from protocol.checksum import crc32c
-from tests.control.contract import Answer
-from tests.e2e.scene import Scene, scene
-from tests.e2e.wire import Wire, chunk, open_request, token_hello
+from tests.support.openapi_contract import Answer
+from tests.support.raw_device import Wire, chunk, open_request, token_hello
+from tests.support.scene import Scene, scene
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 

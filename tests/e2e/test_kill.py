@@ -13,9 +13,9 @@ from pathlib import Path
 import aiohttp
 
 from protocol.ranges import Span
-from tests.e2e.ackwatch import Ledger, LinkLost, connected
-from tests.e2e.process import DaemonProcess
-from tests.e2e.tokens import device_token
+from tests.support.ack_ledger import Ledger, LinkLost, connected
+from tests.support.daemon_process import DaemonProcess
+from tests.support.device_tokens import device_token
 
 KILLS = 20
 DEVICES = ("camera", "logger", "gateway")

@@ -10,8 +10,8 @@ import pytest_asyncio
 from protocol import codec, frames
 from protocol.constants import Action
 from protocol.errors import ErrorCode
-from tests.e2e.scene import Scene, scene
-from tests.e2e.wire import Wire, chunk, open_request, token_hello
+from tests.support.raw_device import Wire, chunk, open_request, token_hello
+from tests.support.scene import Scene, scene
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.ackwatch import Ledger, LinkLost, PromiseBroken, StreamFailed, connected
-from tests.e2e.process import DaemonProcess
-from tests.e2e.tokens import device_token
-from tests.e2e.volumes import Volume, journaled
-from tests.systemd.machine import Unable
+from tests.support.ack_ledger import Ledger, LinkLost, PromiseBroken, StreamFailed, connected
+from tests.support.daemon_process import DaemonProcess
+from tests.support.device_tokens import device_token
+from tests.support.systemd_machine import Unable
+from tests.support.volumes import Volume, journaled
 
 CUTS = 3
 DEVICES = 3

@@ -14,9 +14,9 @@ import pytest_asyncio
 from protocol import frames
 from protocol.constants import ALPN
 from protocol.errors import ErrorCode
-from tests.device.certificates import make_certificate
-from tests.e2e.scene import Scene, scene
-from tests.e2e.wire import Wire, open_request, token_hello
+from tests.support.certificates import make_certificate
+from tests.support.raw_device import Wire, open_request, token_hello
+from tests.support.scene import Scene, scene
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 

@@ -14,8 +14,8 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from device.credentials import secret_from_text
 from protocol import frames
 from protocol.errors import ErrorCode
-from tests.e2e.scene import Bystander, Scene, scene
-from tests.e2e.wire import Wire, open_request, token_hello
+from tests.support.raw_device import Wire, open_request, token_hello
+from tests.support.scene import Bystander, Scene, scene
 
 
 class Operator:

@@ -10,10 +10,10 @@ import pytest
 from protocol.constants import Action, Disposition, UploadState
 from protocol.errors import ErrorCode
 from protocol.ranges import Span
-from tests.device.waiting import until
-from tests.e2e.ackwatch import Ledger, Promise, StreamFailed, connected
-from tests.e2e.process import DaemonFailed, DaemonProcess
-from tests.e2e.tokens import device_token
+from tests.support.ack_ledger import Ledger, Promise, StreamFailed, connected
+from tests.support.daemon_process import DaemonFailed, DaemonProcess
+from tests.support.device_tokens import device_token
+from tests.support.waiting import until
 
 FAILED = 1
 """The exit status of `uplinkd serve` when it cannot start."""

@@ -13,12 +13,12 @@ from pathlib import Path
 import pytest
 
 from daemon.adapters.files import SystemFiles
-from daemon.storage.syncing import TOGETHER_FILES_MIN
-from tests.device.waiting import until
-from tests.e2e.ackwatch import Connection, Ledger, connected
-from tests.e2e.process import DaemonProcess
-from tests.e2e.tokens import device_token
-from tests.e2e.trace import SYNCING, SYNCING_ALL, WRAPPER, WRITING, Call, Checker, Verdict, calls
+from daemon.storage.local.syncing import TOGETHER_FILES_MIN
+from tests.support.ack_ledger import Connection, Ledger, connected
+from tests.support.daemon_process import DaemonProcess
+from tests.support.device_tokens import device_token
+from tests.support.strace_log import SYNCING, SYNCING_ALL, WRAPPER, WRITING, Call, Checker, Verdict, calls
+from tests.support.waiting import until
 
 CONNECTIONS = 3
 MANY_CONNECTIONS = 2 * TOGETHER_FILES_MIN

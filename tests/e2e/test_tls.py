@@ -14,9 +14,9 @@ from device.credentials import TokenCredentials
 from protocol import frames
 from protocol.constants import ALPN, HANDSHAKE_FRAME_BYTES_MAX, FrameType
 from protocol.errors import ErrorCode
-from tests.device.certificates import Certificate, make_certificate
-from tests.e2e.scene import Scene, scene
-from tests.e2e.wire import Wire, open_request, raw
+from tests.support.certificates import Certificate, make_certificate
+from tests.support.raw_device import Wire, open_request, raw
+from tests.support.scene import Scene, scene
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 

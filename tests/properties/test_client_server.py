@@ -31,7 +31,7 @@ from protocol.events import (
 )
 from protocol.handshake import device_key, prove
 from protocol.ranges import RangeSet, Span
-from tests.protocol.harness import HELLO, LIMITS, SECRET_HELLO, Pool, ServerRig, merged, opened_of, welcome_of
+from tests.support.server_rig import HELLO, LIMITS, SECRET_HELLO, Pool, ServerRig, merged, opened_of, welcome_of
 
 OPEN = frames.Open(
     Disposition.REPLACE,

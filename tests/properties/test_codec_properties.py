@@ -13,7 +13,7 @@ from protocol.constants import Action, Disposition, Durability, FrameType, TlvTy
 from protocol.errors import ErrorCode
 from protocol.exceptions import ProtocolError
 from protocol.ranges import Span
-from tests.protocol.vectors import build, to_json
+from tests.support.vectors import build, to_json
 
 ENUMERATED: dict[str, type[IntEnum]] = {
     "action": Action,

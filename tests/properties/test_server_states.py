@@ -15,7 +15,7 @@ from protocol.errors import ErrorCode
 from protocol.events import ChunksReceived, ConnectionFailed, ServerEvent
 from protocol.ranges import Span
 from protocol.state import SERVER_ACCEPTS, SERVER_HOLDS, STREAM_ACCEPTS, ConnectionState, StreamState
-from tests.protocol.harness import (
+from tests.support.server_rig import (
     HELLO,
     LIMITS,
     SECRET_HELLO,

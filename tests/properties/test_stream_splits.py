@@ -11,7 +11,7 @@ from protocol import codec, frames
 from protocol.constants import SIZE_UNKNOWN, Disposition, FrameType, UploadState
 from protocol.events import FinishRequested, HelloReceived, OpenRequested, ServerEvent
 from protocol.server import ServerLimits
-from tests.protocol.harness import (
+from tests.support.server_rig import (
     HELLO,
     LIMITS,
     Pool,

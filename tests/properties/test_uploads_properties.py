@@ -10,17 +10,17 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
 
-from daemon.admission import Refusal
 from daemon.catalog.interface import CatalogFailed
 from daemon.catalog.records import Disposition, Outcome, State, Upload
-from daemon.upload import LiveUpload
+from daemon.ingest.admission import Refusal
+from daemon.ingest.live_upload import LiveUpload
 from protocol.checksum import crc32c
 from protocol.errors import ErrorCode
 from protocol.ranges import Span
-from tests.daemon.bench import Bench
-from tests.daemon.catalog.samples import REPLACE, REQUEST
-from tests.daemon.streams import Stream, finish
-from tests.daemon.turns import turns
+from tests.support.catalog_samples import REPLACE, REQUEST
+from tests.support.loop_turns import turns
+from tests.support.upload_bench import Bench
+from tests.support.upload_streams import Stream, finish
 
 Result = TypeVar("Result")
 

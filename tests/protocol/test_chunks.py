@@ -19,7 +19,7 @@ from protocol.chunks import (
     read_chunk,
 )
 from protocol.constants import OFFSET_MAX, ChecksumKind, FrameType
-from tests.protocol.harness import Pool, Refusal, chunk, corrupt, frame
+from tests.support.server_rig import Pool, Refusal, chunk, corrupt, frame
 
 FORMS = tuple(codec.CHUNK_HEADERS)
 

@@ -13,7 +13,7 @@ from protocol.events import Acknowledged, Answered, Challenged, ClientEvent, Fai
 from protocol.exceptions import LocalProtocolError
 from protocol.ranges import Span
 from protocol.state import CLIENT_ACCEPTS, ConnectionState
-from tests.protocol.harness import HELLO, SECRET_HELLO, frame, opened_of, welcome_of
+from tests.support.server_rig import HELLO, SECRET_HELLO, frame, opened_of, welcome_of
 
 OPEN = frames.Open(Disposition.RESUME_OR_CREATE, SIZE_UNKNOWN, "log.bin")
 WELCOME = replace(welcome_of(), window_bytes=1000, chunk_bytes_max=100)

@@ -3,7 +3,7 @@
 import pytest
 
 from protocol.frame_buffer import BULK_FRAME_BYTES, BULK_FRAMES, CARRY_BYTES_MAX, FrameBuffer
-from tests.protocol.harness import POISON, Pool
+from tests.support.server_rig import POISON, Pool
 
 UNLIMITED = 2**64 - 1
 LARGE = 64 * 1024

@@ -11,7 +11,7 @@ from protocol.errors import ErrorCode
 from protocol.exceptions import ProtocolError
 from protocol.frames import Hello
 from protocol.handshake import check_hello, device_key, prove
-from tests.protocol.harness import HELLO, SECRET_HELLO
+from tests.support.server_rig import HELLO, SECRET_HELLO
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ from protocol.constants import FRAME_BYTES_MIN, Action, UploadState
 from protocol.errors import ErrorCode
 from protocol.outbox import Outbox
 from protocol.ranges import Span
-from tests.protocol.harness import opened_of, parse
+from tests.support.server_rig import opened_of, parse
 
 RANGES = [Span(at * 10, at * 10 + 5) for at in range(1, 40)]
 

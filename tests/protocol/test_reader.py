@@ -7,7 +7,7 @@ from protocol.constants import CONTROL_FRAME_BYTES_MAX, FrameType
 from protocol.errors import ErrorCode
 from protocol.exceptions import ProtocolError
 from protocol.reader import FrameReader, Head
-from tests.protocol.harness import Pool, chunk, frame
+from tests.support.server_rig import Pool, chunk, frame
 
 PING = codec.encode(frames.Ping(7))
 

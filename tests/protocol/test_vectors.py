@@ -12,8 +12,8 @@ from protocol.errors import ErrorCode, Scope
 from protocol.events import ChunksReceived
 from protocol.exceptions import ProtocolError
 from protocol.handshake import device_key, prove
-from tests.protocol.harness import ServerRig, open_stream, welcomed
-from tests.protocol.vectors import Case, build, load, to_json
+from tests.support.server_rig import ServerRig, open_stream, welcomed
+from tests.support.vectors import Case, build, load, to_json
 
 FRAMES = load("frames.json")
 CHUNKS = load("chunks.json")

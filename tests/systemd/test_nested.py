@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.systemd.machine import Machine, Unable, booted, wheel
+from tests.support.systemd_machine import Machine, Unable, booted, wheel
 
 UNIT = "uplinkd.service"
 SOCKETS = ("uplinkd.socket", "uplinkd-http.socket")

@@ -7,7 +7,7 @@ import pytest
 
 from benchmarks import process
 from benchmarks.peers import broker, mosquitto
-from tests.benchmarks.peers.receiving import needs
+from tests.support.receiving_peers import needs
 
 pytestmark = needs(mosquitto.missing)
 

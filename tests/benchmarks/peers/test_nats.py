@@ -6,7 +6,7 @@ import pytest
 
 from benchmarks import process
 from benchmarks.peers import broker, nats, programs
-from tests.benchmarks.peers.receiving import needs
+from tests.support.receiving_peers import needs
 
 pytestmark = needs(nats.missing)
 

@@ -5,7 +5,7 @@ import pytest
 
 from benchmarks import payload, process
 from benchmarks.peers import nginx
-from tests.benchmarks.peers.receiving import needs, stores_what_it_is_given
+from tests.support.receiving_peers import needs, stores_what_it_is_given
 
 pytestmark = needs(nginx.missing)
 

@@ -4,7 +4,7 @@ import pytest
 
 from benchmarks import payload, process
 from benchmarks.peers import rsync
-from tests.benchmarks.peers.receiving import needs, stores_what_it_is_given
+from tests.support.receiving_peers import needs, stores_what_it_is_given
 
 pytestmark = needs(rsync.missing)
 

@@ -9,9 +9,9 @@ from control.ports import (
     Ports,
 )
 from daemon import app
-from daemon.exposition import Exposition, Gauges
 from daemon.settings import Settings, Storage
-from tests.daemon.running import Running, engine_on
+from daemon.telemetry.exposition import Exposition, Gauges
+from tests.support.running_core import Running, engine_on
 
 
 @pytest.fixture

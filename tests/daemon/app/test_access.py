@@ -12,14 +12,14 @@ from control.ports import (
     Refused,
     Role,
 )
-from daemon.auth import Identity, Kind, Scope
 from daemon.catalog.records import Device
-from daemon.device_secrets import derive_key, make_secret, read_secret
+from daemon.identity.device_secrets import derive_key, make_secret, read_secret
+from daemon.identity.tokens import Identity, Kind, Scope
 from protocol.errors import ErrorCode
-from tests.daemon.app.asking import OTHER, refusal
-from tests.daemon.catalog.samples import DEVICE, TENANT
-from tests.daemon.doubles import NOW_MS
-from tests.daemon.running import Running, failing
+from tests.support.catalog_samples import DEVICE, TENANT
+from tests.support.fake_machine import NOW_MS
+from tests.support.refusals import OTHER, refusal
+from tests.support.running_core import Running, failing
 
 
 class TestErrors:

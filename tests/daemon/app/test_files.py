@@ -15,11 +15,11 @@ from control.ports import (
     Position,
 )
 from daemon.catalog.records import PAGE_ROWS_MAX, State
-from tests.daemon.app.asking import BOSS, OTHER, refusal
-from tests.daemon.catalog.samples import DEVICE, TENANT
-from tests.daemon.doubles import NOW_MS
-from tests.daemon.keeping import CONTENT
-from tests.daemon.running import Running, failing
+from tests.support.catalog_samples import DEVICE, TENANT
+from tests.support.fake_machine import NOW_MS
+from tests.support.populated_store import CONTENT
+from tests.support.refusals import BOSS, OTHER, refusal
+from tests.support.running_core import Running, failing
 
 
 class TestFiles:

@@ -10,12 +10,12 @@ from control.ports import (
     Problem,
 )
 from daemon import app
-from daemon.cleanup import CleanupBusy, CleanupReport
 from daemon.settings import Settings
 from daemon.tasks import background
-from tests.daemon.app.asking import refusal
-from tests.daemon.operating import REPORT, FakeCleaner
-from tests.daemon.running import FAILURE, Running, failing
+from daemon.upkeep.cleanup import CleanupBusy, CleanupReport
+from tests.support.command_parts import REPORT, FakeCleaner
+from tests.support.refusals import refusal
+from tests.support.running_core import FAILURE, Running, failing
 
 
 class TestCleaner:

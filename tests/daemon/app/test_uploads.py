@@ -8,18 +8,18 @@ from control.ports import (
     Ports,
 )
 from daemon.catalog.records import Disposition, OpenResult, State
+from daemon.ingest.live_upload import LiveUpload
 from daemon.tasks import background
-from daemon.upload import LiveUpload
 from protocol.constants import ChecksumKind
 from protocol.errors import ErrorCode
 from protocol.events import ChunksReceived
 from protocol.ranges import Span
-from tests.control.waiting import until
-from tests.daemon.app.asking import BOSS, OTHER, refusal
-from tests.daemon.catalog.samples import DEVICE, REQUEST, TENANT
-from tests.daemon.doubles import NOW_MS
-from tests.daemon.keeping import CONTENT
-from tests.daemon.running import Running, failing
+from tests.support.catalog_samples import DEVICE, REQUEST, TENANT
+from tests.support.fake_machine import NOW_MS
+from tests.support.populated_store import CONTENT
+from tests.support.refusals import BOSS, OTHER, refusal
+from tests.support.running_core import Running, failing
+from tests.support.waiting import until
 
 
 class Listener:

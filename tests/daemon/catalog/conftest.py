@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from daemon.adapters.threads import SystemThreads
-from daemon.catalog.sqlite import SqliteCatalog, open_catalog
-from tests.daemon.catalog.samples import memory_catalog
+from daemon.catalog.sqlite.catalog import SqliteCatalog, open_catalog
+from tests.support.catalog_samples import memory_catalog
 
 
 @pytest.fixture

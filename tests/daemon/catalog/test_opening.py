@@ -6,7 +6,7 @@ import pytest
 
 from daemon.catalog.opening import TABLE, Standing, content_changed, decide
 from daemon.catalog.records import Disposition, Metadata, Outcome, State, Upload
-from tests.daemon.catalog.samples import (
+from tests.support.catalog_samples import (
     REPLACE,
     REQUEST,
     RESUME_ONLY,

@@ -4,7 +4,7 @@ import pytest
 
 from daemon.catalog.records import ENDINGS, PAGE_ROWS_MAX, Device, Query, State
 from protocol.ranges import DigestedRange
-from tests.daemon.catalog.samples import TENANT, first_bytes, upload
+from tests.support.catalog_samples import TENANT, first_bytes, upload
 
 
 def test_next_expected_byte_is_the_end_of_the_range_at_zero() -> None:

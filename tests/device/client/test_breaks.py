@@ -14,10 +14,10 @@ from protocol.errors import ErrorCode
 from protocol.events import ServerEvent
 from protocol.handshake import device_key
 from tests.device.conftest import Uplinks
-from tests.device.content import DATA, DIGEST
-from tests.device.fake_server import FakeServer, Script, Session, breaks_connection, deque_of
-from tests.device.fake_time import FakeTime
-from tests.device.waiting import until
+from tests.support.content import DATA, DIGEST
+from tests.support.fake_server import FakeServer, Script, Session, breaks_connection, deque_of
+from tests.support.fake_time import FakeTime
+from tests.support.waiting import until
 
 
 @pytest.mark.parametrize("seed", range(12))

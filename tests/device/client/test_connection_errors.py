@@ -6,11 +6,11 @@ from device.credentials import TokenCredentials
 from device.exceptions import UnreachableError, UploadFailed
 from protocol.constants import Action
 from protocol.errors import ErrorCode, Scope
-from tests.device.client.tokens import Tokens
 from tests.device.conftest import Uplinks
-from tests.device.content import DATA
-from tests.device.fake_server import FakeServer, Script, breaks_connection, deque_of
-from tests.device.fake_time import FakeTime
+from tests.support.content import DATA
+from tests.support.fake_server import FakeServer, Script, breaks_connection, deque_of
+from tests.support.fake_time import FakeTime
+from tests.support.token_issuer import Tokens
 
 CONNECTION_CODES = [code for code in ErrorCode if code.scope is Scope.CONNECTION]
 

@@ -9,10 +9,10 @@ from device.client import Uplink
 from device.credentials import TokenCredentials
 from protocol.events import ServerEvent
 from tests.device.conftest import Uplinks
-from tests.device.content import DATA
-from tests.device.fake_server import FakeServer, Script, Session, deque_of
-from tests.device.fake_time import FakeTime
-from tests.device.waiting import until
+from tests.support.content import DATA
+from tests.support.fake_server import FakeServer, Script, Session, deque_of
+from tests.support.fake_time import FakeTime
+from tests.support.waiting import until
 
 
 async def test_a_closed_client_takes_no_work(uplinks: Uplinks) -> None:

@@ -12,13 +12,13 @@ from device.exceptions import UploadFailed
 from protocol.constants import Feature, UploadState
 from protocol.errors import ErrorCode
 from protocol.handshake import device_key
-from tests.device.certificates import Certificate
 from tests.device.conftest import Uplinks
-from tests.device.content import DATA
-from tests.device.fake_server import FakeServer, Script
-from tests.device.fake_time import FakeTime
-from tests.device.waiting import DEADLINE_S
-from tests.device.welcomes import without
+from tests.support.certificates import Certificate
+from tests.support.content import DATA
+from tests.support.fake_server import FakeServer, Script
+from tests.support.fake_time import FakeTime
+from tests.support.waiting import DEADLINE_S
+from tests.support.welcomes import without
 
 
 async def test_a_file_arrives_and_the_result_tells_of_it(server: FakeServer, uplinks: Uplinks) -> None:

@@ -9,11 +9,11 @@ from device.exceptions import UploadFailed
 from protocol.constants import Action, Disposition, UploadState
 from protocol.errors import ErrorCode, Scope
 from protocol.events import ServerEvent
-from tests.device.client.tokens import Tokens
 from tests.device.conftest import Uplinks
-from tests.device.content import DATA
-from tests.device.fake_server import FakeServer, Script, Session, breaks_stream, deque_of, error_frame
-from tests.device.fake_time import FakeTime
+from tests.support.content import DATA
+from tests.support.fake_server import FakeServer, Script, Session, breaks_stream, deque_of, error_frame
+from tests.support.fake_time import FakeTime
+from tests.support.token_issuer import Tokens
 
 STREAM_CODES = [code for code in ErrorCode if code.scope is Scope.STREAM]
 

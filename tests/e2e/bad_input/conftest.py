@@ -6,8 +6,8 @@ from contextlib import AbstractAsyncContextManager
 import pytest
 import pytest_asyncio
 
-from tests.e2e.scene import Bystander, Scene, scene, undisturbed
-from tests.e2e.wire import Wire
+from tests.support.raw_device import Wire
+from tests.support.scene import Bystander, Scene, scene, undisturbed
 
 CHUNK_BYTES_MAX = 64 * 1024
 RANGES_MAX = 4

@@ -6,9 +6,9 @@ from protocol import frames
 from protocol.constants import NACKS_PER_RANGE_MAX, OFFSET_MAX, SIZE_UNKNOWN, FrameType
 from protocol.errors import ErrorCode
 from protocol.ranges import Span
-from tests.e2e.bad_input.answers import DATA, begun, failed, lives_on
 from tests.e2e.bad_input.conftest import RANGES_MAX, Nothing
-from tests.e2e.wire import Wire, chunk, lying_chunk, open_request, raw
+from tests.support.raw_device import Wire, chunk, lying_chunk, open_request, raw
+from tests.support.refused_input import DATA, begun, failed, lives_on
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 

@@ -8,10 +8,10 @@ from device.credentials import secret_from_text
 from protocol import frames
 from protocol.constants import Action, CredentialKind, Disposition, UploadState
 from protocol.errors import ErrorCode
-from tests.e2e.bad_input.answers import begun, failed, refused
 from tests.e2e.bad_input.conftest import Nothing
-from tests.e2e.scene import Scene
-from tests.e2e.wire import NONCE, Wire, changed, open_request, secret_hello, token_hello
+from tests.support.raw_device import NONCE, Wire, changed, open_request, secret_hello, token_hello
+from tests.support.refused_input import begun, failed, refused
+from tests.support.scene import Scene
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 

@@ -7,10 +7,10 @@ import pytest
 from protocol import frames
 from protocol.constants import CONTROL_FRAME_BYTES_MAX, HANDSHAKE_FRAME_BYTES_MAX, VERSION, Action, FrameType, TlvType
 from protocol.errors import ErrorCode
-from tests.e2e.bad_input.answers import DATA, begun, failed, refused
 from tests.e2e.bad_input.conftest import CHUNK_BYTES_MAX, Nothing
-from tests.e2e.scene import Scene
-from tests.e2e.wire import DEADLINE_S, Wire, changed, chunk, field, open_request, raw, token_hello
+from tests.support.raw_device import DEADLINE_S, Wire, changed, chunk, field, open_request, raw, token_hello
+from tests.support.refused_input import DATA, begun, failed, refused
+from tests.support.scene import Scene
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 

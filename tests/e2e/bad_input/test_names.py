@@ -7,10 +7,10 @@ import pytest
 from protocol import frames
 from protocol.constants import OFFSET_MAX, SIZE_UNKNOWN, Action, FrameType, TlvType, UploadState
 from protocol.errors import ErrorCode
-from tests.e2e.bad_input.answers import DATA, begun, failed, lives_on
 from tests.e2e.bad_input.conftest import CHUNK_BYTES_MAX, QUOTA_BYTES, Nothing
-from tests.e2e.scene import Bystander, Scene, undisturbed
-from tests.e2e.wire import Wire, chunk, field, open_request, raw
+from tests.support.raw_device import Wire, chunk, field, open_request, raw
+from tests.support.refused_input import DATA, begun, failed, lives_on
+from tests.support.scene import Bystander, Scene, undisturbed
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 

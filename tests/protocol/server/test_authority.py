@@ -7,8 +7,8 @@ from protocol.constants import SIZE_UNKNOWN, Action
 from protocol.errors import ErrorCode
 from protocol.events import TokenOffered
 from protocol.state import ConnectionState
-from tests.protocol.harness import ServerRig, chunk, open_frame, open_stream, opened_of, welcomed, with_stream
-from tests.protocol.server.outcomes import received
+from tests.support.server_outcomes import received
+from tests.support.server_rig import ServerRig, chunk, open_frame, open_stream, opened_of, welcomed, with_stream
 
 
 def expired() -> ServerRig:

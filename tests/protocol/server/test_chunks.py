@@ -6,8 +6,8 @@ from protocol import codec, frames
 from protocol.constants import NACKS_PER_RANGE_MAX, OFFSET_MAX, Action, ChecksumKind, Feature, FrameType
 from protocol.errors import ErrorCode
 from protocol.events import ChunkRefused, ChunksReceived, FinishRequested, StreamFailed
-from tests.protocol.harness import LIMITS, Refusal, chunk, corrupt, frame, merged, open_stream, welcomed, with_stream
-from tests.protocol.server.outcomes import LARGE, failure, received, stream_failure
+from tests.support.server_outcomes import LARGE, failure, received, stream_failure
+from tests.support.server_rig import LIMITS, Refusal, chunk, corrupt, frame, merged, open_stream, welcomed, with_stream
 
 
 @pytest.mark.parametrize("kind", list(codec.CHUNK_HEADERS))

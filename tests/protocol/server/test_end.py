@@ -5,8 +5,8 @@ from protocol.constants import SIZE_UNKNOWN, Action
 from protocol.errors import ErrorCode
 from protocol.events import ConnectionFailed
 from protocol.server import WAIT_MS
-from tests.protocol.harness import ServerRig, chunk, open_frame, with_stream
-from tests.protocol.server.outcomes import LARGE, received
+from tests.support.server_outcomes import LARGE, received
+from tests.support.server_rig import ServerRig, chunk, open_frame, with_stream
 
 
 def test_after_goaway_no_open_is_answered_and_the_rest_goes_on() -> None:

@@ -5,8 +5,8 @@ import pytest
 from protocol import codec, frames
 from protocol.constants import FrameType
 from protocol.errors import ErrorCode
-from tests.protocol.harness import chunk, frame, open_frame, with_stream
-from tests.protocol.server.outcomes import failure, received
+from tests.support.server_outcomes import failure, received
+from tests.support.server_rig import chunk, frame, open_frame, with_stream
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,8 @@ from protocol.errors import ErrorCode
 from protocol.events import ConnectionFailed, HelloReceived, OpenRequested, ProofReceived
 from protocol.exceptions import LocalProtocolError
 from protocol.state import ConnectionState
-from tests.protocol.harness import (
+from tests.support.server_outcomes import failure, received
+from tests.support.server_rig import (
     HELLO,
     SECRET_HELLO,
     ServerRig,
@@ -21,7 +22,6 @@ from tests.protocol.harness import (
     welcome_of,
     welcomed,
 )
-from tests.protocol.server.outcomes import failure, received
 
 
 @pytest.mark.parametrize("sizes", [(), (1,) * 500])

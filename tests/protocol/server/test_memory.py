@@ -4,8 +4,8 @@ from protocol import codec
 from protocol.constants import FrameType
 from protocol.events import ChunksReceived
 from protocol.state import ConnectionState
-from tests.protocol.harness import Pool, ServerRig, chunk, with_stream
-from tests.protocol.server.outcomes import LARGE, received
+from tests.support.server_outcomes import LARGE, received
+from tests.support.server_rig import Pool, ServerRig, chunk, with_stream
 
 
 def test_in_the_handshake_no_more_is_received_than_its_largest_frame_and_nothing_borrowed() -> None:

@@ -8,8 +8,8 @@ from protocol.errors import ErrorCode
 from protocol.events import OpenRequested
 from protocol.server import WAIT_MS
 from protocol.state import StreamState
-from tests.protocol.harness import chunk, merged, open_frame, opened_of, welcomed, with_stream
-from tests.protocol.server.outcomes import received, stream_failure
+from tests.support.server_outcomes import received, stream_failure
+from tests.support.server_rig import chunk, merged, open_frame, opened_of, welcomed, with_stream
 
 
 def test_open_is_handed_on_and_answered_where_it_goes_on() -> None:

@@ -9,8 +9,8 @@ from protocol.events import AbortRequested, FinishRequested, QueryReceived
 from protocol.ranges import Span
 from protocol.server import REQUESTS_MAX
 from protocol.state import StreamState
-from tests.protocol.harness import HELLO, ServerRig, chunk, open_stream, welcomed, with_stream
-from tests.protocol.server.outcomes import stream_failure
+from tests.support.server_outcomes import stream_failure
+from tests.support.server_rig import HELLO, ServerRig, chunk, open_stream, welcomed, with_stream
 
 
 def test_finish_is_handed_on_as_often_as_it_comes_and_ends_with_finished() -> None:

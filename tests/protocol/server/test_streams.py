@@ -9,7 +9,8 @@ from protocol.constants import SIZE_UNKNOWN, Action
 from protocol.errors import ErrorCode
 from protocol.exceptions import LocalProtocolError
 from protocol.ranges import Span
-from tests.protocol.harness import (
+from tests.support.server_outcomes import failure, stream_failure
+from tests.support.server_rig import (
     LIMITS,
     ServerRig,
     chunk,
@@ -20,7 +21,6 @@ from tests.protocol.harness import (
     welcomed,
     with_stream,
 )
-from tests.protocol.server.outcomes import failure, stream_failure
 
 
 def test_too_many_streams_cost_the_last_one_until_another_ends() -> None:

@@ -6,8 +6,8 @@ from protocol import codec, frames
 from protocol.constants import SIZE_UNKNOWN
 from protocol.errors import ErrorCode
 from protocol.state import ConnectionState
-from tests.protocol.harness import HELLO, ServerRig, chunk, open_frame, opened_of, welcomed, with_stream
-from tests.protocol.server.outcomes import LARGE, failure, received
+from tests.support.server_outcomes import LARGE, failure, received
+from tests.support.server_rig import HELLO, ServerRig, chunk, open_frame, opened_of, welcomed, with_stream
 
 
 def test_ping_is_answered_and_pong_is_silent() -> None:

@@ -8,7 +8,7 @@ from protocol.constants import FrameType
 from protocol.errors import ErrorCode
 from protocol.events import ConnectionFailed
 from protocol.server import TURN_FRAMES
-from tests.protocol.harness import ServerRig, chunk, corrupt, frame, open_stream, with_stream
+from tests.support.server_rig import ServerRig, chunk, corrupt, frame, open_stream, with_stream
 
 BEYOND = 7
 

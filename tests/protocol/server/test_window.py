@@ -8,8 +8,8 @@ from protocol import frames
 from protocol.constants import FRAME_BYTES_MIN
 from protocol.errors import ErrorCode
 from protocol.ranges import Span
-from tests.protocol.harness import HELLO, LIMITS, chunk, corrupt, merged, open_stream, with_stream
-from tests.protocol.server.outcomes import failure, received
+from tests.support.server_outcomes import failure, received
+from tests.support.server_rig import HELLO, LIMITS, chunk, corrupt, merged, open_stream, with_stream
 
 SMALL_WINDOW = replace(LIMITS, window_bytes=100)
 

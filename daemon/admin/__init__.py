@@ -1,0 +1,1 @@
+"""The commands an operator gives, and the Unix socket they travel through."""

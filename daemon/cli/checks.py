@@ -1,0 +1,136 @@
+"""What `check-config` looks at: the settings in force with their origin, and whether the daemon could start on them."""
+
+import ssl
+import tomllib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+
+from daemon.adapters.entropy import Entropy
+from daemon.adapters.files import FileSystem
+from daemon.admin.unix_socket import PATH_BYTES_MAX
+from daemon.identity.keys import SECRET_BYTES, KeysInvalid, ensure_secret_file, load_keys
+from daemon.policies import tls_context
+from daemon.settings import ENVIRONMENT_DELIMITER, ENVIRONMENT_PREFIX, FlagValue, Settings, keys
+
+Value = str | int | float | bool | list[str] | None
+
+
+class Check(StrEnum):
+    """What is tried."""
+
+    DATA_DIRECTORY = "data directory"
+    KEYS = "keys"
+    TLS = "tls"
+    ADMIN_SOCKET = "admin socket"
+
+
+@dataclass(frozen=True, slots=True)
+class Effective:
+    """One setting in force, and where its value came from."""
+
+    key: str
+    value: Value
+    origin: str
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What became of one check; `detail` says what was found, and what to do where it is not good."""
+
+    check: Check
+    is_good: bool
+    detail: str
+
+
+def effective(
+    settings: Settings, file: Path | None, environment: Mapping[str, str], flags: Mapping[str, FlagValue]
+) -> tuple[Effective, ...]:
+    """All settings, as loaded from these sources, in the order of the annotated example. Raises OSError."""
+    tables = {} if file is None else tomllib.loads(file.read_text(encoding="utf-8"))
+    variables = {
+        name.removeprefix(ENVIRONMENT_PREFIX).lower().replace(ENVIRONMENT_DELIMITER, "."): name
+        for name in environment
+        if name.startswith(ENVIRONMENT_PREFIX)
+    }
+    values = settings.model_dump(mode="json")
+
+    def origin(key: str) -> str:
+        if key in flags:
+            return "flag"
+        if key in variables:
+            return f"environment {variables[key]}"
+        section, _, name = key.rpartition(".")
+        table = tables.get(section, {}) if section else tables
+        return f"file {file}" if name in table else "default"
+
+    def value(key: str) -> Value:
+        section, _, name = key.rpartition(".")
+        found: Value = (values[section] if section else values)[name]
+        return found
+
+    return tuple(Effective(key, value(key), origin(key)) for key in keys())
+
+
+def findings(settings: Settings, files: FileSystem, entropy: Entropy) -> Iterator[Finding]:
+    """Try all that a start depends on. Nothing is made but a file in the data directory, which is removed again."""
+    yield _data_directory(settings, files, entropy)
+    yield _keys(settings, entropy)
+    yield _tls(settings)
+    yield _admin_socket(settings)
+
+
+def _data_directory(settings: Settings, files: FileSystem, entropy: Entropy) -> Finding:
+    directory = settings.data_dir
+    place = directory
+    try:
+        place = next(each for each in (directory, *directory.absolute().parents) if each.exists())
+        probe = place / f".uplinkd-check-{entropy.bytes(8).hex()}"
+        files.close(files.create(probe))
+        files.remove(probe)
+    except OSError as error:
+        advice = f"cannot be written: {error.strerror}; check data_dir, its owner, and the user who runs this"
+        return Finding(Check.DATA_DIRECTORY, False, f"{place} {advice}")
+    found = "can be written" if place == directory else f"will be made in {place}, which can be written"
+    return Finding(Check.DATA_DIRECTORY, True, f"{directory} {found}")
+
+
+def _keys(settings: Settings, entropy: Entropy) -> Finding:
+    path, auth = settings.secret_path, settings.auth
+    try:
+        # A secret is made by the first start, not by a look.
+        is_made = path.exists()
+        secret = ensure_secret_file(path, entropy) if is_made else entropy.bytes(SECRET_BYTES)
+        loaded = load_keys(secret, auth.public_keys, auth.jwks_file, auth.algorithms)
+    except (KeysInvalid, OSError) as error:
+        return Finding(Check.KEYS, False, str(error))
+    algorithms = ", ".join(sorted({key.algorithm for key in loaded}))
+    later = "" if is_made else f"; the secret {path} will be made at the first start"
+    return Finding(Check.KEYS, True, f"{len(loaded)} for {algorithms}{later}")
+
+
+def _tls(settings: Settings) -> Finding:
+    files = f"{settings.listen.tls_certificate} and {settings.listen.tls_key}"
+    try:
+        context = tls_context(settings)
+    except (OSError, ValueError) as error:
+        reason = error.reason if isinstance(error, ssl.SSLError) else getattr(error, "strerror", None) or str(error)
+        return Finding(
+            Check.TLS,
+            False,
+            f"{files} cannot be used: {reason}; both must be PEM, belong together, and be readable without a password",
+        )
+    return Finding(Check.TLS, True, "off: plain TCP" if context is None else f"{files} load")
+
+
+def _admin_socket(settings: Settings) -> Finding:
+    path = settings.admin_socket_path
+    length = len(bytes(path))
+    if length > PATH_BYTES_MAX:
+        detail = f"{path} has {length} bytes, {PATH_BYTES_MAX} are possible: set a shorter admin_socket"
+        return Finding(Check.ADMIN_SOCKET, False, detail)
+    # Its own directory is made with the data; another's is the operator's.
+    if path.parent != settings.data_dir and not path.parent.is_dir():
+        return Finding(Check.ADMIN_SOCKET, False, f"there is no directory {path.parent}: make it, or set admin_socket")
+    return Finding(Check.ADMIN_SOCKET, True, str(path))

@@ -1,0 +1,89 @@
+"""Carries a command out wherever it can be: in the daemon that runs, or else here, with its data directory locked."""
+
+import asyncio
+from collections.abc import AsyncGenerator, Callable
+from contextlib import AbstractAsyncContextManager, aclosing
+from typing import TypeAlias
+
+from daemon.adapters.clock import Clock
+from daemon.admin.commands import CommandFailed, Commands
+from daemon.admin.messages import AddDevice, IssueToken, Request, Result, perform
+from daemon.admin.unix_socket import NoDaemon, ask
+from daemon.catalog.interface import CatalogFailed, CatalogNewer
+from daemon.core import DirectoryLocked
+from daemon.identity.keys import KeysInvalid
+from daemon.settings import Settings
+from protocol.errors import ErrorCode
+
+PATIENCE_S = 5.0
+"""A daemon that starts or stops, and another command, hold the lock without answering for about so long."""
+
+RETRY_S = 0.1
+
+Offline: TypeAlias = Callable[[Settings], AbstractAsyncContextManager[Commands]]
+"""Locks the data directory and opens what is in it, made if it is missing.
+
+Raises DirectoryLocked, CatalogNewer, CatalogFailed, KeysInvalid and OSError.
+"""
+
+
+async def operate(
+    settings: Settings, request: Request, offline: Offline, uid: int, clock: Clock, patience_s: float = PATIENCE_S
+) -> AsyncGenerator[Result, None]:
+    """The request's results. `uid` is the effective user id.
+
+    Raises CommandFailed; DaemonSilent when the daemon does not answer; DirectoryLocked when the data directory is
+    held for `patience_s` by somebody without a socket.
+    """
+    deadline_s = clock.monotonic_s() + patience_s
+    while True:
+        try:
+            async with aclosing(ask(settings.admin_socket_path, request)) as results:
+                async for result in results:
+                    yield result
+        except NoDaemon:
+            _check_directory(settings, request, uid)
+        else:
+            return
+        try:
+            async with aclosing(_held(settings, request, offline)) as results:
+                async for result in results:
+                    yield result
+        except DirectoryLocked:
+            if clock.monotonic_s() >= deadline_s:
+                raise
+        else:
+            return
+        await asyncio.sleep(RETRY_S)
+
+
+async def _held(settings: Settings, request: Request, offline: Offline) -> AsyncGenerator[Result, None]:
+    try:
+        async with offline(settings) as commands, aclosing(perform(commands, request)) as results:
+            async for result in results:
+                yield result
+    except (CatalogNewer, CatalogFailed, KeysInvalid, OSError) as error:
+        raise CommandFailed(ErrorCode.UNAVAILABLE, str(error)) from error
+
+
+def _check_directory(settings: Settings, request: Request, uid: int) -> None:
+    """Refuse to make a data directory for a mistyped path, or files in it that its owner could not use."""
+    directory = settings.data_dir
+    try:
+        owner = directory.stat().st_uid
+    except FileNotFoundError as error:
+        if isinstance(request, AddDevice | IssueToken):
+            return
+        raise CommandFailed(
+            ErrorCode.RESOURCE_UNKNOWN, f"there is no data directory {directory}: check data_dir, --config and --set"
+        ) from error
+    except OSError as error:
+        raise CommandFailed(
+            ErrorCode.FORBIDDEN, f"data directory {directory}: {error.strerror}; run this as its owner"
+        ) from error
+    if owner != uid:
+        raise CommandFailed(
+            ErrorCode.FORBIDDEN,
+            f"no daemon runs, and data directory {directory} belongs to user {owner}, not to {uid}: "
+            f"run this as its owner (sudo -u '#{owner}' …), or start the daemon",
+        )

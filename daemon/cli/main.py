@@ -1,0 +1,349 @@
+"""The console command `uplinkd`."""
+
+import argparse
+import asyncio
+import gc
+import os
+import re
+import sys
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from contextlib import aclosing, suppress
+from dataclasses import dataclass
+from enum import IntEnum
+from importlib.metadata import version
+from pathlib import Path
+from typing import TextIO, TypeAlias
+
+import uvloop
+
+from daemon import app
+from daemon.adapters.clock import SystemClock
+from daemon.adapters.entropy import SystemEntropy
+from daemon.adapters.files import SystemFiles
+from daemon.admin.commands import SCOPES_DEFAULT, CommandFailed, Status
+from daemon.admin.messages import (
+    AddDevice,
+    AskStatus,
+    Clean,
+    IssueToken,
+    ListDevices,
+    Request,
+    Result,
+    SwitchDevice,
+    Verify,
+)
+from daemon.admin.unix_socket import DaemonSilent
+from daemon.catalog.interface import CatalogFailed, CatalogNewer
+from daemon.cli.checks import effective, findings
+from daemon.cli.console import Console
+from daemon.cli.dispatch import PATIENCE_S, Offline, operate
+from daemon.core import DirectoryLocked
+from daemon.identity.keys import KeysInvalid
+from daemon.identity.tokens import Kind, Scope
+from daemon.settings import FILE_VARIABLE, Settings, SettingsInvalid, load
+from daemon.telemetry.logs import Logs, configure
+from daemon.upkeep.cleanup import CleanupReport
+from daemon.upkeep.verify import Checked, Verdict
+from protocol.errors import ErrorCode
+
+EPILOG = f"""\
+Settings come from the file given by --config or {FILE_VARIABLE}, then from the environment (UPLINKD_LISTEN__PORT=7711),
+then from --set, each stronger than the one before; without any, the defaults hold.
+
+Commands are carried out by the running daemon, reached through its admin socket. When none runs they lock the data
+directory and do it themselves. Either way they need the daemon's user, or root.
+
+exit codes:
+  0    done
+  1    failed, or there is a problem; the message says what to do
+  2    wrong usage, or settings that are not valid
+  3    the data directory is locked, and no daemon answers at the admin socket
+  4    verify found files that are damaged, missing or unreadable
+  130  interrupted
+"""
+
+SECONDS: Mapping[str, int] = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86_400}
+
+OPERATOR = "operator"
+"""Whom an operator's token names, unless somebody is named."""
+
+GARBAGE_OBJECTS = (10_000, 20, 100)
+"""New objects between collections: 1 ms of work for each, and a look at all that there is (40 ms with ten thousand
+connections) once in millions. Connections and uploads are freed without: nothing of theirs forms a cycle."""
+
+
+class Exit(IntEnum):
+    """Exit codes, as the epilog documents them."""
+
+    DONE = 0
+    FAILED = 1
+    USAGE = 2
+    SILENT = 3
+    DAMAGED = 4
+    INTERRUPTED = 130
+
+
+Serve: TypeAlias = Callable[
+    [Settings, Callable[[], Settings], Mapping[str, str], int, Logs], Coroutine[None, None, int]
+]
+"""Runs the daemon on settings; is told how to load them anew, the environment, the process's id, and the logs."""
+
+
+@dataclass(frozen=True, slots=True)
+class Process:
+    """The process that the command is, and what it runs."""
+
+    environment: Mapping[str, str]
+    out: TextIO
+    err: TextIO
+    pid: int
+    uid: int
+    serve: Serve
+    offline: Offline
+    patience_s: float = PATIENCE_S
+
+
+Command: TypeAlias = Callable[[argparse.Namespace, "Sources", Console, Process], Exit]
+
+
+@dataclass(frozen=True, slots=True)
+class Sources:
+    """Where the settings come from."""
+
+    file: Path | None
+    environment: Mapping[str, str]
+    flags: Mapping[str, str]
+
+    def load(self) -> Settings:
+        """Raises SettingsInvalid."""
+        return load(self.file, self.environment, self.flags)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line; the exit code."""
+    # What the daemon makes holds keys and other people's files, wherever it is started from.
+    os.umask(0o077)
+    process = Process(os.environ, sys.stdout, sys.stderr, os.getpid(), os.geteuid(), app.serve, app.offline)
+    try:
+        return run(argv, process)
+    except BrokenPipeError:
+        # Who reads has enough, as `head` does. Python would complain when it flushes at the end.
+        with suppress(BrokenPipeError):
+            sys.stdout.close()
+        return Exit.FAILED
+
+
+def run(argv: Sequence[str] | None, process: Process) -> int:
+    """As `main`, for any process. Raises SystemExit(2) for wrong usage, as argparse does."""
+    options = make_parser().parse_args(argv)
+    console = Console(process.out, process.err, quiet=options.quiet, as_json=options.json)
+    file = options.config or process.environment.get(FILE_VARIABLE) or None
+    flags = dict(options.set)
+    if options.verbose:
+        flags.setdefault("log.level", "debug")
+    sources = Sources(None if file is None else Path(file), process.environment, flags)
+    command: Command = options.command
+    try:
+        return command(options, sources, console, process)
+    except SettingsInvalid as error:
+        return _fail(console, Exit.USAGE, "SETTINGS_INVALID", str(error))
+    except CommandFailed as failed:
+        is_usage = failed.code is ErrorCode.REQUEST_INVALID
+        return _fail(console, Exit.USAGE if is_usage else Exit.FAILED, failed.code.name, failed.detail)
+    except KeysInvalid as error:
+        return _fail(console, Exit.USAGE, "KEYS_INVALID", str(error))
+    except KeyboardInterrupt:
+        return _fail(console, Exit.INTERRUPTED, "INTERRUPTED", "interrupted")
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """The parser of all commands; each sets `command`."""
+    parser = argparse.ArgumentParser(
+        "uplinkd",
+        description="Receives files from devices over links that break.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"uplinkd {version('uplinkd')}")
+    parser.set_defaults(quiet=False, json=False, verbose=False)
+    sourced, told, within = _common()
+    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+
+    serve = commands.add_parser("serve", parents=[sourced], help="run the daemon")
+    serve.add_argument("-v", "--verbose", action="store_true", help="log at level debug")
+    serve.set_defaults(command=_serve)
+
+    check = commands.add_parser("check-config", parents=[sourced, told], help="could the daemon start on the settings?")
+    check.set_defaults(command=_check_config)
+
+    status = commands.add_parser("status", parents=[sourced, told], help="how the daemon is")
+    status.set_defaults(command=_operating(lambda _: AskStatus()))
+
+    _add_device_commands(commands.add_parser("device", help="enrol, list, disable and enable devices"))
+
+    token = commands.add_parser("token", parents=[sourced, told, within], help="issue a bearer token")
+    token.add_argument("--operator", action="store_true", help="for an operator; without it, for a device")
+    token.add_argument("--subject", metavar="NAME", help=f"the device, or the operator (default: {OPERATOR})")
+    defaults = ", or ".join(f"{kind}: {' '.join(sorted(scopes))}" for kind, scopes in SCOPES_DEFAULT.items())
+    token.add_argument(
+        "--scope", action="append", default=[], choices=list(Scope), type=Scope, help=f"may be repeated ({defaults})"
+    )
+    token.add_argument(
+        "--ttl", type=_seconds, metavar="TIME", help="how long it is good, such as 90s, 12h, 30d (auth.token_ttl_s)"
+    )
+    token.set_defaults(command=_token)
+
+    cleanup = commands.add_parser("cleanup", parents=[sourced, told], help="remove now what is due")
+    cleanup.add_argument("--dry-run", action="store_true", help="only count")
+    cleanup.set_defaults(command=_operating(lambda options: Clean(dry_run=options.dry_run)))
+
+    verify = commands.add_parser(
+        "verify", parents=[sourced, told, within], help="read complete files back and compare their digests"
+    )
+    verify.add_argument("--device", metavar="NAME", help="only this device's (default: all)")
+    verify.set_defaults(command=_operating(lambda options: Verify(tenant=options.tenant, device=options.device)))
+    return parser
+
+
+def _common() -> tuple[argparse.ArgumentParser, ...]:
+    """Options that commands share: of settings, of output, of the tenant."""
+    sourced = argparse.ArgumentParser(add_help=False)
+    sourced.add_argument("--config", metavar="FILE", help=f"settings file (default: {FILE_VARIABLE}, or none)")
+    sourced.add_argument(
+        "--set", action="append", default=[], type=_pair, metavar="KEY=VALUE", help="one setting; may be repeated"
+    )
+    told = argparse.ArgumentParser(add_help=False)
+    told.add_argument("-q", "--quiet", action="store_true", help="print only what was asked for, or is wrong")
+    told.add_argument("--json", action="store_true", help="print one JSON object a line")
+    within = argparse.ArgumentParser(add_help=False)
+    within.add_argument("--tenant", metavar="NAME", help="the tenant")
+    return sourced, told, within
+
+
+def _add_device_commands(parser: argparse.ArgumentParser) -> None:
+    parents = list(_common())
+    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+
+    add = commands.add_parser("add", parents=parents, help="enrol a device; its secret is shown once")
+    add.add_argument(
+        "--replace", action="store_true", help="a new secret for one that is enrolled; the old one is void"
+    )
+    add.set_defaults(
+        command=_operating(
+            lambda options: AddDevice(tenant=options.tenant, device=options.name, replace=options.replace)
+        )
+    )
+
+    list_ = commands.add_parser("list", parents=parents, help="all devices, or those of a tenant")
+    list_.set_defaults(command=_operating(lambda options: ListDevices(tenant=options.tenant)))
+
+    disable = commands.add_parser("disable", parents=parents, help="let a device in no more, and cut its connections")
+    enable = commands.add_parser("enable", parents=parents, help="let a disabled device in again")
+    for each, is_disable in ((disable, True), (enable, False)):
+        each.set_defaults(command=_operating(_switching(is_disable)))
+    for each in (add, disable, enable):
+        each.add_argument("name", metavar="NAME", help="the device")
+
+
+def _switching(disable: bool) -> Callable[[argparse.Namespace], Request]:
+    return lambda options: SwitchDevice(tenant=options.tenant, device=options.name, disable=disable)
+
+
+def _operating(request: Callable[[argparse.Namespace], Request]) -> Command:
+    """The command that carries out the request made of the options."""
+
+    def command(options: argparse.Namespace, sources: Sources, console: Console, process: Process) -> Exit:
+        return _operate(request(options), sources, console, process)
+
+    return command
+
+
+def _operate(request: Request, sources: Sources, console: Console, process: Process) -> Exit:
+    settings = sources.load()
+    worst, shown = Exit.DONE, 0
+
+    async def show_all() -> None:
+        nonlocal worst, shown
+        async with aclosing(
+            operate(settings, request, process.offline, process.uid, SystemClock(), process.patience_s)
+        ) as results:
+            async for result in results:
+                console.show(result, settings)
+                worst, shown = max(worst, _exit(result)), shown + 1
+
+    try:
+        asyncio.run(show_all())
+    except (DaemonSilent, DirectoryLocked) as error:
+        advice = "wait until it has started, stopped or is done; a daemon that hangs is ended by systemctl restart"
+        return _fail(console, Exit.SILENT, "UNAVAILABLE", f"no daemon answers ({error}): {advice}")
+    if isinstance(request, ListDevices) and not shown:
+        console.note("no device is enrolled: uplinkd device add NAME")
+    return worst
+
+
+def _exit(result: Result) -> Exit:
+    match result:
+        case Checked():
+            return Exit.DONE if result.verdict is Verdict.OK else Exit.DAMAGED
+        case CleanupReport():
+            return Exit.DONE if result.stopped is None else Exit.FAILED
+        case Status():
+            return Exit.DONE if result.is_running and not result.problems else Exit.FAILED
+        case _:
+            return Exit.DONE
+
+
+def _token(options: argparse.Namespace, sources: Sources, console: Console, process: Process) -> Exit:
+    kind = Kind.OPERATOR if options.operator else Kind.DEVICE
+    subject = options.subject or (OPERATOR if options.operator else None)
+    if subject is None:
+        raise CommandFailed(
+            ErrorCode.REQUEST_INVALID, "for which device? --subject NAME, or --operator for an operator"
+        )
+    scopes = frozenset(options.scope)
+    request = IssueToken(tenant=options.tenant, subject=subject, kind=kind, scopes=scopes, ttl_s=options.ttl)
+    return _operate(request, sources, console, process)
+
+
+def _check_config(_: argparse.Namespace, sources: Sources, console: Console, __: Process) -> Exit:
+    settings = sources.load()
+    for each in effective(settings, sources.file, sources.environment, sources.flags):
+        console.show(each, settings)
+    found = list(findings(settings, SystemFiles(), SystemEntropy()))
+    for finding in found:
+        console.show(finding, settings)
+    return Exit.DONE if all(finding.is_good for finding in found) else Exit.USAGE
+
+
+def _serve(_: argparse.Namespace, sources: Sources, console: Console, process: Process) -> Exit:
+    settings = sources.load()
+    gc.freeze()
+    gc.set_threshold(*GARBAGE_OBJECTS)
+    logs = configure(settings.log.level, settings.log.format, process.err, SystemClock().wall_ms)
+    try:
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            status = runner.run(process.serve(settings, sources.load, process.environment, process.pid, logs))
+    except (DirectoryLocked, CatalogNewer, CatalogFailed, OSError) as error:
+        return _fail(console, Exit.FAILED, "UNAVAILABLE", str(error))
+    finally:
+        logs.close()
+    return Exit.DONE if status == 0 else Exit.FAILED
+
+
+def _fail(console: Console, code: Exit, error: str, detail: str) -> Exit:
+    console.failure(error, detail)
+    return code
+
+
+def _pair(text: str) -> tuple[str, str]:
+    key, equals, value = text.partition("=")
+    if not (key and equals):
+        raise argparse.ArgumentTypeError(f"{text!r} is not KEY=VALUE, such as listen.port=7711")
+    return key, value
+
+
+def _seconds(text: str) -> float:
+    parts = re.fullmatch(r"(\d{1,12})([smhd]?)", text, re.ASCII)
+    if parts is None:
+        raise argparse.ArgumentTypeError(f"{text!r} is no time: use a whole number, and s, m, h or d")
+    return float(int(parts[1]) * SECONDS[parts[2]])

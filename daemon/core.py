@@ -1,0 +1,259 @@
+"""The part of the daemon that keeps uploads: storage, catalog, commit, digests, cleanup, and who is let in.
+
+Both the running daemon and the command line with the lock held are built on it.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+
+from structlog.stdlib import BoundLogger
+
+from daemon.adapters.clock import Clock, SystemClock
+from daemon.adapters.entropy import Entropy, SystemEntropy
+from daemon.adapters.files import FileSystem, SystemFiles
+from daemon.adapters.threads import SystemThreads, Threads
+from daemon.catalog.interface import Catalog, CatalogFailed
+from daemon.catalog.records import State
+from daemon.catalog.sqlite.catalog import open_catalog
+from daemon.catalog.sqlite.lane import Watch
+from daemon.identity.gate import Gate
+from daemon.identity.keys import ensure_secret_file, load_keys, symmetric_key
+from daemon.identity.tokens import TokenIssuer, TokenVerifier
+from daemon.ingest.admission import Admission
+from daemon.ingest.committer import Committer
+from daemon.ingest.digester import Digester
+from daemon.ingest.free_space import Disk
+from daemon.ingest.uploads import Uploads
+from daemon.policies import auth_policy, cleanup_policy, cycle_settings, upload_policy
+from daemon.settings import Settings
+from daemon.storage.interface import Storage
+from daemon.storage.local.storage import LocalStorage
+from daemon.tasks import Tasks
+from daemon.telemetry.metrics import Metrics
+from daemon.upkeep.cleanup import Cleanup
+from daemon.upkeep.recovery import Recovery
+
+OPEN_FILES_MAX = 4096
+"""Files of uploads that stay open between writes, so many at most: with ten thousand connections that leaves room in a
+limit of 20,000."""
+
+STUCK_S = 30.0
+"""A commit cycle that takes longer is stuck: even a slow disk syncs a cycle's bytes in a fraction of it."""
+
+COUNT_INTERVAL_S = 5.0
+"""How often uploads are counted: less than the usual interval of a scrape."""
+
+ANSWER_S = 2.0
+"""How long a health check waits for the catalog."""
+
+
+class DirectoryLocked(Exception):  # noqa: N818 - what is the case, as the rest of the project says it
+    """Another process owns the data directory."""
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """Everything outside the process."""
+
+    clock: Clock
+    entropy: Entropy
+    files: FileSystem
+    threads: Threads
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One thing that keeps the daemon from doing its work."""
+
+    component: str
+    detail: str
+
+
+def system_machine() -> Machine:
+    """The machine the process runs on."""
+    return Machine(SystemClock(), SystemEntropy(), SystemFiles(), SystemThreads())
+
+
+@dataclass(slots=True, eq=False)
+class Engine:
+    """The parts, put together. `settings` is replaced by a reload."""
+
+    settings: Settings
+    machine: Machine
+    log: BoundLogger
+    metrics: Metrics
+    catalog: Catalog
+    storage: Storage
+    committer: Committer
+    digester: Digester
+    disk: Disk
+    admission: Admission
+    uploads: Uploads
+    cleanup: Cleanup
+    recovery: Recovery
+    gate: Gate
+    verifier: TokenVerifier
+    issuer: TokenIssuer
+    tasks: Tasks
+    counts: Mapping[State, int] = field(default_factory=dict)
+    """Uploads in each state, as last read."""
+
+    async def run(self) -> None:
+        """Commit, hash, measure and clean up, until cancelled."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self.committer.run(self.uploads))
+            group.create_task(self.digester.run(self.uploads.digested, self.uploads.unreadable))
+            group.create_task(self.disk.run())
+            group.create_task(self.cleanup.run())
+            group.create_task(self.recovery.run())
+            group.create_task(self._watch_catalog())
+
+    def reload(self, settings: Settings) -> None:
+        """Take over keys and limits. Raises KeysInvalid, having changed nothing."""
+        secret = ensure_secret_file(settings.secret_path, self.machine.entropy)
+        keys = load_keys(secret, settings.auth.public_keys, settings.auth.jwks_file, settings.auth.algorithms)
+        policy = auth_policy(settings)
+        self.verifier.reload(policy, keys)
+        self.issuer = TokenIssuer(policy, symmetric_key(secret))
+        self.admission.policy = upload_policy(settings)
+        self.settings = settings
+
+    def commit_stuck_s(self) -> float:
+        """For how long the commit cycle under way has been stuck; 0 when none is."""
+        started_s = self.committer.oldest_cycle_s
+        if started_s is None:
+            return 0.0
+        elapsed_s = self.machine.clock.monotonic_s() - started_s
+        return elapsed_s if elapsed_s > STUCK_S else 0.0
+
+    async def problems(self) -> list[Problem]:
+        """What keeps the daemon from receiving and serving files."""
+        found = []
+        try:
+            async with asyncio.timeout(ANSWER_S):
+                await self.catalog.ping()
+        except TimeoutError:
+            found.append(
+                Problem("catalog", f"no answer within {ANSWER_S:g} s: look at the disk of {self.settings.data_dir}")
+            )
+        except CatalogFailed as error:
+            found.append(Problem("catalog", str(error)))
+        if detail := self.disk.problem(self.settings.storage.disk_free_min_bytes):
+            found.append(Problem("disk", detail))
+        if stuck_s := self.commit_stuck_s():
+            found.append(Problem("committer", f"a commit cycle has been under way for {stuck_s:.0f} s"))
+        return found
+
+    async def _watch_catalog(self) -> None:
+        """Count uploads for the metrics, and learn of devices that another process has disabled."""
+        revoked_s = 0.0
+        while True:
+            try:
+                self.counts = await self.catalog.counts()
+                if (now := self.machine.clock.monotonic_s()) - revoked_s >= self.settings.auth.revocation_s:
+                    await self.gate.load()
+                    revoked_s = now
+            except CatalogFailed as error:
+                self.log.warning("the catalog was not read", error=str(error))
+            await asyncio.sleep(COUNT_INTERVAL_S)
+
+
+@asynccontextmanager
+async def open_engine(settings: Settings, machine: Machine, log: BoundLogger) -> AsyncIterator[Engine]:
+    """The engine on the settings' data directory, which is made if it is missing and locked meanwhile.
+
+    Raises DirectoryLocked, CatalogNewer, CatalogFailed, KeysInvalid and OSError.
+    """
+    files = machine.files
+    if files.create_directory(settings.data_dir):
+        # Its own entry must survive a power cut too, or all that is in it is lost.
+        files.sync_directory(settings.data_dir.absolute().parent)
+    try:
+        lock = files.lock(settings.data_dir / "lock")
+    except BlockingIOError as error:
+        raise DirectoryLocked(f"another uplinkd owns {settings.data_dir}: stop it, or use another data_dir") from error
+    async with AsyncExitStack() as stack:
+        stack.callback(files.close, lock)
+        secret = ensure_secret_file(settings.secret_path, machine.entropy)
+        keys = load_keys(secret, settings.auth.public_keys, settings.auth.jwks_file, settings.auth.algorithms)
+        metrics = Metrics(machine.clock.wall_ms())
+        watch = Watch(machine.clock, metrics.catalog_batch_duration.observe)
+        catalog = await open_catalog(settings.data_dir / "catalog.sqlite", machine.threads, watch)
+        stack.push_async_callback(catalog.close)
+        verifier = TokenVerifier(auth_policy(settings), keys)
+        engine = _compose(settings, machine, log, metrics, catalog, secret, verifier)
+        stack.push_async_callback(engine.storage.close)
+        stack.push_async_callback(engine.digester.close)
+        stack.push_async_callback(engine.tasks.wait)
+        await engine.gate.load()
+        await engine.disk.measure()
+        yield engine
+
+
+def _compose(
+    settings: Settings,
+    machine: Machine,
+    log: BoundLogger,
+    metrics: Metrics,
+    catalog: Catalog,
+    secret: bytes,
+    verifier: TokenVerifier,
+) -> Engine:
+    clock, entropy = machine.clock, machine.entropy
+    is_durable = settings.commit.durability == "sync"
+    storage = LocalStorage(
+        settings.data_dir,
+        machine.files,
+        machine.threads,
+        clock,
+        OPEN_FILES_MAX,
+        is_durable,
+        lambda error: log.warning("files are synced one by one: their file system's sync failed", error=str(error)),
+    )
+    committer = Committer(storage, catalog, clock, metrics, cycle_settings(settings))
+    digester = Digester(storage, machine.threads)
+    disk = Disk(storage, clock, log)
+    admission = Admission(catalog, disk, upload_policy(settings))
+    tasks = Tasks(lambda error: log.error("unforeseen failure", exc_info=error))
+    uploads = Uploads(
+        catalog=catalog,
+        storage=storage,
+        committer=committer,
+        digester=digester,
+        admission=admission,
+        clock=clock,
+        entropy=entropy,
+        metrics=metrics,
+        log=log,
+        tasks=tasks,
+    )
+    return Engine(
+        settings=settings,
+        machine=machine,
+        log=log,
+        metrics=metrics,
+        catalog=catalog,
+        storage=storage,
+        committer=committer,
+        digester=digester,
+        disk=disk,
+        admission=admission,
+        uploads=uploads,
+        cleanup=Cleanup(
+            catalog=catalog,
+            storage=storage,
+            uploads=uploads,
+            clock=clock,
+            entropy=entropy,
+            metrics=metrics,
+            log=log,
+            policy=cleanup_policy(settings),
+        ),
+        recovery=Recovery(catalog, storage, log),
+        gate=Gate(verifier, catalog, clock),
+        verifier=verifier,
+        issuer=TokenIssuer(auth_policy(settings), symmetric_key(secret)),
+        tasks=tasks,
+    )

@@ -1,0 +1,1 @@
+"""Who may do what: keys, tokens, device secrets, and who is disabled."""

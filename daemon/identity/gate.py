@@ -1,0 +1,109 @@
+"""Who is let in: tokens, secret proofs, and the devices an operator has disabled. PROTOCOL.md §4 and §13."""
+
+import hmac
+from dataclasses import dataclass
+from typing import Protocol
+
+from daemon.adapters.clock import Clock
+from daemon.catalog.records import Device
+from daemon.identity.tokens import Identity, Kind, Reason, Scope, TokenRefused
+from protocol.constants import AUTHORITY_UNLIMITED_S
+from protocol.errors import ErrorCode
+from protocol.handshake import prove
+
+
+class Verifier(Protocol):
+    """Checks tokens."""
+
+    def verify(self, token: str, now_ms: int) -> Identity:
+        """Raises TokenRefused."""
+        ...
+
+
+class Devices(Protocol):
+    """The enrolled devices. Raises CatalogFailed."""
+
+    async def device(self, tenant: str, device: str) -> Device | None: ...
+
+    async def disabled(self) -> frozenset[tuple[str, str]]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Admitted:
+    """A device that may upload, until `expires_ms` (None: without end)."""
+
+    tenant: str
+    device: str
+    expires_ms: int | None
+
+    def is_expired(self, now_ms: int) -> bool:
+        """Whether the authority is over."""
+        return self.expires_ms is not None and now_ms >= self.expires_ms
+
+    def authority_s(self, now_ms: int) -> int:
+        """Whole seconds of authority left, as WELCOME and REFRESHED tell them."""
+        if self.expires_ms is None:
+            return AUTHORITY_UNLIMITED_S
+        return min(max((self.expires_ms - now_ms) // 1000, 0), AUTHORITY_UNLIMITED_S - 1)
+
+
+@dataclass(frozen=True, slots=True)
+class Denied:
+    """Why not."""
+
+    code: ErrorCode
+    detail: str
+
+
+_WRONG_PROOF = Denied(
+    ErrorCode.UNAUTHENTICATED, "the proof does not fit: check the device's name, tenant and secret, or enrol it"
+)
+
+
+class Gate:
+    """Decides who is let in. `load` must be awaited first, and again when devices were disabled elsewhere."""
+
+    def __init__(self, verifier: Verifier, devices: Devices, clock: Clock) -> None:
+        self._verifier = verifier
+        self._devices = devices
+        self._clock = clock
+        self._disabled: frozenset[tuple[str, str]] = frozenset()
+
+    async def load(self) -> None:
+        """Learn which devices are disabled. Raises CatalogFailed."""
+        self._disabled = await self._devices.disabled()
+
+    def is_disabled(self, tenant: str, device: str) -> bool:
+        """Whether an operator has disabled the device."""
+        return (tenant, device) in self._disabled
+
+    def admit_token(self, token: str) -> Admitted | Denied:
+        """Whether the token lets a device upload."""
+        try:
+            identity = self._verifier.verify(token, self._clock.wall_ms())
+        except TokenRefused as refused:
+            expired = refused.reason is Reason.EXPIRED
+            return Denied(ErrorCode.TOKEN_EXPIRED if expired else ErrorCode.UNAUTHENTICATED, str(refused))
+        if identity.kind is not Kind.DEVICE or Scope.UPLOAD not in identity.scopes:
+            return Denied(ErrorCode.FORBIDDEN, "the token is not a device's with the scope 'upload'")
+        if self.is_disabled(identity.tenant, identity.subject):
+            return Denied(ErrorCode.DEVICE_DISABLED, "the operator has disabled this device")
+        expires_ms = None if identity.expires_s is None else identity.expires_s * 1000
+        return Admitted(identity.tenant, identity.subject, expires_ms)
+
+    async def admit_proof(
+        self, tenant: str, device: str, *, hello: bytes, challenge: bytes, proof: bytes
+    ) -> Admitted | Denied:
+        """Whether the proof is that of an enrolled device. Raises CatalogFailed.
+
+        An unknown device and a wrong proof get the same answer, and a disabled one is told so only if it proves itself.
+        """
+        known = await self._devices.device(tenant, device)
+        # An unknown device is compared too, so that its answer takes as long.
+        key = known.key if known is not None and known.key is not None else bytes(32)
+        fits = hmac.compare_digest(prove(key, hello, challenge), proof)
+        if not fits or known is None or known.key is None:
+            return _WRONG_PROOF
+        if known.disabled_ms is not None or self.is_disabled(tenant, device):
+            return Denied(ErrorCode.DEVICE_DISABLED, "the operator has disabled this device")
+        return Admitted(tenant, device, None)

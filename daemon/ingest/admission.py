@@ -1,0 +1,140 @@
+"""What of the bytes that devices bring is let in: sizes, gaps, quotas, room on the disk. PROTOCOL.md §11."""
+
+from collections.abc import ValuesView
+from dataclasses import dataclass
+from typing import Protocol
+from weakref import WeakValueDictionary
+
+from daemon.catalog.interface import Catalog
+from daemon.catalog.records import Disposition, OpenRequest, OpenResult, Outcome, State
+from daemon.ingest.live_upload import Allowance, LiveUpload
+from protocol.errors import ErrorCode
+
+
+@dataclass(frozen=True, slots=True)
+class UploadPolicy:
+    """What an operator allows. 0 means no limit for quota and size."""
+
+    ranges_max: int
+    quota_bytes_per_device: int
+    size_max_bytes: int
+    disk_free_min_bytes: int
+    tombstone_s: float
+
+
+class Disk(Protocol):
+    """Room on the disk, as last measured."""
+
+    free_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """Why a stream ends, or one chunk of it is not taken: the scope of `code` tells which."""
+
+    code: ErrorCode
+    detail: str
+
+
+_NO_QUOTA = "the device has no bytes left in its quota"
+
+_REFUSALS = {
+    Outcome.CONTENT_CHANGED: ErrorCode.CONTENT_CHANGED,
+    Outcome.GONE: ErrorCode.GONE,
+    Outcome.NOT_FOUND: ErrorCode.NOT_FOUND,
+    Outcome.QUOTA_EXCEEDED: ErrorCode.QUOTA_EXCEEDED,
+}
+
+
+class Admission:
+    """Holds uploads to what an operator allows and the disk has. `policy` may change at any time."""
+
+    def __init__(self, catalog: Catalog, disk: Disk, policy: UploadPolicy) -> None:
+        self._catalog = catalog
+        self._disk = disk
+        self.policy = policy
+        self._allowances: WeakValueDictionary[tuple[str, str], Allowance] = WeakValueDictionary()
+
+    async def refuse_open(self, request: OpenRequest) -> Refusal | None:
+        """Why an upload is not opened, before the catalog is asked to. Raises CatalogFailed."""
+        size = request.size or 0
+        if refusal := self.refuse_size(size):
+            return refusal
+        refusal = self._refuse_room(size)
+        if refusal is None or request.disposition is Disposition.REPLACE:
+            return refusal
+        # What is there already takes no more room, and a complete file none at all.
+        known = await self._catalog.find(request.tenant, request.device, request.name)
+        if known is None or not known.is_current:
+            return refusal
+        return None if known.state is State.COMPLETE else self._refuse_room(size - known.received_bytes)
+
+    def refuse_size(self, size: int) -> Refusal | None:
+        """Why no file may have so many bytes."""
+        largest = self.policy.size_max_bytes
+        if largest and size > largest:
+            return Refusal(ErrorCode.FILE_TOO_LARGE, f"{size} bytes; the largest file may have {largest}")
+        return None
+
+    async def allow(self, upload: LiveUpload, live: ValuesView[LiveUpload]) -> None:
+        """Count what an upload of unknown size brings against its device's quota. Raises CatalogFailed.
+
+        `live` shows all uploads that are being received: those at the time when the catalog has answered count.
+        """
+        quota = self.policy.quota_bytes_per_device
+        if not quota or upload.size is not None:
+            return
+        left_bytes = quota - await self._catalog.usage(upload.tenant, upload.device)
+        device = (upload.tenant, upload.device)
+        upload.allowance = self._allowances.setdefault(device, Allowance(0))
+        upload.allowance.left_bytes = left_bytes - _unrecorded_bytes(device, live)
+
+    def take(self, upload: LiveUpload, start: int, end: int, needed: int) -> Refusal | None:
+        """Let [start, end) in, of which `needed` bytes are not there yet, and count them; or say why not."""
+        policy = self.policy
+        gaps = upload.received.gaps_after(start, end)
+        # What leaves no more gaps than there are is taken even if fewer are allowed by now.
+        if gaps > policy.ranges_max and gaps > len(upload.received.beyond_next()):
+            return Refusal(ErrorCode.TOO_MANY_GAPS, f"{gaps} gaps; at most {policy.ranges_max} are kept")
+        if refusal := self.refuse_size(end) or self._refuse_room(needed):
+            return refusal
+        allowance = upload.allowance
+        if allowance is not None:
+            if allowance.left_bytes < needed:
+                return Refusal(ErrorCode.QUOTA_EXCEEDED, _NO_QUOTA)
+            allowance.left_bytes -= needed
+        self._disk.free_bytes -= needed
+        return None
+
+    def _refuse_room(self, size: int) -> Refusal | None:
+        if self._disk.free_bytes - max(size, 0) < self.policy.disk_free_min_bytes:
+            return Refusal(ErrorCode.DISK_FULL, "the server's disk has no room for this; nothing acknowledged is lost")
+        return None
+
+
+def refusal_of(result: OpenResult) -> Refusal | None:
+    """Why the catalog opened nothing; None if it did."""
+    code = _REFUSALS.get(result.outcome)
+    return None if code is None else Refusal(code, _explain(result))
+
+
+def _unrecorded_bytes(device: tuple[str, str], live: ValuesView[LiveUpload]) -> int:
+    """What the device's uploads of unknown size have received that the catalog does not count yet."""
+    theirs = [each for each in live if (each.tenant, each.device) == device]
+    recorded = [sum(held.end - held.start for held in each.durable) for each in theirs]
+    return sum(
+        each.received.total_bytes - held for each, held in zip(theirs, recorded, strict=True) if each.size is None
+    )
+
+
+def _explain(result: OpenResult) -> str:
+    match result.outcome:
+        case Outcome.CONTENT_CHANGED:
+            return "the name is known with another size, tag or digest: replace it, or use another name"
+        case Outcome.GONE:
+            return "the upload was deleted: replace it to send it all the same"
+        case Outcome.NOT_FOUND:
+            ended = f"; the last one was {result.previous.value}" if result.previous else ""
+            return f"there is nothing to resume under this name{ended}"
+        case _:
+            return _NO_QUOTA

@@ -1,0 +1,252 @@
+"""Group commit: one cycle makes bytes durable, one catalog transaction records them, then the ACKs go out.
+
+While one cycle is recorded the next is already synced; the order of cycles is kept. PROTOCOL.md §7.
+"""
+
+import asyncio
+import errno
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from daemon.adapters.clock import Clock
+from daemon.catalog.interface import Catalog, CatalogFailed
+from daemon.catalog.records import Completed, Completion, Progress
+from daemon.ingest.live_upload import Cut, LiveUpload
+from daemon.storage.interface import Storage
+from daemon.telemetry.metrics import Metrics, StorageFailure
+from protocol.errors import ErrorCode
+from protocol.ranges import DigestedRange
+
+TURN_CUTS = 64
+"""Answered at a time: some milliseconds, most of it the sending of ACKs. A thousand would keep everybody waiting."""
+
+_NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT})
+
+
+class Owner(Protocol):
+    """Who decides what follows from durable bytes, or from their loss."""
+
+    def completion(self, cut: Cut) -> Completion | None:
+        """How the cut completes its upload, if it does."""
+        ...
+
+    def progressed(self, cut: Cut) -> None:
+        """The cut is durable and recorded."""
+        ...
+
+    def completed(self, cut: Cut, completed: Completed) -> None:
+        """The upload of the cut is complete."""
+        ...
+
+    def lost(self, upload: LiveUpload, code: ErrorCode, detail: str) -> None:
+        """What is not durable of the upload is lost, or belongs to somebody else now."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class CycleSettings:
+    """When a cycle is cut: at so many bytes, or so long after the first of them."""
+
+    cycle_bytes: int
+    cycle_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class _Synced:
+    cuts: list[Cut]
+    size_bytes: int
+    failed: dict[int, OSError]
+    started_s: float
+
+
+class Committer:
+    """Runs the cycles. `run` must be awaited by an owner for as long as bytes arrive."""
+
+    def __init__(
+        self, storage: Storage, catalog: Catalog, clock: Clock, metrics: Metrics, settings: CycleSettings
+    ) -> None:
+        self._storage = storage
+        self._catalog = catalog
+        self._clock = clock
+        self._metrics = metrics
+        self._settings = settings
+        self._dirty: dict[int, LiveUpload] = {}
+        self._due = asyncio.Event()
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self._cycles = 0
+        self._timer: asyncio.TimerHandle | None = None
+        self._synced: asyncio.Queue[_Synced] = asyncio.Queue(maxsize=1)
+        self._waiting_bytes = 0
+        self.pending_bytes = 0
+        self.finished_cycles = 0
+        self.oldest_cycle_s: float | None = None
+
+    def arrived(self, upload: LiveUpload, count: int) -> None:
+        """`count` bytes of the upload were handed to storage, or were there already and wait for their cycle."""
+        upload.arrived(count, self._clock.monotonic_s())
+        self.pending_bytes += count
+        self._waiting_bytes += count
+        self.touch(upload, urgent=self._waiting_bytes >= self._settings.cycle_bytes)
+
+    def touch(self, upload: LiveUpload, *, urgent: bool = False) -> None:
+        """The upload takes part in the next cycle, which is cut at once if `urgent`."""
+        self._dirty[upload.id] = upload
+        self._idle.clear()
+        if urgent:
+            self._due.set()
+        elif self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(self._settings.cycle_s, self._due.set)
+
+    async def drained(self) -> None:
+        """Return once nothing waits for a cycle."""
+        self._due.set()
+        await self._idle.wait()
+
+    async def run(self, owner: Owner) -> None:
+        """Cycle until cancelled."""
+        async with asyncio.TaskGroup() as stages:
+            stages.create_task(self._sync_cycles())
+            stages.create_task(self._record_cycles(owner))
+
+    async def _sync_cycles(self) -> None:
+        while True:
+            await self._due.wait()
+            size_bytes = self._waiting_bytes
+            cuts = self._cut()
+            if not cuts:
+                self.pending_bytes -= size_bytes
+                continue
+            started_s = self._clock.monotonic_s()
+            if self.oldest_cycle_s is None:
+                self.oldest_cycle_s = started_s
+            failed = await self._sync(cuts)
+            await self._synced.put(_Synced(cuts, size_bytes, failed, started_s))
+
+    async def _sync(self, cuts: list[Cut]) -> dict[int, OSError]:
+        synced: asyncio.Future[dict[int, OSError]] = asyncio.get_running_loop().create_future()
+
+        def report(failed: dict[int, OSError]) -> None:
+            # The cycles may have been ended while the disk was at work.
+            if not synced.done():
+                synced.set_result(failed)
+
+        self._storage.sync([cut.upload.id for cut in cuts], report)
+        return await synced
+
+    def _cut(self) -> list[Cut]:
+        self._due.clear()
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        cuts = [upload.cut() for upload in self._dirty.values() if not upload.is_over]
+        self._dirty.clear()
+        self._waiting_bytes = 0
+        self._cycles += bool(cuts)
+        self._rest()
+        return cuts
+
+    async def _record_cycles(self, owner: Owner) -> None:
+        while True:
+            cycle = await self._synced.get()
+            await self._record(cycle, owner)
+            self._cycles -= 1
+            self.finished_cycles += 1
+            self.oldest_cycle_s = None if not self._cycles else self._clock.monotonic_s()
+            self._rest()
+
+    def _rest(self) -> None:
+        if not self._cycles and not self._dirty:
+            self._idle.set()
+
+    async def _record(self, cycle: _Synced, owner: Owner) -> None:
+        cuts = []
+        for cut in cycle.cuts:
+            error = cycle.failed.get(cut.upload.id)
+            if error is not None:
+                self._metrics.storage_failures[failure_kind(error, StorageFailure.SYNC)] += 1
+                owner.lost(cut.upload, *storage_failure(error))
+            elif not cut.upload.is_over:
+                cuts.append(cut)
+        completions = [(cut, completion) for cut in cuts if (completion := owner.completion(cut)) is not None]
+        completing = {cut.upload.id for cut, _ in completions}
+        progress = [cut for cut in cuts if cut.upload.id not in completing]
+        # Asked for in one step, so that the catalog records all of it in one transaction.
+        results = await asyncio.gather(
+            self._commit(progress),
+            *(self._catalog.complete(completion) for _, completion in completions),
+            return_exceptions=True,
+        )
+        committed, *completed = results
+        recorded = [*progress, *(cut for cut, _ in completions)]
+        answers = [*self._each(committed, len(progress)), *completed]
+        durable_bytes = 0
+        for count, (cut, answer) in enumerate(zip(recorded, answers, strict=True), 1):
+            durable_bytes += self._settle(cut, answer, owner)
+            if not count % TURN_CUTS:
+                await asyncio.sleep(0)
+        now = self._clock.monotonic_s()
+        self.pending_bytes -= cycle.size_bytes
+        self._metrics.cycle_done(now - cycle.started_s, durable_bytes, len(cycle.cuts))
+
+    async def _commit(self, cuts: list[Cut]) -> Sequence[bool]:
+        if not cuts:
+            return ()
+        now_ms = self._clock.wall_ms()
+        return await self._catalog.commit([Progress(cut.upload.id, cut.epoch, cut.ranges, now_ms) for cut in cuts])
+
+    def _each(self, result: object, count: int) -> Sequence[object]:
+        return [result] * count if not isinstance(result, list | tuple) else result
+
+    def _settle(self, cut: Cut, result: object, owner: Owner) -> int:
+        """Tell the owner what became of a cut; how many more bytes are durable by it."""
+        upload = cut.upload
+        if isinstance(result, BaseException):
+            if not isinstance(result, CatalogFailed):
+                raise result
+            kind = StorageFailure.DISK_FULL if result.disk_full else StorageFailure.CATALOG
+            self._metrics.storage_failures[kind] += 1
+            owner.lost(upload, *catalog_failure(result))
+        elif isinstance(result, Completed):
+            grown_bytes = self._is_durable(cut)
+            owner.completed(cut, result)
+            return grown_bytes
+        elif result:
+            grown_bytes = self._is_durable(cut)
+            owner.progressed(cut)
+            return grown_bytes
+        elif not upload.is_over and upload.epoch != cut.epoch:
+            # A takeover came between the cut and its record: the bytes are the new stream's, for the next cycle.
+            self.touch(upload)
+        elif not upload.is_over:
+            owner.lost(upload, ErrorCode.FENCED, "the upload was taken over by another server")
+        return 0
+
+    def _is_durable(self, cut: Cut) -> int:
+        grown_bytes = _total_bytes(cut.ranges) - _total_bytes(cut.upload.durable)
+        cut.upload.durable = cut.ranges
+        if cut.received_s is not None:
+            self._metrics.ack_latency.observe(self._clock.monotonic_s() - cut.received_s)
+        return grown_bytes
+
+
+def storage_failure(error: OSError) -> tuple[ErrorCode, str]:
+    """What a device is told when its bytes could not be written or synced."""
+    if error.errno in _NO_ROOM:
+        return ErrorCode.DISK_FULL, "the server's disk is full; nothing acknowledged is lost"
+    return ErrorCode.STORAGE_FAILED, f"the server could not store the bytes: {error.strerror or error}"
+
+
+def catalog_failure(error: CatalogFailed) -> tuple[ErrorCode, str]:
+    """What a device is told when the catalog did not record something."""
+    return ErrorCode.DISK_FULL if error.disk_full else ErrorCode.STORAGE_FAILED, str(error)
+
+
+def failure_kind(error: OSError, otherwise: StorageFailure) -> StorageFailure:
+    """How a failure of the disk is counted."""
+    return StorageFailure.DISK_FULL if error.errno in _NO_ROOM else otherwise
+
+
+def _total_bytes(ranges: Sequence[DigestedRange]) -> int:
+    return sum(each.end - each.start for each in ranges)

@@ -1,0 +1,152 @@
+"""SHA-256 of uploads, computed on a thread of its own. PROTOCOL.md §14.
+
+Bytes that come in order are hashed as they come, while they are in memory anyway. What came before that, or out of
+order, is read back from storage once it is durable, a step of one upload after another, so that a large file does not
+keep a small one waiting.
+"""
+
+import asyncio
+import hashlib
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from daemon.adapters.threads import Report, Threads
+from daemon.ingest.live_upload import LiveUpload, Piece
+from daemon.storage.interface import Buffer, Storage
+
+STEP_BYTES = 4 * 1024 * 1024
+"""Read and hashed at a time: some milliseconds, so that the hand-over costs nothing."""
+
+HASH_BYTES_PER_S = 500_000_000
+"""A cautious guess at the speed, to tell a device how long to wait."""
+
+
+@dataclass(slots=True)
+class _Job:
+    """`hashed_bytes` are hashed, or on their way to the thread in `steps` steps."""
+
+    upload: LiveUpload
+    hasher: "hashlib._Hash"
+    hashed_bytes: int = 0
+    steps: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class _Step:
+    job: _Job
+    pieces: Sequence[Buffer]
+    done: Callable[[], None]
+
+
+class Digester:
+    """Hashes uploads. `run` must be awaited by an owner."""
+
+    def __init__(self, storage: Storage, threads: Threads) -> None:
+        self._storage = storage
+        self._lane = threads.lane("sha256", _hash)
+        self._jobs: OrderedDict[int, _Job] = OrderedDict()
+        self._due = asyncio.Event()
+
+    def follow(self, upload: LiveUpload) -> None:
+        """Hash what of the upload is durable and was not hashed as it came; to be called again as more becomes so."""
+        job = self._jobs.get(upload.id)
+        if job is None or job.upload is not upload:
+            self._jobs[upload.id] = _Job(upload, hashlib.sha256())
+        self._due.set()
+
+    def take(self, upload: LiveUpload, piece: Piece, done: Callable[[], None]) -> bool:
+        """Hash bytes that have just come, if they are the next of an upload that is followed: whether so.
+
+        Then their memory must stay as it is until `done` is called.
+        """
+        job = self._jobs.get(upload.id)
+        if job is None or job.upload is not upload or job.hashed_bytes != piece.offset:
+            return False
+        self._put(job, piece.data, done)
+        return True
+
+    def forget(self, upload: LiveUpload) -> None:
+        """The upload is of no interest any more."""
+        self._jobs.pop(upload.id, None)
+
+    def remaining_s(self, upload: LiveUpload) -> float:
+        """About how long the digest of the whole upload will take."""
+        job = self._jobs.get(upload.id)
+        return ((upload.size or 0) - (job.hashed_bytes if job else 0)) / HASH_BYTES_PER_S
+
+    async def run(
+        self, whole: Callable[[LiveUpload, bytes], None], failed: Callable[[LiveUpload, OSError], None]
+    ) -> None:
+        """Hash until cancelled; `whole` gets the digest of each upload of which all is hashed."""
+        while True:
+            await self._due.wait()
+            self._due.clear()
+            for job in list(self._jobs.values()):
+                if not self._is_current(job):
+                    continue
+                try:
+                    await self._step(job)
+                except OSError as error:
+                    if self._is_current(job):
+                        del self._jobs[job.upload.id]
+                        failed(job.upload, error)
+                    continue
+                if self._is_told(job) and self._is_current(job):
+                    del self._jobs[job.upload.id]
+                    whole(job.upload, job.hasher.digest())
+
+    async def close(self) -> None:
+        """End the thread."""
+        await self._lane.close()
+
+    def _is_current(self, job: _Job) -> bool:
+        """Whether it was not forgotten, or followed by another job for the same upload, meanwhile."""
+        return self._jobs.get(job.upload.id) is job
+
+    def _is_told(self, job: _Job) -> bool:
+        """A digest that fits is told at once, so that the last bytes' own cycle completes the upload. One that does not
+        waits until all is durable, as the bytes are kept for inspection.
+        """
+        upload = job.upload
+        if upload.size != job.hashed_bytes or job.steps:
+            return False
+        return upload.next_expected_byte == upload.size or upload.sha256_expected == job.hasher.digest()
+
+    async def _step(self, job: _Job) -> None:
+        count = min(job.upload.next_expected_byte - job.hashed_bytes, STEP_BYTES)
+        if count <= 0:
+            return
+        reading = await self._storage.open(job.upload.id)
+        try:
+            data = await reading.read(job.hashed_bytes, count)
+        finally:
+            await reading.close()
+        if len(data) < count:
+            raise OSError(f"only {len(data)} of {count} bytes at {job.hashed_bytes} are stored")
+        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._put(job, (data,), lambda: None if done.cancelled() else done.set_result(None))
+        await done
+
+    def _put(self, job: _Job, pieces: Sequence[Buffer], done: Callable[[], None]) -> None:
+        job.hashed_bytes += sum(map(len, pieces))
+        job.steps += 1
+
+        def hashed() -> None:
+            job.steps -= 1
+            done()
+            self._due.set()
+
+        self._lane.put(_Step(job, pieces, hashed))
+
+
+def _hash(batch: list[_Step]) -> Report:
+    for step in batch:
+        for piece in step.pieces:
+            step.job.hasher.update(piece)
+    return lambda: _report(batch)
+
+
+def _report(batch: list[_Step]) -> None:
+    for step in batch:
+        step.done()

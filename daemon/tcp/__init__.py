@@ -1,0 +1,1 @@
+"""Devices over TCP: listener, transport, session, streams."""

@@ -1,0 +1,382 @@
+"""One device's connection: the protocol's events become uploads. What becomes of those, their streams tell."""
+
+import logging
+from collections.abc import Coroutine
+from dataclasses import dataclass
+
+from structlog.stdlib import BoundLogger
+
+from daemon.adapters.clock import Clock
+from daemon.adapters.entropy import Entropy
+from daemon.catalog.interface import Catalog, CatalogFailed
+from daemon.catalog.records import OpenResult
+from daemon.identity.gate import Admitted, Denied, Gate
+from daemon.ingest.admission import Refusal
+from daemon.ingest.live_upload import LiveUpload
+from daemon.ingest.uploads import Uploads
+from daemon.tasks import Tasks
+from daemon.tcp.stream import Stream, Wire
+from daemon.tcp.translation import open_request, opened, opened_complete, status, wire_size
+from daemon.telemetry.metrics import Metrics
+from protocol import events, frames
+from protocol.constants import NONCE_BYTES, VERSION, CredentialKind, Durability
+from protocol.errors import ErrorCode
+from protocol.naming import is_name
+from protocol.server import ServerConnection
+from protocol.state import ConnectionState
+
+
+@dataclass(frozen=True, slots=True)
+class SessionPolicy:
+    """What every device is told in WELCOME, and how long it may keep a token that has expired."""
+
+    durability: Durability
+    features: int
+    ranges_max: int
+    streams_max: int
+    keepalive_s: float
+    chunk_bytes_max: int
+    window_bytes: int
+    grace_s: float
+    stale_s: float
+    tenant_default: str
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    """What all sessions share."""
+
+    uploads: Uploads
+    catalog: Catalog
+    gate: Gate
+    clock: Clock
+    entropy: Entropy
+    metrics: Metrics
+    log: BoundLogger
+    tasks: Tasks
+
+
+class Session:
+    """What one connection means. `now` arguments are monotonic seconds."""
+
+    __slots__ = (
+        "_agent",
+        "_challenge",
+        "_expired_s",
+        "_hello",
+        "_peer",
+        "_policy",
+        "_ranges_max",
+        "_services",
+        "_streams",
+        "_works",
+        "admitted",
+        "connection",
+        "connection_id",
+        "credential",
+        "is_closed",
+        "metrics",
+        "wire",
+    )
+
+    def __init__(
+        self, connection: ServerConnection, wire: Wire, services: Services, policy: SessionPolicy, peer: str
+    ) -> None:
+        """`peer` is the device's address and port as the logs show them."""
+        self.connection = connection
+        self.wire = wire
+        self.metrics = services.metrics
+        self.connection_id = int.from_bytes(services.entropy.bytes(8), "big")
+        self.admitted: Admitted | None = None
+        self.credential: CredentialKind | None = None
+        self.is_closed = False
+        self._services = services
+        self._policy = policy
+        self._peer = peer
+        self._agent: tuple[str | None, str | None] = (None, None)
+        self._streams: dict[int, Stream] = {}
+        self._hello: events.HelloReceived | None = None
+        self._challenge = b""
+        self._ranges_max = 0
+        self._expired_s: float | None = None
+        self._works = 0
+
+    def handle(self, event: events.ServerEvent) -> None:
+        """Do what an event asks for."""
+        match event:
+            case events.ChunksReceived():
+                self._receive(event)
+            case events.OpenRequested(number, request):
+                self._check_rights(self._services.clock.monotonic_s())
+                self._streams[number] = Stream(self, number)
+                self._spawn(self._open(number, request))
+            case events.FinishRequested(number, finish):
+                self._check_rights(self._services.clock.monotonic_s())
+                if (stream := self._streams.get(number)) is not None and stream.upload is not None:
+                    self._services.uploads.finish(stream.upload, finish)
+            case events.AbortRequested(number):
+                self._spawn(self._abort(number))
+            case events.QueryReceived(number, name):
+                self._spawn(self._query(number, name))
+            case events.ChunkRefused(_, code):
+                self.metrics.nacks[code] += 1
+            case _:
+                self._handle_connection(event)
+
+    def _handle_connection(self, event: events.ServerEvent) -> None:
+        match event:
+            case events.HelloReceived():
+                self._greet(event)
+            case events.ProofReceived(proof):
+                self._spawn(self._check_proof(proof), is_request=False)
+            case events.TokenOffered(token):
+                self._refresh(token)
+            case events.StreamFailed(number, code, detail):
+                self.metrics.errors[code] += 1
+                self.logger.info("stream failed", stream=number, code=code.name, detail=detail)
+                self._detach(number)
+            case events.ConnectionFailed(code, detail):
+                self._failed(code, detail)
+
+    def check_time(self, now: float) -> None:
+        """Called about once a second: expiry and revocation. PROTOCOL.md §13."""
+        self._check_rights(now)
+        if self._expired_s is not None and now - self._expired_s >= self._policy.grace_s:
+            self.connection.fail(ErrorCode.TOKEN_EXPIRED, "the token's time is over and no REFRESH came")
+
+    def _check_rights(self, now: float) -> None:
+        admitted = self.admitted
+        if admitted is None or self.connection.state is ConnectionState.CLOSING:
+            return
+        if self._services.gate.is_disabled(admitted.tenant, admitted.device):
+            self.connection.fail(ErrorCode.DEVICE_DISABLED, "the operator has disabled this device")
+        elif self._expired_s is None and admitted.is_expired(self._services.clock.wall_ms()):
+            self._expired_s = now
+            self.connection.expire()
+
+    def closed(self) -> None:
+        """The transport is gone; what was received still becomes durable."""
+        self.is_closed = True
+        for number in list(self._streams):
+            self._detach(number)
+
+    @property
+    def has_uploads(self) -> bool:
+        """Whether a stream is open."""
+        return bool(self._streams)
+
+    @property
+    def is_quiet(self) -> bool:
+        """Nothing that was received waits for an answer."""
+        return not self._works and not self.connection.is_held and not self.connection.streams.has_work
+
+    @property
+    def logger(self) -> BoundLogger:
+        """A logger that names the connection and, once it is known, the device."""
+        # Made when there is something to say: kept, it would be a tenth of an idle connection's memory.
+        agent, agent_version = self._agent
+        log = self._services.log.bind(
+            connection=f"{self.connection_id:016x}", peer=self._peer, agent=agent, agent_version=agent_version
+        )
+        admitted = self.admitted
+        return log if admitted is None else log.bind(tenant=admitted.tenant, device=admitted.device)
+
+    @property
+    def _is_told_all(self) -> bool:
+        """Whether lines of what happens to every connection are wanted; most often not even their making is paid."""
+        return self._services.log.isEnabledFor(logging.DEBUG)
+
+    def ended(self, number: int) -> None:
+        """The stream has no upload any more."""
+        self._streams.pop(number, None)
+
+    def fail_stream(self, number: int, code: ErrorCode, detail: str) -> None:
+        """End one stream with an ERROR."""
+        self.metrics.errors[code] += 1
+        self.logger.info("stream failed", stream=number, code=code.name, detail=detail)
+        self.connection.fail_stream(number, code, detail)
+
+    # The handshake.
+
+    def _greet(self, received: events.HelloReceived) -> None:
+        hello = received.hello
+        self.credential = CredentialKind(hello.credential)
+        self._ranges_max = hello.ack_ranges_max
+        if hello.agent is not None or hello.agent_version is not None:
+            self._agent = (hello.agent, hello.agent_version)
+        if hello.last_end:
+            known = next((code.name for code in ErrorCode if code == hello.last_end), f"0x{hello.last_end:04x}")
+            self.logger.info("device reports its last end", code=known)
+        if hello.token is not None and self.credential is CredentialKind.TOKEN:
+            self._hello = received
+            self._decide(self._services.gate.admit_token(hello.token))
+        else:
+            self._hello = received
+            self._challenge = self.connection.challenge(self._services.entropy.bytes(NONCE_BYTES))
+
+    async def _check_proof(self, proof: bytes) -> None:
+        if self._hello is None:
+            raise ValueError("a proof was let through before a HELLO")
+        hello = self._hello.hello
+        tenant = hello.tenant if hello.tenant is not None else self._policy.tenant_default
+        try:
+            verdict = await self._services.gate.admit_proof(
+                tenant, hello.device or "", hello=self._hello.raw, challenge=self._challenge, proof=proof
+            )
+        except CatalogFailed as error:
+            self.logger.warning("catalog failed at PROOF", error=str(error))
+            verdict = Denied(ErrorCode.INTERNAL, "the server's catalog does not answer")
+        if not self._is_over:
+            self._decide(verdict)
+
+    def _decide(self, verdict: Admitted | Denied) -> None:
+        if isinstance(verdict, Denied):
+            self.connection.fail(verdict.code, verdict.detail)
+            return
+        hello = None if self._hello is None else self._hello.hello
+        self._hello, self._challenge = None, b""
+        self.admitted = verdict
+        self.metrics.handshakes[self.credential, None] += 1
+        if self._is_told_all:
+            self.logger.debug("device let in")
+        now_ms = self._services.clock.wall_ms()
+        policy = self._policy
+        self.connection.welcome(
+            frames.Welcome(
+                version=VERSION,
+                durability=policy.durability,
+                ranges_max=policy.ranges_max,
+                streams_max=policy.streams_max,
+                keepalive_s=int(policy.keepalive_s),
+                features=policy.features & (hello.features if hello is not None else 0),
+                chunk_bytes_max=policy.chunk_bytes_max,
+                window_bytes=policy.window_bytes,
+                authority_s=verdict.authority_s(now_ms),
+                server_time_ms=now_ms,
+                connection_id=self.connection_id,
+            )
+        )
+
+    def _refresh(self, token: str) -> None:
+        verdict = self._services.gate.admit_token(token)
+        current = self.admitted
+        if isinstance(verdict, Denied):
+            self.connection.fail(verdict.code, verdict.detail)
+        elif current is None or (verdict.tenant, verdict.device) != (current.tenant, current.device):
+            self.connection.fail(ErrorCode.UNAUTHENTICATED, "the new token is for another device")
+        else:
+            self.admitted = verdict
+            self._expired_s = None
+            self.connection.refreshed(verdict.authority_s(self._services.clock.wall_ms()))
+
+    # Uploads.
+
+    async def _open(self, number: int, request: frames.Open) -> None:
+        admitted = self.admitted
+        stream = self._streams.get(number)
+        if admitted is None or stream is None:
+            return
+        try:
+            answer = await self._services.uploads.open(open_request(admitted.tenant, admitted.device, request), stream)
+        except CatalogFailed as error:
+            code = ErrorCode.DISK_FULL if error.disk_full else ErrorCode.STORAGE_FAILED
+            answer = Refusal(code, "the server's catalog does not answer; nothing acknowledged is lost")
+            self.logger.warning("catalog failed at OPEN", error=str(error))
+        if isinstance(answer, Refusal):
+            self.ended(number)
+            if not self._is_over:
+                self.fail_stream(number, answer.code, answer.detail)
+            return
+        result, upload = answer
+        stream.upload = upload
+        if self._is_over:
+            if upload is not None:
+                self._services.uploads.detach(upload, stream)
+        elif upload is None or upload.listener is stream:
+            self._answer_open(number, result, upload)
+
+    def _answer_open(self, number: int, result: OpenResult, upload: LiveUpload | None) -> None:
+        record = result.upload
+        if record is None:
+            raise ValueError(f"the catalog answered {result.outcome} without an upload")
+        if upload is None:
+            self.ended(number)
+            answer = opened_complete(record)
+        else:
+            answer = opened(upload, result.previous, self._policy.stale_s, self._ranges_max)
+        if self._is_told_all:
+            self.logger.debug("upload opened", upload=f"{record.id:016x}", stream=number, outcome=result.outcome.value)
+        self.connection.opened(number, answer, wire_size(record))
+
+    async def _abort(self, number: int) -> None:
+        stream = self._streams.get(number)
+        if stream is None or stream.upload is None or stream.upload.listener is not stream:
+            # It has ended, or was taken over: then it is not this stream's to abort.
+            return
+        try:
+            await self._services.uploads.abort(stream.upload)
+        except CatalogFailed as error:
+            self.logger.warning("catalog failed at ABORT", error=str(error))
+            self.ended(number)
+            if not self._is_over:
+                self.fail_stream(number, ErrorCode.STORAGE_FAILED, "the server's catalog does not answer")
+
+    async def _query(self, number: int, name: str) -> None:
+        admitted = self.admitted
+        if admitted is None:
+            return
+        record = None
+        try:
+            # A name that cannot be is not looked up: nothing is known under it.
+            if is_name(name):
+                record = await self._services.catalog.find(admitted.tenant, admitted.device, name)
+        except CatalogFailed as error:
+            # An ERROR on the number of a QUERY, which opens no stream, would be taken for another stream's.
+            self.logger.warning("catalog failed at QUERY", error=str(error))
+            self.connection.fail(ErrorCode.INTERNAL, "the server's catalog does not answer")
+        else:
+            self.connection.send(number, status(record, self._policy.stale_s, self._services.clock.wall_ms()))
+
+    def _receive(self, event: events.ChunksReceived) -> None:
+        self.metrics.received_bytes[event.checksum] += event.end - event.start
+        self.metrics.received_chunks[event.checksum] += event.count
+        stream = self._streams.get(event.stream)
+        if stream is not None and stream.upload is not None:
+            self._services.uploads.receive(stream.upload, event)
+        elif event.lease is not None:
+            event.lease.release()
+
+    def _detach(self, number: int) -> None:
+        stream = self._streams.pop(number, None)
+        if stream is not None and stream.upload is not None:
+            self._services.uploads.detach(stream.upload, stream)
+
+    def _failed(self, code: ErrorCode, detail: str) -> None:
+        self.metrics.errors[code] += 1
+        if self.admitted is None:
+            self.metrics.handshakes[self.credential, code] += 1
+        self.logger.info("connection failed", code=code.name, detail=detail)
+        for number in list(self._streams):
+            self._detach(number)
+
+    def _spawn(self, work: Coroutine[None, None, None], *, is_request: bool = True) -> None:
+        self._works += 1
+        self._services.tasks.spawn(self._work(work, is_request), self._broke)
+
+    async def _work(self, work: Coroutine[None, None, None], is_request: bool) -> None:
+        try:
+            await work
+        finally:
+            self._works -= 1
+            if is_request:
+                self.connection.answered()
+        self.wire.changed()
+
+    def _broke(self, _error: BaseException) -> None:
+        self.connection.fail(ErrorCode.INTERNAL, "the server failed in a way it did not foresee")
+        self.wire.changed()
+
+    @property
+    def _is_over(self) -> bool:
+        """The transport is gone, or the last words are said: answers have nowhere to go."""
+        return self.is_closed or self.connection.state is ConnectionState.CLOSING

@@ -1,0 +1,82 @@
+"""Between the wire's frames and the catalog's records. PROTOCOL.md §5 and §6."""
+
+from daemon.catalog.records import Disposition, Metadata, OpenRequest, State, Upload
+from daemon.ingest.live_upload import LiveUpload
+from protocol import frames
+from protocol.constants import NEVER_S, OFFSET_MAX, SIZE_UNKNOWN, UploadState
+from protocol.constants import Disposition as WireDisposition
+
+_DISPOSITIONS = {
+    WireDisposition.RESUME_OR_CREATE: Disposition.RESUME_OR_CREATE,
+    WireDisposition.RESUME_ONLY: Disposition.RESUME_ONLY,
+    WireDisposition.REPLACE: Disposition.REPLACE,
+}
+
+# A device need not know that its stale upload is kept as partial: it resumes it like any other.
+_STATES = {None: UploadState.NONE, State.PARTIAL: UploadState.RECEIVING} | {
+    state: UploadState[state.name] for state in State if state is not State.PARTIAL
+}
+
+
+def open_request(tenant: str, device: str, request: frames.Open) -> OpenRequest:
+    """An OPEN for the catalog. The upload's id, the time and the quota are for whoever asks the catalog."""
+    return OpenRequest(
+        upload_id=1,
+        tenant=tenant,
+        device=device,
+        name=request.name,
+        disposition=_DISPOSITIONS[request.disposition],
+        now_ms=0,
+        size=None if request.size > OFFSET_MAX else request.size,
+        tag=request.tag or b"",
+        crc32c_expected=request.crc32c,
+        sha256_expected=request.sha256,
+        metadata=Metadata(request.content_type or "", request.external_id or "", request.original_name or ""),
+    )
+
+
+def wire_size(record: Upload) -> int:
+    """The upload's size, SIZE_UNKNOWN where it is not declared."""
+    return SIZE_UNKNOWN if record.size is None else record.size
+
+
+def opened_complete(record: Upload) -> frames.Opened:
+    """The answer to an OPEN of a file that is complete."""
+    return frames.Opened(
+        record.id,
+        UploadState.COMPLETE,
+        UploadState.NONE,
+        record.size or 0,
+        NEVER_S,
+        crc32c=record.crc32c,
+        sha256=record.sha256,
+    )
+
+
+def opened(upload: LiveUpload, previous: State | None, expires_s: float, ranges_max: int) -> frames.Opened:
+    """The answer to an OPEN that may go on: at most `ranges_max` ranges beyond N, as the device asked."""
+    return frames.Opened(
+        upload.id,
+        UploadState.RECEIVING,
+        _STATES[previous],
+        upload.next_expected_byte,
+        int(expires_s),
+        ranges=tuple(upload.beyond()[:ranges_max]) or None,
+    )
+
+
+def status(record: Upload | None, stale_s: float, now_ms: int) -> frames.Status:
+    """The answer to a QUERY; None where nothing is known under the name."""
+    if record is None:
+        return frames.Status(0, UploadState.NONE, 0)
+    is_complete = record.state is State.COMPLETE
+    left_s = record.updated_ms / 1000 + stale_s - now_ms / 1000
+    return frames.Status(
+        upload_id=record.id,
+        state=_STATES[record.state],
+        next_expected_byte=record.next_expected_byte,
+        size=wire_size(record),
+        expires_s=NEVER_S if is_complete else max(int(left_s), 0),
+        crc32c=record.crc32c if is_complete else None,
+        sha256=record.sha256 if is_complete else None,
+    )

@@ -1,0 +1,1 @@
+"""Upkeep: cleanup, orphans, recovery at start, verification."""

@@ -1,0 +1,72 @@
+"""What the command line says: results on standard output, progress and failures on standard error."""
+
+import json
+from collections.abc import Mapping
+from typing import TextIO
+
+from tqdm import tqdm
+
+from device.report import Progress
+
+Record = Mapping[str, str | int | float | None]
+
+
+class Console:
+    """`quiet` shows failures alone, `as_json` one JSON object a line; either shows no progress."""
+
+    def __init__(self, out: TextIO, err: TextIO, *, quiet: bool, as_json: bool) -> None:
+        self._out = out
+        self._err = err
+        self._quiet = quiet
+        self._as_json = as_json
+
+    def result(self, text: str, record: Record) -> None:
+        """One result, for people or for programs."""
+        if self._as_json:
+            print(json.dumps(record, ensure_ascii=False), file=self._out)
+        elif not self._quiet:
+            tqdm.write(text, file=self._out)
+
+    def failure(self, text: str) -> None:
+        """One failure: what, to what, and what to do."""
+        tqdm.write(f"uplink: {text}", file=self._err)
+
+    def bar(self, name: str, size: int, position: int = 0) -> "Bar":
+        """A progress bar; it shows on a terminal alone."""
+        is_shown = not self._quiet and not self._as_json and self._err.isatty()
+        return Bar(name, size, position, self._err if is_shown else None)
+
+
+class Bar:
+    """How many bytes are safe, how fast they become so, and how often the upload was resumed."""
+
+    def __init__(self, name: str, size: int, position: int, file: TextIO | None) -> None:
+        self._bar = tqdm(
+            total=size,
+            desc=name,
+            position=position,
+            file=file,
+            disable=file is None,
+            unit="B",
+            unit_scale=True,
+            unit_divisor=1024,
+            dynamic_ncols=True,
+        )
+        self._resumes = 0
+
+    def show(self, progress: Progress) -> None:
+        """The upload moved."""
+        if progress.resumes > self._resumes:
+            self._resumes = progress.resumes
+            # What the server had already was not sent just now: it would spoil the rate.
+            self._bar.initial = progress.durable_bytes if self._bar.n == 0 else self._bar.initial
+            self._bar.set_postfix_str(f"resumed {self._resumes}x", refresh=False)
+        self.reach(progress.durable_bytes)
+
+    def reach(self, count: int) -> None:
+        """So many bytes are there."""
+        self._bar.update(count - self._bar.n)
+
+    def close(self) -> None:
+        """Leave the bar as it is."""
+        self._bar.close()

@@ -1,0 +1,130 @@
+"""Listening, bytes that are no request, and the end."""
+
+import asyncio
+import socket
+from http.client import parse_headers
+from io import BytesIO
+
+import pytest
+from aiohttp import ClientSession
+from multidict import CIMultiDict, CIMultiDictProxy
+from yarl import URL
+
+from control import listener as server_module
+from control.app import Options, make_app
+from control.listener import ControlServer, Endpoint, serve
+from tests.support.fake_ports import World
+from tests.support.openapi_contract import Answer, check_problem
+from tests.support.waiting import until
+
+
+async def exchange(base: URL, sent: bytes) -> Answer:
+    """What comes back until the server closes."""
+    reader, writer = await asyncio.open_connection(base.host, base.port)
+    writer.write(sent)
+    got = await reader.read(-1)
+    writer.close()
+    head, _, body = got.partition(b"\r\n\r\n")
+    status_line, _, fields = head.partition(b"\r\n")
+    headers = CIMultiDict(parse_headers(BytesIO(fields + b"\r\n\r\n")).items())
+    return Answer(int(status_line.split()[1]), CIMultiDictProxy(headers), body)
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n",
+        b"GET\r\n\r\n",
+        b"GET / HTTP/9.9.9\r\n\r\n",
+        b"GET / HTTP/1.1\r\nContent-Length: a\r\n\r\n",
+        b"GET / HTTP/1.1\r\nX: " + b"x" * 20_000 + b"\r\n\r\n",
+        b"GET / HTTP/1.1\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n",
+    ],
+    ids=["tls", "short", "version", "length", "long-field", "smuggling"],
+)
+async def test_bytes_that_are_no_request_get_a_problem(base: URL, world: World, sent: bytes) -> None:
+    answer = await exchange(base, sent)
+    assert answer.status == 400
+    check_problem(answer)
+    assert answer.headers["X-Content-Type-Options"] == "nosniff"
+    [seen] = world.http_metrics.seen
+    assert (seen.route, seen.status, seen.error) == ("unmatched", 400, "BAD_REQUEST")
+    assert world.log.failures == []
+
+
+async def test_an_expectation_that_cannot_be_met_gets_a_problem(base: URL) -> None:
+    answer = await exchange(base, b"GET /healthz HTTP/1.1\r\nHost: x\r\nExpect: miracle\r\nConnection: close\r\n\r\n")
+    assert answer.status == 417
+    check_problem(answer)
+
+
+async def test_100_continue_is_answered(base: URL) -> None:
+    head = (
+        b"POST /v1/token HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\nConnection: close\r\nContent-Length: 2\r\n\r\n"
+    )
+    answer = await exchange(base, head + b"{}")
+    assert answer.status == 100
+
+
+async def test_a_connection_that_asks_for_nothing_is_closed(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server_module, "HEAD_TIMEOUT_S", 0.05)
+    running = await serve(make_app(world.ports(), Options()), [Endpoint("127.0.0.1", 0)], drain_timeout_s=1)
+    base = URL.build(scheme="http", host="127.0.0.1", port=running.addresses[0][1])
+    reader, writer = await asyncio.open_connection(base.host, base.port)
+    writer.write(b"GET /healthz HTTP/1.1\r\nHos")
+    assert await reader.read(-1) == b""
+    writer.close()
+    await running.close()
+
+
+async def test_it_listens_on_sockets_that_are_handed_over(world: World) -> None:
+    given = socket.socket()
+    given.bind(("127.0.0.1", 0))
+    running = await serve(make_app(world.ports(), Options()), [given, Endpoint("127.0.0.1", 0)], drain_timeout_s=1)
+    assert running.addresses[0] == given.getsockname()
+    async with ClientSession() as session:
+        for host, port in running.addresses:
+            async with session.get(f"http://{host}:{port}/healthz") as response:
+                assert response.status == 200
+    await running.close()
+
+
+async def test_an_address_in_use_is_an_error_that_leaves_nothing_open(server: ControlServer, world: World) -> None:
+    host, port = server.addresses[0]
+    free = socket.socket()
+    free.bind(("127.0.0.1", 0))
+    with pytest.raises(OSError, match="in use"):
+        await serve(make_app(world.ports(), Options()), [free, Endpoint(host, port)], drain_timeout_s=1)
+    assert free.fileno() == -1
+
+
+async def test_closing_lets_a_download_end_and_takes_no_new_one(world: World) -> None:
+    data = bytes(range(256)) * 80_000
+    file = world.put(data)
+    running = await serve(make_app(world.ports(), Options()), [Endpoint("127.0.0.1", 0)], drain_timeout_s=20)
+    host, port = running.addresses[0]
+    reader, writer = await asyncio.open_connection(host, port, limit=65536)
+    path = f"/v1/files/{file.id:016x}/content"
+    writer.write(f"GET {path} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer operator\r\n\r\n".encode())
+    await reader.readuntil(b"\r\n\r\n")
+    closing = asyncio.create_task(running.close())
+    await until(lambda: not running.addresses)
+    with pytest.raises(ConnectionRefusedError):
+        await asyncio.open_connection(host, port)
+    assert await reader.read(-1) == data
+    writer.close()
+    await closing
+    assert world.contents.open_count == 0
+
+
+async def test_a_download_that_outlasts_the_drain_is_cut_and_closed(world: World) -> None:
+    file = world.put(bytes(20_000_000))
+    running = await serve(make_app(world.ports(), Options()), [Endpoint("127.0.0.1", 0)], drain_timeout_s=0.05)
+    host, port = running.addresses[0]
+    _, writer = await asyncio.open_connection(host, port, limit=1024)
+    path = f"/v1/files/{file.id:016x}/content"
+    writer.write(f"GET {path} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer operator\r\n\r\n".encode())
+    await until(lambda: world.contents.open_count == 1)
+    await running.close()
+    await until(lambda: world.contents.open_count == 0)
+    writer.close()

@@ -1,0 +1,374 @@
+"""Who may connect, the look at everybody, the drain: on real sockets and the daemon's own event loop."""
+
+import asyncio
+import errno
+import socket
+from types import SimpleNamespace
+
+import pytest
+
+from daemon.process.systemd import PassedSocket
+from daemon.tcp import listener as server_module
+from daemon.tcp.listener import LINGER_S, bind, keep_alive, passed_sockets
+from daemon.telemetry.metrics import CloseReason, ConnectionPhase
+from protocol import frames
+from protocol.constants import Action
+from protocol.errors import ErrorCode
+from protocol.server import WAIT_MS
+from tests.support.certificates import Certificate, make_certificate
+from tests.support.device_site import (
+    DEVICE,
+    DRAIN,
+    PROXY_V2,
+    SETTINGS,
+    TENANT,
+    Listening,
+    listening,
+    on_uvloop,
+    policy_of,
+)
+from tests.support.raw_device import DEADLINE_S, Wire, chunk, open_request, token_hello
+from tests.support.waiting import until
+
+
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> Certificate:
+    return make_certificate(tmp_path_factory.mktemp("tls"))
+
+
+async def refusal(wire: Wire) -> frames.Refused:
+    """What a connection is refused with, unasked."""
+    refused = await wire.hear(frames.Refused)
+    await wire.ended()
+    return refused
+
+
+async def syncing(site: Listening) -> Wire:
+    """A device whose first three bytes are being synced, until the storage is told to go on."""
+    storage = site.site.bench.storage
+    storage.holds_syncs = True
+    wire = await site.admitted()
+    await wire.open(1, open_request("log"))
+    wire.send(chunk(1, 0, b"abc"))
+    await until(lambda: storage.syncs)
+    return wire
+
+
+@on_uvloop
+class TestLimits:
+    async def test_one_too_many_is_told_to_wait(self) -> None:
+        async with listening(policy_of(connections_max=2)) as site:
+            first, _ = await site.admitted(), await site.admitted()
+            third = await site.connect()
+            refused = await refusal(third)
+            assert (refused.code, refused.action) == (ErrorCode.TOO_MANY_CONNECTIONS, Action.WAIT)
+            assert refused.text == "the server has as many connections as it may"
+            # CountingEntropy gives the upper end: the wait is spread, or all refused ones would come back together.
+            assert refused.wait_ms == 2 * WAIT_MS
+            first.hang_up()
+            await until(lambda: site.connections == 1)
+            await site.admitted()
+
+    async def test_who_is_refused_takes_nobodys_place(self) -> None:
+        async with listening(policy_of(connections_max=2)) as site:
+            first = await site.admitted()
+            await site.admitted()
+            crowd = [await site.connect() for _ in range(2)]
+            for wire in crowd:
+                await wire.hear(frames.Refused)
+            first.hang_up()
+            await until(lambda: site.connections == 1)
+            # The refused ones have not closed, and do not count.
+            await site.admitted()
+            assert site.server.phases()[ConnectionPhase.OPEN] == 2
+
+    async def test_a_crowd_of_refused_ones_is_dropped_without_words(self) -> None:
+        async with listening(policy_of(connections_max=1)) as site:
+            await site.admitted()
+            lingering = await site.connect()
+            await lingering.hear(frames.Refused)
+            await (await site.connect()).dropped()
+            await until(lambda: site.site.bench.metrics.connections_closed.total() == 1)
+
+    async def test_each_address_has_its_share(self) -> None:
+        async with listening(policy_of(connections_per_ip_max=1)) as site:
+            first = await site.connect(local=("127.0.0.1", 0))
+            first.say(token_hello(site.site.token()))
+            await first.hear(frames.Welcome)
+            refused = await refusal(await site.connect(local=("127.0.0.1", 0)))
+            assert refused.code == ErrorCode.TOO_MANY_CONNECTIONS
+            other = await site.connect(local=("127.0.0.2", 0))
+            other.say(token_hello(site.site.token()))
+            await other.hear(frames.Welcome)
+
+    async def test_a_new_policy_holds_for_connections_made_from_then_on(self) -> None:
+        async with listening(policy_of(connections_max=1)) as site:
+            await site.admitted()
+            site.server.policy = policy_of(connections_max=2)
+            await site.admitted()
+            await refusal(await site.connect())
+
+
+@on_uvloop
+class TestSweep:
+    async def test_a_stranger_who_says_nothing_is_refused_in_time(self) -> None:
+        async with listening() as site:
+            wire = await site.connect()
+            await until(lambda: site.connections)
+            await site.pass_s(SETTINGS.limits.handshake_timeout_s + 1)
+            assert (await refusal(wire)).code == ErrorCode.HANDSHAKE_TIMEOUT
+            assert site.site.bench.metrics.handshakes[None, ErrorCode.HANDSHAKE_TIMEOUT] == 1
+
+    async def test_a_silent_device_is_asked_for_a_sign_of_life_then_cut(self) -> None:
+        async with listening() as site:
+            wire = await site.admitted()
+            await site.pass_s(SETTINGS.limits.keepalive_s + 1)
+            wire.say(frames.Ping(7))  # heard behind the server's own PING, which Wire answers by itself
+            assert (await wire.hear(frames.Pong)).token == 7
+            await site.pass_s(SETTINGS.limits.idle_timeout_s + 1)
+            assert (await wire.hear(frames.Error)).code == ErrorCode.IDLE_TIMEOUT
+
+    async def test_others_get_their_turn_between_two_batches(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(server_module, "SWEEP_BATCH", 1)
+        turns = 0
+
+        async def count() -> None:
+            nonlocal turns
+            while True:
+                turns += 1
+                await asyncio.sleep(0)
+
+        async with listening() as site:
+            for _ in range(3):
+                await site.admitted()
+            counting = asyncio.create_task(count())
+            await site.pass_s(0)
+            counting.cancel()
+        assert turns >= 3
+
+    async def test_everybody_is_looked_at_without_being_asked_to(self) -> None:
+        async with listening() as site:
+            wire = await site.connect()
+            await until(lambda: site.connections)
+            site.site.bench.clock.pass_s(SETTINGS.limits.handshake_timeout_s + 1)
+            running = asyncio.create_task(site.server.run())
+            assert (await refusal(wire)).code == ErrorCode.HANDSHAKE_TIMEOUT
+            running.cancel()
+
+
+@on_uvloop
+class TestCut:
+    async def test_a_disabled_device_is_cut_at_once(self) -> None:
+        async with listening() as site:
+            cut, other = await site.admitted(), await site.admitted("pump-8")
+            await site.connect()
+            site.site.devices.off = {(TENANT, DEVICE)}
+            await site.services.gate.load()
+            assert site.server.cut(TENANT, DEVICE) == 1
+            error = await cut.hear(frames.Error)
+            assert (error.code, error.action) == (ErrorCode.DEVICE_DISABLED, Action.GIVE_UP)
+            await cut.ended()
+            assert site.site.bench.metrics.errors[ErrorCode.DEVICE_DISABLED] == 1
+            other.say(frames.Ping(1))
+            await other.hear(frames.Pong)
+
+    async def test_its_uploads_are_let_go_with_the_last_words(self) -> None:
+        async with listening() as site:
+            wire = await site.admitted()
+            opened = await wire.open(1, open_request("log"))
+            site.site.devices.off = {(TENANT, DEVICE)}
+            await site.services.gate.load()
+            site.server.cut(TENANT, DEVICE)
+            assert not site.site.bench.uploads.is_live(opened.upload_id)
+
+
+@on_uvloop
+class TestPhases:
+    async def test_connections_by_how_far_they_are(self) -> None:
+        async with listening() as site:
+            await site.connect()
+            await site.admitted()
+            assert site.server.phases() == {
+                ConnectionPhase.HANDSHAKE: 1,
+                ConnectionPhase.OPEN: 1,
+                ConnectionPhase.DRAINING: 0,
+            }
+            await syncing(site)
+            draining = asyncio.create_task(site.server.drain(DRAIN))
+            await until(lambda: site.server.phases()[ConnectionPhase.DRAINING])
+            site.site.bench.storage.holds_syncs = False
+            site.site.bench.storage.sync_next()
+            site.site.bench.clock.pass_s(LINGER_S)
+            await draining
+
+
+@on_uvloop
+class TestDrain:
+    async def test_everybody_is_asked_to_come_back_later(self) -> None:
+        async with listening() as site:
+            wire = await site.admitted()
+            draining = asyncio.create_task(site.server.drain(DRAIN))
+            away = await wire.hear(frames.Goaway)
+            assert (away.code, away.reconnect_ms) == (ErrorCode.SHUTTING_DOWN, DRAIN.reconnect_ms_max)
+            await wire.ended()
+            wire.hang_up()
+            await draining
+            assert site.site.bench.metrics.connections_closed == {
+                **dict.fromkeys(CloseReason, 0),
+                CloseReason.DRAIN: 1,
+            }
+
+    async def test_what_is_under_way_gets_its_last_ack(self) -> None:
+        async with listening() as site:
+            storage = site.site.bench.storage
+            wire = await syncing(site)
+            draining = asyncio.create_task(site.server.drain(DRAIN))
+            await wire.hear(frames.Goaway)
+            storage.sync_next()
+            assert (await wire.hear(frames.Ack, 1)).next_expected_byte == 3
+            # What it sent before it heard of the drain is still listened to.
+            wire.send(chunk(1, 3, b"def"))
+            await until(lambda: storage.syncs)
+            storage.sync_next()
+            assert (await wire.hear(frames.Ack, 1)).next_expected_byte == 6
+            site.site.bench.clock.pass_s(LINGER_S)
+            await wire.ended()
+            wire.hang_up()
+            await draining
+
+    async def test_a_quiet_device_amid_an_upload_is_listened_to_for_a_while(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        looks = 0
+
+        async def look(_: float) -> None:
+            nonlocal looks
+            looks += 1
+            await asyncio.sleep(0)
+
+        async with listening() as site:
+            wire = await site.admitted()
+            await wire.open(1, open_request("log"))
+            monkeypatch.setattr(server_module, "asyncio", SimpleNamespace(sleep=look))
+            draining = asyncio.create_task(site.server.drain(DRAIN))
+            await wire.hear(frames.Goaway)
+            await until(lambda: looks > 2)
+            # It was sent before the device heard of the drain.
+            wire.send(chunk(1, 0, b"abc"))
+            assert (await wire.hear(frames.Ack, 1)).next_expected_byte == 3
+            site.site.bench.clock.pass_s(LINGER_S)
+            await wire.ended()
+            wire.hang_up()
+            await draining
+
+    async def test_who_has_not_been_let_in_is_refused(self) -> None:
+        async with listening() as site:
+            wire = await site.connect()
+            await until(lambda: site.connections)
+            draining = asyncio.create_task(site.server.drain(DRAIN))
+            refused = await wire.hear(frames.Refused)
+            assert (refused.code, refused.wait_ms) == (ErrorCode.SHUTTING_DOWN, DRAIN.reconnect_ms_max)
+            wire.hang_up()
+            await draining
+
+    async def test_who_comes_meanwhile_is_refused(self) -> None:
+        async with listening() as site:
+            address = site.address
+            other = socket.create_connection(address)
+            # Accepted by the kernel, not yet by the server.
+            draining = asyncio.create_task(site.server.drain(DRAIN))
+            await until(draining.done)
+            other.close()
+            assert site.connections == 0
+
+    async def test_a_device_that_never_closes_does_not_hold_it_up(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        async with listening() as site:
+            storage = site.site.bench.storage
+            wire = await syncing(site)
+            draining = asyncio.create_task(site.server.drain(DRAIN))
+            await wire.hear(frames.Goaway)
+            site.site.bench.clock.pass_s(DRAIN.timeout_s)
+            async with asyncio.timeout(DEADLINE_S):
+                await draining
+            await wire.dropped()
+            storage.sync_next()
+
+    @pytest.mark.parametrize("amid", ["tls", "proxy"])
+    async def test_who_has_no_session_yet_is_dropped_at_once(self, amid: str, certificate: Certificate) -> None:
+        tls = (certificate.server_context(),) * 2 if amid == "tls" else ()
+        async with listening(policy_of(proxied=True), tls=tls) as site:
+            site.tls = None
+            wire = await site.connect()
+            if amid == "tls":
+                wire.send(PROXY_V2)
+                await until(lambda: site.server._by_address["10.0.0.7"])
+            await until(lambda: site.connections)
+            await site.server.drain(DRAIN)
+            assert site.connections == 0
+            await wire.dropped()
+
+
+@on_uvloop
+class TestTls:
+    @pytest.mark.parametrize("proxied", [False, True])
+    async def test_a_handshake_that_fails_leaves_nothing_behind(self, certificate: Certificate, proxied: bool) -> None:
+        async with listening(policy_of(proxied=proxied), tls=(certificate.server_context(),) * 2) as site:
+            site.tls = None
+            wire = await site.connect()
+            wire.send(PROXY_V2 * proxied + b"GET / HTTP/1.1\r\n\r\n")
+            await wire.dropped()
+            await until(lambda: site.connections == 0)
+            assert site.site.bench.metrics.connections_closed[CloseReason.LOST] == proxied
+
+    async def test_a_handshake_that_is_broken_off_leaves_nothing_behind(self, certificate: Certificate) -> None:
+        async with listening(policy_of(proxied=True), tls=(certificate.server_context(),) * 2) as site:
+            site.tls = None
+            wire = await site.connect()
+            wire.send(PROXY_V2)
+            await until(lambda: site.server._by_address["10.0.0.7"])
+            wire.hang_up()
+            await until(lambda: site.connections == 0)
+            assert site.site.bench.metrics.connections_closed.total() == 1
+
+
+class TestListening:
+    def test_what_cannot_be_bound_is_named(self) -> None:
+        with bind("127.0.0.1", 0, 1)[0] as taken:
+            port = taken.getsockname()[1]
+            with pytest.raises(OSError, match=f"cannot listen on 127.0.0.1 port {port}: Address already") as failed:
+                bind("127.0.0.1", port, 1)
+        assert failed.value.errno == errno.EADDRINUSE
+
+    def test_every_address_of_the_name(self) -> None:
+        sockets = bind("::1", 0, 1) + bind("127.0.0.1", 0, 1)
+        assert [each.family for each in sockets] == [socket.AF_INET6, socket.AF_INET]
+        assert sockets[0].getsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY)
+        for each in sockets:
+            each.close()
+
+    def test_sockets_that_were_passed_under_a_name(self) -> None:
+        with socket.socket() as listener:
+            listener.bind(("127.0.0.1", 0))
+            fd = listener.detach()
+        (found,) = passed_sockets([PassedSocket(fd, "devices"), PassedSocket(99, "http")], "devices")
+        with found:
+            assert found.getsockname()[0] == "127.0.0.1"
+
+    @pytest.mark.parametrize(
+        ("keepalive_s", "user_timeout_s", "expected"),
+        [(60, 30, (1, 60, 20, 3, 30_000)), (1, 0, (1, 1, 1, 3, 0)), (0, 5, (0, None, None, None, 5000))],
+    )
+    def test_what_accepted_connections_inherit(
+        self, keepalive_s: float, user_timeout_s: float, expected: tuple[int | None, ...]
+    ) -> None:
+        options = (
+            (socket.SOL_SOCKET, socket.SO_KEEPALIVE),
+            (socket.IPPROTO_TCP, socket.TCP_KEEPIDLE),
+            (socket.IPPROTO_TCP, socket.TCP_KEEPINTVL),
+            (socket.IPPROTO_TCP, socket.TCP_KEEPCNT),
+            (socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT),
+        )
+        with socket.socket() as listener:
+            keep_alive(listener, keepalive_s, user_timeout_s)
+            for option, value in zip(options, expected, strict=True):
+                assert value is None or listener.getsockopt(*option) == value

@@ -1,0 +1,391 @@
+"""What a connection means: handshake, rights over time, and answers to each request, whatever happens meanwhile."""
+
+import hashlib
+from dataclasses import replace
+
+import pytest
+
+from daemon.catalog.interface import CatalogFailed
+from daemon.tcp.session import Session
+from daemon.telemetry.metrics import ConnectionPhase
+from protocol import frames
+from protocol.constants import (
+    AUTHORITY_UNLIMITED_S,
+    NEVER_S,
+    SIZE_UNKNOWN,
+    CredentialKind,
+    Disposition,
+    UploadState,
+)
+from protocol.errors import ErrorCode
+from protocol.handshake import device_key, prove
+from protocol.ranges import Span
+from protocol.server import ServerConnection
+from protocol.state import ConnectionState
+from tests.support.device_site import (
+    DEVICE,
+    SECRET,
+    SETTINGS,
+    TENANT,
+    Listening,
+    Site,
+    listening,
+    on_uvloop,
+    only,
+    policy_of,
+)
+from tests.support.raw_device import Wire, chunk, open_request, secret_hello, token_hello
+from tests.support.server_rig import Pool
+from tests.support.waiting import until
+
+GRACE_S = SETTINGS.auth.grace_s
+FAILED = CatalogFailed("the disk hangs")
+FULL = CatalogFailed("no room", disk_full=True)
+
+
+async def expired(site: Listening) -> Wire:
+    """A connection whose token's time is over, with stream 1 open."""
+    wire = await site.admitted(ttl_s=60)
+    await wire.open(1, open_request("log"))
+    await site.pass_s(60)
+    assert only(site).connection.state is ConnectionState.EXPIRED
+    return wire
+
+
+@on_uvloop
+class TestHandshake:
+    async def test_a_token_is_answered_with_what_holds(self) -> None:
+        async with listening() as site:
+            wire = await site.connect()
+            wire.say(replace(token_hello(site.site.token(ttl_s=60)), agent="meter", agent_version="3", last_end=0x0121))
+            welcome = await wire.hear(frames.Welcome)
+            assert (welcome.authority_s, welcome.server_time_ms) == (60, site.site.bench.clock.wall_ms())
+            assert welcome.window_bytes == SETTINGS.limits.window_bytes
+            assert welcome.connection_id == only(site).connection_id
+            assert site.site.bench.metrics.handshakes[CredentialKind.TOKEN, None] == 1
+            (line,) = [each for each in site.site.bench.log.lines if each["event"] == "device reports its last end"]
+            assert (line["agent"], line["agent_version"], line["code"]) == ("meter", "3", "IDLE_TIMEOUT")
+
+    async def test_an_end_that_is_not_known_is_logged_all_the_same(self) -> None:
+        async with listening() as site:
+            wire = await site.connect()
+            wire.say(replace(token_hello(site.site.token()), last_end=0x0999))
+            await wire.hear(frames.Welcome)
+            assert [line["code"] for line in site.site.bench.log.lines if "code" in line] == ["0x0999"]
+
+    async def test_only_what_both_can_do_is_in_force(self) -> None:
+        async with listening() as site:
+            wire = await site.connect()
+            wire.say(replace(token_hello(site.site.token()), features=0xF000_0001))
+            assert (await wire.hear(frames.Welcome)).features == 1
+
+    async def test_a_token_that_is_not_good_is_refused(self) -> None:
+        async with listening() as site:
+            wire = await site.connect()
+            wire.say(token_hello("a.b.c"))
+            assert (await wire.hear(frames.Refused)).code == ErrorCode.UNAUTHENTICATED
+            assert site.site.bench.metrics.handshakes[CredentialKind.TOKEN, ErrorCode.UNAUTHENTICATED] == 1
+
+    async def test_a_secret_that_is_proven_is_good_without_end(self) -> None:
+        async with listening() as site:
+            wire = await site.connect()
+            reply = await wire.prove(DEVICE, SECRET)
+            assert isinstance(reply.frame, frames.Welcome)
+            assert reply.frame.authority_s == AUTHORITY_UNLIMITED_S
+            assert site.site.bench.metrics.handshakes[CredentialKind.DEVICE_SECRET, None] == 1
+
+    async def test_a_wrong_secret_is_refused(self) -> None:
+        async with listening() as site:
+            reply = await (await site.connect()).prove(DEVICE, b"w" * 32)
+            assert isinstance(reply.frame, frames.Refused)
+            assert reply.frame.code == ErrorCode.UNAUTHENTICATED
+
+    async def test_a_named_tenant_is_the_devices(self) -> None:
+        async with listening() as site:
+            wire = await site.connect()
+            wire.say(secret_hello(DEVICE, "other"))
+            await wire.hear(frames.Challenge)
+            wire.say(frames.Proof(bytes(32)))
+            assert (await wire.hear(frames.Refused)).code == ErrorCode.UNAUTHENTICATED
+
+    async def test_a_catalog_that_does_not_answer_is_no_verdict(self) -> None:
+        async with listening() as site:
+            site.site.devices.failure = FAILED
+            reply = await (await site.connect()).prove(DEVICE, SECRET)
+            assert isinstance(reply.frame, frames.Refused)
+            assert reply.frame.code == ErrorCode.INTERNAL
+            assert site.site.bench.log.at("warning") == ["catalog failed at PROOF"]
+            site.site.devices.failure = None
+
+    async def test_a_failure_that_was_not_foreseen_ends_the_connection(self) -> None:
+        async with listening() as site:
+            site.site.devices.failure = ZeroDivisionError()
+            reply = await (await site.connect()).prove(DEVICE, SECRET)
+            assert isinstance(reply.frame, frames.Refused)
+            assert reply.frame.code == ErrorCode.INTERNAL
+            assert site.site.bench.failures == [site.site.devices.failure]
+            site.site.bench.failures.clear()
+
+    @pytest.mark.parametrize("ends", ["closed", "failed"])
+    @pytest.mark.parametrize("secret", [SECRET, b"w" * 32])
+    async def test_a_verdict_that_comes_too_late_is_no_welcome(self, ends: str, secret: bytes) -> None:
+        async with listening() as site:
+            site.site.devices.answers.clear()
+            wire = await site.connect()
+            hello = wire.say(secret_hello(DEVICE))
+            challenge = await wire.reply()
+            wire.say(frames.Proof(_proof(secret, hello, challenge.raw)))
+            await until(lambda: site.site.devices.asked)
+            session = only(site)
+            if ends == "closed":
+                for connection in list(site.server._connections):
+                    connection.abort()
+                await until(lambda: site.connections == 0)
+            else:
+                session.connection.fail(ErrorCode.SHUTTING_DOWN, "meanwhile")
+                session.wire.changed()
+            site.site.devices.answers.set()
+            await until(lambda: len(site.site.bench.tasks) == 0)
+            assert session.admitted is None
+            assert site.site.bench.metrics.handshakes[CredentialKind.DEVICE_SECRET, None] == 0
+
+    async def test_time_that_the_catalog_takes_is_not_the_devices(self) -> None:
+        async with listening() as site:
+            site.site.devices.answers.clear()
+            wire = await site.connect()
+            hello = wire.say(secret_hello(DEVICE))
+            challenge = await wire.reply()
+            wire.say(frames.Proof(_proof(SECRET, hello, challenge.raw)))
+            await until(lambda: site.site.devices.asked)
+            await site.pass_s(SETTINGS.limits.handshake_timeout_s + SETTINGS.limits.idle_timeout_s)
+            site.site.devices.answers.set()
+            await wire.hear(frames.Welcome)
+
+    async def test_a_proof_before_a_hello_is_a_fault_of_ours(self) -> None:
+        site = Site()
+        policy = policy_of()
+        session = Session(ServerConnection(policy.limits, Pool(), 0), _Deaf(), site.services(), policy.session, "")
+        with pytest.raises(ValueError, match="before a HELLO"):
+            await session._check_proof(b"")
+        await session._open(1, open_request("log"))
+        await session._query(1, "log")
+
+
+class _Deaf:
+    """A wire on which nothing is sent."""
+
+    def changed(self) -> None: ...
+
+
+def _proof(secret: bytes, hello: bytes, challenge: bytes) -> bytes:
+    return prove(device_key(secret), hello, challenge)
+
+
+@on_uvloop
+class TestAuthority:
+    async def test_at_expiry_acks_are_withheld_until_a_new_token_comes(self) -> None:
+        async with listening() as site:
+            wire = await expired(site)
+            wire.send(chunk(1, 0, b"abc"))
+            await until(lambda: site.site.bench.metrics.acks)
+            wire.say(frames.Ping(1))
+            await wire.hear(frames.Pong)
+            wire.say(frames.Refresh(site.site.token(ttl_s=120)))
+            assert (await wire.hear(frames.Refreshed)).authority_s == 120
+            assert (await wire.hear(frames.Ack, 1)).next_expected_byte == 3
+            await site.pass_s(GRACE_S + 1)
+            wire.say(frames.Ping(2))
+            await wire.hear(frames.Pong)
+
+    async def test_requests_wait_and_what_is_behind_them(self) -> None:
+        async with listening() as site:
+            wire = await expired(site)
+            wire.say(frames.Refresh(site.site.token()))
+            wire.say(frames.Query("log"))
+            await wire.hear(frames.Refreshed)
+            await wire.hear(frames.Status)
+
+    async def test_without_a_new_token_the_grace_ends(self) -> None:
+        async with listening() as site:
+            wire = await expired(site)
+            wire.say(frames.Query("log"))
+            await until(lambda: only(site).connection.is_held)
+            await site.pass_s(GRACE_S - 1)
+            assert only(site).connection.state is ConnectionState.EXPIRED
+            await site.pass_s(1)
+            assert (await wire.hear(frames.Error)).code == ErrorCode.TOKEN_EXPIRED
+            assert site.site.bench.metrics.errors[ErrorCode.TOKEN_EXPIRED] == 1
+
+    @pytest.mark.parametrize(
+        ("device", "ttl_s", "code"),
+        [("pump-8", 60, ErrorCode.UNAUTHENTICATED), (DEVICE, -1000, ErrorCode.TOKEN_EXPIRED)],
+    )
+    async def test_a_new_token_must_be_good_and_for_the_same_device(
+        self, device: str, ttl_s: float, code: ErrorCode
+    ) -> None:
+        async with listening() as site:
+            wire = await site.admitted()
+            wire.say(frames.Refresh(site.site.token(device, ttl_s)))
+            assert (await wire.hear(frames.Error)).code == code
+            await wire.ended()
+
+    async def test_who_is_disabled_is_told_at_the_next_look(self) -> None:
+        async with listening() as site:
+            wire = await site.admitted()
+            site.site.devices.off = {(TENANT, DEVICE)}
+            await site.services.gate.load()
+            await site.pass_s(1)
+            await site.pass_s(1)
+            assert (await wire.hear(frames.Error)).code == ErrorCode.DEVICE_DISABLED
+            assert site.site.bench.metrics.errors[ErrorCode.DEVICE_DISABLED] == 1
+
+    @pytest.mark.parametrize("asks", ["open", "finish"])
+    async def test_who_is_disabled_is_told_when_it_asks_for_more(self, asks: str) -> None:
+        async with listening() as site:
+            wire = await site.admitted()
+            await wire.open(1, open_request("log", 3))
+            await wire.upload(1, 0, b"abc")
+            site.site.devices.off = {(TENANT, DEVICE)}
+            await site.services.gate.load()
+            if asks == "open":
+                wire.say(open_request("other"), 2)
+            else:
+                wire.say(frames.Finish(3), 1)
+            assert (await wire.hear(frames.Error)).code == ErrorCode.DEVICE_DISABLED
+            await wire.ended()
+
+    async def test_a_token_whose_time_is_over_is_seen_at_open(self) -> None:
+        async with listening() as site:
+            wire = await site.admitted(ttl_s=60)
+            site.site.bench.clock.pass_s(60)
+            wire.say(open_request("log"), 1)
+            await until(lambda: only(site).connection.state is ConnectionState.EXPIRED)
+
+
+@on_uvloop
+class TestOpen:
+    async def test_a_complete_file_is_answered_by_its_digests(self) -> None:
+        async with listening() as site:
+            wire = await site.admitted()
+            await wire.open(1, open_request("log", 3))
+            await wire.upload(1, 0, b"abc")
+            digest = hashlib.sha256(b"abc").digest()
+            wire.say(frames.Finish(3, sha256=digest), 1)
+            finished = await wire.hear(frames.Finished, 1)
+            opened = await wire.open(2, open_request("log", 3))
+            assert opened == frames.Opened(
+                finished.upload_id,
+                UploadState.COMPLETE,
+                UploadState.NONE,
+                3,
+                NEVER_S,
+                crc32c=finished.crc32c,
+                sha256=digest,
+            )
+            wire.say(frames.Query("log"))
+            status = await wire.hear(frames.Status)
+            assert (status.state, status.size, status.sha256) == (UploadState.COMPLETE, 3, digest)
+
+    @pytest.mark.parametrize(("ranges_max", "told"), [(8, (Span(2, 3), Span(4, 5))), (1, (Span(2, 3),)), (0, None)])
+    async def test_as_many_ranges_as_the_device_asked_for(self, ranges_max: int, told: tuple[Span, ...] | None) -> None:
+        async with listening() as site:
+            first = await site.admitted()
+            await first.open(1, open_request("log"))
+            for start in (2, 4):
+                first.send(chunk(1, start, b"x"))
+                await first.hear(frames.Ack, 1)
+            wire = await site.connect()
+            wire.say(replace(token_hello(site.site.token()), ack_ranges_max=ranges_max))
+            await wire.hear(frames.Welcome)
+            assert (await wire.open(1, open_request("log"))).ranges == told
+            assert (await first.hear(frames.Error, 1)).code == ErrorCode.FENCED
+
+    async def test_what_cannot_be_opened_ends_its_stream_alone(self) -> None:
+        async with listening() as site:
+            wire = await site.admitted()
+            wire.say(frames.Open(Disposition.RESUME_ONLY, SIZE_UNKNOWN, "log"), 1)
+            assert (await wire.hear(frames.Error, 1)).code == ErrorCode.NOT_FOUND
+            await wire.open(2, open_request("log"))
+
+    @pytest.mark.parametrize(("failure", "code"), [(FAILED, ErrorCode.STORAGE_FAILED), (FULL, ErrorCode.DISK_FULL)])
+    async def test_a_catalog_that_fails(self, failure: CatalogFailed, code: ErrorCode) -> None:
+        async with listening() as site:
+            site.site.bench.catalog.gates["open"].failures.append(failure)
+            wire = await site.admitted()
+            wire.say(open_request("log"), 1)
+            assert (await wire.hear(frames.Error, 1)).code == code
+
+    @pytest.mark.parametrize("fails", [False, True])
+    @pytest.mark.parametrize("ends", ["closed", "failed"])
+    async def test_an_upload_that_is_opened_too_late_is_let_go(self, ends: str, fails: bool) -> None:
+        async with listening() as site:
+            bench = site.site.bench
+            gate = bench.catalog.gates["open"]
+            gate.after.clear()
+            if fails:
+                gate.failures_after.append(FAILED)
+            wire = await site.admitted()
+            wire.say(open_request("log"), 1)
+            await until(lambda: gate.asked)
+            if ends == "closed":
+                wire.hang_up()
+                (connection,) = site.server._connections
+                connection.abort()
+                await until(lambda: site.connections == 0)
+            else:
+                session = only(site)
+                session.connection.fail(ErrorCode.SHUTTING_DOWN, "meanwhile")
+                session.wire.changed()
+                assert (await wire.hear(frames.Error)).code == ErrorCode.SHUTTING_DOWN
+            gate.after.set()
+            await until(lambda: len(bench.tasks) == 0)
+            # Nobody has it, so cleanup may remove it one day.
+            assert bench.uploads._live == {}
+
+    async def test_an_upload_complete_too_late_is_nobodys(self) -> None:
+        async with listening() as site:
+            bench = site.site.bench
+            wire = await site.admitted()
+            await wire.open(1, open_request("log", 0))
+            wire.say(frames.Finish(0), 1)
+            await wire.hear(frames.Finished, 1)
+            gate = bench.catalog.gates["open"]
+            gate.after.clear()
+            wire.say(open_request("log", 0), 2)
+            await until(lambda: gate.asked == 2)
+            (connection,) = site.server._connections
+            connection.abort()
+            await until(lambda: site.connections == 0)
+            gate.after.set()
+            await until(lambda: len(bench.tasks) == 0)
+
+
+@on_uvloop
+class TestQuery:
+    async def test_what_is_not_known_and_what_is_under_way(self) -> None:
+        async with listening() as site:
+            wire = await site.admitted()
+            wire.say(frames.Query("log"), 9)
+            assert (await wire.hear(frames.Status, 9)).state is UploadState.NONE
+            opened = await wire.open(1, open_request("log"))
+            await wire.upload(1, 0, b"abc")
+            wire.say(frames.Query("log"), 9)
+            status = await wire.hear(frames.Status, 9)
+            assert status == frames.Status(
+                opened.upload_id, UploadState.RECEIVING, 3, SIZE_UNKNOWN, int(SETTINGS.cleanup.stale_s)
+            )
+
+    async def test_a_name_that_cannot_be_is_not_looked_up(self) -> None:
+        async with listening() as site:
+            wire = await site.admitted()
+            wire.say(frames.Query("a\nb"))
+            assert (await wire.hear(frames.Status)).state is UploadState.NONE
+            assert site.site.bench.catalog.gates["find"].asked == 0
+
+    async def test_a_catalog_that_fails_ends_the_connection(self) -> None:
+        async with listening() as site:
+            site.site.bench.catalog.gates["find"].failures.append(FAILED)
+            wire = await site.admitted()
+            wire.say(frames.Query("log"), 3)
+            assert (await wire.hear(frames.Error)).code == ErrorCode.INTERNAL
+            assert site.server.phases()[ConnectionPhase.OPEN] <= 1

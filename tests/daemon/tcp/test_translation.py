@@ -1,0 +1,88 @@
+"""Between frames and records: what is absent on one side is absent on the other."""
+
+from dataclasses import replace
+
+import pytest
+
+from daemon.catalog.records import Disposition, Metadata, OpenRequest, State, Upload
+from daemon.ingest.live_upload import LiveUpload
+from daemon.tcp.translation import open_request, opened, opened_complete, status, wire_size
+from protocol import frames
+from protocol.constants import NEVER_S, SIZE_UNKNOWN, UploadState
+from protocol.constants import Disposition as WireDisposition
+from protocol.ranges import DigestedRange, Span
+
+NOW_MS = 1_000_000
+STALE_S = 100.0
+
+RECORD = Upload(
+    id=7,
+    tenant="acme",
+    device="pump-7",
+    name="log",
+    state=State.RECEIVING,
+    is_current=True,
+    epoch=1,
+    size=None,
+    tag=b"",
+    ranges=(DigestedRange(0, 10, 1), DigestedRange(20, 30, 2), DigestedRange(40, 50, 3)),
+    crc32c=None,
+    sha256=None,
+    crc32c_expected=None,
+    sha256_expected=None,
+    metadata=Metadata(),
+    created_ms=NOW_MS,
+    updated_ms=NOW_MS,
+    completed_ms=None,
+)
+COMPLETE = replace(RECORD, state=State.COMPLETE, size=50, crc32c=5, sha256=b"d" * 32)
+
+
+def test_an_open_that_says_little() -> None:
+    request = frames.Open(WireDisposition.RESUME_ONLY, SIZE_UNKNOWN, "log")
+    assert open_request("acme", "pump-7", request) == OpenRequest(
+        1, "acme", "pump-7", "log", Disposition.RESUME_ONLY, 0
+    )
+
+
+def test_an_open_that_says_all() -> None:
+    request = frames.Open(WireDisposition.REPLACE, 50, "log", b"tag", b"d" * 32, 5, "text/plain", "42", "log.txt")
+    asked = open_request("acme", "pump-7", request)
+    assert (asked.disposition, asked.size, asked.tag) == (Disposition.REPLACE, 50, b"tag")
+    assert (asked.crc32c_expected, asked.sha256_expected) == (5, b"d" * 32)
+    assert asked.metadata == Metadata("text/plain", "42", "log.txt")
+
+
+def test_no_more_ranges_are_told_than_the_device_asked_for() -> None:
+    upload = LiveUpload(RECORD)
+    answer = opened(upload, State.EXPIRED, STALE_S, 1)
+    assert (answer.next_expected_byte, answer.previous, answer.expires_s) == (10, UploadState.EXPIRED, 100)
+    assert answer.ranges == (Span(20, 30),)
+    assert opened(upload, None, STALE_S, 0).ranges is None
+
+
+def test_a_complete_file_is_told_with_its_digests() -> None:
+    answer = opened_complete(COMPLETE)
+    assert (answer.state, answer.next_expected_byte, answer.expires_s) == (UploadState.COMPLETE, 50, NEVER_S)
+    assert (answer.crc32c, answer.sha256) == (5, b"d" * 32)
+
+
+@pytest.mark.parametrize(("passed_s", "left_s"), [(0, 100), (30, 70), (200, 0)])
+def test_a_status_tells_what_is_left_of_the_time(passed_s: int, left_s: int) -> None:
+    answer = status(RECORD, STALE_S, NOW_MS + passed_s * 1000)
+    assert (answer.state, answer.expires_s, answer.size) == (UploadState.RECEIVING, left_s, SIZE_UNKNOWN)
+    assert (answer.crc32c, answer.sha256) == (None, None)
+
+
+def test_a_partial_upload_may_be_resumed_so_it_is_told_as_receiving() -> None:
+    assert status(replace(RECORD, state=State.PARTIAL), STALE_S, NOW_MS).state is UploadState.RECEIVING
+
+
+def test_the_status_of_a_complete_file() -> None:
+    answer = status(COMPLETE, STALE_S, NOW_MS)
+    assert (answer.state, answer.expires_s, answer.crc32c) == (UploadState.COMPLETE, NEVER_S, 5)
+    assert wire_size(COMPLETE) == 50
+
+
+def test_the_status_of_nothing() -> None:
+    assert status(None, STALE_S, NOW_MS) == frames.Status(0, UploadState.NONE, 0)

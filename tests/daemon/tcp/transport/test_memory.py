@@ -1,0 +1,286 @@
+"""What a connection borrows, what of it waits to be written, and who is not read meanwhile, on real sockets."""
+
+import asyncio
+from types import SimpleNamespace
+from typing import cast
+
+import pytest
+
+from daemon.tcp.receive_pool import ReceivePool
+from daemon.tcp.session import Session
+from daemon.tcp.transport import CROWDED_BYTES, DeviceConnection, Host
+from protocol import frames
+from protocol.errors import ErrorCode
+from protocol.events import ServerEvent
+from protocol.frame_buffer import CARRY_BYTES_MAX
+from protocol.state import ConnectionState
+from tests.support.device_site import SETTINGS, listening, on_uvloop
+from tests.support.raw_device import chunk, open_request
+from tests.support.waiting import until
+
+LARGE = 700 * 1024
+"""A frame that needs a lease of its own."""
+
+
+@on_uvloop
+class TestMemory:
+    async def test_those_who_wait_for_memory_get_it_first_come_first_served(self) -> None:
+        # Memory for one large frame at a time.
+        pool = ReceivePool(LARGE, LARGE)
+        async with listening(pool=pool) as site:
+            site.site.bench.disk.free_bytes = 2**40
+            wires = []
+            for index in range(3):
+                wire = await site.admitted(f"pump-{index}")
+                await wire.open(1, open_request("log"))
+                wires.append(wire)
+            frame = chunk(1, 0, bytes(LARGE))
+            wires[0].send(frame[: LARGE // 2])
+            await until(lambda: pool.lent_bytes)
+            wires[1].send(frame)
+            await until(lambda: pool.waits == 1)
+            wires[2].send(frame)
+            await until(lambda: pool.waits == 2)
+            # The holder goes away amid its frame, and nobody is stuck.
+            wires[0].hang_up()
+            for wire in wires[1:]:
+                while (await wire.hear(frames.Ack, 1)).next_expected_byte < LARGE:
+                    pass
+
+    async def test_who_waits_for_memory_and_leaves_is_passed_over(self) -> None:
+        pool = ReceivePool(LARGE, LARGE)
+        async with listening(pool=pool) as site:
+            site.site.bench.disk.free_bytes = 2**40
+            wires = [await site.admitted(f"pump-{index}") for index in range(2)]
+            frame = chunk(1, 0, bytes(LARGE))
+            for wire in wires:
+                await wire.open(1, open_request("log"))
+            wires[0].send(frame[: LARGE // 2])
+            await until(lambda: pool.lent_bytes)
+            wires[1].send(frame)
+            await until(lambda: pool.waits == 1)
+            await site.pass_s(0)
+            site.server.cut("default", "pump-1")
+            wires[1].hang_up()
+            wires[0].send(frame[LARGE // 2 :])
+            while (await wires[0].hear(frames.Ack, 1)).next_expected_byte < LARGE:
+                pass
+
+    async def test_where_nothing_is_left_to_lend_little_is_read_of_each(self) -> None:
+        pool = ReceivePool(LARGE, LARGE)
+        async with listening(pool=pool) as site:
+            wires = [await site.admitted(f"pump-{number}") for number in range(4)]
+            for wire in wires:
+                await wire.open(1, open_request("log"))
+            wires[0].send(chunk(1, 0, bytes(LARGE))[: LARGE // 2])
+            await until(lambda: pool.lent_bytes)
+            for wire in wires[1:]:
+                wire.send(chunk(1, 0, bytes(LARGE))[: LARGE // 2])
+            await until(lambda: len(pool._waiting) == len(wires) - 1)
+            buffers = [each.session.connection._reader.buffer for each in site.server._connections if each.session]
+            kept = sorted(len(each._carry) for each in buffers)
+            assert kept[-2] <= CARRY_BYTES_MAX + CROWDED_BYTES, "all but the first that found nothing"
+
+    async def test_who_waits_for_others_data_to_be_written_does_not_stand_behind_who_waits_for_memory(self) -> None:
+        pool = ReceivePool(LARGE, LARGE)
+        async with listening(pool=pool) as site:
+            storage, frame = site.site.bench.storage, chunk(1, 0, bytes(LARGE))
+            site.site.bench.disk.free_bytes = 2**40
+            lender, starving, crowding = [await site.admitted(f"pump-{number}") for number in range(3)]
+            for wire in (lender, starving, crowding):
+                await wire.open(1, open_request("log"))
+            lender.send(frame[: LARGE // 2])
+            await until(lambda: pool.lent_bytes)
+            starving.send(frame)
+            await until(lambda: len(pool._waiting) == 1)
+            storage.holds_writes = True
+            for start in range(0, 2 * LARGE, 1024):
+                crowding.send(chunk(1, start, bytes(1024)))
+            await until(lambda: pool.is_full and len(pool._waiting) == 2)
+            lender.send(frame[LARGE // 2 : -1])
+            await until(lambda: len(pool._waiting) == 3)
+            storage.holds_writes = False
+            while storage.writes:
+                storage.write_next()
+            lender.send(frame[-1:])
+            for wire in (lender, starving, crowding):
+                while (await wire.hear(frames.Ack, 1)).next_expected_byte < LARGE:
+                    pass
+
+    async def test_a_quiet_device_is_asked_whether_it_is_there(self) -> None:
+        async with listening() as site:
+            wire = await site.admitted()
+            await site.pass_s(SETTINGS.limits.keepalive_s + 1)
+            assert isinstance((await wire.next()).frame, frames.Ping)
+
+    async def test_last_words_give_the_memory_back(self) -> None:
+        pool = ReceivePool(LARGE, LARGE)
+        async with listening(pool=pool) as site:
+            wire = await site.admitted()
+            await wire.open(1, open_request("log"))
+            wire.send(chunk(1, 0, bytes(LARGE))[: LARGE // 2])
+            await until(lambda: pool.lent_bytes)
+            await site.pass_s(SETTINGS.limits.idle_timeout_s + 1)
+            assert (await wire.hear(frames.Error)).code == ErrorCode.IDLE_TIMEOUT
+            # Though the device has not closed yet.
+            assert pool.lent_bytes == 0
+
+    async def test_who_has_enough_waiting_to_be_written_is_not_read_until_some_is(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("daemon.tcp.transport.UNWRITTEN_BYTES_MAX", 2 * LARGE)
+        async with listening() as site:
+            bench = site.site.bench
+            bench.disk.free_bytes = 2**40
+            bench.storage.holds_writes = True
+            greedy, modest = await site.admitted(), await site.admitted("pump-2")
+            for wire in (greedy, modest):
+                await wire.open(1, open_request("log"))
+            sent = 16 * LARGE
+            for start in range(0, sent, LARGE):
+                greedy.send(chunk(1, start, bytes(LARGE)))
+            await until(lambda: len(bench.storage.writes) == 2)
+            modest.send(chunk(1, 0, b"x"))
+            await until(lambda: len(bench.storage.writes) > 2)
+            assert [sum(map(len, write.pieces)) for write in bench.storage.writes] == [LARGE, LARGE, 1]
+            bench.storage.holds_writes = False
+            while bench.storage.writes:
+                bench.storage.write_next()
+            while (await greedy.hear(frames.Ack, 1)).next_expected_byte < sent:
+                pass
+            assert (await modest.hear(frames.Ack, 1)).next_expected_byte == 1
+
+    async def test_who_had_enough_is_read_again_once_that_is_written_though_not_yet_durable(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("daemon.tcp.transport.UNWRITTEN_BYTES_MAX", LARGE)
+        async with listening() as site:
+            bench = site.site.bench
+            bench.disk.free_bytes = 2**40
+            bench.storage.holds_writes = bench.storage.holds_syncs = True
+            wire = await site.admitted()
+            await wire.open(1, open_request("log"))
+            for start in range(0, 3 * LARGE, LARGE):
+                wire.send(chunk(1, start, bytes(LARGE)))
+            for written in range(3):
+                await until(lambda: len(bench.storage.writes) == 1)
+                assert bench.storage.writes[0].offset == written * LARGE
+                bench.storage.write_next()
+            bench.storage.holds_writes = bench.storage.holds_syncs = False
+            bench.storage.sync_next()
+            while (await wire.hear(frames.Ack, 1)).next_expected_byte < 3 * LARGE:
+                pass
+
+    async def test_while_too_much_waits_to_be_written_nobody_is_read(self) -> None:
+        pool = ReceivePool(64 * 1024, 16 * 1024)
+        async with listening(pool=pool) as site:
+            bench = site.site.bench
+            bench.disk.free_bytes = 2**40
+            bench.storage.holds_writes = True
+            pool_limit = 64 * 1024
+            wire = await site.admitted()
+            await wire.open(1, open_request("log"))
+            sent = 64 * pool_limit
+            for start in range(0, sent, 1024):
+                wire.send(chunk(1, start, bytes(1024)))
+            await until(lambda: pool.is_full)
+            assert pool.charged_bytes < sent
+            bench.storage.holds_writes = False
+            while bench.storage.writes:
+                bench.storage.write_next()
+            while (await wire.hear(frames.Ack, 1)).next_expected_byte < sent:
+                pass
+
+
+class Recorder:
+    """A session and its protocol, without a transport. `dup` gives back the memory that the connection waits for.
+
+    Each `resume` brings `late`, and ends what it waited for.
+    """
+
+    state = ConnectionState.OPEN
+    is_held = False
+    is_quiet = True
+
+    def __init__(self, pool: ReceivePool, *, is_starved: bool = False, has_more: bool = False) -> None:
+        self.pool = pool
+        self.is_starved = is_starved
+        self.has_more = has_more
+        self.has_lease = False
+        self.connection = self.timers = self
+        self.handled: list[str] = []
+        host = SimpleNamespace(now=lambda: 0.0, disconnected=lambda *_: self.handled.append("disconnected"))
+        self.owner = DeviceConnection(cast(Host, host), pool, 1000, is_proxied=False)
+        self.owner.session = cast(Session, self)
+
+    def handle(self, event: str) -> None:
+        self.handled.append(event)
+        if event == "dup":
+            self.pool.when_free(self.owner._memory_is_free)
+            self.pool.charge(1, self.pool.lease(1), self.owner._written).release()
+
+    def resume(self, now: float) -> list[str]:
+        self.is_starved = self.has_more = False
+        return ["late"] if now >= 0 else []
+
+    def get_buffer(self) -> memoryview:
+        return self.pool.shared
+
+    def take_events(self) -> list[str]:
+        return []
+
+    def data_to_send(self) -> bytes:
+        return b""
+
+    def closed(self) -> None:
+        self.handled.append("closed")
+
+    def close(self) -> None:
+        self.handled.append("given back")
+
+
+EVENTS = cast(list[ServerEvent], ["dup", "chunk", "finish"])
+
+
+@pytest.fixture
+def pool() -> ReceivePool:
+    return ReceivePool(64 * 1024, 16 * 1024)
+
+
+def test_memory_that_comes_back_amid_a_connections_events_brings_its_later_input_behind_them(pool: ReceivePool) -> None:
+    recorder = Recorder(pool)
+    recorder.owner._handle(EVENTS)
+    assert recorder.handled == ["dup", "chunk", "finish", "late"]
+
+
+async def test_memory_that_came_back_before_it_waited_is_not_waited_for(pool: ReceivePool) -> None:
+    recorder = Recorder(pool, is_starved=True)
+    recorder.owner._settle()
+    await until(lambda: recorder.handled == ["late"])
+
+
+async def test_input_that_waits_for_its_turn_is_taken_though_the_link_is_gone(pool: ReceivePool) -> None:
+    recorder = Recorder(pool, has_more=True)
+    recorder.owner._socket = cast(asyncio.Transport, SimpleNamespace())
+    recorder.owner._settle()
+    recorder.owner.connection_lost(None)
+    await until(lambda: recorder.handled == ["late", "closed", "given back", "disconnected"])
+
+
+async def test_who_does_not_read_its_answers_gets_no_turn_until_it_does(pool: ReceivePool) -> None:
+    recorder = Recorder(pool, has_more=True)
+    recorder.owner.pause_writing()
+    await asyncio.sleep(0)
+    assert recorder.handled == []
+    recorder.owner.resume_writing()
+    await until(lambda: recorder.handled == ["late"])
+
+
+@pytest.mark.parametrize("has_lease", [False, True])
+def test_where_nothing_is_left_to_lend_much_is_read_into_leases_alone(pool: ReceivePool, has_lease: bool) -> None:
+    recorder = Recorder(pool)
+    recorder.has_lease = has_lease
+    assert len(recorder.owner.get_buffer(-1)) == len(pool.shared)
+    while pool.lease(1) is not None:
+        pass
+    assert len(recorder.owner.get_buffer(-1)) == (len(pool.shared) if has_lease else CROWDED_BYTES)

@@ -1,0 +1,341 @@
+"""Between a socket and a session: input, slow readers, half-close, PROXY headers, TLS and last words; real sockets."""
+
+import asyncio
+import gc
+import ssl
+import struct
+from dataclasses import replace
+from ipaddress import ip_network
+
+import pytest
+
+from daemon.settings import Limits, Settings
+from daemon.tcp import transport as connection_module
+from daemon.tcp.proxy_header import SIGNATURE
+from daemon.tcp.session import Session
+from daemon.tcp.transport import STALLED_S
+from daemon.telemetry.metrics import CloseReason
+from protocol import codec, frames
+from protocol.constants import UploadState
+from protocol.errors import ErrorCode
+from protocol.server import TURN_FRAMES
+from tests.support.certificates import Certificate, make_certificate
+from tests.support.device_site import DEVICE, PROXY_V2, SETTINGS, Listening, listening, on_uvloop, only, policy_of
+from tests.support.raw_device import Wire, chunk, open_request, raw, token_hello
+from tests.support.waiting import until
+
+LARGE = 700 * 1024
+"""A frame that needs a lease of its own."""
+
+LOCAL_V2 = SIGNATURE + struct.pack(">BBH", 0x20, 0, 0)
+
+
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> Certificate:
+    return make_certificate(tmp_path_factory.mktemp("tls"))
+
+
+def whole_upload(token: str, data: bytes = b"abc") -> bytes:
+    """HELLO, OPEN, a chunk and FINISH, as a device that waits for nothing sends them."""
+    return (
+        codec.encode(token_hello(token))
+        + codec.encode(open_request("log"), 1)
+        + chunk(1, 0, data)
+        + codec.encode(frames.Finish(len(data)), 1)
+    )
+
+
+async def heard_all(wire: Wire) -> None:
+    """The answers to `whole_upload`."""
+    await wire.hear(frames.Welcome)
+    await wire.hear(frames.Opened, 1)
+    while not isinstance(reply := (await wire.reply()).frame, frames.Finished):
+        assert isinstance(reply, frames.Ack)
+
+
+def closed(site: Listening, reason: CloseReason) -> int:
+    return site.site.bench.metrics.connections_closed[reason]
+
+
+@on_uvloop
+class TestInput:
+    async def test_what_follows_without_waiting_is_taken_in_order(self) -> None:
+        async with listening() as site:
+            wire = await site.connect()
+            wire.send(whole_upload(site.site.token()))
+            await heard_all(wire)
+
+    async def test_what_follows_a_proof_without_waiting_is_taken_in_order(self) -> None:
+        async with listening() as site:
+            wire = await site.connect()
+            reply = await wire.prove(DEVICE, b"s" * 32)
+            assert isinstance(reply.frame, frames.Welcome)
+            wire.send(codec.encode(open_request("log"), 1) + chunk(1, 0, b"abc") + codec.encode(frames.Finish(3), 1))
+            await wire.hear(frames.Opened, 1)
+            while not isinstance((await wire.reply()).frame, frames.Finished):
+                pass
+
+    async def test_data_that_is_there_already_is_acknowledged_again(self) -> None:
+        async with listening() as site:
+            wire = await site.admitted()
+            await wire.open(1, open_request("log"))
+            await wire.upload(1, 0, b"abc")
+            wire.send(chunk(1, 0, b"abc") * 3)
+            assert (await wire.hear(frames.Ack, 1)).next_expected_byte == 3
+
+    async def test_a_large_frame_arrives_in_memory_of_its_own(self) -> None:
+        async with listening() as site:
+            site.site.bench.disk.free_bytes = 2**40
+            wire = await site.admitted()
+            await wire.open(1, open_request("log"))
+            await wire.upload(1, 0, bytes(LARGE))
+
+
+@on_uvloop
+class TestNotReading:
+    async def test_a_device_that_does_not_read_is_cut_and_costs_little(self) -> None:
+        limits = Limits(outgoing_bytes_max=16 * 1024, keepalive_s=60, idle_timeout_s=180)
+        async with listening(policy_of(Settings(limits=limits))) as site:
+            wire = await site.admitted()
+            pings = codec.encode(frames.Ping(1)) * 4096
+            flooding = asyncio.create_task(wire.flood(pings))
+            connection = next(iter(site.server._connections))
+            await until(lambda: connection._stalled_s is not None)
+            assert connection._transport is not None
+            assert connection._transport.get_write_buffer_size() < 2 * limits.outgoing_bytes_max
+            # Its silence is not held against it for as long as it is not read.
+            await site.pass_s(STALLED_S)
+            assert site.site.bench.metrics.errors.total() == 0
+            await site.pass_s(1)
+            assert site.site.bench.metrics.errors[ErrorCode.NOT_READING] == 1
+            connection.abort()
+            with pytest.raises(ConnectionError):
+                await flooding
+            await until(lambda: closed(site, CloseReason.ERROR) == 1)
+
+    async def test_one_that_reads_late_misses_nothing(self) -> None:
+        limits = Limits(outgoing_bytes_max=16 * 1024)
+        async with listening(policy_of(Settings(limits=limits))) as site:
+            wire = await site.admitted()
+            flooding = asyncio.create_task(wire.flood(codec.encode(frames.Ping(1)) * 4096))
+            connection = next(iter(site.server._connections))
+            await until(lambda: connection._stalled_s is not None)
+            flooding.cancel()
+            for _ in range(4096):
+                await wire.hear(frames.Pong)
+            await until(lambda: connection._stalled_s is None or flooding.done())
+
+
+@on_uvloop
+class TestHalfClose:
+    async def test_acks_first_then_the_close(self) -> None:
+        async with listening() as site:
+            wire = await site.connect()
+            wire.send(whole_upload(site.site.token()))
+            wire.end()
+            await heard_all(wire)
+            await wire.ended()
+            await until(lambda: closed(site, CloseReason.DEVICE) == 1)
+
+    async def test_an_answer_that_the_catalog_owes_is_waited_for(self) -> None:
+        async with listening() as site:
+            find = site.site.bench.catalog.gates["find"]
+            find.before.clear()
+            wire = await site.admitted()
+            wire.say(frames.Query("log"), 5)
+            wire.end()
+            await until(lambda: find.asked)
+            find.before.set()
+            assert (await wire.hear(frames.Status, 5)).state is UploadState.NONE
+            await wire.ended()
+
+    async def test_an_abort_is_waited_for(self) -> None:
+        async with listening() as site:
+            end = site.site.bench.catalog.gates["end"]
+            end.before.clear()
+            wire = await site.admitted()
+            await wire.open(1, open_request("log"))
+            wire.say(frames.Abort(), 1)
+            wire.end()
+            await until(lambda: end.asked)
+            end.before.set()
+            await wire.hear(frames.Aborted, 1)
+            await wire.ended()
+
+    async def test_it_gets_the_answers_to_all_that_it_has_sent_however_many_turns_they_take(self) -> None:
+        async with listening() as site:
+            wire = await site.admitted()
+            wire.send(codec.encode(frames.Ping(1)) * (3 * TURN_FRAMES))
+            wire.end()
+            for _ in range(3 * TURN_FRAMES):
+                await wire.hear(frames.Pong)
+            await wire.ended()
+
+    async def test_with_nothing_under_way_it_is_closed_at_once(self) -> None:
+        async with listening() as site:
+            wire = await site.admitted()
+            wire.end()
+            await wire.ended()
+
+
+@on_uvloop
+class TestLastWords:
+    async def test_they_arrive_though_the_device_goes_on_to_send(self) -> None:
+        async with listening() as site:
+            wire = await site.connect()
+            wire.send(raw(0x7F, b"") + bytes(512 * 1024))
+            refused = await wire.hear(frames.Refused)
+            assert refused.code == ErrorCode.MAGIC_WRONG
+            await wire.ended()
+
+    async def test_a_device_that_goes_on_and_on_is_cut_off(self) -> None:
+        async with listening() as site:
+            wire = await site.connect()
+            wire.send(raw(0x7F, b""))
+            await wire.hear(frames.Refused)
+            with pytest.raises(ConnectionError):
+                await wire.flood(bytes(64 * 1024))
+            await until(lambda: closed(site, CloseReason.ERROR) == 1)
+
+    async def test_a_device_that_never_closes_is_cut_off(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(connection_module, "LAST_WORDS_DISCARD_S", 0.01)
+        async with listening() as site:
+            wire = await site.connect()
+            wire.send(raw(0x7F, b""))
+            await wire.hear(frames.Refused)
+            await until(lambda: closed(site, CloseReason.ERROR) == 1)
+
+    async def test_behind_them_nothing_is_written(self) -> None:
+        async with listening() as site:
+            wire = await site.admitted()
+            opened = await wire.open(1, open_request("log"))
+            connection = next(iter(site.server._connections))
+            connection.close()
+            # What happens to the upload now has nowhere to go, and must not hurt whoever tells it.
+            other = await site.admitted()
+            assert (await other.open(1, open_request("log"))).upload_id == opened.upload_id
+            await wire.ended()
+
+    async def test_a_reset_is_a_loss(self) -> None:
+        async with listening() as site:
+            wire = await site.admitted()
+            wire.hang_up()
+            await until(lambda: site.connections == 0)
+            assert closed(site, CloseReason.LOST) + closed(site, CloseReason.DEVICE) == 1
+
+    async def test_nothing_of_it_waits_for_a_collection_of_cycles(self) -> None:
+        async with listening() as site:
+            wire = await site.admitted()
+            await wire.open(1, open_request("log"))
+            number = id(only(site))
+            gc.collect()
+            gc.disable()
+            try:
+                wire.hang_up()
+                await until(lambda: site.connections == 0)
+                await until(lambda: not any(type(each) is Session for each in gc.get_objects() if id(each) == number))
+            finally:
+                gc.enable()
+
+
+@on_uvloop
+class TestProxy:
+    @pytest.mark.parametrize("sizes", [[1] * 40, [15], [16], [27], [28], [29], []])
+    async def test_the_header_names_the_device_however_it_is_split(self, sizes: list[int]) -> None:
+        async with listening(policy_of(proxied=True)) as site:
+            wire = await site.connect()
+            data = PROXY_V2 + whole_upload(site.site.token())
+            for size in sizes:
+                wire.send(data[:size])
+                data = data[size:]
+                await asyncio.sleep(0)
+            wire.send(data)
+            await heard_all(wire)
+            assert list(site.server._by_address) == ["10.0.0.7"]
+
+    async def test_a_proxys_own_check_counts_as_the_proxy(self) -> None:
+        async with listening(policy_of(proxied=True)) as site:
+            wire = await site.connect()
+            wire.send(LOCAL_V2 + codec.encode(token_hello(site.site.token())))
+            await wire.hear(frames.Welcome)
+            assert list(site.server._by_address) == ["127.0.0.1"]
+
+    async def test_who_sends_none_is_dropped_without_an_answer(self) -> None:
+        async with listening(policy_of(proxied=True)) as site:
+            wire = await site.connect()
+            wire.say(token_hello(site.site.token()))
+            await wire.dropped()
+            await until(lambda: closed(site, CloseReason.PROXY_INVALID) == 1)
+
+    async def test_who_is_not_trusted_is_dropped_at_once(self) -> None:
+        policy = replace(policy_of(proxied=True), proxy_trusted=(ip_network("10.0.0.0/8"),))
+        async with listening(policy) as site:
+            await (await site.connect()).dropped()
+            await until(lambda: closed(site, CloseReason.PROXY_INVALID) == 1)
+
+    async def test_one_that_is_waited_for_too_long_is_given_up(self) -> None:
+        async with listening(policy_of(proxied=True)) as site:
+            wire = await site.connect()
+            wire.send(PROXY_V2[:20])
+            await until(lambda: site.connections)
+            await site.pass_s(SETTINGS.limits.handshake_timeout_s)
+            assert site.connections == 1
+            await site.pass_s(1)
+            await wire.dropped()
+            await until(lambda: closed(site, CloseReason.PROXY_INVALID) == 1)
+
+    async def test_one_that_is_broken_off_is_no_session(self) -> None:
+        async with listening(policy_of(proxied=True)) as site:
+            wire = await site.connect()
+            wire.send(PROXY_V2[:20])
+            wire.end()
+            await wire.ended()
+            await until(lambda: site.connections == 0)
+
+
+@on_uvloop
+class TestTls:
+    async def test_a_whole_upload(self, certificate: Certificate) -> None:
+        async with listening(tls=contexts(certificate)) as site:
+            wire = await site.connect()
+            wire.send(whole_upload(site.site.token()))
+            await heard_all(wire)
+
+    async def test_last_words_arrive_though_the_device_goes_on_to_send(self, certificate: Certificate) -> None:
+        async with listening(tls=contexts(certificate)) as site:
+            wire = await site.connect()
+            wire.send(raw(0x7F, b"") + bytes(512 * 1024))
+            assert (await wire.hear(frames.Refused)).code == ErrorCode.MAGIC_WRONG
+            wire.hang_up()
+            await until(lambda: site.connections == 0)
+
+    async def test_the_header_of_a_proxy_comes_before_it(self, certificate: Certificate) -> None:
+        async with listening(policy_of(proxied=True), tls=contexts(certificate)) as site:
+            reader, writer = await asyncio.open_connection(*site.address)
+            writer.write(PROXY_V2)
+            tls, site.tls = site.tls, None
+            assert tls is not None
+            await writer.start_tls(tls, server_hostname="127.0.0.1")
+            wire = Wire(reader, writer)
+            site.wires.append(wire)
+            wire.send(whole_upload(site.site.token()))
+            await heard_all(wire)
+            assert list(site.server._by_address) == ["10.0.0.7"]
+
+    async def test_one_too_many_is_told_so_inside_it(self, certificate: Certificate) -> None:
+        async with listening(policy_of(connections_max=1), tls=contexts(certificate)) as site:
+            await site.admitted()
+            wire = await site.connect()
+            assert (await wire.hear(frames.Refused)).code == ErrorCode.TOO_MANY_CONNECTIONS
+
+    async def test_a_device_that_closes_is_closed(self, certificate: Certificate) -> None:
+        async with listening(tls=contexts(certificate)) as site:
+            wire = await site.admitted()
+            wire._writer.close()
+            await until(lambda: closed(site, CloseReason.DEVICE) == 1)
+
+
+def contexts(certificate: Certificate) -> tuple[ssl.SSLContext, ssl.SSLContext]:
+    """The server's, and that of a device that trusts it."""
+    device = ssl.create_default_context(cafile=certificate.path)
+    return certificate.server_context(), device

@@ -1,0 +1,339 @@
+"""The daemon from its first line of log to its last, in this process: started, reloaded, drained."""
+
+import asyncio
+import io
+import json
+import logging
+import os
+import signal
+import socket
+import ssl
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from daemon import service
+from daemon.admin.commands import CommandFailed
+from daemon.core import DirectoryLocked, Engine
+from daemon.identity.keys import KeysInvalid
+from daemon.identity.tokens import Kind
+from daemon.settings import Settings, load
+from daemon.telemetry.exposition import Exposition
+from daemon.telemetry.logs import Logs, configure
+from protocol import frames
+from protocol.constants import Durability
+from tests.support.certificates import Certificate, make_certificate
+from tests.support.raw_device import Wire, token_hello
+from tests.support.waiting import until
+
+NOW_MS = 1_800_000_000_000
+
+
+@dataclass
+class FakeHttp:
+    """Listens nowhere."""
+
+    passed: Sequence[socket.socket] = ()
+    engine: Engine | None = None
+    exposition: Exposition | None = None
+    is_closed: bool = False
+
+    @property
+    def addresses(self) -> tuple[tuple[str, int], ...]:
+        return (("127.0.0.1", 1),)
+
+    async def listen(self, engine: Engine, exposition: Exposition, passed: Sequence[socket.socket]) -> "FakeHttp":
+        self.engine, self.exposition, self.passed = engine, exposition, passed
+        return self
+
+    async def close(self) -> None:
+        self.is_closed = True
+
+
+@dataclass
+class World:
+    """The settings file of a daemon, its log, and the daemon itself once it is started."""
+
+    directory: Path
+    logs: Logs
+    stream: io.StringIO
+    http: FakeHttp = field(default_factory=FakeHttp)
+    environment: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def file(self) -> Path:
+        return self.directory / "uplinkd.toml"
+
+    def write(self, text: str = "") -> None:
+        """Settings besides those that keep tests apart."""
+        self.file.write_text(
+            f'data_dir = "{self.directory / "data"}"\n{text}' + ("" if "[listen]" in text else "\n[listen]\nport = 0\n")
+        )
+
+    def load(self) -> Settings:
+        return load(self.file, {}, {})
+
+    @property
+    def lines(self) -> list[dict[str, object]]:
+        return [json.loads(line) for line in self.stream.getvalue().splitlines()]
+
+    def said(self, event: str) -> list[dict[str, object]]:
+        return [line for line in self.lines if line["event"] == event]
+
+    @property
+    def address(self) -> tuple[str, int]:
+        host, _, port = str(self.said("ready")[0]["listen"]).rpartition(":")
+        return host, int(port)
+
+    @property
+    def engine(self) -> Engine:
+        assert self.http.engine is not None
+        return self.http.engine
+
+    async def reload(self) -> str:
+        """SIGHUP, and what came of it."""
+        before = len(self.said("settings reloaded"))
+        os.kill(os.getpid(), signal.SIGHUP)
+        await until(lambda: len(self.said("settings reloaded")) > before)
+        return str(self.said("settings reloaded")[-1]["outcome"])
+
+    async def welcome(self) -> frames.Welcome:
+        """What a new device is told."""
+        commands = service._commands(self.engine, None)
+        token = (await commands.token("cam", Kind.DEVICE, (), 60, None)).token
+        async with await Wire.connect(self.address) as wire:
+            wire.say(token_hello(token))
+            return await wire.hear(frames.Welcome)
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> Iterator[World]:
+    stream = io.StringIO()
+    root, own = logging.getLogger(), logging.getLogger("uplinkd")
+    levels = root.level, own.level
+    logs = configure("info", "json", stream, lambda: NOW_MS)
+    world = World(tmp_path, logs, stream)
+    world.write()
+    yield world
+    logs.close()
+    root.setLevel(levels[0])
+    own.setLevel(levels[1])
+
+
+@asynccontextmanager
+async def started(world: World) -> AsyncIterator[World]:
+    """The daemon, ready; ended by SIGTERM."""
+    running = asyncio.create_task(
+        service.run(world.load(), world.load, world.environment, os.getpid(), world.logs, world.http.listen)
+    )
+    try:
+        await until(lambda: running.done() or world.said("ready"))
+        if running.done():
+            await running
+        yield world
+    finally:
+        if not running.done():
+            os.kill(os.getpid(), signal.SIGTERM)
+            assert await running == 0
+
+
+@pytest.fixture
+async def daemon(world: World) -> AsyncIterator[World]:
+    async with started(world) as running:
+        yield running
+
+
+class TestLife:
+    async def test_it_says_where_it_listens_and_what_an_ack_means(self, world: World) -> None:
+        async with started(world):
+            (ready,) = world.said("ready")
+            assert (ready["http"], ready["durability"]) == ("127.0.0.1:1", "sync")
+            assert (await world.welcome()).durability is Durability.SYNC
+        assert [line["event"] for line in world.lines][-2:] == ["draining", "stopped"]
+        assert world.http.is_closed
+
+    async def test_devices_in_the_middle_are_told_to_come_back(self, world: World) -> None:
+        async with started(world), await Wire.connect(world.address) as wire:
+            commands = service._commands(world.engine, None)
+            wire.say(token_hello((await commands.token("cam", Kind.DEVICE, (), 60, None)).token))
+            await wire.hear(frames.Welcome)
+            os.kill(os.getpid(), signal.SIGTERM)
+            assert 1000 <= (await wire.hear(frames.Goaway)).reconnect_ms <= 30_000
+            await wire.ended()
+
+    async def test_gauges_tell_what_is(self, daemon: World) -> None:
+        assert daemon.http.exposition is not None
+        async with await Wire.connect(daemon.address) as wire:
+            await until(lambda: b'uplinkd_connections{state="handshake"} 1.0' in rendered(daemon))
+            wire.hang_up()
+            await until(lambda: b'uplinkd_connections{state="handshake"} 0.0' in rendered(daemon))
+
+    async def test_a_port_that_is_taken_is_told(self, world: World) -> None:
+        with socket.create_server(("127.0.0.1", 0)) as other:
+            port = other.getsockname()[1]
+            world.write(f"[listen]\nport = {port}\n")
+            with pytest.raises(OSError, match=f"cannot listen on 127.0.0.1 port {port}: Address already in use"):
+                async with started(world):
+                    pass
+        assert world.http.is_closed
+
+    async def test_a_directory_that_is_owned_is_told(self, daemon: World, tmp_path: Path) -> None:
+        with pytest.raises(DirectoryLocked):
+            await service.run(daemon.load(), daemon.load, {}, os.getpid(), daemon.logs, FakeHttp().listen)
+
+    async def test_a_certificate_that_is_missing_is_told(self, world: World) -> None:
+        world.write('[listen]\nport = 0\ntls_certificate = "/missing.pem"\ntls_key = "/missing.pem"\n')
+        with pytest.raises(OSError, match=r"the certificate /missing\.pem cannot be used with the key /missing\.pem: "):
+            async with started(world):
+                pass
+
+
+class TestReload:
+    async def test_nothing_changes_by_settings_that_are_the_same(self, daemon: World) -> None:
+        assert await daemon.reload() == "changed: nothing"
+
+    async def test_limits_hold_for_new_connections(self, daemon: World) -> None:
+        daemon.write("[limits]\nwindow_bytes = 2097152\nstreams_max = 3\nkeepalive_s = 7\n")
+        assert await daemon.reload() == "changed: limits.keepalive_s, limits.streams_max, limits.window_bytes"
+        welcome = await daemon.welcome()
+        assert (welcome.window_bytes, welcome.streams_max, welcome.keepalive_s) == (2097152, 3, 7)
+        assert await daemon.reload() == "changed: nothing"
+
+    async def test_the_log_level_is_taken_over(self, daemon: World) -> None:
+        daemon.write('[log]\nlevel = "debug"\n')
+        await daemon.reload()
+        await daemon.welcome()
+        await until(lambda: daemon.said("device let in"))
+
+    async def test_what_waits_for_a_restart_is_named_and_not_taken_over(self, daemon: World) -> None:
+        daemon.write(
+            '[commit]\ndurability = "write"\n[drain]\ntimeout_s = 5\n[cleanup]\nstale_s = 60\n'
+            "[limits]\nstreams_max = 3\n"
+        )
+        expected = "changed: limits.streams_max; after a restart: cleanup.stale_s, commit.durability, drain.timeout_s"
+        before = daemon.engine.settings
+        told = await daemon.reload()
+        assert sorted_outcome(told) == sorted_outcome(expected)
+        now = daemon.engine.settings
+        assert (now.commit, now.drain, now.cleanup) == (before.commit, before.drain, before.cleanup)
+        # A device must not be told of another durability than it gets.
+        assert (await daemon.welcome()).durability is Durability.SYNC
+        assert sorted_outcome(await daemon.reload()) == sorted_outcome(
+            "changed: nothing; after a restart: cleanup.stale_s, commit.durability, drain.timeout_s"
+        )
+
+    @pytest.mark.parametrize(
+        "text",
+        ["[limits]\nstreams_max = 0\n", "[limits", '[auth]\njwks_file = "/missing.json"\n[limits]\nstreams_max = 3\n'],
+        ids=["value", "syntax", "keys"],
+    )
+    async def test_settings_that_cannot_be_used_change_nothing(self, daemon: World, text: str) -> None:
+        before = daemon.engine.settings
+        daemon.write(text)
+        assert (await daemon.reload()).startswith("nothing changed: ")
+        assert daemon.engine.settings is before
+        assert (await daemon.welcome()).streams_max == before.limits.streams_max
+
+    async def test_tls_is_not_switched_on_by_a_reload(self, daemon: World, tmp_path: Path) -> None:
+        certificate = made(tmp_path / "tls")
+        daemon.write(listening(certificate))
+        for _ in range(2):
+            assert await daemon.reload() == "changed: nothing; after a restart: listen.tls_certificate, listen.tls_key"
+
+
+class TestCertificates:
+    @pytest.fixture
+    async def served(self, world: World, tmp_path: Path) -> AsyncIterator[Certificate]:
+        """The certificate of a daemon that is started with it."""
+        certificate = made(tmp_path / "tls")
+        world.write(listening(certificate))
+        async with started(world):
+            yield certificate
+
+    async def test_one_that_is_renewed_in_place_is_taken_over(self, world: World, served: Certificate) -> None:
+        old = served.path.read_bytes()
+        make_certificate(served.path.parent)
+        assert await world.reload() == "changed: nothing"
+        assert await shown(world) == served.path.read_text() != old.decode()
+
+    @pytest.mark.parametrize("broken", ["key", "certificate", "pair", "missing"])
+    async def test_one_that_cannot_be_used_changes_nothing(
+        self, world: World, served: Certificate, tmp_path: Path, broken: str
+    ) -> None:
+        old = served.path.read_text()
+        before = world.engine.settings
+        other = made(tmp_path / "other")
+        match broken:
+            case "key":
+                served.key_path.write_text("-----BEGIN nothing")
+            case "certificate":
+                served.path.write_text("-----BEGIN nothing")
+            case "pair":
+                served.path.write_bytes(other.path.read_bytes())
+            case _:
+                served.path.unlink()
+        world.write(listening(served) + "[limits]\nstreams_max = 3\n")
+        assert (await world.reload()).startswith(f"nothing changed: the certificate {served.path} cannot be used with ")
+        assert world.engine.settings is before
+        assert await shown(world) == old
+
+    async def test_tls_is_not_switched_off_by_a_reload(self, world: World, served: Certificate) -> None:
+        world.write()
+        assert await world.reload() == "changed: nothing; after a restart: listen.tls_certificate, listen.tls_key"
+        assert await shown(world) == served.path.read_text()
+
+
+class TestOffline:
+    async def test_commands_work_on_a_directory_that_nobody_owns(self, world: World) -> None:
+        async with service.offline(world.load()) as commands:
+            added = await commands.add_device(None, "cam")
+            status = await commands.status()
+        assert len(added.secret) == 43
+        assert not status.is_running
+        async with service.offline(world.load()) as commands:
+            with pytest.raises(CommandFailed, match="enrolled already"):
+                await commands.add_device(None, "cam")
+
+    async def test_a_directory_that_is_owned_is_told(self, daemon: World) -> None:
+        with pytest.raises(DirectoryLocked):
+            async with service.offline(daemon.load()):
+                pass
+
+    async def test_keys_that_cannot_be_used_are_told(self, world: World) -> None:
+        world.write('[auth]\njwks_file = "/missing.json"\n')
+        with pytest.raises(KeysInvalid):
+            async with service.offline(world.load()):
+                pass
+
+
+def rendered(world: World) -> bytes:
+    """The metrics as a scraper reads them."""
+    assert world.http.exposition is not None
+    return world.http.exposition.render("")[0]
+
+
+def sorted_outcome(outcome: str) -> list[list[str]]:
+    """The keys that an outcome names, in any order."""
+    return [sorted(part.partition(": ")[2].split(", ")) for part in outcome.split("; ")]
+
+
+def made(directory: Path) -> Certificate:
+    directory.mkdir()
+    return make_certificate(directory)
+
+
+def listening(certificate: Certificate) -> str:
+    return f'[listen]\nport = 0\ntls_certificate = "{certificate.path}"\ntls_key = "{certificate.key_path}"\n'
+
+
+async def shown(world: World) -> str:
+    """The certificate that a new handshake gets, as PEM."""
+    host, port = world.address
+    return await asyncio.to_thread(lambda: ssl_certificate(host, port))
+
+
+def ssl_certificate(host: str, port: int) -> str:
+    return ssl.get_server_certificate((host, port), timeout=20)

@@ -1,0 +1,175 @@
+"""Orphans: what of the stored bytes belongs to nobody, found by passes of cleanup. Catalog and files are real."""
+
+import os
+from collections.abc import AsyncIterator, Collection
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from daemon.catalog.interface import CatalogFailed
+from daemon.catalog.records import State
+from daemon.storage.interface import Stored
+from daemon.storage.local.storage import SHARDS
+from daemon.telemetry.metrics import Metrics
+from daemon.upkeep import orphans
+from daemon.upkeep.cleanup import Cleanup, CleanupReport
+from tests.support.cleanup_bench import NOTHING, OLD_MS, POLICY, SHARD, YOUNG_MS, LiveUploads, cleanup_of, orphan
+from tests.support.fake_machine import DAY_S, NOW_MS, CapturedLog, FakeClock, FakeEntropy
+from tests.support.populated_store import CONTENT, Keeping, keep
+
+
+@pytest.fixture
+async def kept(tmp_path: Path) -> AsyncIterator[Keeping]:
+    async with keep(tmp_path) as opened:
+        yield opened
+
+
+@pytest.fixture
+def uploads() -> LiveUploads:
+    return LiveUploads()
+
+
+@pytest.fixture
+def cleanup(kept: Keeping, uploads: LiveUploads) -> Cleanup:
+    metrics = Metrics(NOW_MS)
+    return cleanup_of(kept, uploads, metrics, clock=FakeClock(), entropy=FakeEntropy(), log=CapturedLog())
+
+
+async def whole(cleanup: Cleanup) -> CleanupReport:
+    """As many passes as search all of storage; the report of the last, those before it having done nothing."""
+    for _ in range(SHARDS // orphans.SHARDS_PER_PASS - 1):
+        assert await cleanup.once(dry_run=False) == NOTHING
+    return await cleanup.once(dry_run=False)
+
+
+def quarantined(kept: Keeping) -> list[str]:
+    return sorted(path.name for path in (kept.root / "quarantine").rglob("*") if path.is_file())
+
+
+async def test_what_belongs_to_no_upload_is_put_aside_and_not_deleted(cleanup: Cleanup, kept: Keeping) -> None:
+    await kept.add(SHARD, YOUNG_MS)
+    os.utime(kept.path(SHARD), (OLD_MS / 1000, OLD_MS / 1000))
+    cleanup.policy = replace(POLICY, max_fraction=0.7)
+    gone = [orphan(kept, f"{0x301:016x}"), orphan(kept, "core.4711")]
+    report = await whole(cleanup)
+    assert report == replace(NOTHING, orphans_quarantined=2)
+    assert not any(path.exists() for path in gone)
+    assert quarantined(kept) == [f"{0x301:016x}", "core.4711"]
+    assert kept.path(SHARD).read_bytes() == CONTENT
+
+
+async def test_young_orphans_and_those_in_use_are_left_alone(
+    cleanup: Cleanup, kept: Keeping, uploads: LiveUploads
+) -> None:
+    uploads.ids.add(0x201)
+    paths = [orphan(kept, "young", age_s=DAY_S / 2), orphan(kept, f"{0x201:016x}")]
+    assert await whole(cleanup) == NOTHING
+    assert all(path.exists() for path in paths)
+
+
+async def test_the_bytes_of_a_tombstone_belong_to_nobody(cleanup: Cleanup, kept: Keeping) -> None:
+    await kept.add(SHARD, YOUNG_MS, State.DELETED)
+    os.utime(kept.path(SHARD), (OLD_MS / 1000, OLD_MS / 1000))
+    cleanup.policy = replace(POLICY, max_fraction=1)
+    assert (await whole(cleanup)).orphans_quarantined == 1
+
+
+async def test_an_orphan_that_is_deleted_meanwhile_is_none(
+    cleanup: Cleanup, kept: Keeping, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def stored(shard: int) -> tuple[Stored, ...]:
+        return (Stored("seen a moment ago", None),)
+
+    async def modified_ms(*_: object) -> int:
+        return OLD_MS
+
+    cleanup.policy = replace(POLICY, max_fraction=1)
+    monkeypatch.setattr(kept.storage, "stored", stored)
+    assert await whole(cleanup) == NOTHING
+    monkeypatch.setattr(kept.storage, "modified_ms", modified_ms)
+    assert await whole(cleanup) == NOTHING
+
+
+async def test_all_of_storage_is_searched_a_few_parts_at_a_time_and_then_what_was_found_goes(
+    cleanup: Cleanup, kept: Keeping
+) -> None:
+    for shard in range(SHARDS):
+        orphan(kept, f"orphan-{shard}", shard=shard)
+    cleanup.policy = replace(POLICY, max_fraction=1)
+    for _ in range(SHARDS // orphans.SHARDS_PER_PASS - 1):
+        assert await cleanup.once(dry_run=False) == NOTHING
+    assert (await cleanup.once(dry_run=True)).orphans_quarantined == SHARDS
+    assert quarantined(kept) == []
+    assert (await cleanup.once(dry_run=False)).orphans_quarantined == SHARDS
+    assert len(quarantined(kept)) == SHARDS
+    assert await whole(cleanup) == NOTHING
+
+
+async def test_a_part_with_many_files_is_searched_in_several_passes(
+    cleanup: Cleanup, kept: Keeping, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(orphans, "SEARCHED_PER_PASS", 2)
+    cleanup.policy = replace(POLICY, max_fraction=1)
+    orphan(kept, "earlier", shard=SHARD - 1)
+    for number in range(4):
+        orphan(kept, f"orphan-{number}")
+    for _ in range(2):
+        assert await cleanup.once(dry_run=False) == NOTHING
+    assert (await whole(cleanup)).orphans_quarantined == 5
+
+
+async def test_of_very_many_files_a_lot_is_judged_at_a_time(
+    cleanup: Cleanup, kept: Keeping, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(orphans, "LOT_FILES", 3)
+    cleanup.policy = replace(POLICY, max_fraction=1)
+    for number in range(7):
+        orphan(kept, f"orphan-{number}")
+    assert [(await cleanup.once(dry_run=False)).orphans_quarantined for _ in range(2)] == [3, 3]
+    assert (await whole(cleanup)).orphans_quarantined == 1
+
+
+async def test_the_search_goes_on_behind_a_lot_whose_catalog_seems_wrong(
+    cleanup: Cleanup, kept: Keeping, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(orphans, "LOT_FILES", 3)
+    for number in range(3):
+        orphan(kept, f"orphan-{number}")
+    orphan(kept, "later", shard=orphans.SHARDS_PER_PASS)
+    for upload_id in (orphans.SHARDS_PER_PASS, orphans.SHARDS_PER_PASS + SHARDS):
+        await kept.add(upload_id, YOUNG_MS)
+    assert (await cleanup.once(dry_run=False)).stopped is not None
+    assert (await cleanup.once(dry_run=False)).orphans_quarantined == 1
+
+
+async def test_what_could_not_be_looked_up_is_looked_up_again(
+    cleanup: Cleanup, kept: Keeping, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cleanup.policy = replace(POLICY, max_fraction=1)
+    orphan(kept, "orphan")
+    existing = kept.catalog.existing
+
+    async def failing(upload_ids: Collection[int]) -> frozenset[int]:
+        monkeypatch.setattr(kept.catalog, "existing", existing)
+        raise CatalogFailed("no answer")
+
+    monkeypatch.setattr(kept.catalog, "existing", failing)
+    assert (await cleanup.once(dry_run=False)).stopped == "failed: no answer"
+    assert (await whole(cleanup)).orphans_quarantined == 1
+
+
+async def test_orphans_in_masses_mean_that_the_catalog_is_wrong(cleanup: Cleanup, kept: Keeping) -> None:
+    """With an empty catalog, as few as they are in each pass."""
+    for number in range(100):
+        orphan(kept, f"orphan-{number}", shard=number)
+    report = await whole(cleanup)
+    assert report.orphans_quarantined == 0
+    assert str(report.stopped).startswith("100 of 100 stored files belong to no upload; is this the right catalog?")
+    assert quarantined(kept) == []
+
+
+async def test_a_single_file_that_the_catalog_does_not_know_is_as_much_as_all(cleanup: Cleanup, kept: Keeping) -> None:
+    orphan(kept, "orphan")
+    assert str((await whole(cleanup)).stopped).startswith("1 of 1 stored files belong to no upload")
+    assert quarantined(kept) == []

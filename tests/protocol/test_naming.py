@@ -1,0 +1,91 @@
+"""Names, tags and metadata: what an OPEN may carry. PROTOCOL.md §6."""
+
+from dataclasses import replace
+
+import pytest
+
+from protocol.constants import (
+    METADATA_BYTES_MAX,
+    NAME_BYTES_MAX,
+    OFFSET_MAX,
+    SIZE_UNKNOWN,
+    TAG_BYTES_MAX,
+    Disposition,
+)
+from protocol.errors import ErrorCode
+from protocol.frames import Open
+from protocol.naming import check_open, is_name, is_text
+
+OPEN = Open(Disposition.RESUME_OR_CREATE, 100, "log.bin")
+BAD_UTF8 = b"a\xffb".decode("utf-8", "surrogateescape")
+CONTROLS = [chr(code) for code in (*range(32), *range(0x7F, 0xA0))]
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["a", "log.bin", "etc/passwd", "a..b", "...", "/", ".", "con", "a b", "Überlänge.bin", "日本語", "🛰", "e\u0301"],
+)
+def test_any_text_is_a_name_as_names_are_never_paths(name: str) -> None:
+    assert is_name(name)
+
+
+@pytest.mark.parametrize("name", ["", BAD_UTF8, "\ud800", *(f"a{control}b" for control in CONTROLS)])
+def test_names_have_no_control_characters_and_are_utf8(name: str) -> None:
+    assert not is_name(name)
+
+
+@pytest.mark.parametrize("name", ["..", "../x", "a/..", "a/../b", "/..", "../../etc/passwd"])
+def test_names_lead_nowhere(name: str) -> None:
+    assert not is_name(name)
+
+
+def test_names_are_measured_in_bytes() -> None:
+    assert is_name("a" * NAME_BYTES_MAX)
+    assert not is_name("a" * (NAME_BYTES_MAX + 1))
+    assert is_name("ä" * (NAME_BYTES_MAX // 2))
+    assert not is_name("ä" * (NAME_BYTES_MAX // 2 + 1))
+
+
+def test_text_may_be_empty() -> None:
+    assert is_text("")
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        OPEN,
+        replace(OPEN, size=0),
+        replace(OPEN, size=OFFSET_MAX),
+        replace(OPEN, size=SIZE_UNKNOWN),
+        replace(OPEN, tag=b""),
+        replace(OPEN, tag=bytes(TAG_BYTES_MAX)),
+        replace(OPEN, content_type="text/plain", external_id="7", original_name="x" * 900),
+        replace(OPEN, external_id="x" * METADATA_BYTES_MAX),
+    ],
+)
+def test_a_good_request_passes(request_: Open) -> None:
+    assert check_open(request_) is None
+
+
+@pytest.mark.parametrize(
+    ("request_", "code"),
+    [
+        (replace(OPEN, name=""), ErrorCode.NAME_INVALID),
+        (replace(OPEN, name="nul\0"), ErrorCode.NAME_INVALID),
+        (replace(OPEN, name="x" * 256), ErrorCode.NAME_INVALID),
+        (replace(OPEN, name=BAD_UTF8), ErrorCode.NAME_INVALID),
+        (replace(OPEN, size=OFFSET_MAX + 1), ErrorCode.SIZE_INVALID),
+        (replace(OPEN, size=SIZE_UNKNOWN - 1), ErrorCode.SIZE_INVALID),
+        (replace(OPEN, tag=bytes(TAG_BYTES_MAX + 1)), ErrorCode.METADATA_INVALID),
+        (replace(OPEN, content_type="text/plain\r\n"), ErrorCode.METADATA_INVALID),
+        (replace(OPEN, external_id=BAD_UTF8), ErrorCode.METADATA_INVALID),
+        (replace(OPEN, original_name="\x7f"), ErrorCode.METADATA_INVALID),
+        (replace(OPEN, external_id="x" * (METADATA_BYTES_MAX + 1)), ErrorCode.METADATA_INVALID),
+        (replace(OPEN, content_type="ä" * 256, original_name="x" * 513), ErrorCode.METADATA_INVALID),
+    ],
+)
+def test_a_bad_request_is_told_its_code_and_what_is_allowed(request_: Open, code: ErrorCode) -> None:
+    refusal = check_open(request_)
+    assert refusal is not None
+    assert refusal[0] is code
+    assert refusal[1]

@@ -1,0 +1,23 @@
+"""Whom the ports serve, and what they refuse."""
+
+from collections.abc import Awaitable
+
+import pytest
+
+from control.ports import (
+    Principal,
+    Refused,
+    Role,
+)
+from tests.support.catalog_samples import TENANT
+
+OTHER = "other-tenant"
+BOSS = Principal(TENANT, "boss", Role.OPERATOR, frozenset({"read", "delete"}))
+
+
+async def refusal(work: Awaitable[object]) -> tuple[int, str]:
+    """Status and registry's name of what is refused."""
+    with pytest.raises(Refused) as refused:
+        await work
+    assert str(refused.value)
+    return refused.value.status, refused.value.error.name

@@ -1,0 +1,60 @@
+"""A real engine on a directory, with a catalog that can be made to fail."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import cast
+
+from daemon.catalog.interface import Catalog, CatalogFailed
+from daemon.catalog.sqlite.catalog import SqliteCatalog
+from daemon.core import Engine, Machine, open_engine, system_machine
+from daemon.settings import Settings
+from daemon.storage.local.storage import LocalStorage
+from tests.support.fake_machine import CapturedLog
+from tests.support.populated_store import Keeping
+
+FAILURE = "the disk is on fire"
+
+
+@dataclass(slots=True)
+class Running:
+    """The engine, what it logs, and its keeping, in which uploads of any state can be put."""
+
+    engine: Engine
+    log: CapturedLog
+    keeping: Keeping = field(init=False)
+
+    def __post_init__(self) -> None:
+        catalog, storage = self.engine.catalog, self.engine.storage
+        assert isinstance(catalog, SqliteCatalog)
+        assert isinstance(storage, LocalStorage)
+        self.keeping = Keeping(self.engine.settings.data_dir, catalog, storage)
+
+
+class FailingCatalog:
+    """Every method fails, or hangs."""
+
+    def __init__(self, *, hangs: bool = False) -> None:
+        self._hangs = hangs
+
+    def __getattr__(self, name: str) -> Callable[..., Coroutine[None, None, None]]:
+        async def method(*_: object) -> None:
+            if self._hangs:
+                await asyncio.Event().wait()
+            raise CatalogFailed(FAILURE)
+
+        return method
+
+
+def failing(*, hangs: bool = False) -> Catalog:
+    """A catalog that never answers well."""
+    return cast(Catalog, FailingCatalog(hangs=hangs))  # it has every method there can be
+
+
+@asynccontextmanager
+async def engine_on(settings: Settings, machine: Machine | None = None) -> AsyncIterator[Running]:
+    """Open it, and close it."""
+    log = CapturedLog()
+    async with open_engine(settings, machine or system_machine(), log.logger) as engine:
+        yield Running(engine, log)

@@ -1,0 +1,153 @@
+"""A real daemon with devices, an operator who looks, and a bystander whose upload nothing may disturb."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import aiohttp
+import jwt
+from yarl import URL
+
+from device.credentials import secret_from_text
+from protocol import frames
+from tests.support.daemon_process import DaemonProcess
+from tests.support.openapi_contract import CheckingClient
+from tests.support.raw_device import Wire, open_request
+from tests.support.waiting import until
+
+HOUR_S = 3600
+
+PIECE = b"bystander"
+
+Stored = Mapping[str, tuple[object, ...]]
+"""What is stored, by file id: device, name, state, size, next expected byte, ranges, and bytes on the disk."""
+
+
+@dataclass(slots=True)
+class Scene:
+    """The daemon and who is around it. Tokens are made as an issuer that shares the daemon's secret makes them."""
+
+    daemon: DaemonProcess
+    data_dir: Path
+    session: aiohttp.ClientSession
+
+    @property
+    def address(self) -> tuple[str, int]:
+        """Where devices connect."""
+        return self.daemon.addresses.listen
+
+    @property
+    def http(self) -> CheckingClient:
+        """A client of the control plane that holds every answer against its description."""
+        host, port = self.daemon.addresses.http
+        return CheckingClient(self.session, URL(f"http://{host}:{port}"))
+
+    def token(self, device: str, **claims: object) -> str:
+        """A device's token; `claims` replace what a good one says, None leaves the claim out."""
+        now_s = int(time.time())
+        said = {"iss": "uplinkd", "aud": "uplinkd", "sub": device, "exp": now_s + HOUR_S} | claims
+        return jwt.encode({name: value for name, value in said.items() if value is not None}, self.secret, "HS256")
+
+    @property
+    def secret(self) -> bytes:
+        """The daemon's own, as its file has it."""
+        return secret_from_text((self.data_dir / "secret").read_text())
+
+    @property
+    def operator(self) -> str:
+        """An operator's token that may do everything."""
+        return self.token("operator", role="operator", scope="read delete admin")
+
+    async def admitted(self, device: str) -> Wire:
+        """A device after WELCOME."""
+        return await Wire.admitted(self.address, self.token(device))
+
+    async def stored(self) -> Stored:
+        """Everything that is stored, as the operator and the disk tell."""
+        found: dict[str, tuple[object, ...]] = {}
+        answer = (await self.http.get("/v1/files?limit=1000", token=self.operator)).json()
+        files = answer["files"]
+        assert isinstance(files, list)
+        assert answer["next_cursor"] is None
+        sizes = {path.name: path.stat().st_size for path in (self.data_dir / "files").rglob("*") if path.is_file()}
+        for file in files:
+            told = (file[key] for key in ("device", "name", "state", "size", "next_expected_byte"))
+            ranges = tuple((each["start"], each["end"]) for each in file["ranges"])
+            found[file["id"]] = (*told, ranges, sizes.pop(file["id"], 0))
+        assert not sizes, f"bytes that belong to no file: {sizes}"
+        return found
+
+    async def until_logged(self, holds: Callable[[str], object], since: int = 0) -> str:
+        """The first line of the daemon's log, but for `since` lines, of which this holds. Raises TimeoutError."""
+
+        def found() -> list[str]:
+            return [line for line in self.daemon.log[since:] if holds(line)]
+
+        await until(found)
+        return found()[0]
+
+
+@asynccontextmanager
+async def scene(data_dir: Path, settings: Mapping[str, str] = {}) -> AsyncIterator[Scene]:
+    """Start it, and end it by SIGTERM, which must end well."""
+    async with AsyncExitStack() as stack:
+        daemon = await stack.enter_async_context(DaemonProcess(data_dir, settings))
+        session = await stack.enter_async_context(aiohttp.ClientSession())
+        yield Scene(daemon, data_dir, session)
+        assert await daemon.stop() == 0
+        assert not [line for line in daemon.log if '"level": "error"' in line or "Traceback" in line]
+
+
+class Bystander:
+    """A device amid an upload that goes on all the time, on one connection."""
+
+    NAME = "bystander.log"
+
+    def __init__(self, wire: Wire) -> None:
+        self._wire = wire
+        self.sent_bytes = 0
+
+    @classmethod
+    @asynccontextmanager
+    async def at(cls, scene: Scene) -> AsyncIterator["Bystander"]:
+        """Begin; at the end finish, and see that the file is whole."""
+        async with await scene.admitted("bystander") as wire:
+            await wire.open(1, open_request(cls.NAME))
+            bystander = cls(wire)
+            yield bystander
+            wire.say(frames.Finish(bystander.sent_bytes), 1)
+            await wire.hear(frames.Finished, 1)
+        path = f"/v1/devices/bystander/files/{cls.NAME}/content"
+        assert (await scene.http.get(path, token=scene.operator)).body == PIECE * (bystander.sent_bytes // len(PIECE))
+
+    async def go_on(self) -> None:
+        """Send more, which is acknowledged."""
+        await self._wire.upload(1, self.sent_bytes, PIECE)
+        self.sent_bytes += len(PIECE)
+
+
+@asynccontextmanager
+async def undisturbed(scene: Scene, bystander: Bystander) -> AsyncIterator[None]:
+    """Nothing is stored by what happens meanwhile, nothing is lost, and others go on before, during and after."""
+    before = await scene.stored()
+    is_over = asyncio.Event()
+    others = asyncio.create_task(_go_on(bystander, is_over))
+    try:
+        yield
+    finally:
+        is_over.set()
+        await others
+    assert _without(before, Bystander.NAME) == _without(await scene.stored(), Bystander.NAME)
+
+
+async def _go_on(bystander: Bystander, is_over: asyncio.Event) -> None:
+    while not is_over.is_set():
+        await bystander.go_on()
+    await bystander.go_on()
+
+
+def _without(stored: Stored, name: str) -> Stored:
+    return {key: value for key, value in stored.items() if value[1] != name}

@@ -1,0 +1,39 @@
+"""What input to the server's end comes to, as its tests expect it, and data for a large chunk."""
+
+from protocol import frames
+from protocol.checksum import crc32c
+from protocol.constants import ChecksumKind
+from protocol.errors import ErrorCode
+from protocol.events import ChunksReceived, ConnectionFailed, ServerEvent, StreamFailed
+from protocol.state import ConnectionState
+from tests.support.server_rig import ServerRig
+
+LARGE = bytes(range(256)) * 256
+"""Data of a chunk for which memory is borrowed, and whose own CRC32C is made."""
+
+
+def received(
+    stream: int, start: int, data: bytes, count: int = 1, kind: ChecksumKind = ChecksumKind.SUM8
+) -> ServerEvent:
+    known = kind is ChecksumKind.CRC32C and len(data) >= len(LARGE)
+    return ChunksReceived(stream, start, start + len(data), (data,), count, kind, None, crc32c(data) if known else None)
+
+
+def failure(events: list[ServerEvent]) -> ErrorCode:
+    """The code with which the connection failed."""
+    assert isinstance(events[-1], ConnectionFailed)
+    assert events[-1].detail
+    return events[-1].code
+
+
+def stream_failure(rig: ServerRig, data: bytes, number: int = 1) -> tuple[ErrorCode, int]:
+    """The code and resume point with which input ended the stream while the connection lived on."""
+    (event,) = rig.feed(data)
+    assert isinstance(event, StreamFailed)
+    assert event.stream == number
+    ((stream, error),) = rig.sent()
+    assert isinstance(error, frames.Error)
+    assert (stream, error.code, error.action) == (number, event.code, event.code.action)
+    assert number not in rig.connection.streams
+    assert rig.connection.state is ConnectionState.OPEN
+    return event.code, error.next_expected_byte
