@@ -1,323 +1,180 @@
-"""The composition root: what the control plane needs, made of what the engine has; and the whole put to work."""
+"""The composition root: the core, devices over TCP, the control plane and the admin socket, put together and run."""
 
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
+import asyncio
+import ssl
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
+from importlib.metadata import version
 from socket import socket
+from typing import Protocol, TypeAlias
 
-from structlog.stdlib import BoundLogger
-
-from control import ports
 from control.app import Options, make_app
 from control.download import DownloadLimits
-from control.listener import ControlServer, Endpoint
+from control.listener import Endpoint
 from control.listener import serve as serve_control
-from daemon import service
-from daemon.adapters.entropy import Entropy
+from daemon.adapters.exits import abandon
 from daemon.admin.commands import Commands
-from daemon.catalog.interface import CatalogFailed
-from daemon.catalog.records import PAGE_ROWS_MAX, Position, Query, State, Upload
-from daemon.core import Engine
-from daemon.identity.device_secrets import verify_secret
-from daemon.identity.tokens import Identity, Kind, Reason, Scope, TokenRefused
-from daemon.settings import Settings
-from daemon.storage.interface import Reading
-from daemon.telemetry.exposition import Exposition
+from daemon.admin.unix_socket import AdminServer
+from daemon.control_ports import control_ports
+from daemon.core import Core, open_core, system_machine
+from daemon.identity.keys import KeysInvalid
+from daemon.process.lifecycle import Lifecycle
+from daemon.process.pulse import Pulse
+from daemon.process.reload import take_over
+from daemon.process.systemd import listen_fds, passed_sockets
+from daemon.settings import Settings, SettingsInvalid
+from daemon.tasks import background
+from daemon.tcp.listener import DeviceServer, bind, keep_alive
+from daemon.tcp.policies import drain_policy, load_certificate, server_policy, tls_context
+from daemon.tcp.receive_pool import ReceivePool
+from daemon.tcp.session import Services
+from daemon.telemetry.exposition import Exposition, Gauges
 from daemon.telemetry.logs import Logs
-from daemon.upkeep.cleanup import CleanupBusy
-from protocol.errors import ErrorCode
 
-_FAILURES = {
-    ports.Failure.BAD_REQUEST: ErrorCode.REQUEST_INVALID,
-    ports.Failure.UNAUTHENTICATED: ErrorCode.UNAUTHENTICATED,
-    ports.Failure.FORBIDDEN: ErrorCode.FORBIDDEN,
-    ports.Failure.NOT_FOUND: ErrorCode.RESOURCE_UNKNOWN,
-    ports.Failure.METHOD_NOT_ALLOWED: ErrorCode.METHOD_NOT_ALLOWED,
-    ports.Failure.GONE: ErrorCode.GONE,
-    ports.Failure.NOT_COMPLETE: ErrorCode.NOT_COMPLETE,
-    ports.Failure.PRECONDITION_FAILED: ErrorCode.PRECONDITION_FAILED,
-    ports.Failure.RANGE_NOT_SATISFIABLE: ErrorCode.RANGE_NOT_SATISFIABLE,
-    ports.Failure.TOO_LARGE: ErrorCode.REQUEST_TOO_LARGE,
-    ports.Failure.INTERNAL: ErrorCode.INTERNAL,
-    ports.Failure.UNAVAILABLE: ErrorCode.UNAVAILABLE,
-}
+ABANDON_S = 5.0
+"""On top of the drain's limit, for the last commit cycle and for closing the catalog."""
 
 
-def _info(code: ErrorCode) -> ports.ErrorInfo:
-    return ports.ErrorInfo(int(code), code.name, code.scope.value, code.action.name.lower())
+class HttpServer(Protocol):
+    """The control plane, listening."""
+
+    @property
+    def addresses(self) -> tuple[tuple[str, int], ...]: ...
+
+    async def close(self) -> None: ...
 
 
-def _refused(code: ErrorCode, status: int, detail: str, retry_after_s: int | None = None) -> ports.Refused:
-    return ports.Refused(_info(code), status, detail, retry_after_s)
+ListenHttp: TypeAlias = Callable[[Core, Exposition, Sequence[socket]], Awaitable[HttpServer]]
+"""Starts the control plane on sockets that systemd passed or, if there are none, where the settings say."""
 
 
-def _bytes_gone(file_id: int) -> ports.Refused:
-    return _refused(ErrorCode.GONE, 410, f"the bytes of file {file_id:016x} are gone")
-
-
-def _unavailable(what: str) -> ports.Refused:
-    return _refused(ErrorCode.UNAVAILABLE, 503, f"{what} does not answer: try again, and look at /readyz", 5)
-
-
-@dataclass(frozen=True, slots=True)
-class _Authenticator:
-    engine: Engine
-
-    def authenticate(self, token: str) -> ports.Principal:
-        try:
-            identity = self.engine.verifier.verify(token, self.engine.machine.clock.wall_ms())
-        except TokenRefused as refused:
-            code = ErrorCode.TOKEN_EXPIRED if refused.reason is Reason.EXPIRED else ErrorCode.UNAUTHENTICATED
-            raise _refused(code, 401, str(refused)) from refused
-        if identity.kind is Kind.DEVICE and self.engine.gate.is_disabled(identity.tenant, identity.subject):
-            raise _refused(ErrorCode.DEVICE_DISABLED, 401, "the operator has disabled this device")
-        scopes = frozenset(scope.value for scope in identity.scopes)
-        return ports.Principal(identity.tenant, identity.subject, ports.Role(identity.kind.value), scopes)
-
-
-@dataclass(frozen=True, slots=True)
-class _TokenExchange:
-    engine: Engine
-
-    async def exchange(self, tenant: str | None, device: str, secret: str) -> ports.IssuedToken:
-        engine = self.engine
-        tenant = tenant if tenant is not None else engine.settings.auth.tenant_default
-        try:
-            known = await engine.catalog.device(tenant, device)
-        except CatalogFailed as error:
-            raise _unavailable("the catalog") from error
-        # An unknown device is compared too, so that its answer takes as long.
-        key = known.key if known is not None and known.key is not None else bytes(32)
-        if not verify_secret(key, secret) or known is None or known.key is None:
-            raise _refused(ErrorCode.UNAUTHENTICATED, 401, "the device is not enrolled, or its secret is wrong")
-        if known.disabled_ms is not None:
-            raise _refused(ErrorCode.DEVICE_DISABLED, 403, "the operator has disabled this device")
-        ttl_s = engine.settings.auth.token_ttl_s
-        identity = Identity(tenant, device, Kind.DEVICE, frozenset({Scope.UPLOAD}), None)
-        return ports.IssuedToken(engine.issuer.issue(identity, ttl_s, engine.machine.clock.wall_ms()), int(ttl_s))
-
-
-@dataclass(frozen=True, slots=True)
-class _Files:
-    engine: Engine
-
-    async def list(self, query: ports.FileQuery) -> ports.FilePage:
-        after = None if query.after is None else Position(query.after.created_ms, query.after.id)
-        wanted = Query(
-            tenant=query.tenant,
-            limit=min(query.limit, PAGE_ROWS_MAX),
-            device=query.device,
-            states=frozenset(State(state.value) for state in query.states),
-            name_prefix=query.name_prefix,
-            updated_from_ms=query.updated_from_ms,
-            updated_to_ms=query.updated_to_ms,
-            after=after,
-        )
-        try:
-            page = await self.engine.catalog.list(wanted)
-        except CatalogFailed as error:
-            raise _unavailable("the catalog") from error
-        following = None if page.next is None else ports.Position(page.next.time_ms, page.next.id)
-        return ports.FilePage(tuple(self._file(upload) for upload in page.uploads), following)
-
-    async def get(self, tenant: str, file_id: int) -> ports.File | None:
-        try:
-            upload = await self.engine.catalog.get(file_id)
-        except CatalogFailed as error:
-            raise _unavailable("the catalog") from error
-        return None if upload is None or upload.tenant != tenant else self._file(upload)
-
-    async def find(self, tenant: str, device: str, name: str) -> ports.File | None:
-        try:
-            upload = await self.engine.catalog.find(tenant, device, name)
-        except CatalogFailed as error:
-            raise _unavailable("the catalog") from error
-        return None if upload is None else self._file(upload)
-
-    def _file(self, upload: Upload) -> ports.File:
-        cleanup = self.engine.settings.cleanup
-        lifetime_s = {
-            State.RECEIVING: cleanup.stale_s,
-            State.COMPLETE: cleanup.retention_s,
-            State.REJECTED: cleanup.rejected_s,
-        }
-        expires_s = lifetime_s.get(upload.state, 0)
-        return ports.File(
-            id=upload.id,
-            device=upload.device,
-            name=upload.name,
-            state=ports.FileState(upload.state.value),
-            size=upload.size,
-            next_expected_byte=upload.next_expected_byte,
-            ranges=tuple(ports.Extent(each.start, each.end) for each in upload.ranges),
-            created_ms=upload.created_ms,
-            updated_ms=upload.updated_ms,
-            completed_ms=upload.completed_ms,
-            expires_ms=upload.updated_ms + int(expires_s * 1000) if expires_s else None,
-            crc32c=upload.crc32c,
-            sha256=upload.sha256,
-            content_type=upload.metadata.content_type,
-            external_id=upload.metadata.external_id,
-            original_name=upload.metadata.original_name,
-        )
-
-
-@dataclass(frozen=True, slots=True)
-class _Contents:
-    engine: Engine
-
-    async def open(self, file_id: int) -> Reading:
-        try:
-            return await self.engine.storage.open(file_id)
-        except FileNotFoundError as error:
-            raise _bytes_gone(file_id) from error
-
-    async def read(self, file_id: int, offset: int, count: int) -> bytes:
-        try:
-            return await self.engine.storage.read_once(file_id, offset, count)
-        except FileNotFoundError as error:
-            raise _bytes_gone(file_id) from error
-
-    def read_cached(self, file_id: int, offset: int, count: int) -> bytearray | None:
-        return self.engine.storage.read_cached(file_id, offset, count)
-
-
-@dataclass(frozen=True, slots=True)
-class _Uploads:
-    engine: Engine
-
-    async def delete(self, tenant: str, file_id: int, by: ports.Principal) -> None:
-        engine = self.engine
-        try:
-            upload = await engine.catalog.get(file_id)
-            if upload is None or upload.tenant != tenant:
-                raise _refused(ErrorCode.RESOURCE_UNKNOWN, 404, f"there is no file {file_id:016x}")
-            ended = await engine.uploads.end(file_id, State.DELETED)
-        except CatalogFailed as error:
-            raise _unavailable("the catalog") from error
-        if ended is None:
-            raise _refused(ErrorCode.GONE, 410, f"file {file_id:016x} has ended already")
-        engine.log.info("upload deleted", upload=f"{file_id:016x}", device=upload.device, by=by.subject)
-        await engine.uploads.remove_bytes(file_id)
-
-
-@dataclass(frozen=True, slots=True)
-class _Cleaner:
-    engine: Engine
-
-    async def run(self, dry_run: bool) -> ports.CleanupReport:
-        try:
-            report = await self.engine.cleanup.once(dry_run)
-        except CleanupBusy as error:
-            raise _refused(
-                ErrorCode.CONFLICT, 409, "a cleanup pass is under way: ask again when it is done", 5
-            ) from error
-        except (CatalogFailed, OSError) as error:
-            raise _unavailable("the catalog or the disk") from error
-        return ports.CleanupReport(
-            dry_run=report.dry_run,
-            stale_deleted=report.stale_deleted,
-            stale_kept=report.stale_kept,
-            retention_expired=report.retention_expired,
-            rejected_deleted=report.rejected_deleted,
-            tombstones_purged=report.tombstones_purged,
-            orphans_quarantined=report.orphans_quarantined,
-            freed_bytes=report.freed_bytes,
-            stopped=report.stopped,
-        )
-
-
-@dataclass(frozen=True, slots=True)
-class _Health:
-    engine: Engine
-
-    async def problems(self) -> Sequence[ports.Problem]:
-        return [ports.Problem(each.component, each.detail) for each in await self.engine.problems()]
-
-
-@dataclass(frozen=True, slots=True)
-class _Exposition:
-    exposition: Exposition
-
-    def render(self, accept: str) -> ports.Rendered:
-        return ports.Rendered(*self.exposition.render(accept))
-
-
-@dataclass(frozen=True, slots=True)
-class _Log:
-    log: BoundLogger
-
-    def exchange(self, exchange: ports.Exchange) -> None:
-        self.log.info(
-            "http request",
-            request=exchange.request_id,
-            method=exchange.method,
-            path=exchange.path,
-            status=exchange.status,
-            duration_s=round(exchange.duration_s, 6),
-            sent_bytes=exchange.sent_bytes,
-            error=exchange.error or None,
-            subject=exchange.subject or None,
-            peer=exchange.remote,
-            **({"repeats": exchange.repeats} if exchange.repeats else {}),
-        )
-
-    def failure(self, request_id: str, route: str, error: Exception) -> None:
-        self.log.error("http request failed", request=request_id, route=route, exc_info=error)
-
-
-@dataclass(frozen=True, slots=True)
-class _RequestIds:
-    entropy: Entropy
-
-    def new(self) -> str:
-        return self.entropy.bytes(12).hex()
-
-
-def control_ports(engine: Engine, exposition: Exposition) -> ports.Ports:
-    """All that the control plane needs, from the engine."""
-    return ports.Ports(
-        authenticator=_Authenticator(engine),
-        token_exchange=_TokenExchange(engine),
-        files=_Files(engine),
-        contents=_Contents(engine),
-        uploads=_Uploads(engine),
-        cleaner=_Cleaner(engine),
-        health=_Health(engine),
-        exposition=_Exposition(exposition),
-        http_metrics=engine.metrics.http,
-        log=_Log(engine.log),
-        request_ids=_RequestIds(engine.machine.entropy),
-        clock=engine.machine.clock,
-        errors={failure: _info(code) for failure, code in _FAILURES.items()},
-    )
-
-
-async def serve(
-    settings: Settings, load: Callable[[], Settings], environment: Mapping[str, str], pid: int, logs: Logs
-) -> int:
-    """Run the daemon until a signal ends it; the exit status. `load` reads the settings anew, for a reload.
-
-    Raises DirectoryLocked, CatalogNewer, CatalogFailed, KeysInvalid and OSError (of which ssl.SSLError is one).
-    """
-    return await service.run(settings, load, environment, pid, logs, _listen_http)
-
-
-@asynccontextmanager
-async def offline(settings: Settings) -> AsyncIterator[Commands]:
-    """The commands on a data directory that no daemon owns, which is made if it is missing.
-
-    Raises DirectoryLocked, CatalogNewer, CatalogFailed, KeysInvalid and OSError.
-    """
-    async with service.offline(settings) as commands:
-        yield commands
-
-
-async def _listen_http(engine: Engine, exposition: Exposition, passed: Sequence[socket]) -> ControlServer:
-    settings = engine.settings
+async def listen_http(core: Core, exposition: Exposition, passed: Sequence[socket]) -> HttpServer:
+    """The control plane on the core. Raises OSError."""
+    settings = core.settings
     options = Options(settings.http.metrics_public, DownloadLimits(streams_max=settings.http.download_concurrency))
-    application = make_app(control_ports(engine, exposition), options)
+    application = make_app(control_ports(core, exposition), options)
     listeners: list[Endpoint | socket] = [*passed]
     if not listeners:
         listeners.append(Endpoint(settings.http.host, settings.http.port))
     return await serve_control(application, listeners, drain_timeout_s=settings.drain.timeout_s / 2)
+
+
+@dataclass(frozen=True, slots=True)
+class Daemon:
+    """What a running daemon consists of, once all of it is made. `tls` is None for plain TCP."""
+
+    core: Core
+    server: DeviceServer
+    pool: ReceivePool
+    tls: ssl.SSLContext | None
+    load: Callable[[], Settings]
+    logs: Logs
+
+    def reload(self) -> str:
+        """Read the settings again and take over what can change now; what came of it, in words."""
+        core = self.core
+        try:
+            takeover = take_over(core.settings, self.load(), has_tls=self.tls is not None)
+            new = takeover.settings
+            # Try the pair first: one that does not fit would leave the listening context without its key.
+            tls_context(new)
+            core.reload(new)
+            certificate, key = new.listen.tls_certificate, new.listen.tls_key
+            if self.tls is not None and certificate is not None and key is not None:
+                # Read them even if the paths are the same: that is how certificates are renewed.
+                load_certificate(self.tls, certificate, key)
+        except (SettingsInvalid, KeysInvalid, OSError) as error:
+            core.log.warning("reload failed", error=str(error))
+            return f"nothing changed: {error}"
+        self.server.policy = server_policy(new)
+        self.logs.set_level(new.log.level)
+        return str(takeover)
+
+    def gauges(self) -> Gauges:
+        """The state that the metrics show, as it is now."""
+        core, pool = self.core, self.pool
+        core.metrics.receive_pool_waits = pool.waits
+        return Gauges(
+            connections=self.server.phases(),
+            uploads={state.value: count for state, count in core.counts.items()},
+            pending_bytes=core.committer.pending_bytes,
+            receive_pool_lent_bytes=pool.lent_bytes,
+            disk_free_bytes=core.disk.free_bytes,
+            disk_size_bytes=core.disk.total_bytes,
+            uploads_doubtful=core.recovery.report.doubtful,
+        )
+
+    async def drain(self) -> None:
+        """Say goodbye to devices, and commit what they sent."""
+        self.core.log.info("draining", connections=sum(self.server.phases().values()))
+        await self.server.drain(drain_policy(self.core.settings))
+        await self.core.committer.drained()
+
+
+async def serve(
+    settings: Settings,
+    load: Callable[[], Settings],
+    environment: Mapping[str, str],
+    pid: int,
+    logs: Logs,
+    listen_http: ListenHttp = listen_http,
+) -> int:
+    """Run the daemon until a signal asks it to stop; the exit status. `load` reads the settings again, for a reload.
+
+    Raises DirectoryLocked, CatalogNewer, CatalogFailed, KeysInvalid and OSError (which ssl.SSLError is).
+    """
+    machine = system_machine()
+    log = logs.logger()
+    tls = tls_context(settings)
+    passed = listen_fds(environment, pid)
+    async with open_core(settings, machine, log) as core:
+        pool = ReceivePool(settings.limits.receive_pool_bytes, settings.limits.chunk_bytes_max)
+        server = DeviceServer(_services(core), pool, server_policy(settings))
+        daemon = Daemon(core, server, pool, tls, load, logs)
+        pulse = Pulse(asyncio.get_running_loop(), machine.clock, core.metrics.loop_paused)
+        lifecycle = Lifecycle(environment, pid, machine.clock, pulse, core.health.commit_stuck_s, log)
+        lifecycle.catch_signals()
+        async with background(core.run(), server.run()), AsyncExitStack() as stack:
+            exposition = Exposition(core.metrics, daemon.gauges, version("uplinkd"))
+            control = await listen_http(core, exposition, passed_sockets(passed, "http"))
+            stack.push_async_callback(control.close)
+            commands = Commands(
+                core, core.file_verifier, machine.clock, machine.entropy, server.cut, version("uplinkd")
+            )
+            admin = AdminServer(settings.admin_socket_path, commands, log)
+            await admin.start()
+            stack.push_async_callback(admin.close)
+            listen = settings.listen
+            sockets = passed_sockets(passed, "devices") or bind(listen.host, listen.port, listen.backlog)
+            for each in sockets:
+                keep_alive(each, listen.tcp_keepalive_s, listen.tcp_user_timeout_s)
+            await server.listen(sockets, tls, listen.backlog)
+            pulse.start()
+            stack.callback(pulse.stop)
+            devices, http = (", ".join(f"{host}:{port}" for host, port in each.addresses) for each in (server, control))
+            log.info(
+                "ready", listen=devices, http=http, version=version("uplinkd"), durability=settings.commit.durability
+            )
+            await lifecycle.serve(f"devices on {devices}; HTTP on {http}", daemon.reload)
+            # A disk that does not answer must not keep the process: what was acknowledged is safe already.
+            limit_s = core.settings.drain.timeout_s + ABANDON_S
+            loop = asyncio.get_running_loop()
+            last_resort = loop.call_later(limit_s, abandon, f"it did not come to an end within {limit_s:g} s")
+            await daemon.drain()
+    last_resort.cancel()
+    log.info("stopped")
+    return 0
+
+
+def _services(core: Core) -> Services:
+    return Services(
+        uploads=core.uploads,
+        catalog=core.catalog,
+        gate=core.gate,
+        clock=core.machine.clock,
+        entropy=core.machine.entropy,
+        metrics=core.metrics,
+        log=core.log,
+        tasks=core.tasks,
+    )

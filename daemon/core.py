@@ -1,6 +1,6 @@
-"""The part of the daemon that keeps uploads: storage, catalog, commit, digests, cleanup, and who is let in.
+"""Stores, ingest, identity and upkeep, opened together on one data directory. The core knows no network.
 
-Both the running daemon and the command line with the lock held are built on it.
+The running daemon is built on it, and so is the command line where no daemon runs.
 """
 
 import asyncio
@@ -18,6 +18,7 @@ from daemon.catalog.interface import Catalog, CatalogFailed
 from daemon.catalog.records import State
 from daemon.catalog.sqlite.catalog import open_catalog
 from daemon.catalog.sqlite.lane import Watch
+from daemon.health import Health
 from daemon.identity.gate import Gate
 from daemon.identity.keys import ensure_secret_file, load_keys, symmetric_key
 from daemon.identity.tokens import TokenIssuer, TokenVerifier
@@ -34,19 +35,14 @@ from daemon.tasks import Tasks
 from daemon.telemetry.metrics import Metrics
 from daemon.upkeep.cleanup import Cleanup
 from daemon.upkeep.recovery import Recovery
+from daemon.upkeep.verify import Verifier
 
 OPEN_FILES_MAX = 4096
-"""Files of uploads that stay open between writes, so many at most: with ten thousand connections that leaves room in a
+"""At most this many files of uploads stay open between writes: with ten thousand connections, that leaves room in a
 limit of 20,000."""
-
-STUCK_S = 30.0
-"""A commit cycle that takes longer is stuck: even a slow disk syncs a cycle's bytes in a fraction of it."""
 
 COUNT_INTERVAL_S = 5.0
 """How often uploads are counted: less than the usual interval of a scrape."""
-
-ANSWER_S = 2.0
-"""How long a health check waits for the catalog."""
 
 
 class DirectoryLocked(Exception):  # noqa: N818 - what is the case, as the rest of the project says it
@@ -63,21 +59,13 @@ class Machine:
     threads: Threads
 
 
-@dataclass(frozen=True, slots=True)
-class Problem:
-    """One thing that keeps the daemon from doing its work."""
-
-    component: str
-    detail: str
-
-
 def system_machine() -> Machine:
     """The machine the process runs on."""
     return Machine(SystemClock(), SystemEntropy(), SystemFiles(), SystemThreads())
 
 
 @dataclass(slots=True, eq=False)
-class Engine:
+class Core:
     """The parts, put together. `settings` is replaced by a reload."""
 
     settings: Settings
@@ -93,10 +81,12 @@ class Engine:
     uploads: Uploads
     cleanup: Cleanup
     recovery: Recovery
+    file_verifier: Verifier
     gate: Gate
     verifier: TokenVerifier
     issuer: TokenIssuer
     tasks: Tasks
+    health: Health
     counts: Mapping[State, int] = field(default_factory=dict)
     """Uploads in each state, as last read."""
 
@@ -120,32 +110,6 @@ class Engine:
         self.admission.policy = upload_policy(settings)
         self.settings = settings
 
-    def commit_stuck_s(self) -> float:
-        """For how long the commit cycle under way has been stuck; 0 when none is."""
-        started_s = self.committer.oldest_cycle_s
-        if started_s is None:
-            return 0.0
-        elapsed_s = self.machine.clock.monotonic_s() - started_s
-        return elapsed_s if elapsed_s > STUCK_S else 0.0
-
-    async def problems(self) -> list[Problem]:
-        """What keeps the daemon from receiving and serving files."""
-        found = []
-        try:
-            async with asyncio.timeout(ANSWER_S):
-                await self.catalog.ping()
-        except TimeoutError:
-            found.append(
-                Problem("catalog", f"no answer within {ANSWER_S:g} s: look at the disk of {self.settings.data_dir}")
-            )
-        except CatalogFailed as error:
-            found.append(Problem("catalog", str(error)))
-        if detail := self.disk.problem(self.settings.storage.disk_free_min_bytes):
-            found.append(Problem("disk", detail))
-        if stuck_s := self.commit_stuck_s():
-            found.append(Problem("committer", f"a commit cycle has been under way for {stuck_s:.0f} s"))
-        return found
-
     async def _watch_catalog(self) -> None:
         """Count uploads for the metrics, and learn of devices that another process has disabled."""
         revoked_s = 0.0
@@ -161,8 +125,8 @@ class Engine:
 
 
 @asynccontextmanager
-async def open_engine(settings: Settings, machine: Machine, log: BoundLogger) -> AsyncIterator[Engine]:
-    """The engine on the settings' data directory, which is made if it is missing and locked meanwhile.
+async def open_core(settings: Settings, machine: Machine, log: BoundLogger) -> AsyncIterator[Core]:
+    """The core on the settings' data directory: made if it is missing, locked until the core closes.
 
     Raises DirectoryLocked, CatalogNewer, CatalogFailed, KeysInvalid and OSError.
     """
@@ -183,13 +147,13 @@ async def open_engine(settings: Settings, machine: Machine, log: BoundLogger) ->
         catalog = await open_catalog(settings.data_dir / "catalog.sqlite", machine.threads, watch)
         stack.push_async_callback(catalog.close)
         verifier = TokenVerifier(auth_policy(settings), keys)
-        engine = _compose(settings, machine, log, metrics, catalog, secret, verifier)
-        stack.push_async_callback(engine.storage.close)
-        stack.push_async_callback(engine.digester.close)
-        stack.push_async_callback(engine.tasks.wait)
-        await engine.gate.load()
-        await engine.disk.measure()
-        yield engine
+        core = _compose(settings, machine, log, metrics, catalog, secret, verifier)
+        stack.push_async_callback(core.storage.close)
+        stack.push_async_callback(core.digester.close)
+        stack.push_async_callback(core.tasks.wait)
+        await core.gate.load()
+        await core.disk.measure()
+        yield core
 
 
 def _compose(
@@ -200,7 +164,7 @@ def _compose(
     catalog: Catalog,
     secret: bytes,
     verifier: TokenVerifier,
-) -> Engine:
+) -> Core:
     clock, entropy = machine.clock, machine.entropy
     is_durable = settings.commit.durability == "sync"
     storage = LocalStorage(
@@ -229,7 +193,7 @@ def _compose(
         log=log,
         tasks=tasks,
     )
-    return Engine(
+    return Core(
         settings=settings,
         machine=machine,
         log=log,
@@ -252,8 +216,10 @@ def _compose(
             policy=cleanup_policy(settings),
         ),
         recovery=Recovery(catalog, storage, log),
+        file_verifier=Verifier(catalog, storage, machine.threads, clock),
         gate=Gate(verifier, catalog, clock),
         verifier=verifier,
         issuer=TokenIssuer(auth_policy(settings), symmetric_key(secret)),
         tasks=tasks,
+        health=Health(catalog, disk, committer, admission, clock, settings.data_dir),
     )

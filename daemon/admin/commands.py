@@ -2,11 +2,24 @@
 
 import re
 from collections.abc import AsyncGenerator, Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from contextlib import aclosing
 from typing import Protocol
 
 from daemon.adapters.clock import Clock
 from daemon.adapters.entropy import Entropy
+from daemon.admin.messages import (
+    AddDevice,
+    AskStatus,
+    Clean,
+    IssueToken,
+    ListDevices,
+    Request,
+    Result,
+    SwitchDevice,
+    Verify,
+)
+from daemon.admin.results import CommandFailed, DeviceAdded, DeviceListed, DeviceSwitched, Status, TokenIssued
+from daemon.catalog.interface import CatalogFailed
 from daemon.catalog.records import Device, State
 from daemon.identity.device_secrets import derive_key, make_secret, read_secret
 from daemon.identity.tokens import Identity, Kind, Scope
@@ -33,71 +46,6 @@ SCOPES_DEFAULT: Mapping[Kind, frozenset[Scope]] = {
 
 _TENANT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _DEVICE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,127}")
-
-
-@dataclass(frozen=True, slots=True)
-class DeviceAdded:
-    """A device that was enrolled. Its secret is known to nobody else, and cannot be had again."""
-
-    tenant: str
-    device: str
-    secret: str = field(repr=False)
-    is_disabled: bool
-
-
-@dataclass(frozen=True, slots=True)
-class DeviceListed:
-    """A device; one that is not enrolled was disabled, so that its tokens are refused. Times are Unix milliseconds."""
-
-    tenant: str
-    device: str
-    is_enrolled: bool
-    created_ms: int
-    disabled_ms: int | None
-
-
-@dataclass(frozen=True, slots=True)
-class DeviceSwitched:
-    """A device is disabled, or enabled, now; `changed` tells whether it was not before."""
-
-    tenant: str
-    device: str
-    is_disabled: bool
-    changed: bool
-
-
-@dataclass(frozen=True, slots=True)
-class TokenIssued:
-    """A bearer token, whom it speaks for, and how long."""
-
-    tenant: str
-    subject: str
-    kind: Kind
-    scopes: tuple[Scope, ...]
-    expires_in_s: float
-    token: str = field(repr=False)
-
-
-@dataclass(frozen=True, slots=True)
-class Status:
-    """How the daemon is. `problems` is empty when it can receive and serve files, or does not run.
-
-    `uploads` counts them by state; it is empty while the catalog does not answer.
-    """
-
-    is_running: bool
-    version: str
-    uploads: Mapping[State, int]
-    problems: tuple[str, ...]
-
-
-class CommandFailed(Exception):  # noqa: N818 - what happened, as the rest of the project says it
-    """A command was not carried out: the registry's code, and what happened, to what, and what to do."""
-
-    def __init__(self, code: ErrorCode, detail: str) -> None:
-        super().__init__(detail)
-        self.code = code
-        self.detail = detail
 
 
 class Catalog(Protocol):
@@ -141,8 +89,14 @@ class Problem(Protocol):
     def detail(self) -> str: ...
 
 
+class Health(Protocol):
+    """Finds what is wrong now."""
+
+    async def problems(self) -> Sequence[Problem]: ...
+
+
 class Parts(Protocol):
-    """What commands work on, asked for anew each time, since a reload replaces the issuer and the settings."""
+    """What commands work on. A reload replaces the issuer and the settings, so commands hold on to neither."""
 
     @property
     def catalog(self) -> Catalog: ...
@@ -154,7 +108,8 @@ class Parts(Protocol):
     def gate(self) -> Gate: ...
     @property
     def settings(self) -> Settings: ...
-    async def problems(self) -> Sequence[Problem]: ...
+    @property
+    def health(self) -> Health: ...
 
 
 class Verifier(Protocol):
@@ -283,7 +238,7 @@ class Commands:
     async def status(self) -> Status:
         """How the daemon is, and how many uploads there are in each state."""
         is_running = self._cut is not None
-        problems = await self._parts.problems() if is_running else ()
+        problems = await self._parts.health.problems() if is_running else ()
         # A catalog in trouble may not answer, and that it is in trouble is the answer.
         answers = all(each.component != "catalog" for each in problems)
         uploads = await self._parts.catalog.counts() if answers else {}
@@ -295,6 +250,40 @@ class Commands:
             return self._parts.settings.auth.tenant_default
         _check_tenant(tenant)
         return tenant
+
+
+async def perform(commands: Commands, request: Request) -> AsyncGenerator[Result, None]:
+    """Carry the request out. Raises CommandFailed."""
+    try:
+        match request:
+            case ListDevices():
+                for each in await commands.list_devices(request.tenant):
+                    yield each
+            case Verify():
+                async with aclosing(commands.verify(request.tenant, request.device)) as results:
+                    async for result in results:
+                        yield result
+            case _:
+                yield await _perform_one(commands, request)
+    except (CatalogFailed, OSError) as error:
+        raise CommandFailed(ErrorCode.UNAVAILABLE, str(error)) from error
+
+
+async def _perform_one(
+    commands: Commands, request: AddDevice | SwitchDevice | IssueToken | Clean | AskStatus
+) -> Result:
+    match request:
+        case AddDevice():
+            return await commands.add_device(request.tenant, request.device, replace=request.replace)
+        case SwitchDevice():
+            switch = commands.disable if request.disable else commands.enable
+            return await switch(request.tenant, request.device)
+        case IssueToken():
+            return await commands.token(request.subject, request.kind, request.scopes, request.ttl_s, request.tenant)
+        case Clean():
+            return await commands.cleanup(request.dry_run)
+        case AskStatus():
+            return await commands.status()
 
 
 def _check_tenant(tenant: str) -> None:

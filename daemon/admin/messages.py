@@ -5,23 +5,20 @@ without either was cut short.
 """
 
 import json
-from collections.abc import AsyncGenerator, Mapping
-from contextlib import aclosing
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TypeAlias
 
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
-from daemon.admin.commands import (
+from daemon.admin.results import (
     CommandFailed,
-    Commands,
     DeviceAdded,
     DeviceListed,
     DeviceSwitched,
     Status,
     TokenIssued,
 )
-from daemon.catalog.interface import CatalogFailed
 from daemon.identity.tokens import Kind, Scope
 from daemon.upkeep.cleanup import CleanupReport
 from daemon.upkeep.verify import Checked, Progress
@@ -131,40 +128,6 @@ _ANSWERS: Mapping[str, TypeAdapter[Answer]] = {
         End,
     )
 }
-
-
-async def perform(commands: Commands, request: Request) -> AsyncGenerator[Result, None]:
-    """Carry the request out. Raises CommandFailed."""
-    try:
-        match request:
-            case ListDevices():
-                for each in await commands.list_devices(request.tenant):
-                    yield each
-            case Verify():
-                async with aclosing(commands.verify(request.tenant, request.device)) as results:
-                    async for result in results:
-                        yield result
-            case _:
-                yield await _perform_one(commands, request)
-    except (CatalogFailed, OSError) as error:
-        raise CommandFailed(ErrorCode.UNAVAILABLE, str(error)) from error
-
-
-async def _perform_one(
-    commands: Commands, request: AddDevice | SwitchDevice | IssueToken | Clean | AskStatus
-) -> Result:
-    match request:
-        case AddDevice():
-            return await commands.add_device(request.tenant, request.device, replace=request.replace)
-        case SwitchDevice():
-            switch = commands.disable if request.disable else commands.enable
-            return await switch(request.tenant, request.device)
-        case IssueToken():
-            return await commands.token(request.subject, request.kind, request.scopes, request.ttl_s, request.tenant)
-        case Clean():
-            return await commands.cleanup(request.dry_run)
-        case AskStatus():
-            return await commands.status()
 
 
 def write_request(request: Request) -> bytes:

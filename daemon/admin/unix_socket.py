@@ -13,7 +13,7 @@ from pathlib import Path
 
 from structlog.stdlib import BoundLogger
 
-from daemon.admin.commands import CommandFailed, Commands
+from daemon.admin.commands import Commands, perform
 from daemon.admin.messages import (
     LINE_BYTES_MAX,
     Answer,
@@ -22,12 +22,12 @@ from daemon.admin.messages import (
     Greeting,
     Request,
     Result,
-    perform,
     read_answer,
     read_request,
     write_answer,
     write_request,
 )
+from daemon.admin.results import CommandFailed
 from daemon.tasks import Tasks
 from protocol.errors import ErrorCode
 

@@ -1,6 +1,5 @@
 """What `check-config` looks at: the settings in force with their origin, and whether the daemon could start on them."""
 
-import ssl
 import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -11,8 +10,8 @@ from daemon.adapters.entropy import Entropy
 from daemon.adapters.files import FileSystem
 from daemon.admin.unix_socket import PATH_BYTES_MAX
 from daemon.identity.keys import SECRET_BYTES, KeysInvalid, ensure_secret_file, load_keys
-from daemon.policies import tls_context
 from daemon.settings import ENVIRONMENT_DELIMITER, ENVIRONMENT_PREFIX, FlagValue, Settings, keys
+from daemon.tcp.policies import tls_context
 
 Value = str | int | float | bool | list[str] | None
 
@@ -114,13 +113,9 @@ def _tls(settings: Settings) -> Finding:
     files = f"{settings.listen.tls_certificate} and {settings.listen.tls_key}"
     try:
         context = tls_context(settings)
-    except (OSError, ValueError) as error:
-        reason = error.reason if isinstance(error, ssl.SSLError) else getattr(error, "strerror", None) or str(error)
-        return Finding(
-            Check.TLS,
-            False,
-            f"{files} cannot be used: {reason}; both must be PEM, belong together, and be readable without a password",
-        )
+    except OSError as error:
+        advice = "both must be PEM, belong together, and be readable without a password"
+        return Finding(Check.TLS, False, f"{error}; {advice}")
     return Finding(Check.TLS, True, "off: plain TCP" if context is None else f"{files} load")
 
 

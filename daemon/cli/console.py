@@ -11,7 +11,7 @@ from typing import TextIO, TypeAlias
 
 from pydantic import TypeAdapter
 
-from daemon.admin.commands import DeviceAdded, DeviceListed, DeviceSwitched, Status, TokenIssued
+from daemon.admin.results import DeviceAdded, DeviceListed, DeviceSwitched, Status, TokenIssued
 from daemon.cli.checks import Effective, Finding
 from daemon.settings import Settings
 from daemon.upkeep.cleanup import CleanupReport

@@ -1,22 +1,26 @@
 """Carries a command out wherever it can be: in the daemon that runs, or else here, with its data directory locked."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable
-from contextlib import AbstractAsyncContextManager, aclosing
+import sys
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
+from importlib.metadata import version
 from typing import TypeAlias
 
-from daemon.adapters.clock import Clock
-from daemon.admin.commands import CommandFailed, Commands
-from daemon.admin.messages import AddDevice, IssueToken, Request, Result, perform
+from daemon.adapters.clock import Clock, SystemClock
+from daemon.admin.commands import Commands, perform
+from daemon.admin.messages import AddDevice, IssueToken, Request, Result
+from daemon.admin.results import CommandFailed
 from daemon.admin.unix_socket import NoDaemon, ask
 from daemon.catalog.interface import CatalogFailed, CatalogNewer
-from daemon.core import DirectoryLocked
+from daemon.core import DirectoryLocked, open_core, system_machine
 from daemon.identity.keys import KeysInvalid
 from daemon.settings import Settings
+from daemon.telemetry.logs import configure
 from protocol.errors import ErrorCode
 
 PATIENCE_S = 5.0
-"""A daemon that starts or stops, and another command, hold the lock without answering for about so long."""
+"""About as long as a daemon that starts or stops, or another command, holds the lock without answering."""
 
 RETRY_S = 0.1
 
@@ -25,6 +29,18 @@ Offline: TypeAlias = Callable[[Settings], AbstractAsyncContextManager[Commands]]
 
 Raises DirectoryLocked, CatalogNewer, CatalogFailed, KeysInvalid and OSError.
 """
+
+
+@asynccontextmanager
+async def offline(settings: Settings) -> AsyncIterator[Commands]:
+    """The commands on a data directory that no daemon owns. See Offline."""
+    logs = configure("warning", "console", sys.stderr, SystemClock().wall_ms)
+    try:
+        async with open_core(settings, system_machine(), logs.logger()) as core:
+            machine = core.machine
+            yield Commands(core, core.file_verifier, machine.clock, machine.entropy, None, version("uplinkd"))
+    finally:
+        logs.close()
 
 
 async def operate(

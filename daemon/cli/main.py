@@ -20,7 +20,7 @@ from daemon import app
 from daemon.adapters.clock import SystemClock
 from daemon.adapters.entropy import SystemEntropy
 from daemon.adapters.files import SystemFiles
-from daemon.admin.commands import SCOPES_DEFAULT, CommandFailed, Status
+from daemon.admin.commands import SCOPES_DEFAULT
 from daemon.admin.messages import (
     AddDevice,
     AskStatus,
@@ -32,11 +32,12 @@ from daemon.admin.messages import (
     SwitchDevice,
     Verify,
 )
+from daemon.admin.results import CommandFailed, Status
 from daemon.admin.unix_socket import DaemonSilent
 from daemon.catalog.interface import CatalogFailed, CatalogNewer
 from daemon.cli.checks import effective, findings
 from daemon.cli.console import Console
-from daemon.cli.dispatch import PATIENCE_S, Offline, operate
+from daemon.cli.dispatch import PATIENCE_S, Offline, offline, operate
 from daemon.core import DirectoryLocked
 from daemon.identity.keys import KeysInvalid
 from daemon.identity.tokens import Kind, Scope
@@ -86,7 +87,7 @@ class Exit(IntEnum):
 Serve: TypeAlias = Callable[
     [Settings, Callable[[], Settings], Mapping[str, str], int, Logs], Coroutine[None, None, int]
 ]
-"""Runs the daemon on settings; is told how to load them anew, the environment, the process's id, and the logs."""
+"""Runs the daemon on settings. It gets a way to load them again, the environment, the process's id, and the logs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +124,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; the exit code."""
     # What the daemon makes holds keys and other people's files, wherever it is started from.
     os.umask(0o077)
-    process = Process(os.environ, sys.stdout, sys.stderr, os.getpid(), os.geteuid(), app.serve, app.offline)
+    process = Process(os.environ, sys.stdout, sys.stderr, os.getpid(), os.geteuid(), app.serve, offline)
     try:
         return run(argv, process)
     except BrokenPipeError:

@@ -1,7 +1,7 @@
 """What the daemon tells systemd and gets from it: sd_notify(3), the watchdog, and sockets passed at the start."""
 
 import socket
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 FIRST_PASSED_FD = 3
@@ -96,6 +96,11 @@ def listen_fds(environment: Mapping[str, str], pid: int) -> tuple[PassedSocket, 
     names = environment.get("LISTEN_FDNAMES", "").split(":")
     names += [""] * (int(count) - len(names))
     return tuple(PassedSocket(FIRST_PASSED_FD + index, names[index] or "unknown") for index in range(int(count)))
+
+
+def passed_sockets(passed: Sequence[PassedSocket], name: str) -> list[socket.socket]:
+    """The sockets that systemd passed under `name`."""
+    return [socket.socket(fileno=each.fd) for each in passed if each.name == name]
 
 
 def _number(text: str) -> bool:

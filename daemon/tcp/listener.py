@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from functools import partial
 from ipaddress import IPv4Network, IPv6Network
 
-from daemon.process.systemd import PassedSocket
 from daemon.tcp.proxy_header import Endpoint
 from daemon.tcp.receive_pool import ReceivePool
 from daemon.tcp.session import Services, Session, SessionPolicy
@@ -244,11 +243,6 @@ def bind(host: str, port: int, backlog: int) -> list[socket.socket]:
                 opened.close()
             raise OSError(error.errno, f"cannot listen on {host} port {port}: {error.strerror}") from error
     return sockets
-
-
-def passed_sockets(passed: Sequence[PassedSocket], name: str) -> list[socket.socket]:
-    """The sockets that systemd passed under `name`."""
-    return [socket.socket(fileno=each.fd) for each in passed if each.name == name]
 
 
 def keep_alive(listener: socket.socket, keepalive_s: float, user_timeout_s: float) -> None:

@@ -29,7 +29,7 @@ JOIN_DAEMON_AND_CONTROL = frozenset({"daemon.app", "daemon.control_ports"})
 """The modules that join the daemon and the control plane."""
 
 LEVELS = (
-    *("__main__", "cli", "app", "service", "core", "policies"),
+    *("__main__", "cli", "app", "control_ports", "core", "policies", "health"),
     *("admin", "tcp", "ingest", "identity", "upkeep", "catalog", "storage", "process", "telemetry"),
     *("settings", "tasks", "adapters"),
 )

@@ -57,11 +57,10 @@ LEAVES_TO_TOUCH = (
         frozenset({"os", "exists", "hardlink_to", "read_bytes", "unlink"}),
         "keys are read, and the first secret is made, before anything is served",
     ),
-    Leave("daemon.process.systemd", frozenset({"socket"}), "systemd is spoken to through its socket"),
+    Leave("daemon.process.systemd", frozenset({"socket"}), "systemd is spoken to, and passes sockets, through sockets"),
     Leave("daemon.tcp.listener", frozenset({"socket"}), "the listeners are sockets, and their options are set here"),
     Leave("daemon.cli.main", frozenset({"os"}), "the command line takes the environment and hands it on"),
     Leave("daemon.app", frozenset({"socket"}), "the composition root hands on the sockets that systemd opened"),
-    Leave("daemon.service", frozenset({"socket"}), "the sockets that systemd opened go through here to the root"),
     Leave("daemon.process.lifecycle", frozenset({"signal"}), "the process's signals are its life"),
     Leave(
         "daemon.admin.unix_socket",

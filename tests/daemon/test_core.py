@@ -8,20 +8,20 @@ from pathlib import Path
 
 import pytest
 
-from daemon import core as engine_module
+from daemon import core as core_module
 from daemon.adapters.files import SystemFiles
 from daemon.catalog.interface import CatalogNewer
 from daemon.catalog.records import State
-from daemon.core import STUCK_S, DirectoryLocked, Problem, system_machine
+from daemon.core import DirectoryLocked, system_machine
 from daemon.identity.keys import KeysInvalid
 from daemon.identity.tokens import Identity, Kind, Scope, TokenRefused
 from daemon.settings import Auth, Limits, Settings, Storage
 from daemon.storage.local.syncing import TOGETHER_FILES_MIN
 from daemon.tasks import background
-from tests.support.fake_machine import NOW_MS, FakeClock
+from tests.support.fake_machine import NOW_MS
 from tests.support.populated_store import CONTENT
 from tests.support.recorded_files import sync, write
-from tests.support.running_core import FAILURE, Running, engine_on, failing
+from tests.support.running_core import Running, core_on, failing
 from tests.support.waiting import until
 
 OPERATOR = Identity("default", "boss", Kind.OPERATOR, frozenset({Scope.READ}), None)
@@ -34,7 +34,7 @@ def settings(tmp_path: Path) -> Settings:
 
 @pytest.fixture
 async def running(settings: Settings) -> AsyncIterator[Running]:
-    async with engine_on(settings) as running:
+    async with core_on(settings) as running:
         yield running
 
 
@@ -54,16 +54,16 @@ class TestOpening:
     ) -> None:
         assert stat.S_IMODE(settings.data_dir.stat().st_mode) == 0o700
         assert stat.S_IMODE(settings.secret_path.stat().st_mode) == 0o600
-        assert running.engine.disk.total_bytes > 0
+        assert running.core.disk.total_bytes > 0
 
     async def test_a_second_daemon_is_refused(self, settings: Settings, running: Running) -> None:
         with pytest.raises(DirectoryLocked, match=f"another uplinkd owns {settings.data_dir}: stop it"):
-            async with engine_on(settings):
+            async with core_on(settings):
                 pass
 
-    async def test_the_lock_ends_with_the_engine(self, settings: Settings) -> None:
+    async def test_the_lock_ends_with_the_core(self, settings: Settings) -> None:
         for _ in range(2):
-            async with engine_on(settings):
+            async with core_on(settings):
                 pass
 
     async def test_the_lock_ends_with_a_failure_to_open(self, settings: Settings) -> None:
@@ -71,162 +71,126 @@ class TestOpening:
         settings.secret_path.write_text("short")
         settings.secret_path.chmod(0o600)
         with pytest.raises(KeysInvalid):
-            async with engine_on(settings):
+            async with core_on(settings):
                 pass
         SystemFiles().close(SystemFiles().lock(settings.data_dir / "lock"))
 
     async def test_a_catalog_of_a_newer_program_is_refused(self, settings: Settings) -> None:
-        async with engine_on(settings) as running:
+        async with core_on(settings) as running:
             await running.keeping.catalog._writer.run("age", lambda each: each.execute("PRAGMA user_version = 999"))
         with pytest.raises(CatalogNewer):
-            async with engine_on(settings):
+            async with core_on(settings):
                 pass
 
     async def test_what_was_kept_is_found_again(self, settings: Settings) -> None:
-        async with engine_on(settings) as running:
+        async with core_on(settings) as running:
             await running.keeping.add(1, NOW_MS, State.COMPLETE)
-        async with engine_on(settings) as running:
+        async with core_on(settings) as running:
             assert (await running.keeping.get(1)).state is State.COMPLETE
-            reading = await running.engine.storage.open(1)
+            reading = await running.core.storage.open(1)
             assert await reading.read(0, 100) == CONTENT
             await reading.close()
 
     async def test_that_syncs_take_longer_from_now_on_is_logged(self, settings: Settings) -> None:
-        async with engine_on(settings, replace(system_machine(), files=SinkingFiles())) as running:
+        async with core_on(settings, replace(system_machine(), files=SinkingFiles())) as running:
             ids = range(1, 1 + TOGETHER_FILES_MIN)
             for upload_id in ids:
-                write(running.engine.storage, upload_id, 0, b"x")
-            assert await sync(running.engine.storage, *ids) == {}
+                write(running.core.storage, upload_id, 0, b"x")
+            assert await sync(running.core.storage, *ids) == {}
             (line,) = [each for each in running.log.lines if "error" in each]
             assert line["error"] == "[Errno 5] the disk is gone"
             assert running.log.at("warning") == ["files are synced one by one: their file system's sync failed"]
 
     async def test_devices_that_were_disabled_are_known_from_the_start(self, settings: Settings) -> None:
-        async with engine_on(settings) as running:
-            await running.engine.catalog.set_disabled("default", "bad", True, NOW_MS)
-        async with engine_on(settings) as running:
-            assert running.engine.gate.is_disabled("default", "bad")
+        async with core_on(settings) as running:
+            await running.core.catalog.set_disabled("default", "bad", True, NOW_MS)
+        async with core_on(settings) as running:
+            assert running.core.gate.is_disabled("default", "bad")
 
 
 class TestRunning:
     async def test_the_catalogs_transactions_are_timed(self, running: Running) -> None:
-        duration = running.engine.metrics.catalog_batch_duration
+        duration = running.core.metrics.catalog_batch_duration
         before = duration.count
-        await running.engine.catalog.set_disabled("default", "camera", True, 1)
-        await running.engine.catalog.disabled()
+        await running.core.catalog.set_disabled("default", "camera", True, 1)
+        await running.core.catalog.disabled()
         assert duration.count == before + 1, "what only reads waits for nobody"
         assert duration.total > 0
 
     async def test_uploads_are_counted(self, running: Running) -> None:
         await running.keeping.add(1, NOW_MS, State.COMPLETE)
-        async with background(running.engine.run()):
-            await until(lambda: running.engine.counts.get(State.COMPLETE) == 1)
+        async with background(running.core.run()):
+            await until(lambda: running.core.counts.get(State.COMPLETE) == 1)
 
     async def test_devices_disabled_by_another_process_are_learned_of(
         self, running: Running, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(engine_module, "COUNT_INTERVAL_S", 0.01)
-        running.engine.settings = replace_auth(running.engine.settings, revocation_s=0.001)
-        async with background(running.engine.run()):
-            await until(lambda: running.engine.counts)
-            await running.engine.catalog.set_disabled("default", "bad", True, NOW_MS)
-            await until(lambda: running.engine.gate.is_disabled("default", "bad"))
+        monkeypatch.setattr(core_module, "COUNT_INTERVAL_S", 0.01)
+        running.core.settings = replace_auth(running.core.settings, revocation_s=0.001)
+        async with background(running.core.run()):
+            await until(lambda: running.core.counts)
+            await running.core.catalog.set_disabled("default", "bad", True, NOW_MS)
+            await until(lambda: running.core.gate.is_disabled("default", "bad"))
 
     async def test_a_catalog_that_fails_is_told_and_asked_again(
         self, running: Running, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(engine_module, "COUNT_INTERVAL_S", 0.01)
-        engine, works = running.engine, running.engine.catalog
+        monkeypatch.setattr(core_module, "COUNT_INTERVAL_S", 0.01)
+        core, works = running.core, running.core.catalog
         await running.keeping.add(1, NOW_MS, State.COMPLETE)
-        engine.catalog = failing()
-        async with background(engine.run()):
+        core.catalog = failing()
+        async with background(core.run()):
             await until(lambda: "the catalog was not read" in running.log.at("warning"))
-            engine.catalog = works
-            await until(lambda: engine.counts)
+            core.catalog = works
+            await until(lambda: core.counts)
 
     async def test_acknowledged_bytes_that_are_missing_are_reported(self, running: Running) -> None:
         await running.keeping.add(1, NOW_MS)
         running.keeping.path(1).unlink()
-        async with background(running.engine.run()):
-            await until(lambda: running.engine.recovery.report.doubtful)
-        assert running.engine.recovery.report.doubtful_ids == (1,)
-
-
-class TestProblems:
-    async def test_there_are_none(self, running: Running) -> None:
-        assert await running.engine.problems() == []
-
-    async def test_the_catalog_fails(self, running: Running) -> None:
-        running.engine.catalog = failing()
-        assert await running.engine.problems() == [Problem("catalog", FAILURE)]
-
-    async def test_the_catalog_does_not_answer(self, running: Running, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(engine_module, "ANSWER_S", 0.01)
-        running.engine.catalog = failing(hangs=True)
-        (problem,) = await running.engine.problems()
-        assert problem.component == "catalog"
-        assert problem.detail.startswith("no answer within 0.01 s: look at the disk of ")
-
-    async def test_the_disk_is_below_its_floor(self, running: Running) -> None:
-        engine = running.engine
-        engine.settings = engine.settings.model_copy(update={"storage": Storage(disk_free_min_bytes=2**62)})
-        (problem,) = await engine.problems()
-        assert problem.component == "disk"
-        assert str(2**62) in problem.detail
-
-    async def test_a_commit_cycle_is_stuck(self, settings: Settings) -> None:
-        clock = FakeClock()
-        async with engine_on(settings, replace(system_machine(), clock=clock)) as running:
-            engine = running.engine
-            assert engine.commit_stuck_s() == 0
-            engine.committer.oldest_cycle_s = clock.monotonic_s()
-            clock.pass_s(STUCK_S)
-            assert engine.commit_stuck_s() == 0
-            clock.pass_s(1)
-            await engine.disk.measure()
-            assert engine.commit_stuck_s() == STUCK_S + 1
-            assert await engine.problems() == [Problem("committer", "a commit cycle has been under way for 31 s")]
+        async with background(running.core.run()):
+            await until(lambda: running.core.recovery.report.doubtful)
+        assert running.core.recovery.report.doubtful_ids == (1,)
 
 
 class TestReload:
     async def test_limits_are_taken_over(self, running: Running) -> None:
-        engine = running.engine
-        engine.reload(
-            engine.settings.model_copy(
+        core = running.core
+        core.reload(
+            core.settings.model_copy(
                 update={"limits": Limits(ranges_max=3), "storage": Storage(quota_bytes_per_device=5, size_max_bytes=6)}
             )
         )
-        policy = engine.admission.policy
+        policy = core.admission.policy
         assert (policy.ranges_max, policy.quota_bytes_per_device, policy.size_max_bytes) == (3, 5, 6)
-        assert engine.settings.limits.ranges_max == 3
+        assert core.settings.limits.ranges_max == 3
 
     async def test_tokens_are_issued_and_judged_by_the_new_settings(self, running: Running) -> None:
-        engine = running.engine
-        old = engine.issuer.issue(OPERATOR, 60, NOW_MS)
-        engine.reload(replace_auth(engine.settings, audience="elsewhere"))
+        core = running.core
+        old = core.issuer.issue(OPERATOR, 60, NOW_MS)
+        core.reload(replace_auth(core.settings, audience="elsewhere"))
         with pytest.raises(TokenRefused, match="another audience than elsewhere"):
-            engine.verifier.verify(old, NOW_MS)
-        assert engine.verifier.verify(engine.issuer.issue(OPERATOR, 60, NOW_MS), NOW_MS).subject == "boss"
+            core.verifier.verify(old, NOW_MS)
+        assert core.verifier.verify(core.issuer.issue(OPERATOR, 60, NOW_MS), NOW_MS).subject == "boss"
 
     async def test_the_secret_is_read_anew(self, running: Running) -> None:
-        engine = running.engine
-        old = engine.issuer.issue(OPERATOR, 60, NOW_MS)
-        engine.settings.secret_path.write_text("c2VjcmV0" * 6)
-        engine.reload(engine.settings)
+        core = running.core
+        old = core.issuer.issue(OPERATOR, 60, NOW_MS)
+        core.settings.secret_path.write_text("c2VjcmV0" * 6)
+        core.reload(core.settings)
         with pytest.raises(TokenRefused, match="signature"):
-            engine.verifier.verify(old, NOW_MS)
-        assert engine.verifier.verify(engine.issuer.issue(OPERATOR, 60, NOW_MS), NOW_MS).subject == "boss"
+            core.verifier.verify(old, NOW_MS)
+        assert core.verifier.verify(core.issuer.issue(OPERATOR, 60, NOW_MS), NOW_MS).subject == "boss"
 
     async def test_keys_that_cannot_be_used_change_nothing(self, running: Running) -> None:
-        engine = running.engine
-        old_settings, old_policy = engine.settings, engine.admission.policy
-        token = engine.issuer.issue(OPERATOR, 60, NOW_MS)
+        core = running.core
+        old_settings, old_policy = core.settings, core.admission.policy
+        token = core.issuer.issue(OPERATOR, 60, NOW_MS)
         missing = replace_auth(old_settings, jwks_file=old_settings.data_dir / "missing.json")
         with pytest.raises(KeysInvalid):
-            engine.reload(missing.model_copy(update={"storage": Storage(size_max_bytes=1)}))
-        assert engine.settings is old_settings
-        assert engine.admission.policy is old_policy
-        assert engine.verifier.verify(token, NOW_MS).subject == "boss"
+            core.reload(missing.model_copy(update={"storage": Storage(size_max_bytes=1)}))
+        assert core.settings is old_settings
+        assert core.admission.policy is old_policy
+        assert core.verifier.verify(token, NOW_MS).subject == "boss"
 
 
 def replace_auth(settings: Settings, **changes: object) -> Settings:

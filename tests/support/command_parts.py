@@ -10,7 +10,7 @@ from daemon.adapters.entropy import SystemEntropy
 from daemon.adapters.threads import SystemThreads
 from daemon.admin.commands import Commands
 from daemon.catalog.sqlite.catalog import SqliteCatalog
-from daemon.core import Problem
+from daemon.health import Problem
 from daemon.identity.keys import symmetric_key
 from daemon.identity.tokens import Policy, TokenIssuer, TokenVerifier
 from daemon.policies import auth_policy
@@ -68,6 +68,16 @@ class FakeGate:
 
 
 @dataclass(slots=True)
+class FakeHealth:
+    """Finds what a test puts in."""
+
+    found: list[Problem] = field(default_factory=list)
+
+    async def problems(self) -> Sequence[Problem]:
+        return self.found
+
+
+@dataclass(slots=True)
 class Parts:
     """What commands work on."""
 
@@ -78,11 +88,8 @@ class Parts:
     clock: FakeClock
     cleanup: FakeCleaner = field(default_factory=FakeCleaner)
     gate: FakeGate = field(default_factory=FakeGate)
-    found: list[Problem] = field(default_factory=list)
+    health: FakeHealth = field(default_factory=FakeHealth)
     cut: list[tuple[str, str]] = field(default_factory=list)
-
-    async def problems(self) -> Sequence[Problem]:
-        return self.found
 
     @property
     def policy(self) -> Policy:

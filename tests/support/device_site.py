@@ -18,9 +18,10 @@ from daemon.catalog.interface import CatalogFailed
 from daemon.catalog.records import Device
 from daemon.identity.gate import Gate
 from daemon.identity.tokens import Identity, Kind, Scope, TokenIssuer, TokenVerifier
-from daemon.policies import auth_policy, server_policy
+from daemon.policies import auth_policy
 from daemon.settings import Settings
 from daemon.tcp.listener import DeviceServer, DrainPolicy, ServerPolicy, bind
+from daemon.tcp.policies import server_policy
 from daemon.tcp.proxy_header import SIGNATURE
 from daemon.tcp.receive_pool import ReceivePool
 from daemon.tcp.session import Services, Session

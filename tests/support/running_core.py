@@ -1,4 +1,4 @@
-"""A real engine on a directory, with a catalog that can be made to fail."""
+"""A real core on a directory, with a catalog that can be made to fail."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Coroutine
@@ -8,7 +8,7 @@ from typing import cast
 
 from daemon.catalog.interface import Catalog, CatalogFailed
 from daemon.catalog.sqlite.catalog import SqliteCatalog
-from daemon.core import Engine, Machine, open_engine, system_machine
+from daemon.core import Core, Machine, open_core, system_machine
 from daemon.settings import Settings
 from daemon.storage.local.storage import LocalStorage
 from tests.support.fake_machine import CapturedLog
@@ -19,17 +19,17 @@ FAILURE = "the disk is on fire"
 
 @dataclass(slots=True)
 class Running:
-    """The engine, what it logs, and its keeping, in which uploads of any state can be put."""
+    """The core, what it logs, and its keeping, in which uploads of any state can be put."""
 
-    engine: Engine
+    core: Core
     log: CapturedLog
     keeping: Keeping = field(init=False)
 
     def __post_init__(self) -> None:
-        catalog, storage = self.engine.catalog, self.engine.storage
+        catalog, storage = self.core.catalog, self.core.storage
         assert isinstance(catalog, SqliteCatalog)
         assert isinstance(storage, LocalStorage)
-        self.keeping = Keeping(self.engine.settings.data_dir, catalog, storage)
+        self.keeping = Keeping(self.core.settings.data_dir, catalog, storage)
 
 
 class FailingCatalog:
@@ -53,8 +53,8 @@ def failing(*, hangs: bool = False) -> Catalog:
 
 
 @asynccontextmanager
-async def engine_on(settings: Settings, machine: Machine | None = None) -> AsyncIterator[Running]:
+async def core_on(settings: Settings, machine: Machine | None = None) -> AsyncIterator[Running]:
     """Open it, and close it."""
     log = CapturedLog()
-    async with open_engine(settings, machine or system_machine(), log.logger) as engine:
-        yield Running(engine, log)
+    async with open_core(settings, machine or system_machine(), log.logger) as core:
+        yield Running(core, log)

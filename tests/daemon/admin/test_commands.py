@@ -6,16 +6,9 @@ from pathlib import Path
 import pytest
 
 from daemon.adapters.entropy import SystemEntropy
-from daemon.admin.commands import (
-    SCOPES,
-    CommandFailed,
-    Commands,
-    DeviceAdded,
-    DeviceListed,
-    DeviceSwitched,
-    Status,
-)
-from daemon.core import Problem
+from daemon.admin.commands import SCOPES, Commands
+from daemon.admin.results import CommandFailed, DeviceAdded, DeviceListed, DeviceSwitched, Status
+from daemon.health import Problem
 from daemon.identity.device_secrets import derive_key, read_secret, verify_secret
 from daemon.identity.tokens import Identity, Kind, Reason, Scope, TokenRefused
 from daemon.settings import YEAR_S
@@ -283,17 +276,17 @@ class TestStatus:
         assert commands.version == VERSION
 
     async def test_problems_are_told(self, parts: Parts, commands: Commands) -> None:
-        parts.found.append(Problem("disk", "nearly full"))
+        parts.health.found.append(Problem("disk", "nearly full"))
         status = await commands.status()
         assert status.problems == ("disk: nearly full",)
         assert status.uploads
 
     async def test_a_catalog_in_trouble_is_not_asked(self, parts: Parts, commands: Commands) -> None:
-        parts.found.append(Problem("catalog", "no answer"))
+        parts.health.found.append(Problem("catalog", "no answer"))
         status = await commands.status()
         assert (status.uploads, status.problems) == ({}, ("catalog: no answer",))
 
     async def test_no_daemon_has_no_problems(self, parts: Parts) -> None:
-        parts.found.append(Problem("committer", "does not run"))
+        parts.health.found.append(Problem("committer", "does not run"))
         status = await parts.commands(is_running=False).status()
         assert (status.is_running, status.problems) == (False, ())

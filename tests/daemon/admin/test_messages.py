@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from daemon.admin.commands import CommandFailed, DeviceAdded, DeviceListed, DeviceSwitched, Status, TokenIssued
+from daemon.admin.commands import perform
 from daemon.admin.messages import (
     LINE_BYTES_MAX,
     AddDevice,
@@ -23,13 +23,13 @@ from daemon.admin.messages import (
     Result,
     SwitchDevice,
     Verify,
-    perform,
     read_answer,
     read_request,
     to_json,
     write_answer,
     write_request,
 )
+from daemon.admin.results import CommandFailed, DeviceAdded, DeviceListed, DeviceSwitched, Status, TokenIssued
 from daemon.catalog.interface import CatalogFailed
 from daemon.catalog.records import Completion, State
 from daemon.identity.tokens import Kind, Scope

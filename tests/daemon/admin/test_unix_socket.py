@@ -12,7 +12,6 @@ import pytest
 import uvloop
 
 from daemon.admin import unix_socket
-from daemon.admin.commands import CommandFailed, DeviceAdded, Status
 from daemon.admin.messages import (
     LINE_BYTES_MAX,
     AddDevice,
@@ -25,6 +24,7 @@ from daemon.admin.messages import (
     write_answer,
     write_request,
 )
+from daemon.admin.results import CommandFailed, DeviceAdded, Status
 from daemon.admin.unix_socket import CONNECTIONS_MAX, PATH_BYTES_MAX, AdminServer, DaemonSilent, NoDaemon, ask
 from daemon.catalog.records import Completion
 from daemon.upkeep.verify import Checked

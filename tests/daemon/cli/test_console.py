@@ -6,7 +6,7 @@ from io import StringIO
 
 import pytest
 
-from daemon.admin.commands import DeviceAdded, DeviceListed, DeviceSwitched, Status, TokenIssued
+from daemon.admin.results import DeviceAdded, DeviceListed, DeviceSwitched, Status, TokenIssued
 from daemon.catalog.records import State
 from daemon.cli.checks import Check, Effective, Finding
 from daemon.cli.console import Console, Lasting

@@ -9,15 +9,15 @@ from pathlib import Path
 import pytest
 
 from daemon.admin import unix_socket
-from daemon.admin.commands import CommandFailed, Commands, DeviceAdded, DeviceListed, Status
+from daemon.admin.commands import Commands
 from daemon.admin.messages import AddDevice, AskStatus, Clean, ListDevices, Request, Result, SwitchDevice, Verify
+from daemon.admin.results import CommandFailed, DeviceAdded, DeviceListed, Status
 from daemon.admin.unix_socket import AdminServer, DaemonSilent
-from daemon.app import offline
 from daemon.catalog.interface import CatalogNewer
-from daemon.cli.dispatch import Offline, operate
+from daemon.cli.dispatch import Offline, offline, operate
 from daemon.core import DirectoryLocked
 from daemon.identity.keys import KeysInvalid
-from daemon.settings import Settings
+from daemon.settings import Auth, Settings
 from protocol.errors import ErrorCode
 from tests.support.command_parts import Parts, parts_in
 from tests.support.fake_machine import CapturedLog, FakeClock
@@ -149,3 +149,27 @@ class TestLocked:
         async with offline(settings_in(tmp_path)):
             with pytest.raises(DirectoryLocked):
                 await results(tmp_path, ADD)
+
+
+class TestOffline:
+    async def test_commands_work_on_a_directory_that_nobody_owns(self, tmp_path: Path) -> None:
+        async with offline(settings_in(tmp_path)) as commands:
+            added = await commands.add_device(None, "cam")
+            status = await commands.status()
+        assert len(added.secret) == 43
+        assert not status.is_running
+        async with offline(settings_in(tmp_path)) as commands:
+            with pytest.raises(CommandFailed, match="enrolled already"):
+                await commands.add_device(None, "cam")
+
+    async def test_a_directory_that_is_owned_is_refused(self, tmp_path: Path) -> None:
+        async with offline(settings_in(tmp_path)):
+            with pytest.raises(DirectoryLocked):
+                async with offline(settings_in(tmp_path)):
+                    pass
+
+    async def test_keys_that_cannot_be_used_are_refused(self, tmp_path: Path) -> None:
+        settings = Settings(data_dir=tmp_path, auth=Auth(jwks_file=tmp_path / "missing.json"))
+        with pytest.raises(KeysInvalid):
+            async with offline(settings):
+                pass

@@ -16,9 +16,9 @@ from pathlib import Path
 import pytest
 
 from daemon.admin.commands import Commands
-from daemon.app import offline
 from daemon.catalog.interface import CatalogFailed
 from daemon.catalog.records import Completion
+from daemon.cli.dispatch import offline
 from daemon.cli.main import EPILOG, Exit, Process, main, run
 from daemon.core import DirectoryLocked
 from daemon.identity.keys import KeysInvalid

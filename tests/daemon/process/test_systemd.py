@@ -6,7 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from daemon.process.systemd import Notifier, NotifyFailed, PassedSocket, listen_fds, watchdog_interval_s
+from daemon.process.systemd import (
+    Notifier,
+    NotifyFailed,
+    PassedSocket,
+    listen_fds,
+    passed_sockets,
+    watchdog_interval_s,
+)
 
 
 @pytest.fixture
@@ -127,3 +134,12 @@ class TestPassedSockets:
     )
     def test_none_are_meant_for_us(self, environment: dict[str, str]) -> None:
         assert listen_fds(environment, pid=7) == ()
+
+
+def test_sockets_that_were_passed_under_a_name() -> None:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        fd = listener.detach()
+    (found,) = passed_sockets([PassedSocket(fd, "devices"), PassedSocket(99, "http")], "devices")
+    with found:
+        assert found.getsockname()[0] == "127.0.0.1"

@@ -7,9 +7,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from daemon.process.systemd import PassedSocket
 from daemon.tcp import listener as server_module
-from daemon.tcp.listener import LINGER_S, bind, keep_alive, passed_sockets
+from daemon.tcp.listener import LINGER_S, bind, keep_alive
 from daemon.telemetry.metrics import CloseReason, ConnectionPhase
 from protocol import frames
 from protocol.constants import Action
@@ -345,14 +344,6 @@ class TestListening:
         assert sockets[0].getsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY)
         for each in sockets:
             each.close()
-
-    def test_sockets_that_were_passed_under_a_name(self) -> None:
-        with socket.socket() as listener:
-            listener.bind(("127.0.0.1", 0))
-            fd = listener.detach()
-        (found,) = passed_sockets([PassedSocket(fd, "devices"), PassedSocket(99, "http")], "devices")
-        with found:
-            assert found.getsockname()[0] == "127.0.0.1"
 
     @pytest.mark.parametrize(
         ("keepalive_s", "user_timeout_s", "expected"),

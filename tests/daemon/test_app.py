@@ -15,10 +15,9 @@ from pathlib import Path
 
 import pytest
 
-from daemon import service
-from daemon.admin.commands import CommandFailed
-from daemon.core import DirectoryLocked, Engine
-from daemon.identity.keys import KeysInvalid
+from daemon import app
+from daemon.admin.commands import Commands
+from daemon.core import Core, DirectoryLocked
 from daemon.identity.tokens import Kind
 from daemon.settings import Settings, load
 from daemon.telemetry.exposition import Exposition
@@ -37,7 +36,7 @@ class FakeHttp:
     """Listens nowhere."""
 
     passed: Sequence[socket.socket] = ()
-    engine: Engine | None = None
+    core: Core | None = None
     exposition: Exposition | None = None
     is_closed: bool = False
 
@@ -45,8 +44,8 @@ class FakeHttp:
     def addresses(self) -> tuple[tuple[str, int], ...]:
         return (("127.0.0.1", 1),)
 
-    async def listen(self, engine: Engine, exposition: Exposition, passed: Sequence[socket.socket]) -> "FakeHttp":
-        self.engine, self.exposition, self.passed = engine, exposition, passed
+    async def listen(self, core: Core, exposition: Exposition, passed: Sequence[socket.socket]) -> "FakeHttp":
+        self.core, self.exposition, self.passed = core, exposition, passed
         return self
 
     async def close(self) -> None:
@@ -89,9 +88,9 @@ class World:
         return host, int(port)
 
     @property
-    def engine(self) -> Engine:
-        assert self.http.engine is not None
-        return self.http.engine
+    def core(self) -> Core:
+        assert self.http.core is not None
+        return self.http.core
 
     async def reload(self) -> str:
         """SIGHUP, and what came of it."""
@@ -102,7 +101,7 @@ class World:
 
     async def welcome(self) -> frames.Welcome:
         """What a new device is told."""
-        commands = service._commands(self.engine, None)
+        commands = commands_of(self.core)
         token = (await commands.token("cam", Kind.DEVICE, (), 60, None)).token
         async with await Wire.connect(self.address) as wire:
             wire.say(token_hello(token))
@@ -127,7 +126,7 @@ def world(tmp_path: Path) -> Iterator[World]:
 async def started(world: World) -> AsyncIterator[World]:
     """The daemon, ready; ended by SIGTERM."""
     running = asyncio.create_task(
-        service.run(world.load(), world.load, world.environment, os.getpid(), world.logs, world.http.listen)
+        app.serve(world.load(), world.load, world.environment, os.getpid(), world.logs, world.http.listen)
     )
     try:
         await until(lambda: running.done() or world.said("ready"))
@@ -157,7 +156,7 @@ class TestLife:
 
     async def test_devices_in_the_middle_are_told_to_come_back(self, world: World) -> None:
         async with started(world), await Wire.connect(world.address) as wire:
-            commands = service._commands(world.engine, None)
+            commands = commands_of(world.core)
             wire.say(token_hello((await commands.token("cam", Kind.DEVICE, (), 60, None)).token))
             await wire.hear(frames.Welcome)
             os.kill(os.getpid(), signal.SIGTERM)
@@ -182,7 +181,7 @@ class TestLife:
 
     async def test_a_directory_that_is_owned_is_told(self, daemon: World, tmp_path: Path) -> None:
         with pytest.raises(DirectoryLocked):
-            await service.run(daemon.load(), daemon.load, {}, os.getpid(), daemon.logs, FakeHttp().listen)
+            await app.serve(daemon.load(), daemon.load, {}, os.getpid(), daemon.logs, FakeHttp().listen)
 
     async def test_a_certificate_that_is_missing_is_told(self, world: World) -> None:
         world.write('[listen]\nport = 0\ntls_certificate = "/missing.pem"\ntls_key = "/missing.pem"\n')
@@ -214,10 +213,10 @@ class TestReload:
             "[limits]\nstreams_max = 3\n"
         )
         expected = "changed: limits.streams_max; after a restart: cleanup.stale_s, commit.durability, drain.timeout_s"
-        before = daemon.engine.settings
+        before = daemon.core.settings
         told = await daemon.reload()
         assert sorted_outcome(told) == sorted_outcome(expected)
-        now = daemon.engine.settings
+        now = daemon.core.settings
         assert (now.commit, now.drain, now.cleanup) == (before.commit, before.drain, before.cleanup)
         # A device must not be told of another durability than it gets.
         assert (await daemon.welcome()).durability is Durability.SYNC
@@ -231,10 +230,10 @@ class TestReload:
         ids=["value", "syntax", "keys"],
     )
     async def test_settings_that_cannot_be_used_change_nothing(self, daemon: World, text: str) -> None:
-        before = daemon.engine.settings
+        before = daemon.core.settings
         daemon.write(text)
         assert (await daemon.reload()).startswith("nothing changed: ")
-        assert daemon.engine.settings is before
+        assert daemon.core.settings is before
         assert (await daemon.welcome()).streams_max == before.limits.streams_max
 
     async def test_tls_is_not_switched_on_by_a_reload(self, daemon: World, tmp_path: Path) -> None:
@@ -264,7 +263,7 @@ class TestCertificates:
         self, world: World, served: Certificate, tmp_path: Path, broken: str
     ) -> None:
         old = served.path.read_text()
-        before = world.engine.settings
+        before = world.core.settings
         other = made(tmp_path / "other")
         match broken:
             case "key":
@@ -277,7 +276,7 @@ class TestCertificates:
                 served.path.unlink()
         world.write(listening(served) + "[limits]\nstreams_max = 3\n")
         assert (await world.reload()).startswith(f"nothing changed: the certificate {served.path} cannot be used with ")
-        assert world.engine.settings is before
+        assert world.core.settings is before
         assert await shown(world) == old
 
     async def test_tls_is_not_switched_off_by_a_reload(self, world: World, served: Certificate) -> None:
@@ -286,27 +285,9 @@ class TestCertificates:
         assert await shown(world) == served.path.read_text()
 
 
-class TestOffline:
-    async def test_commands_work_on_a_directory_that_nobody_owns(self, world: World) -> None:
-        async with service.offline(world.load()) as commands:
-            added = await commands.add_device(None, "cam")
-            status = await commands.status()
-        assert len(added.secret) == 43
-        assert not status.is_running
-        async with service.offline(world.load()) as commands:
-            with pytest.raises(CommandFailed, match="enrolled already"):
-                await commands.add_device(None, "cam")
-
-    async def test_a_directory_that_is_owned_is_told(self, daemon: World) -> None:
-        with pytest.raises(DirectoryLocked):
-            async with service.offline(daemon.load()):
-                pass
-
-    async def test_keys_that_cannot_be_used_are_told(self, world: World) -> None:
-        world.write('[auth]\njwks_file = "/missing.json"\n')
-        with pytest.raises(KeysInvalid):
-            async with service.offline(world.load()):
-                pass
+def commands_of(core: Core) -> Commands:
+    """What an operator may ask."""
+    return Commands(core, core.file_verifier, core.machine.clock, core.machine.entropy, None, "1.2.3")
 
 
 def rendered(world: World) -> bytes:

@@ -1,6 +1,6 @@
 """Cleanup, health, metrics and what else operators ask for, as control/ports.py promises it."""
 
-from pathlib import Path
+from dataclasses import replace
 
 import pytest
 
@@ -9,8 +9,6 @@ from control.ports import (
     Ports,
     Problem,
 )
-from daemon import app
-from daemon.settings import Settings
 from daemon.tasks import background
 from daemon.upkeep.cleanup import CleanupBusy, CleanupReport
 from tests.support.command_parts import REPORT, FakeCleaner
@@ -22,7 +20,7 @@ class TestCleaner:
     @pytest.fixture
     def cleaner(self, running: Running, monkeypatch: pytest.MonkeyPatch) -> FakeCleaner:
         cleaner = FakeCleaner()
-        monkeypatch.setattr(running.engine, "cleanup", cleaner)
+        monkeypatch.setattr(running.core, "cleanup", cleaner)
         return cleaner
 
     async def test_every_figure_is_told(self, ports: Ports, cleaner: FakeCleaner) -> None:
@@ -43,14 +41,14 @@ class TestCleaner:
         assert await refusal(ports.cleaner.run(dry_run=False)) == expected
 
     async def test_a_real_pass(self, running: Running, ports: Ports) -> None:
-        async with background(running.engine.run()):
+        async with background(running.core.run()):
             assert (await ports.cleaner.run(dry_run=True)).stopped is None
 
 
 class TestTheRest:
     async def test_health_tells_what_is_wrong(self, running: Running, ports: Ports) -> None:
         assert await ports.health.problems() == []
-        running.engine.catalog = failing()
+        running.core.health = replace(running.core.health, catalog=failing())
         assert await ports.health.problems() == [Problem("catalog", FAILURE)]
 
     def test_metrics_are_rendered(self, ports: Ports) -> None:
@@ -90,8 +88,3 @@ class TestTheRest:
         one, other = ports.request_ids.new(), ports.request_ids.new()
         assert one != other
         assert len(one) == 24
-
-
-async def test_commands_on_a_directory_that_nobody_owns(tmp_path: Path) -> None:
-    async with app.offline(Settings(data_dir=tmp_path)) as commands:
-        assert not (await commands.status()).is_running

@@ -34,9 +34,9 @@ class TestErrors:
 class TestAuthenticator:
     def issue(self, running: Running, ttl_s: float = 60, **changes: object) -> str:
         identity = Identity(TENANT, DEVICE, Kind.DEVICE, frozenset({Scope.UPLOAD}), None)
-        clock = running.engine.machine.clock
+        clock = running.core.machine.clock
         changed = replace(identity, **changes)  # type: ignore[arg-type]  # each value fits the field it names
-        return running.engine.issuer.issue(changed, ttl_s, clock.wall_ms())
+        return running.core.issuer.issue(changed, ttl_s, clock.wall_ms())
 
     def test_a_devices_token_speaks_for_it(self, running: Running, ports: Ports) -> None:
         found = ports.authenticator.authenticate(self.issue(running))
@@ -60,8 +60,8 @@ class TestAuthenticator:
 
     async def test_a_disabled_devices_token(self, running: Running, ports: Ports) -> None:
         token = self.issue(running)
-        await running.engine.catalog.set_disabled(TENANT, DEVICE, True, NOW_MS)
-        await running.engine.gate.load()
+        await running.core.catalog.set_disabled(TENANT, DEVICE, True, NOW_MS)
+        await running.core.gate.load()
         with pytest.raises(Refused) as refused:
             ports.authenticator.authenticate(token)
         assert (refused.value.status, refused.value.error.name) == (401, "DEVICE_DISABLED")
@@ -72,8 +72,8 @@ class TestAuthenticator:
 class TestTokenExchange:
     @pytest.fixture
     async def secret(self, running: Running) -> str:
-        secret = make_secret(running.engine.machine.entropy)
-        await running.engine.catalog.add_device(Device(TENANT, DEVICE, derive_key(read_secret(secret)), NOW_MS))
+        secret = make_secret(running.core.machine.entropy)
+        await running.core.catalog.add_device(Device(TENANT, DEVICE, derive_key(read_secret(secret)), NOW_MS))
         return secret
 
     async def test_a_right_secret_gets_a_token_to_upload(self, ports: Ports, secret: str) -> None:
@@ -91,17 +91,17 @@ class TestTokenExchange:
         assert await refusal(ports.token_exchange.exchange(tenant, device, secret)) == (401, "UNAUTHENTICATED")
 
     async def test_the_key_of_an_unknown_device_is_no_ones_secret(self, ports: Ports, running: Running) -> None:
-        await running.engine.catalog.set_disabled(TENANT, "never-enrolled", True, NOW_MS)
+        await running.core.catalog.set_disabled(TENANT, "never-enrolled", True, NOW_MS)
         exchange = ports.token_exchange.exchange(TENANT, "never-enrolled", "A" * 43)
         assert await refusal(exchange) == (401, "UNAUTHENTICATED")
 
     async def test_a_disabled_device_is_told_so_once_it_has_proven_itself(
         self, running: Running, ports: Ports, secret: str
     ) -> None:
-        await running.engine.catalog.set_disabled(TENANT, DEVICE, True, NOW_MS)
+        await running.core.catalog.set_disabled(TENANT, DEVICE, True, NOW_MS)
         assert await refusal(ports.token_exchange.exchange(TENANT, DEVICE, secret)) == (403, "DEVICE_DISABLED")
         assert await refusal(ports.token_exchange.exchange(TENANT, DEVICE, "A" * 43)) == (401, "UNAUTHENTICATED")
 
     async def test_the_catalog_does_not_answer(self, running: Running, ports: Ports, secret: str) -> None:
-        running.engine.catalog = failing()
+        running.core.catalog = failing()
         assert await refusal(ports.token_exchange.exchange(TENANT, DEVICE, secret)) == (503, "UNAVAILABLE")

@@ -1,4 +1,4 @@
-"""What is deleted, on a real engine, as control/ports.py promises it."""
+"""What is deleted, on a real core, as control/ports.py promises it."""
 
 from dataclasses import replace
 
@@ -59,18 +59,18 @@ class TestUploads:
 
     async def test_a_live_upload_is_cancelled_and_its_device_is_told(self, running: Running, ports: Ports) -> None:
         listener = Listener()
-        async with background(running.engine.run()):
-            opened = await running.engine.uploads.open(replace(REQUEST, size=20), listener)
+        async with background(running.core.run()):
+            opened = await running.core.uploads.open(replace(REQUEST, size=20), listener)
             assert isinstance(opened, tuple)
             upload = live(opened)
             data = ChunksReceived(1, 0, 10, (CONTENT,), 1, ChecksumKind.CRC32C, None)
-            running.engine.uploads.receive(upload, data)
+            running.core.uploads.receive(upload, data)
             await until(lambda: listener.acknowledged_bytes == 10)
             await ports.uploads.delete(TENANT, upload.id, BOSS)
         assert listener.failures == [ErrorCode.GONE]
-        assert not running.engine.uploads.is_live(upload.id)
+        assert not running.core.uploads.is_live(upload.id)
         assert not running.keeping.path(upload.id).exists()
-        again = await running.engine.uploads.open(
+        again = await running.core.uploads.open(
             replace(REQUEST, size=20, disposition=Disposition.RESUME_OR_CREATE), Listener()
         )
         assert getattr(again, "code", None) is ErrorCode.GONE
@@ -88,7 +88,7 @@ class TestUploads:
         assert await refusal(ports.uploads.delete(TENANT, 1, BOSS)) == (410, "GONE")
 
     async def test_the_catalog_does_not_answer(self, running: Running, ports: Ports) -> None:
-        running.engine.catalog = failing()
+        running.core.catalog = failing()
         assert await refusal(ports.uploads.delete(TENANT, 1, BOSS)) == (503, "UNAVAILABLE")
 
 

@@ -1,4 +1,4 @@
-"""Files and their bytes on a real engine, as control/ports.py promises them."""
+"""Files and their bytes on a real core, as control/ports.py promises them."""
 
 from contextlib import aclosing
 from dataclasses import replace
@@ -47,8 +47,8 @@ class TestFiles:
     async def test_when_it_expires(
         self, running: Running, ports: Ports, state: State, setting: dict[str, float], expires_ms: int | None
     ) -> None:
-        cleanup = running.engine.settings.cleanup.model_copy(update=setting)
-        running.engine.settings = running.engine.settings.model_copy(update={"cleanup": cleanup})
+        cleanup = running.core.settings.cleanup.model_copy(update=setting)
+        running.core.settings = running.core.settings.model_copy(update={"cleanup": cleanup})
         await running.keeping.add(1, NOW_MS, state)
         file = await ports.files.get(TENANT, 1)
         assert file is not None
@@ -101,7 +101,7 @@ class TestFiles:
         assert await ports.files.list(FileQuery(TENANT, PAGE_ROWS_MAX + 1)) == FilePage((), None)
 
     async def test_the_catalog_does_not_answer(self, running: Running, ports: Ports) -> None:
-        running.engine.catalog = failing()
+        running.core.catalog = failing()
         for work in (
             ports.files.list(FileQuery(TENANT, 1)),
             ports.files.get(TENANT, 1),

@@ -1,4 +1,4 @@
-"""The control plane's ports on a real engine."""
+"""The control plane's ports on a real core."""
 
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -8,20 +8,20 @@ import pytest
 from control.ports import (
     Ports,
 )
-from daemon import app
+from daemon.control_ports import control_ports
 from daemon.settings import Settings, Storage
 from daemon.telemetry.exposition import Exposition, Gauges
-from tests.support.running_core import Running, engine_on
+from tests.support.running_core import Running, core_on
 
 
 @pytest.fixture
 async def running(tmp_path: Path) -> AsyncIterator[Running]:
     settings = Settings(data_dir=tmp_path, storage=Storage(disk_free_min_bytes=0))
-    async with engine_on(settings) as running:
+    async with core_on(settings) as running:
         yield running
 
 
 @pytest.fixture
 def ports(running: Running) -> Ports:
     gauges = Gauges({}, {}, 0, 0, None, None, 0)
-    return app.control_ports(running.engine, Exposition(running.engine.metrics, lambda: gauges, "1.2.3"))
+    return control_ports(running.core, Exposition(running.core.metrics, lambda: gauges, "1.2.3"))

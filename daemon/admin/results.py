@@ -1,0 +1,73 @@
+"""What commands give back, and how they fail."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from daemon.catalog.records import State
+from daemon.identity.tokens import Kind, Scope
+from protocol.errors import ErrorCode
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceAdded:
+    """A device that was enrolled. Its secret is known to nobody else, and cannot be had again."""
+
+    tenant: str
+    device: str
+    secret: str = field(repr=False)
+    is_disabled: bool
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceListed:
+    """A device; one that is not enrolled was disabled, so that its tokens are refused. Times are Unix milliseconds."""
+
+    tenant: str
+    device: str
+    is_enrolled: bool
+    created_ms: int
+    disabled_ms: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceSwitched:
+    """A device is disabled, or enabled, now; `changed` tells whether it was not before."""
+
+    tenant: str
+    device: str
+    is_disabled: bool
+    changed: bool
+
+
+@dataclass(frozen=True, slots=True)
+class TokenIssued:
+    """A bearer token, whom it speaks for, and how long."""
+
+    tenant: str
+    subject: str
+    kind: Kind
+    scopes: tuple[Scope, ...]
+    expires_in_s: float
+    token: str = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """How the daemon is. `problems` is empty when it can receive and serve files, or does not run.
+
+    `uploads` counts them by state; it is empty while the catalog does not answer.
+    """
+
+    is_running: bool
+    version: str
+    uploads: Mapping[State, int]
+    problems: tuple[str, ...]
+
+
+class CommandFailed(Exception):  # noqa: N818 - what happened, as the rest of the project says it
+    """A command was not carried out: the registry's code, and what happened, to what, and what to do."""
+
+    def __init__(self, code: ErrorCode, detail: str) -> None:
+        super().__init__(detail)
+        self.code = code
+        self.detail = detail

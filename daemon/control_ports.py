@@ -1,0 +1,283 @@
+"""What the control plane asks of the daemon, answered by the core. control/ports.py declares it."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from structlog.stdlib import BoundLogger
+
+from control import ports
+from daemon.adapters.entropy import Entropy
+from daemon.catalog.interface import CatalogFailed
+from daemon.catalog.records import PAGE_ROWS_MAX, Position, Query, State, Upload
+from daemon.core import Core
+from daemon.identity.device_secrets import verify_secret
+from daemon.identity.tokens import Identity, Kind, Reason, Scope, TokenRefused
+from daemon.storage.interface import Reading
+from daemon.telemetry.exposition import Exposition
+from daemon.upkeep.cleanup import CleanupBusy
+from protocol.errors import ErrorCode
+
+_FAILURES = {
+    ports.Failure.BAD_REQUEST: ErrorCode.REQUEST_INVALID,
+    ports.Failure.UNAUTHENTICATED: ErrorCode.UNAUTHENTICATED,
+    ports.Failure.FORBIDDEN: ErrorCode.FORBIDDEN,
+    ports.Failure.NOT_FOUND: ErrorCode.RESOURCE_UNKNOWN,
+    ports.Failure.METHOD_NOT_ALLOWED: ErrorCode.METHOD_NOT_ALLOWED,
+    ports.Failure.GONE: ErrorCode.GONE,
+    ports.Failure.NOT_COMPLETE: ErrorCode.NOT_COMPLETE,
+    ports.Failure.PRECONDITION_FAILED: ErrorCode.PRECONDITION_FAILED,
+    ports.Failure.RANGE_NOT_SATISFIABLE: ErrorCode.RANGE_NOT_SATISFIABLE,
+    ports.Failure.TOO_LARGE: ErrorCode.REQUEST_TOO_LARGE,
+    ports.Failure.INTERNAL: ErrorCode.INTERNAL,
+    ports.Failure.UNAVAILABLE: ErrorCode.UNAVAILABLE,
+}
+
+
+def _info(code: ErrorCode) -> ports.ErrorInfo:
+    return ports.ErrorInfo(int(code), code.name, code.scope.value, code.action.name.lower())
+
+
+def _refused(code: ErrorCode, status: int, detail: str, retry_after_s: int | None = None) -> ports.Refused:
+    return ports.Refused(_info(code), status, detail, retry_after_s)
+
+
+def _bytes_gone(file_id: int) -> ports.Refused:
+    return _refused(ErrorCode.GONE, 410, f"the bytes of file {file_id:016x} are gone")
+
+
+def _unavailable(what: str) -> ports.Refused:
+    return _refused(ErrorCode.UNAVAILABLE, 503, f"{what} does not answer: try again, and look at /readyz", 5)
+
+
+@dataclass(frozen=True, slots=True)
+class _Authenticator:
+    core: Core
+
+    def authenticate(self, token: str) -> ports.Principal:
+        try:
+            identity = self.core.verifier.verify(token, self.core.machine.clock.wall_ms())
+        except TokenRefused as refused:
+            code = ErrorCode.TOKEN_EXPIRED if refused.reason is Reason.EXPIRED else ErrorCode.UNAUTHENTICATED
+            raise _refused(code, 401, str(refused)) from refused
+        if identity.kind is Kind.DEVICE and self.core.gate.is_disabled(identity.tenant, identity.subject):
+            raise _refused(ErrorCode.DEVICE_DISABLED, 401, "the operator has disabled this device")
+        scopes = frozenset(scope.value for scope in identity.scopes)
+        return ports.Principal(identity.tenant, identity.subject, ports.Role(identity.kind.value), scopes)
+
+
+@dataclass(frozen=True, slots=True)
+class _TokenExchange:
+    core: Core
+
+    async def exchange(self, tenant: str | None, device: str, secret: str) -> ports.IssuedToken:
+        core = self.core
+        tenant = tenant if tenant is not None else core.settings.auth.tenant_default
+        try:
+            known = await core.catalog.device(tenant, device)
+        except CatalogFailed as error:
+            raise _unavailable("the catalog") from error
+        # An unknown device is compared too, so that its answer takes as long.
+        key = known.key if known is not None and known.key is not None else bytes(32)
+        if not verify_secret(key, secret) or known is None or known.key is None:
+            raise _refused(ErrorCode.UNAUTHENTICATED, 401, "the device is not enrolled, or its secret is wrong")
+        if known.disabled_ms is not None:
+            raise _refused(ErrorCode.DEVICE_DISABLED, 403, "the operator has disabled this device")
+        ttl_s = core.settings.auth.token_ttl_s
+        identity = Identity(tenant, device, Kind.DEVICE, frozenset({Scope.UPLOAD}), None)
+        return ports.IssuedToken(core.issuer.issue(identity, ttl_s, core.machine.clock.wall_ms()), int(ttl_s))
+
+
+@dataclass(frozen=True, slots=True)
+class _Files:
+    core: Core
+
+    async def list(self, query: ports.FileQuery) -> ports.FilePage:
+        after = None if query.after is None else Position(query.after.created_ms, query.after.id)
+        wanted = Query(
+            tenant=query.tenant,
+            limit=min(query.limit, PAGE_ROWS_MAX),
+            device=query.device,
+            states=frozenset(State(state.value) for state in query.states),
+            name_prefix=query.name_prefix,
+            updated_from_ms=query.updated_from_ms,
+            updated_to_ms=query.updated_to_ms,
+            after=after,
+        )
+        try:
+            page = await self.core.catalog.list(wanted)
+        except CatalogFailed as error:
+            raise _unavailable("the catalog") from error
+        following = None if page.next is None else ports.Position(page.next.time_ms, page.next.id)
+        return ports.FilePage(tuple(self._file(upload) for upload in page.uploads), following)
+
+    async def get(self, tenant: str, file_id: int) -> ports.File | None:
+        try:
+            upload = await self.core.catalog.get(file_id)
+        except CatalogFailed as error:
+            raise _unavailable("the catalog") from error
+        return None if upload is None or upload.tenant != tenant else self._file(upload)
+
+    async def find(self, tenant: str, device: str, name: str) -> ports.File | None:
+        try:
+            upload = await self.core.catalog.find(tenant, device, name)
+        except CatalogFailed as error:
+            raise _unavailable("the catalog") from error
+        return None if upload is None else self._file(upload)
+
+    def _file(self, upload: Upload) -> ports.File:
+        cleanup = self.core.settings.cleanup
+        lifetime_s = {
+            State.RECEIVING: cleanup.stale_s,
+            State.COMPLETE: cleanup.retention_s,
+            State.REJECTED: cleanup.rejected_s,
+        }
+        expires_s = lifetime_s.get(upload.state, 0)
+        return ports.File(
+            id=upload.id,
+            device=upload.device,
+            name=upload.name,
+            state=ports.FileState(upload.state.value),
+            size=upload.size,
+            next_expected_byte=upload.next_expected_byte,
+            ranges=tuple(ports.Extent(each.start, each.end) for each in upload.ranges),
+            created_ms=upload.created_ms,
+            updated_ms=upload.updated_ms,
+            completed_ms=upload.completed_ms,
+            expires_ms=upload.updated_ms + int(expires_s * 1000) if expires_s else None,
+            crc32c=upload.crc32c,
+            sha256=upload.sha256,
+            content_type=upload.metadata.content_type,
+            external_id=upload.metadata.external_id,
+            original_name=upload.metadata.original_name,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class _Contents:
+    core: Core
+
+    async def open(self, file_id: int) -> Reading:
+        try:
+            return await self.core.storage.open(file_id)
+        except FileNotFoundError as error:
+            raise _bytes_gone(file_id) from error
+
+    async def read(self, file_id: int, offset: int, count: int) -> bytes:
+        try:
+            return await self.core.storage.read_once(file_id, offset, count)
+        except FileNotFoundError as error:
+            raise _bytes_gone(file_id) from error
+
+    def read_cached(self, file_id: int, offset: int, count: int) -> bytearray | None:
+        return self.core.storage.read_cached(file_id, offset, count)
+
+
+@dataclass(frozen=True, slots=True)
+class _Uploads:
+    core: Core
+
+    async def delete(self, tenant: str, file_id: int, by: ports.Principal) -> None:
+        core = self.core
+        try:
+            upload = await core.catalog.get(file_id)
+            if upload is None or upload.tenant != tenant:
+                raise _refused(ErrorCode.RESOURCE_UNKNOWN, 404, f"there is no file {file_id:016x}")
+            ended = await core.uploads.end(file_id, State.DELETED)
+        except CatalogFailed as error:
+            raise _unavailable("the catalog") from error
+        if ended is None:
+            raise _refused(ErrorCode.GONE, 410, f"file {file_id:016x} has ended already")
+        core.log.info("upload deleted", upload=f"{file_id:016x}", device=upload.device, by=by.subject)
+        await core.uploads.remove_bytes(file_id)
+
+
+@dataclass(frozen=True, slots=True)
+class _Cleaner:
+    core: Core
+
+    async def run(self, dry_run: bool) -> ports.CleanupReport:
+        try:
+            report = await self.core.cleanup.once(dry_run)
+        except CleanupBusy as error:
+            raise _refused(
+                ErrorCode.CONFLICT, 409, "a cleanup pass is under way: ask again when it is done", 5
+            ) from error
+        except (CatalogFailed, OSError) as error:
+            raise _unavailable("the catalog or the disk") from error
+        return ports.CleanupReport(
+            dry_run=report.dry_run,
+            stale_deleted=report.stale_deleted,
+            stale_kept=report.stale_kept,
+            retention_expired=report.retention_expired,
+            rejected_deleted=report.rejected_deleted,
+            tombstones_purged=report.tombstones_purged,
+            orphans_quarantined=report.orphans_quarantined,
+            freed_bytes=report.freed_bytes,
+            stopped=report.stopped,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class _Health:
+    core: Core
+
+    async def problems(self) -> Sequence[ports.Problem]:
+        return [ports.Problem(each.component, each.detail) for each in await self.core.health.problems()]
+
+
+@dataclass(frozen=True, slots=True)
+class _Exposition:
+    exposition: Exposition
+
+    def render(self, accept: str) -> ports.Rendered:
+        return ports.Rendered(*self.exposition.render(accept))
+
+
+@dataclass(frozen=True, slots=True)
+class _Log:
+    log: BoundLogger
+
+    def exchange(self, exchange: ports.Exchange) -> None:
+        self.log.info(
+            "http request",
+            request=exchange.request_id,
+            method=exchange.method,
+            path=exchange.path,
+            status=exchange.status,
+            duration_s=round(exchange.duration_s, 6),
+            sent_bytes=exchange.sent_bytes,
+            error=exchange.error or None,
+            subject=exchange.subject or None,
+            peer=exchange.remote,
+            **({"repeats": exchange.repeats} if exchange.repeats else {}),
+        )
+
+    def failure(self, request_id: str, route: str, error: Exception) -> None:
+        self.log.error("http request failed", request=request_id, route=route, exc_info=error)
+
+
+@dataclass(frozen=True, slots=True)
+class _RequestIds:
+    entropy: Entropy
+
+    def new(self) -> str:
+        return self.entropy.bytes(12).hex()
+
+
+def control_ports(core: Core, exposition: Exposition) -> ports.Ports:
+    """All that the control plane needs, from the core."""
+    return ports.Ports(
+        authenticator=_Authenticator(core),
+        token_exchange=_TokenExchange(core),
+        files=_Files(core),
+        contents=_Contents(core),
+        uploads=_Uploads(core),
+        cleaner=_Cleaner(core),
+        health=_Health(core),
+        exposition=_Exposition(exposition),
+        http_metrics=core.metrics.http,
+        log=_Log(core.log),
+        request_ids=_RequestIds(core.machine.entropy),
+        clock=core.machine.clock,
+        errors={failure: _info(code) for failure, code in _FAILURES.items()},
+    )

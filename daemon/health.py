@@ -1,0 +1,61 @@
+"""What keeps the daemon from receiving and serving files, as `/readyz`, `uplinkd status` and the watchdog ask it."""
+
+import asyncio
+from dataclasses import dataclass
+from pathlib import Path
+
+from daemon.adapters.clock import Clock
+from daemon.catalog.interface import Catalog, CatalogFailed
+from daemon.ingest.admission import Admission
+from daemon.ingest.committer import Committer
+from daemon.ingest.free_space import Disk
+
+STUCK_S = 30.0
+"""A commit cycle that takes longer is stuck: even a slow disk syncs a cycle's bytes in a fraction of it."""
+
+ANSWER_S = 2.0
+"""How long a health check waits for the catalog."""
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One thing that keeps the daemon from doing its work."""
+
+    component: str
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class Health:
+    """Looks at the parts that the daemon cannot work without."""
+
+    catalog: Catalog
+    disk: Disk
+    committer: Committer
+    admission: Admission
+    clock: Clock
+    data_dir: Path
+
+    async def problems(self) -> list[Problem]:
+        """Everything that is wrong now; empty when the daemon can do its work."""
+        found = []
+        try:
+            async with asyncio.timeout(ANSWER_S):
+                await self.catalog.ping()
+        except TimeoutError:
+            found.append(Problem("catalog", f"no answer within {ANSWER_S:g} s: look at the disk of {self.data_dir}"))
+        except CatalogFailed as error:
+            found.append(Problem("catalog", str(error)))
+        if detail := self.disk.problem(self.admission.policy.disk_free_min_bytes):
+            found.append(Problem("disk", detail))
+        if stuck_s := self.commit_stuck_s():
+            found.append(Problem("committer", f"a commit cycle has been under way for {stuck_s:.0f} s"))
+        return found
+
+    def commit_stuck_s(self) -> float:
+        """For how long the commit cycle under way has been stuck; 0 when none is."""
+        started_s = self.committer.oldest_cycle_s
+        if started_s is None:
+            return 0.0
+        elapsed_s = self.clock.monotonic_s() - started_s
+        return elapsed_s if elapsed_s > STUCK_S else 0.0
