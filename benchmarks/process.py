@@ -16,7 +16,7 @@ POLL_S = 0.02
 TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 
 
-class Failed(Exception):  # noqa: N818 - what happened to the program
+class Failed(Exception):
     """A program did not do what it was asked; the text names it and ends with what it said."""
 
 

@@ -67,7 +67,7 @@ Errors = Mapping[Failure, ErrorInfo]
 """The registry's entry for each failure; `make_app` refuses a mapping that lacks one."""
 
 
-class Refused(Exception):  # noqa: N818 - what a port does, as the rest of the project says it
+class Refused(Exception):
     """A port says no: the registry's error, the HTTP status that fits it (400 to 599), and what happened to what."""
 
     def __init__(self, error: ErrorInfo, status: int, detail: str, retry_after_s: int | None = None) -> None:

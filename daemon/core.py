@@ -45,7 +45,7 @@ COUNT_INTERVAL_S = 5.0
 """How often uploads are counted: less than the usual interval of a scrape."""
 
 
-class DirectoryLocked(Exception):  # noqa: N818 - what is the case, as the rest of the project says it
+class DirectoryLocked(Exception):
     """Another process owns the data directory."""
 
 

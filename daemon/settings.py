@@ -259,7 +259,7 @@ class Problem:
         return f"{self.key} ({self.origin}): {self.detail}"
 
 
-class SettingsInvalid(Exception):  # noqa: N818 - what the settings are, as the rest of the project says it
+class SettingsInvalid(Exception):
     """The settings cannot be used. `problems` lists all that is wrong; the text is fit to show an operator."""
 
     def __init__(self, problems: tuple[Problem, ...]) -> None:

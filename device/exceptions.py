@@ -13,7 +13,7 @@ class UplinkError(Exception):
     """Base of everything that the library raises on purpose."""
 
 
-class UploadFailed(UplinkError):  # noqa: N818 - what happened to the upload, as the server said it
+class UploadFailed(UplinkError):
     """The server refused for good. PROTOCOL.md §16.
 
     `code` is that of the registry (0 when the server gave none), `detail` its explanation, `action` what is left to
@@ -52,7 +52,7 @@ class Ending:
     final: bool = False
 
 
-class LinkOver(Exception):  # noqa: N818 - an interruption within the library, never seen by callers
+class LinkOver(Exception):
     """The connection is over; whoever works on it goes on with the next one."""
 
     def __init__(self, ending: Ending) -> None:
@@ -60,7 +60,7 @@ class LinkOver(Exception):  # noqa: N818 - an interruption within the library, n
         self.ending = ending
 
 
-class StreamOver(Exception):  # noqa: N818 - an interruption within the library, never seen by callers
+class StreamOver(Exception):
     """The server ended one stream by this error."""
 
     def __init__(self, error: frames.Error) -> None:

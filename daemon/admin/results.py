@@ -64,7 +64,7 @@ class Status:
     problems: tuple[str, ...]
 
 
-class CommandFailed(Exception):  # noqa: N818 - what happened, as the rest of the project says it
+class CommandFailed(Exception):
     """A command was not carried out: the registry's code, and what happened, to what, and what to do."""
 
     def __init__(self, code: ErrorCode, detail: str) -> None:

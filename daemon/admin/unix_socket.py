@@ -51,11 +51,11 @@ _CREDENTIALS = struct.Struct("3i")
 """struct ucred of unix(7): process, user and group."""
 
 
-class NoDaemon(Exception):  # noqa: N818 - what is the case, as the rest of the project says it
+class NoDaemon(Exception):
     """Nobody listens at the admin socket."""
 
 
-class DaemonSilent(Exception):  # noqa: N818 - what is the case, as the rest of the project says it
+class DaemonSilent(Exception):
     """Somebody holds the admin socket and does not answer."""
 
 

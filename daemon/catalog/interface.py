@@ -21,11 +21,11 @@ from daemon.catalog.records import (
 )
 
 
-class CatalogNewer(Exception):  # noqa: N818 - what is the case, as the rest of the project says it
+class CatalogNewer(Exception):
     """The catalog was written by a newer program; this one would not understand it."""
 
 
-class CatalogFailed(Exception):  # noqa: N818 - what happened, as the rest of the project says it
+class CatalogFailed(Exception):
     """The catalog did not do what it was asked: nothing of that operation is promised.
 
     `disk_full`: there was no room; the same operation may succeed once there is.

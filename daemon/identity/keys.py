@@ -34,7 +34,7 @@ _SYMMETRIC = "HS256"
 _FOREIGN_BITS = stat.S_IWGRP | stat.S_IRWXO
 
 
-class KeysInvalid(Exception):  # noqa: N818 - what the keys are, as the rest of the project says it
+class KeysInvalid(Exception):
     """A key file cannot be used. The text names the file, what is wrong, and what to do; never a key."""
 
 

@@ -108,7 +108,7 @@ class Policy:
     cache_size: int
 
 
-class TokenRefused(Exception):  # noqa: N818 - a verdict on the token, as the rest of the project says it
+class TokenRefused(Exception):
     """A token was not believed. The text says what is wrong and what to do; never the token or its claims' values."""
 
     def __init__(self, reason: Reason, detail: str) -> None:

@@ -19,7 +19,7 @@ class PassedSocket:
     name: str
 
 
-class NotifyFailed(Exception):  # noqa: N818 - what happened, as the rest of the project says it
+class NotifyFailed(Exception):
     """A message did not reach systemd. The daemon can go on; systemd may take it for dead."""
 
 

@@ -72,7 +72,7 @@ class NeedMore:
     missing_bytes: int
 
 
-class ProxyInvalid(Exception):  # noqa: N818 - what the header is, as the rest of the project says it
+class ProxyInvalid(Exception):
     """The connection does not begin with a version 2 header: it must be closed without an answer."""
 
 

@@ -68,7 +68,7 @@ class CleanupReport:
     stopped: str | None
 
 
-class CleanupBusy(Exception):  # noqa: N818 - what is the case, as the rest of the project says it
+class CleanupBusy(Exception):
     """A pass is under way already; its report will tell what this one would have."""
 
 
@@ -80,7 +80,7 @@ class Live(Protocol):
         ...
 
 
-class _Stopped(Exception):  # noqa: N818 - a safeguard has spoken
+class _Stopped(Exception):
     """The pass must not go on."""
 
 

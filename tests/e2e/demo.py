@@ -45,7 +45,7 @@ DEVICE = "demo-camera"
 NAME = "clips/2026/demo.bin"
 
 
-class DemoFailed(Exception):  # noqa: N818 - what happened to the demo
+class DemoFailed(Exception):
     """Something that was to hold did not."""
 
 

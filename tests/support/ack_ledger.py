@@ -28,15 +28,15 @@ ACK_RANGES_MAX = 16
 READ_BYTES = 64 * 1024
 
 
-class PromiseBroken(AssertionError):  # noqa: N818 - what the daemon did
+class PromiseBroken(AssertionError):
     """An acknowledged byte is not there, or an acknowledgement was taken back."""
 
 
-class LinkLost(Exception):  # noqa: N818 - what happened to the link
+class LinkLost(Exception):
     """The connection is over."""
 
 
-class StreamFailed(Exception):  # noqa: N818 - what happened to the stream
+class StreamFailed(Exception):
     """The server ended the stream by `error`."""
 
     def __init__(self, error: frames.Error) -> None:

@@ -156,7 +156,7 @@ class CuttingProxy:
         sink.write_eof()
 
 
-class _CutDue(Exception):  # noqa: N818 - not an error: the moment has come
+class _CutDue(Exception):
     """The drawn number of bytes was forwarded."""
 
 

@@ -21,7 +21,7 @@ COMMAND_TIMEOUT_S = 30
 LOG_LINES_SHOWN = 20
 
 
-class DaemonFailed(Exception):  # noqa: N818 - what happened to the process
+class DaemonFailed(Exception):
     """The daemon, or one of its commands, did not do what it was asked; the text ends with what it said last."""
 
 

@@ -33,7 +33,7 @@ UMASK = 0o022
 """A login shell's, whatever that of the tests is: the service's user must be able to read what root installs."""
 
 
-class Unable(Exception):  # noqa: N818 - a state of this host
+class Unable(Exception):
     """There can be no such machine here; the text says why."""
 
 

@@ -217,7 +217,7 @@ async def stopped(settings: Settings) -> AsyncIterator[Commands]:
 
         parts = commands._parts
         cleanup = parts.cleanup
-        parts.cleanup = Stopped()  # type: ignore[misc]  # read-only to commands, not in the engine behind them
+        parts.cleanup = Stopped()  # type: ignore[misc]  # read-only to commands, not in the core behind them
         yield commands
 
 
