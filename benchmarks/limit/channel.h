@@ -72,3 +72,9 @@ static inline void channel_read_all(struct channel *channel, uint8_t *to, size_t
     for (ssize_t count; bytes; to += count, bytes -= (size_t)count)
         if ((count = channel_read(channel, to, bytes)) < 0) die("connection ended");
 }
+
+// The end, said as the peer expects it: over TLS, an end without close_notify is an error.
+static inline void channel_close(struct channel *channel) {
+    if (channel->ssl) SSL_shutdown(channel->ssl);
+    close(channel->fd);
+}

@@ -291,6 +291,7 @@ int main(int count, char **arguments) {
     epoll_ctl(poll, EPOLL_CTL_ADD, listener, &incoming);
     epoll_ctl(poll, EPOLL_CTL_ADD, store.wake_event, &wakeups);
     receive(listener, poll, tls_context());
+    for (struct connection *each = connections; each < connections + accepted; each++) channel_close(&each->channel);
     qsort(store.sync_s, store.syncs, sizeof *store.sync_s, by_size);
     printf("{\"cpu_s\": %.6f, \"syncs\": %zu, \"sync_p99_ms\": %.3f}\n", cpu_s() - cpu_before_s, store.syncs,
            store.sync_s[store.syncs * 99 / 100] * 1e3);

@@ -127,10 +127,11 @@ static void take_frame(struct device *device, const uint8_t *frame, size_t body_
 }
 
 static void receive_on(struct device *device, const struct image *image, double start_s) {
-    for (;;) {
+    // After FINISHED the server may end the connection at any time: there is nothing left to read.
+    while (!device->is_finished) {
         size_t room = INPUT_BYTES - device->input_bytes, at = 0;
         ssize_t count = channel_read(&device->channel, device->input + device->input_bytes, room);
-        if (count == 0 || device->is_finished) return;
+        if (count == 0) return;
         if (count < 0) die("the server ended a connection");
         device->input_bytes += (size_t)count;
         while (device->input_bytes - at >= PREFIX) {

@@ -9,6 +9,7 @@ from benchmarks.__main__ import measure
 from benchmarks.lab import Size
 from benchmarks.peers import mosquitto
 from benchmarks.results import Case, Result
+from tests.support.deadlines import DEADLINE_S
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +56,7 @@ def test_the_result_is_json(result: Result) -> None:
 
 def test_the_sync_program_leaves_no_file(tmp_path: Path) -> None:
     words = [str(native.program("limit/sync.c")), str(tmp_path / "synced"), "0.1"]
-    told = json.loads(process.run(words, timeout_s=30))
+    told = json.loads(process.run(words, timeout_s=DEADLINE_S))
     assert told["syncs"] > 0
     assert 0 < told["p50_ms"] <= told["p99_ms"]
     assert not list(tmp_path.iterdir())

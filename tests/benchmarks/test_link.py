@@ -8,10 +8,10 @@ import pytest
 
 from benchmarks import link
 from benchmarks.link import Ends, Weather
+from tests.support.deadlines import DEADLINE_S
 
 pytestmark = pytest.mark.skipif(link.unavailable() is not None, reason=f"no link: {link.unavailable()}")
 
-DEADLINE_S = 20.0
 
 GOOD = Weather(100_000_000, 2, queue_bytes=256 * 1024, loss=0.0, cut_every_ms=0, silence_ms=0)
 CUT = Weather(100_000_000, 2, queue_bytes=256 * 1024, loss=0.0, cut_every_ms=300, silence_ms=20)

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks import machine
+from tests.support.deadlines import DEADLINE_S
 
 
 @pytest.fixture
@@ -18,7 +19,9 @@ def proc(tmp_path: Path) -> Path:
 
 
 def test_this_machine_is_described(tmp_path: Path) -> None:
-    df = subprocess.run(["df", "--output=fstype", tmp_path], capture_output=True, text=True, check=True, timeout=60)
+    df = subprocess.run(
+        ["df", "--output=fstype", tmp_path], capture_output=True, text=True, check=True, timeout=DEADLINE_S
+    )
     described = machine.describe(tmp_path)
     assert described.startswith(f"{os.cpu_count()} cores of ")
     assert f", {df.stdout.split()[-1]}, Python {platform.python_version()}" in described

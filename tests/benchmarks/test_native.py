@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks import native
+from tests.support.deadlines import DEADLINE_S
 
 pytestmark = pytest.mark.skipif(shutil.which("gcc") is None, reason="gcc is not installed")
 
@@ -25,7 +26,7 @@ def sources(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def _said(program: Path) -> str:
-    return subprocess.run([program], capture_output=True, text=True, check=True, timeout=60).stdout
+    return subprocess.run([program], capture_output=True, text=True, check=True, timeout=DEADLINE_S).stdout
 
 
 def test_a_program_is_compiled_once() -> None:

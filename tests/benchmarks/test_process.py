@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks import process
+from tests.support.deadlines import DEADLINE_S
 
 LISTEN = "import signal, socket, sys; s = socket.create_server(('127.0.0.1', int(sys.argv[1]))); signal.pause()"
 
@@ -24,12 +25,12 @@ def _python(before: str, *arguments: object) -> list[str]:
 def test_a_server_is_there_when_its_port_accepts_and_is_terminated_afterwards(tmp_path: Path) -> None:
     port, log = process.free_port(), tmp_path / "log"
     with process.started(_python("print('begun', flush=True)", port), log, port) as server:
-        socket.create_connection(("127.0.0.1", port), timeout=30).close()
+        socket.create_connection(("127.0.0.1", port), timeout=DEADLINE_S).close()
         assert server.process.poll() is None
         assert server.log.read_text() == "begun\n"
     assert server.process.returncode == -signal.SIGTERM
     with pytest.raises(ConnectionRefusedError):
-        socket.create_connection(("127.0.0.1", port), timeout=30)
+        socket.create_connection(("127.0.0.1", port), timeout=DEADLINE_S)
 
 
 def test_a_server_is_terminated_when_the_measurement_fails(tmp_path: Path) -> None:

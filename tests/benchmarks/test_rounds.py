@@ -8,6 +8,7 @@ import pytest
 
 from benchmarks.lab import Lab, Size
 from benchmarks.rounds import Contestant, Sample, Series, play, play_at_once
+from tests.support.deadlines import DEADLINE_S
 
 NAMES = ("a", "b", "c", "d")
 
@@ -78,7 +79,7 @@ def test_every_turn_is_told_with_its_figure() -> None:
 
 
 def test_those_that_share_nothing_are_measured_at_the_same_time() -> None:
-    both = threading.Barrier(2, timeout=30)
+    both = threading.Barrier(2, timeout=DEADLINE_S)
 
     def measure(figure: float) -> Sample:
         both.wait()

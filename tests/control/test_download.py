@@ -18,9 +18,10 @@ from control.download import DownloadLimits
 from control.listener import ControlServer
 from control.payload import SMALL_BYTES
 from control.ports import File, FileState
+from tests.support.deadlines import DEADLINE_S
 from tests.support.fake_ports import FakeContent, World
 from tests.support.openapi_contract import Answer, CheckingClient
-from tests.support.waiting import DEADLINE_S, until
+from tests.support.waiting import until
 
 SMALL = bytes(range(256)) * 40
 LARGE = bytes(range(251)) * 20_000

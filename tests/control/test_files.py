@@ -9,10 +9,9 @@ import pytest
 from control.file_json import Json, file_status
 from control.files import TURN_FILES
 from control.ports import Extent, File, FileState, Role, Scope
+from tests.support.deadlines import DEADLINE_S
 from tests.support.fake_ports import COMPLETED_MS, World
 from tests.support.openapi_contract import CheckingClient
-
-DEADLINE_S = 10
 
 
 def ids(members: dict[str, object]) -> list[object]:

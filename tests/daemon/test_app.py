@@ -25,6 +25,7 @@ from daemon.telemetry.logs import Logs, configure
 from protocol import frames
 from protocol.constants import Durability
 from tests.support.certificates import Certificate, make_certificate
+from tests.support.deadlines import DEADLINE_S
 from tests.support.raw_device import Wire, token_hello
 from tests.support.waiting import until
 
@@ -317,4 +318,4 @@ async def shown(world: World) -> str:
 
 
 def ssl_certificate(host: str, port: int) -> str:
-    return ssl.get_server_certificate((host, port), timeout=20)
+    return ssl.get_server_certificate((host, port), timeout=DEADLINE_S)

@@ -5,8 +5,7 @@ import asyncio
 import pytest
 
 from daemon.tasks import Tasks, background
-
-DEADLINE_S = 10
+from tests.support.deadlines import DEADLINE_S
 
 
 @pytest.fixture

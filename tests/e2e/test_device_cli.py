@@ -18,6 +18,7 @@ import pytest_asyncio
 
 from protocol import frames
 from tests.support.cutting_proxy import CuttingProxy, Span
+from tests.support.deadlines import SCENE_S
 from tests.support.raw_device import open_request
 from tests.support.scene import Scene, scene
 from tests.support.waiting import until
@@ -28,7 +29,6 @@ PROGRAM = Path(sys.executable).parent / "uplink"
 
 DATA = random.Random(515).randbytes(2_000_000)
 
-DEADLINE_S = 60
 
 UP_ONCE, NEVER = Span(300_000, 300_000), Span(10**9, 10**9)
 """Every connection is cut after these bytes."""
@@ -74,7 +74,7 @@ class Cli:
     async def run(self, *arguments: str, **environment: str) -> Ran:
         """`environment` is put over the one that works; "" takes a variable away."""
         process = await self.start(*arguments, **environment)
-        async with asyncio.timeout(DEADLINE_S):
+        async with asyncio.timeout(SCENE_S):
             out, err = await process.communicate()
         return Ran(process.returncode, out.decode(), err.decode())
 
@@ -170,7 +170,7 @@ async def test_a_terminal_shows_progress(cli: Cli) -> None:
         PROGRAM, "send", name, cwd=cli.directory, env=cli.environment, stderr=theirs, stdout=asyncio.subprocess.PIPE
     )
     os.close(theirs)
-    async with asyncio.timeout(DEADLINE_S):
+    async with asyncio.timeout(SCENE_S):
         shown = await asyncio.to_thread(_read_all, ours)
         assert await process.wait() == OK
     assert "progress.bin" in shown
@@ -196,7 +196,7 @@ async def test_an_interrupt_leaves_an_upload_that_goes_on_later(cli: Cli) -> Non
         process = await cli.start("send", name, UPLINK_SERVER="{}:{}".format(*proxy.address))
         await until(lambda: proxy.cuts)
         process.send_signal(signal.SIGINT)
-        async with asyncio.timeout(DEADLINE_S):
+        async with asyncio.timeout(SCENE_S):
             _, err = await process.communicate()
     assert process.returncode == INTERRUPTED
     assert err.decode() == ("uplink: interrupted; what was acknowledged is safe: the same command goes on from there\n")

@@ -16,6 +16,7 @@ from protocol.constants import Action, UploadState
 from protocol.errors import ErrorCode
 from tests.support.ack_ledger import Connection, Ledger, Promise, StreamFailed, connected, spans
 from tests.support.daemon_process import DaemonProcess
+from tests.support.deadlines import SCENE_S
 from tests.support.device_tokens import device_token
 from tests.support.systemd_machine import Unable
 from tests.support.volumes import small
@@ -27,7 +28,6 @@ FIRST_BYTES = 8 * MIB
 BALLAST_BYTES = 2 * MIB
 WINDOW_BYTES = 4 * MIB
 SMALL = b"a few bytes"
-DEADLINE_S = 60
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +55,7 @@ class Scene:
 
     async def until_ready_says(self, status: int) -> str:
         """What else it says. The disk is measured about once a second."""
-        async with asyncio.timeout(DEADLINE_S):
+        async with asyncio.timeout(SCENE_S):
             while True:
                 async with self.http.get("/readyz") as answer:
                     if answer.status == status:
@@ -77,7 +77,7 @@ class Scene:
 
     async def persist(self, name: str, content: bytes, declared: bool) -> None:
         """As a device does that is told to wait, but for the patience: open again until it is finished."""
-        async with asyncio.timeout(DEADLINE_S), self.connected("camera") as connection:
+        async with asyncio.timeout(SCENE_S), self.connected("camera") as connection:
             while True:
                 try:
                     stream = await connection.open(name, content, declared=declared)
@@ -98,7 +98,7 @@ async def scene(directory: Path, floor_bytes: int) -> AsyncIterator[Scene]:
     ledger = Ledger()
     try:
         async with (
-            asyncio.timeout(DEADLINE_S),
+            asyncio.timeout(SCENE_S),
             small(directory, VOLUME_BYTES) as disk,
             DaemonProcess(disk / "data", settings) as daemon,
         ):

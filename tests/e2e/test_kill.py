@@ -15,6 +15,7 @@ import aiohttp
 from protocol.ranges import Span
 from tests.support.ack_ledger import Ledger, LinkLost, connected
 from tests.support.daemon_process import DaemonProcess
+from tests.support.deadlines import SCENE_S
 from tests.support.device_tokens import device_token
 
 KILLS = 20
@@ -27,8 +28,6 @@ SETTINGS = {"LIMITS__CHUNK_BYTES_MAX": str(64 * 1024), "LIMITS__WINDOW_BYTES": s
 
 ACKS_MAX = 80
 """A kill comes within so many acknowledgements: in the handshake, amid an upload, between two."""
-
-DEADLINE_S = 120
 
 
 class Sender:
@@ -107,7 +106,7 @@ async def test_nothing_acknowledged_is_lost_by_twenty_kills(tmp_path: Path) -> N
     rng = random.Random(seed)
     data_dir = tmp_path / "data"
     ledger = Ledger()
-    async with asyncio.timeout(DEADLINE_S):
+    async with asyncio.timeout(SCENE_S):
         async with DaemonProcess(data_dir, SETTINGS) as daemon:
             tokens = await asyncio.gather(*(device_token(daemon, device) for device in DEVICES))
         senders = [

@@ -10,6 +10,7 @@ import pytest
 
 from tests.support.ack_ledger import Ledger, LinkLost, PromiseBroken, StreamFailed, connected
 from tests.support.daemon_process import DaemonProcess
+from tests.support.deadlines import SCENE_S
 from tests.support.device_tokens import device_token
 from tests.support.systemd_machine import Unable
 from tests.support.volumes import Volume, journaled
@@ -20,7 +21,6 @@ VOLUME_BYTES = 256 * 1024 * 1024
 FILE_BYTES_MAX = 2 * 1024 * 1024
 CHUNK_BYTES = 20_000
 ACKS_MIN, ACKS_MAX = 10, 60
-DEADLINE_S = 60
 
 SETTINGS = {
     "LIMITS__CHUNK_BYTES_MAX": str(CHUNK_BYTES),
@@ -79,7 +79,7 @@ async def test_nothing_acknowledged_is_lost_by_power_cuts(tmp_path: Path) -> Non
     senders = [Sender(f"device-{number}", random.Random(rng.getrandbits(32))) for number in range(DEVICES)]
     token = ""
     try:
-        async with asyncio.timeout(DEADLINE_S), journaled(tmp_path, VOLUME_BYTES) as volume:
+        async with asyncio.timeout(SCENE_S), journaled(tmp_path, VOLUME_BYTES) as volume:
             data_dir = volume.path / "data"
             for _ in range(CUTS):
                 async with DaemonProcess(data_dir, SETTINGS) as daemon:
@@ -102,7 +102,7 @@ async def test_without_syncs_a_power_cut_does_lose_bytes(tmp_path: Path) -> None
     rng = random.Random(7)
     ledger = Ledger()
     try:
-        async with asyncio.timeout(DEADLINE_S), journaled(tmp_path, VOLUME_BYTES) as volume:
+        async with asyncio.timeout(SCENE_S), journaled(tmp_path, VOLUME_BYTES) as volume:
             data_dir = volume.path / "data"
             async with DaemonProcess(data_dir, SETTINGS | {"COMMIT__DURABILITY": "write"}) as daemon:
                 token = await device_token(daemon, "device")

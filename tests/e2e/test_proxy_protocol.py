@@ -43,7 +43,7 @@ async def live(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Scene]
         "LISTEN__PROXY_PROTOCOL": "true",
         "LISTEN__PROXY_TRUSTED": "127.0.0.2/32",
         "LIMITS__CONNECTIONS_PER_IP_MAX": str(PER_IP_MAX),
-        "LIMITS__HANDSHAKE_TIMEOUT_S": "3",
+        "LIMITS__HANDSHAKE_TIMEOUT_S": "10",
         "LOG__LEVEL": "debug",
     }
     async with scene(tmp_path_factory.mktemp("proxy") / "data", settings) as running:

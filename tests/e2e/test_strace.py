@@ -16,6 +16,7 @@ from daemon.adapters.files import SystemFiles
 from daemon.storage.local.syncing import TOGETHER_FILES_MIN
 from tests.support.ack_ledger import Connection, Ledger, connected
 from tests.support.daemon_process import DaemonProcess
+from tests.support.deadlines import SCENE_S
 from tests.support.device_tokens import device_token
 from tests.support.strace_log import SYNCING, SYNCING_ALL, WRAPPER, WRITING, Call, Checker, Verdict, calls
 from tests.support.waiting import until
@@ -29,7 +30,6 @@ PROMISES_MIN = 4 * CONNECTIONS * FILES
 """Each window is a small part of a file, so that every file takes several acknowledgements."""
 
 SETTINGS = {"LIMITS__CHUNK_BYTES_MAX": str(CHUNK_BYTES), "LIMITS__WINDOW_BYTES": str(4 * CHUNK_BYTES)}
-DEADLINE_S = 60
 
 pytestmark = pytest.mark.skipif(shutil.which("strace") is None, reason="strace is not installed: apt install strace")
 
@@ -74,7 +74,7 @@ async def run(directory: Path, settings: Mapping[str, str], connections: int = C
     trace, data_dir = directory / "trace", directory / "data"
     rng = random.Random(str(settings))
     ledger = Ledger()
-    async with asyncio.timeout(DEADLINE_S):
+    async with asyncio.timeout(SCENE_S):
         async with DaemonProcess(data_dir, {**SETTINGS, **settings}, (*WRAPPER, str(trace))) as daemon:
             token = await device_token(daemon, "device")
 

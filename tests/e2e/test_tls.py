@@ -31,7 +31,7 @@ async def live(tmp_path_factory: pytest.TempPathFactory, certificate: Certificat
     settings = {
         "LISTEN__TLS_CERTIFICATE": str(certificate.path),
         "LISTEN__TLS_KEY": str(certificate.key_path),
-        "LIMITS__HANDSHAKE_TIMEOUT_S": "3",
+        "LIMITS__HANDSHAKE_TIMEOUT_S": "10",
     }
     async with scene(tmp_path_factory.mktemp("tls") / "data", settings) as running:
         yield running

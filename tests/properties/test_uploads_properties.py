@@ -18,6 +18,7 @@ from protocol.checksum import crc32c
 from protocol.errors import ErrorCode
 from protocol.ranges import Span
 from tests.support.catalog_samples import REPLACE, REQUEST
+from tests.support.deadlines import DEADLINE_S
 from tests.support.loop_turns import turns
 from tests.support.upload_bench import Bench
 from tests.support.upload_streams import Stream, finish
@@ -32,7 +33,6 @@ SIZES: dict[str, int | None] = {"sized": 40, "unsized": None}
 FULL = OSError(errno.ENOSPC, "No space left on device")
 BROKEN = OSError(errno.EIO, "Input/output error")
 
-DEADLINE_S = 10
 
 FATAL = {ErrorCode.DISK_FULL, ErrorCode.STORAGE_FAILED, ErrorCode.FENCED, ErrorCode.GONE, ErrorCode.DIGEST_MISMATCH}
 """All that a device which follows the protocol can be told here."""

@@ -13,7 +13,6 @@ from tests.support.upload_bench import NEVER_S, Bench
 
 FULL = OSError(errno.ENOSPC, "No space left on device")
 BROKEN = OSError(errno.EIO, "Input/output error")
-DEADLINE_S = 10
 
 
 class Owner:

@@ -12,11 +12,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-PROGRAM = Path(sys.executable).parent / "uplinkd"
+from tests.support.deadlines import PROCESS_S
 
-START_TIMEOUT_S = 30
-STOP_TIMEOUT_S = 60
-COMMAND_TIMEOUT_S = 30
+PROGRAM = Path(sys.executable).parent / "uplinkd"
 
 LOG_LINES_SHOWN = 20
 
@@ -75,11 +73,11 @@ class DaemonProcess:
         self._ready = asyncio.get_running_loop().create_future()
         self._reading = asyncio.create_task(self._read(self._process, self._ready))
         try:
-            async with asyncio.timeout(START_TIMEOUT_S):
+            async with asyncio.timeout(PROCESS_S):
                 self._addresses = await self._ready
         except TimeoutError:
             await self.kill()
-            raise self._failure(f"it was not ready within {START_TIMEOUT_S} s") from None
+            raise self._failure(f"it was not ready within {PROCESS_S:g} s") from None
         return self
 
     async def __aexit__(
@@ -92,16 +90,16 @@ class DaemonProcess:
         """SIGTERM; the exit status. Raises DaemonFailed when it takes too long."""
         self._signal(signal.SIGTERM)
         try:
-            async with asyncio.timeout(STOP_TIMEOUT_S):
+            async with asyncio.timeout(PROCESS_S):
                 return await self._ended()
         except TimeoutError:
             await self.kill()
-            raise self._failure(f"it did not end within {STOP_TIMEOUT_S} s of SIGTERM") from None
+            raise self._failure(f"it did not end within {PROCESS_S:g} s of SIGTERM") from None
 
     async def freeze(self) -> None:
         """SIGSTOP; returns once none of its threads will run its own code again. One may be inside a system call."""
         self._signal(signal.SIGSTOP)
-        async with asyncio.timeout(STOP_TIMEOUT_S):
+        async with asyncio.timeout(PROCESS_S):
             while not _is_frozen(self.process.pid):  # noqa: ASYNC110 - the kernel tells nobody when a thread has stopped
                 await asyncio.sleep(0)
 
@@ -120,12 +118,12 @@ class DaemonProcess:
             stderr=asyncio.subprocess.PIPE,
         )
         try:
-            async with asyncio.timeout(COMMAND_TIMEOUT_S):
+            async with asyncio.timeout(PROCESS_S):
                 out, err = await process.communicate()
         except TimeoutError:
             process.kill()
             await process.wait()
-            raise self._failure(f"uplinkd {' '.join(arguments)} took longer than {COMMAND_TIMEOUT_S} s") from None
+            raise self._failure(f"uplinkd {' '.join(arguments)} took longer than {PROCESS_S:g} s") from None
         if process.returncode != 0:
             said = (err or out).decode(errors="replace").strip()
             raise self._failure(f"uplinkd {' '.join(arguments)} gave {process.returncode}: {said}")

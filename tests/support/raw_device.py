@@ -9,11 +9,10 @@ from typing import Self, TypeVar
 from protocol import codec, frames
 from protocol.constants import SIZE_UNKNOWN, CredentialKind, Disposition, Feature, FrameType
 from protocol.handshake import device_key, prove
+from tests.support.deadlines import DEADLINE_S
 
 Frame = TypeVar("Frame", bound=frames.ControlFrame)
 
-DEADLINE_S = 20.0
-"""Far beyond what any answer takes on a busy machine: reaching it is a failure, not a measurement."""
 
 ALL_FEATURES = Feature.CHUNK_COMPACT | Feature.CHUNK_CRC32C | Feature.SHA256
 

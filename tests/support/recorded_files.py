@@ -8,8 +8,7 @@ from typing import TypeAlias, TypeVar
 
 from daemon.adapters.files import Buffer, SystemFiles
 from daemon.storage.interface import Storage
-
-DEADLINE_S = 10
+from tests.support.deadlines import DEADLINE_S
 
 Result = TypeVar("Result")
 Written: TypeAlias = "asyncio.Future[OSError | None]"

@@ -9,6 +9,8 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from tests.support.deadlines import PROCESS_S
+
 PROJECT = Path(__file__).parents[2]
 SCRIPT = Path(__file__).parent / "nested.sh"
 
@@ -21,9 +23,6 @@ UNABLE = 77
 CGROUPS = (Path("/sys/fs/cgroup"), Path("/sys/fs/cgroup/unified"))
 """Where nested.sh makes a control group named after its process id."""
 
-BOOT_TIMEOUT_S = 30
-COMMAND_TIMEOUT_S = 90
-CONDITION_TIMEOUT_S = 60
 POLL_S = 0.1
 
 ENVIRONMENT = {"PATH": "/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "LANG": "C.UTF-8"}
@@ -45,7 +44,7 @@ class Machine:
 
     def attempt(self, *command: str) -> subprocess.CompletedProcess[str]:
         """Run and return what came of it, asking again when systemd was too busy to answer at all."""
-        until = time.monotonic() + CONDITION_TIMEOUT_S
+        until = time.monotonic() + PROCESS_S
         while True:
             done = subprocess.run(
                 [*self._enter, *command],
@@ -54,7 +53,7 @@ class Machine:
                 capture_output=True,
                 text=True,
                 check=False,
-                timeout=COMMAND_TIMEOUT_S,
+                timeout=PROCESS_S,
             )
             if "Transport endpoint is not connected" not in done.stderr or time.monotonic() > until:
                 return done
@@ -74,7 +73,7 @@ class Machine:
             umask=UMASK,
             stdout=subprocess.DEVNULL,
             check=True,
-            timeout=COMMAND_TIMEOUT_S,
+            timeout=PROCESS_S,
         )
 
     def show(self, unit: str, name: str) -> str:
@@ -86,7 +85,7 @@ class Machine:
 
     def wait(self, what: str, condition: Callable[[], bool]) -> None:
         """Raises AssertionError, with the journal, when `condition` does not come to hold."""
-        until = time.monotonic() + CONDITION_TIMEOUT_S
+        until = time.monotonic() + PROCESS_S
         while not condition():
             assert time.monotonic() < until, f"waited in vain until {what}\n{self.journal()}"
             time.sleep(POLL_S)
@@ -124,7 +123,7 @@ def wheel(directory: Path) -> Path:
         [sys.executable, "-m", *command, f"--wheel-dir={directory}", str(sources)],
         env=ENVIRONMENT,
         check=True,
-        timeout=COMMAND_TIMEOUT_S,
+        timeout=PROCESS_S,
     )
     [built] = directory.glob("*.whl")
     return built
@@ -148,7 +147,7 @@ def booted(state: Path) -> Iterator[Machine]:
             yield machine
         finally:
             machine.attempt("systemctl", "start", "--no-block", "poweroff.target")
-            outside.wait(BOOT_TIMEOUT_S)
+            outside.wait(PROCESS_S)
     finally:
         outside.kill()
         outside.communicate()
@@ -177,7 +176,7 @@ def _check_host() -> None:
 
 
 def _init_pid(outside: "subprocess.Popen[bytes]") -> int:
-    until = time.monotonic() + BOOT_TIMEOUT_S
+    until = time.monotonic() + PROCESS_S
     children = Path(f"/proc/{outside.pid}/task/{outside.pid}/children")
     while outside.poll() is None:
         assert time.monotonic() < until, "nested.sh did not start its machine"
@@ -194,7 +193,7 @@ def _init_pid(outside: "subprocess.Popen[bytes]") -> int:
 
 
 def _wait_until_up(outside: "subprocess.Popen[bytes]", machine: Machine) -> None:
-    until = time.monotonic() + BOOT_TIMEOUT_S
+    until = time.monotonic() + PROCESS_S
     while True:
         state = machine.attempt("systemctl", "is-system-running").stdout.strip()
         # Degraded: a unit of the host's that has no business here has failed.

@@ -7,9 +7,9 @@ from collections.abc import AsyncIterator
 import pytest
 
 from tests.support.cutting_proxy import Cut, CuttingProxy, Direction, Kind, Span
+from tests.support.deadlines import DEADLINE_S
 
 NEVER = Span(2**40, 2**40)
-DEADLINE_S = 10
 
 
 class Recorder:

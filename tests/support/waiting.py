@@ -3,8 +3,7 @@
 import asyncio
 from collections.abc import Callable
 
-DEADLINE_S = 20.0
-"""Far beyond what any condition takes on a busy machine: reaching it is a failure, not a measurement."""
+from tests.support.deadlines import DEADLINE_S
 
 
 async def until(condition: Callable[[], object]) -> None:

@@ -5,6 +5,7 @@ import pytest
 
 from benchmarks import payload, process
 from benchmarks.peers import nginx
+from tests.support.deadlines import DEADLINE_S
 from tests.support.receiving_peers import needs, stores_what_it_is_given
 
 pytestmark = needs(nginx.missing)
@@ -19,7 +20,7 @@ def test_it_serves_ranges_of_what_lies_in_its_root(tmp_path: Path) -> None:
     with nginx.serving(tmp_path) as peer:
         (peer.root / "file").write_bytes(bytes(range(100)))
         request = urllib.request.Request(f"http://127.0.0.1:{peer.port}/file", headers={"Range": "bytes=10-19"})
-        with urllib.request.urlopen(request, timeout=10) as answer:
+        with urllib.request.urlopen(request, timeout=DEADLINE_S) as answer:
             assert answer.status == 206
             assert answer.read() == bytes(range(10, 20))
 

@@ -5,6 +5,7 @@ import pytest
 
 from benchmarks import process
 from benchmarks.peers import tus
+from tests.support.deadlines import DEADLINE_S
 from tests.support.receiving_peers import needs, stores_what_it_is_given
 
 pytestmark = needs(tus.missing)
@@ -33,7 +34,7 @@ def test_a_refusal_is_a_failure_that_names_the_file(tmp_path: Path) -> None:
 def _answer(
     port: int, method: str, target: str, headers: dict[str, str] | None = None, body: bytes | None = None
 ) -> http.client.HTTPMessage:
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=DEADLINE_S)
     try:
         connection.request(method, target, body, tus.VERSION | (headers or {}))
         answer = connection.getresponse()

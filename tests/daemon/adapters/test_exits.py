@@ -3,6 +3,8 @@
 import subprocess
 import sys
 
+from tests.support.deadlines import DEADLINE_S
+
 HUNG = """
 import atexit, threading
 from daemon.adapters.exits import abandon
@@ -13,6 +15,8 @@ abandon("the disk does not answer")
 
 
 def test_neither_threads_nor_exit_handlers_are_waited_for() -> None:
-    ended = subprocess.run([sys.executable, "-c", HUNG], capture_output=True, text=True, timeout=30, check=False)
+    ended = subprocess.run(
+        [sys.executable, "-c", HUNG], capture_output=True, text=True, timeout=DEADLINE_S, check=False
+    )
     assert ended.returncode == 1
     assert ended.stderr == "uplinkd ends at once: the disk does not answer\n"

@@ -7,8 +7,7 @@ import threading
 from collections.abc import Callable
 
 from daemon.adapters.threads import Lane, Report, SystemThreads
-
-DEADLINE_S = 10
+from tests.support.deadlines import DEADLINE_S
 
 
 class Worker:
@@ -122,6 +121,8 @@ asyncio.run(main())
 
 
 def test_work_that_fails_in_a_way_nobody_foresaw_ends_the_process_instead_of_the_thread_alone() -> None:
-    ended = subprocess.run([sys.executable, "-c", FAILING], capture_output=True, text=True, timeout=30, check=False)
+    ended = subprocess.run(
+        [sys.executable, "-c", FAILING], capture_output=True, text=True, timeout=DEADLINE_S, check=False
+    )
     assert ended.returncode == 1
     assert "thread a lane failed: MemoryError('no memory')" in ended.stderr

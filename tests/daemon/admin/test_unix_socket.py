@@ -31,9 +31,8 @@ from daemon.upkeep.verify import Checked
 from protocol.errors import ErrorCode
 from tests.support.catalog_samples import REQUEST
 from tests.support.command_parts import VERSION, Parts, parts_in
+from tests.support.deadlines import DEADLINE_S
 from tests.support.fake_machine import NOW_MS, CapturedLog
-
-DEADLINE_S = 20
 
 
 class Daemon:

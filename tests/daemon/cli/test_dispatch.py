@@ -20,6 +20,7 @@ from daemon.identity.keys import KeysInvalid
 from daemon.settings import Auth, Settings
 from protocol.errors import ErrorCode
 from tests.support.command_parts import Parts, parts_in
+from tests.support.deadlines import DEADLINE_S
 from tests.support.fake_machine import CapturedLog, FakeClock
 
 OWNER = os.geteuid()
@@ -53,7 +54,7 @@ async def results(
     path: Path, request: Request, how: Offline = offline, uid: int = OWNER, patience_s: float = 0
 ) -> list[Result]:
     operating = operate(settings_in(path), request, how, uid, FakeClock(), patience_s)
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(DEADLINE_S):
         return [each async for each in operating]
 
 

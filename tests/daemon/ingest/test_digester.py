@@ -19,10 +19,10 @@ from daemon.storage.interface import Buffer, Reading
 from daemon.storage.local.storage import LocalStorage
 from tests.support.catalog_samples import first_bytes
 from tests.support.catalog_samples import upload as record
+from tests.support.deadlines import DEADLINE_S
 from tests.support.loop_turns import turns
 from tests.support.recorded_files import within, write
 
-DEADLINE_S = 10
 CONTENT = bytes(range(256)) * 4
 
 

@@ -6,9 +6,9 @@ import pytest
 
 from daemon.ingest.free_space import OVERDUE_S, Disk
 from daemon.storage.interface import Space
+from tests.support.deadlines import DEADLINE_S
 from tests.support.fake_machine import CapturedLog, FakeClock
 
-DEADLINE_S = 10
 FLOOR = 100
 
 

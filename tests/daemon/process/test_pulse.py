@@ -7,6 +7,7 @@ import pytest
 
 from daemon.adapters.clock import SystemClock
 from daemon.process.pulse import Pulse
+from tests.support.deadlines import DEADLINE_S
 
 
 class Call:
@@ -140,7 +141,7 @@ async def test_it_beats_on_a_real_event_loop() -> None:
     pulse = Pulse(asyncio.get_running_loop(), SystemClock(), lambda _: beaten.set(), interval_s=0.001)
     pulse.start()
     try:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(DEADLINE_S):
             await beaten.wait()
     finally:
         pulse.stop()

@@ -14,12 +14,13 @@ from daemon.process.systemd import (
     passed_sockets,
     watchdog_interval_s,
 )
+from tests.support.deadlines import DEADLINE_S
 
 
 @pytest.fixture
 def systemd(tmp_path: Path) -> Iterator[socket.socket]:
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as end:
-        end.settimeout(5)
+        end.settimeout(DEADLINE_S)
         end.bind(str(tmp_path / "notify"))
         yield end
 
@@ -58,7 +59,7 @@ class TestNotifier:
 
     def test_an_address_with_an_at_sign_is_abstract(self) -> None:
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as end:
-            end.settimeout(5)
+            end.settimeout(DEADLINE_S)
             end.bind("")  # the kernel picks an abstract name
             name = end.getsockname()
             Notifier({"NOTIFY_SOCKET": "@" + name[1:].decode()}).watchdog()

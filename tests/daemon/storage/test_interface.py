@@ -12,7 +12,8 @@ from daemon.adapters.files import SystemFiles
 from daemon.adapters.threads import SystemThreads
 from daemon.storage.interface import Storage
 from daemon.storage.local.storage import LocalStorage
-from tests.support.recorded_files import DEADLINE_S, sync, within, write
+from tests.support.deadlines import DEADLINE_S
+from tests.support.recorded_files import sync, within, write
 
 UPLOAD, OTHER = 0x1234567890ABCDEF, 0x7FFF_FFFF_FFFF_FFFF
 

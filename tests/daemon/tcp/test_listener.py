@@ -15,6 +15,7 @@ from protocol.constants import Action
 from protocol.errors import ErrorCode
 from protocol.server import WAIT_MS
 from tests.support.certificates import Certificate, make_certificate
+from tests.support.deadlines import DEADLINE_S
 from tests.support.device_site import (
     DEVICE,
     DRAIN,
@@ -26,7 +27,7 @@ from tests.support.device_site import (
     on_uvloop,
     policy_of,
 )
-from tests.support.raw_device import DEADLINE_S, Wire, chunk, open_request, token_hello
+from tests.support.raw_device import Wire, chunk, open_request, token_hello
 from tests.support.waiting import until
 
 

@@ -18,10 +18,9 @@ from daemon.upkeep.cleanup import Cleanup, CleanupBusy, CleanupReport
 from protocol.constants import UploadState
 from tests.support.catalog_samples import REQUEST
 from tests.support.cleanup_bench import NOTHING, OLD_MS, POLICY, YOUNG_MS, LiveUploads, cleanup_of, orphan
+from tests.support.deadlines import DEADLINE_S
 from tests.support.fake_machine import DAY_S, NOW_MS, CapturedLog, FakeClock, FakeEntropy
 from tests.support.populated_store import CONTENT, Keeping, keep
-
-DEADLINE_S = 10
 
 
 @pytest.fixture

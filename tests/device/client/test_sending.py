@@ -15,9 +15,9 @@ from protocol.handshake import device_key
 from tests.device.conftest import Uplinks
 from tests.support.certificates import Certificate
 from tests.support.content import DATA
+from tests.support.deadlines import DEADLINE_S
 from tests.support.fake_server import FakeServer, Script
 from tests.support.fake_time import FakeTime
-from tests.support.waiting import DEADLINE_S
 from tests.support.welcomes import without
 
 

@@ -1,4 +1,4 @@
-"""A daemon with narrow limits, who says what it should not, and who must not be disturbed by that."""
+"""A daemon with narrow limits, a device that says what it should not, and one that must not be disturbed by that."""
 
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager
@@ -6,17 +6,17 @@ from contextlib import AbstractAsyncContextManager
 import pytest
 import pytest_asyncio
 
+from tests.support.deadlines import DEADLINE_S
 from tests.support.raw_device import Wire
 from tests.support.scene import Bystander, Scene, scene, undisturbed
 
 CHUNK_BYTES_MAX = 64 * 1024
 RANGES_MAX = 4
 QUOTA_BYTES = 1_000_000
-HANDSHAKE_TIMEOUT_S = 3
 
 SETTINGS = {
     "LIMITS__CHUNK_BYTES_MAX": str(CHUNK_BYTES_MAX),
-    "LIMITS__HANDSHAKE_TIMEOUT_S": str(HANDSHAKE_TIMEOUT_S),
+    "LIMITS__HANDSHAKE_TIMEOUT_S": str(DEADLINE_S),
     "LIMITS__RANGES_MAX": str(RANGES_MAX),
     "LIMITS__RATE_MIN_BYTES_PER_S": "64",
     "LIMITS__RATE_WINDOW_S": "0.5",

@@ -4,18 +4,15 @@ import asyncio
 
 import pytest
 
-from protocol import frames
-from protocol.constants import CONTROL_FRAME_BYTES_MAX, HANDSHAKE_FRAME_BYTES_MAX, VERSION, Action, FrameType, TlvType
+from protocol.constants import CONTROL_FRAME_BYTES_MAX, HANDSHAKE_FRAME_BYTES_MAX, VERSION, FrameType, TlvType
 from protocol.errors import ErrorCode
 from tests.e2e.bad_input.conftest import CHUNK_BYTES_MAX, Nothing
-from tests.support.raw_device import DEADLINE_S, Wire, changed, chunk, field, open_request, raw, token_hello
+from tests.support.deadlines import DEADLINE_S
+from tests.support.raw_device import Wire, changed, chunk, field, open_request, raw, token_hello
 from tests.support.refused_input import DATA, begun, failed, refused
 from tests.support.scene import Scene
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
-
-DRIP_S = 0.2
-"""Faster than a byte a second, and still far below the lowest rate allowed."""
 
 
 class TestTheFirstBytes:
@@ -151,36 +148,6 @@ class TestFrameSizes:
         async with nothing_stored:
             wire.send(chunk(1, len(DATA), b"x" * 50)[:-1])
             wire.hang_up()
-
-
-class TestSlowness:
-    async def test_a_handshake_that_drips_is_ended(self, stranger: Wire, nothing_stored: Nothing) -> None:
-        hello = iter(raw(FrameType.HELLO, b"UPLK\1\1\1" + bytes(500)))
-        async with nothing_stored:
-            reply = await stranger.drip(lambda: bytes([next(hello)]), DRIP_S)
-            assert isinstance(reply.frame, frames.Refused)
-            assert reply.frame.code == ErrorCode.HANDSHAKE_TIMEOUT
-            assert reply.frame.action is Action.REOPEN
-
-    async def test_a_stranger_who_says_nothing_is_ended(self, stranger: Wire, nothing_stored: Nothing) -> None:
-        async with nothing_stored:
-            await refused(stranger, ErrorCode.HANDSHAKE_TIMEOUT)
-
-    async def test_a_chunk_that_drips_is_ended(self, wire: Wire, nothing_stored: Nothing, name: str) -> None:
-        await begun(wire, name)
-        frame = iter(chunk(1, len(DATA), b"x" * 90))
-        async with nothing_stored:
-            reply = await wire.drip(lambda: bytes([next(frame)]), DRIP_S)
-            assert (reply.stream, type(reply.frame)) == (0, frames.Error)
-            assert isinstance(reply.frame, frames.Error)
-            assert (reply.frame.code, reply.frame.action) == (ErrorCode.TOO_SLOW, Action.REOPEN)
-            await wire.ended()
-
-    async def test_a_frame_that_never_ends_is_ended(self, wire: Wire, nothing_stored: Nothing, name: str) -> None:
-        await begun(wire, name)
-        async with nothing_stored:
-            wire.send(raw(FrameType.CHUNK, b"", 1, length=CHUNK_BYTES_MAX))
-            await failed(wire, ErrorCode.TOO_SLOW)
 
     async def test_input_without_end_after_the_last_words_is_cut_off(self, wire: Wire, nothing_stored: Nothing) -> None:
         async with nothing_stored:

@@ -16,6 +16,7 @@ from daemon.catalog.sqlite import schema
 from daemon.catalog.sqlite.catalog import SqliteCatalog, open_catalog
 from daemon.catalog.sqlite.lane import ConnectionLane
 from tests.support.catalog_samples import DEVICE, NAME, REPLACE, REQUEST, TENANT, completion, first_bytes
+from tests.support.deadlines import DEADLINE_S
 
 VERSION = len(schema.load())
 
@@ -106,7 +107,7 @@ async def test_a_commit_does_not_wait_for_a_reader(catalog: SqliteCatalog) -> No
     def read_long(connection: sqlite3.Connection) -> int:
         before: int = connection.execute("SELECT count(*) FROM uploads").fetchone()[0]
         loop.call_soon_threadsafe(reading.set)
-        asyncio.run_coroutine_threadsafe(committed.wait(), loop).result(timeout=10)
+        asyncio.run_coroutine_threadsafe(committed.wait(), loop).result(timeout=DEADLINE_S)
         after: int = connection.execute("SELECT count(*) FROM uploads").fetchone()[0]
         return before + after
 

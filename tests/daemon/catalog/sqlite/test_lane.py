@@ -11,8 +11,7 @@ import pytest
 from daemon.adapters.threads import SystemThreads
 from daemon.catalog.interface import CatalogFailed
 from daemon.catalog.sqlite.lane import ConnectionLane
-
-DEADLINE_S = 10
+from tests.support.deadlines import DEADLINE_S
 
 
 def connect(path: Path) -> sqlite3.Connection:

@@ -7,7 +7,8 @@ from itertools import pairwise
 from daemon.ingest.committer import TURN_CUTS
 from daemon.tasks import background
 from tests.support.catalog_samples import REQUEST
-from tests.support.commit_cycles import DEADLINE_S, Cycles, waited
+from tests.support.commit_cycles import Cycles, waited
+from tests.support.deadlines import DEADLINE_S
 from tests.support.loop_turns import turns, until
 
 

@@ -14,8 +14,9 @@ from daemon.adapters.threads import Lane, SystemThreads
 from daemon.storage.local import reading
 from daemon.storage.local.calls import Call, call, work_through
 from daemon.storage.local.reading import Readers
+from tests.support.deadlines import DEADLINE_S
 from tests.support.fake_machine import FakeClock
-from tests.support.recorded_files import DEADLINE_S, RecordedFiles
+from tests.support.recorded_files import RecordedFiles
 
 DATA = bytes(range(251)) * 80_000
 BROKEN = OSError(errno.EIO, "Input/output error")

@@ -15,7 +15,8 @@ from daemon.adapters.threads import SystemThreads
 from daemon.storage.local.storage import LocalStorage
 from daemon.storage.local.syncing import TOGETHER_FILES_MIN
 from tests.daemon.storage.local.storage.conftest import FAILURE, OPEN_FILES_MAX
-from tests.support.recorded_files import DEADLINE_S, RecordedFiles, sync, within, write
+from tests.support.deadlines import DEADLINE_S
+from tests.support.recorded_files import RecordedFiles, sync, within, write
 from tests.support.storage_paths import name, path_of
 
 

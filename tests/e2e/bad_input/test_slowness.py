@@ -1,0 +1,57 @@
+"""Devices that drip, or say nothing, are ended in the time that the settings allow them."""
+
+from collections.abc import AsyncIterator
+
+import pytest
+import pytest_asyncio
+
+from protocol import frames
+from protocol.constants import Action, FrameType
+from protocol.errors import ErrorCode
+from tests.e2e.bad_input.conftest import CHUNK_BYTES_MAX, SETTINGS, Nothing
+from tests.support.raw_device import Wire, chunk, raw
+from tests.support.refused_input import DATA, begun, failed, refused
+from tests.support.scene import Scene, scene
+
+DRIP_S = 0.2
+
+HASTY = {"LIMITS__HANDSHAKE_TIMEOUT_S": "3"}
+"""Only here: elsewhere a busy machine would cut the devices of tests that are about something else."""
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def live(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Scene]:
+    async with scene(tmp_path_factory.mktemp("slowness") / "data", SETTINGS | HASTY) as running:
+        yield running
+
+
+async def test_a_handshake_that_drips_is_ended(stranger: Wire, nothing_stored: Nothing) -> None:
+    hello = iter(raw(FrameType.HELLO, b"UPLK\1\1\1" + bytes(500)))
+    async with nothing_stored:
+        reply = await stranger.drip(lambda: bytes([next(hello)]), DRIP_S)
+        assert isinstance(reply.frame, frames.Refused)
+        assert reply.frame.code == ErrorCode.HANDSHAKE_TIMEOUT
+        assert reply.frame.action is Action.REOPEN
+
+
+async def test_a_stranger_who_says_nothing_is_ended(stranger: Wire, nothing_stored: Nothing) -> None:
+    async with nothing_stored:
+        await refused(stranger, ErrorCode.HANDSHAKE_TIMEOUT)
+
+
+async def test_a_chunk_that_drips_is_ended(wire: Wire, nothing_stored: Nothing, name: str) -> None:
+    await begun(wire, name)
+    frame = iter(chunk(1, len(DATA), b"x" * 90))
+    async with nothing_stored:
+        reply = await wire.drip(lambda: bytes([next(frame)]), DRIP_S)
+        assert (reply.stream, type(reply.frame)) == (0, frames.Error)
+        assert isinstance(reply.frame, frames.Error)
+        assert (reply.frame.code, reply.frame.action) == (ErrorCode.TOO_SLOW, Action.REOPEN)
+        await wire.ended()
+
+
+async def test_a_frame_that_never_ends_is_ended(wire: Wire, nothing_stored: Nothing, name: str) -> None:
+    await begun(wire, name)
+    async with nothing_stored:
+        wire.send(raw(FrameType.CHUNK, b"", 1, length=CHUNK_BYTES_MAX))
+        await failed(wire, ErrorCode.TOO_SLOW)
