@@ -13,6 +13,8 @@ from tests.support.raw_device import Wire, chunk, raw
 from tests.support.refused_input import DATA, begun, failed, refused
 from tests.support.scene import Scene, scene
 
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
 DRIP_S = 0.2
 
 HASTY = {"LIMITS__HANDSHAKE_TIMEOUT_S": "3"}
