@@ -20,14 +20,15 @@ BUILD = ROOT / "build" / "benchmarks"
 
 def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("name", choices=[*NAMES, "all", "report"], help="report: write the README's table and chart")
+    parser.add_argument("name", choices=[*NAMES, "all", "report"], help="report: write the tables and chart in docs/")
     parser.add_argument("--quick", action="store_const", dest="size", const=Size.QUICK, help="same cases, fewer bytes")
     parser.add_argument("--tiny", action="store_const", dest="size", const=Size.TINY, help="does it run at all?")
     parser.add_argument("--json", action="store_true", help="the last line is the result as one JSON object")
     parser.set_defaults(size=Size.FULL)
     chosen = parser.parse_args(arguments)
     if chosen.name == "report":
-        report.publish(report.latest(BUILD, NAMES), ROOT / "README.md", ROOT / "docs" / "benchmarks.svg")
+        docs = ROOT / "docs"
+        report.publish(report.latest(BUILD, NAMES), docs / "benchmarks.md", docs / "benchmarks.svg")
         return 0
     for name in NAMES if chosen.name == "all" else (chosen.name,):
         result = measure(name, chosen.size)

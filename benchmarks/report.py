@@ -1,4 +1,4 @@
-"""The table of the ratios in the README, and the chart beside it, made from what was measured last."""
+"""The tables in docs/benchmarks.md and the chart beside them, made from what was measured last."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -13,8 +13,12 @@ BEGIN, END = "<!-- ratios: written by `make report` -->", "<!-- end of ratios --
 
 COMMAND = {Size.FULL: "make bench", Size.QUICK: "make bench QUICK=1", Size.TINY: "python -m benchmarks all --tiny"}
 
-HEAD = (
-    "| case | uplinkd | of the limit | of the best peer | must reach |",
+RESULTS_HEAD = (
+    "| case | uplinkd | of the limit | of the best peer |",
+    "| --- | --- | --- | --- |",
+)
+TARGETS_HEAD = (
+    "| case | target | measured | wanted | reached |",
     "| --- | --- | --- | --- | --- |",
 )
 
@@ -30,18 +34,18 @@ def latest(directory: Path, names: Sequence[str]) -> list[Record]:
     return found
 
 
-def publish(records: Sequence[Record], readme: Path, picture: Path) -> None:
-    """Write the table between its marks in the README, and the chart. Raises ValueError where the marks are missing."""
-    before, begin, rest = readme.read_text(encoding="utf-8").partition(BEGIN)
+def publish(records: Sequence[Record], page: Path, picture: Path) -> None:
+    """Write the tables between their marks in the page, and the chart. Raises ValueError where marks are missing."""
+    before, begin, rest = page.read_text(encoding="utf-8").partition(BEGIN)
     _, end, after = rest.partition(END)
     if not (begin and end):
-        raise ValueError(f"{readme}: the table's place is not marked with {BEGIN} and {END}")
-    readme.write_text(f"{before}{BEGIN}\n{table(records)}\n{END}{after}", encoding="utf-8")
+        raise ValueError(f"{page}: the tables' place is not marked with {BEGIN} and {END}")
+    page.write_text(f"{before}{BEGIN}\n{tables(records)}\n{END}{after}", encoding="utf-8")
     picture.write_text(chart.draw(records), encoding="utf-8")
 
 
-def table(records: Sequence[Record]) -> str:
-    """Markdown: a line on date, machine and command, then one row a case."""
+def tables(records: Sequence[Record]) -> str:
+    """Markdown: a line on date, machine and command, one row a case, then one row a target."""
     lines = []
     for size in Size:
         own = [each for each in records if each.size is size]
@@ -50,20 +54,27 @@ def table(records: Sequence[Record]) -> str:
             dates = " and ".join(sorted({each.date for each in own}))
             machines = " and ".join(sorted({each.machine for each in own}))
             lines.append(f"{names}: {dates}, `{COMMAND[size]}`, {machines}.")
-    rows = [row for each in records for row in _rows(each)]
-    return "\n".join([*lines, "", *HEAD, *rows])
+    lines += ["", *RESULTS_HEAD, *(row for each in records for row in _results(each))]
+    targets = [row for each in records for row in _targets(each)]
+    if targets:
+        lines += ["", "### Targets", "", *TARGETS_HEAD, *targets]
+    return "\n".join(lines)
 
 
-def _rows(each: Record) -> Iterator[str]:
+def _results(each: Record) -> Iterator[str]:
     for case in each.result.cases:
-        reached = "; ".join(
-            f"{target.what} {rounded(target.measured, 3)} {'≥' if target.at_least else '≤'} {rounded(target.bound, 3)}"
-            f"{'' if target.met else ' **missed**'}"
-            for target in case.targets
-        )
         limit = _ratio(case.limit.ratio) if case.limit is not None else "-"
         figure = f"{rounded(case.project.median, 4)} {case.unit}"
-        yield f"| {each.result.name} {case.name} | {figure} | {limit} | {_peer(case)} | {reached or '-'} |"
+        yield f"| {each.result.name} {case.name} | {figure} | {limit} | {_peer(case)} |"
+
+
+def _targets(each: Record) -> Iterator[str]:
+    for case in each.result.cases:
+        for target in case.targets:
+            wanted = f"{'≥' if target.at_least else '≤'} {rounded(target.bound, 3)}"
+            reached = "yes" if target.met else "**no**"
+            name = f"{each.result.name} {case.name}"
+            yield f"| {name} | {target.what} | {rounded(target.measured, 3)} | {wanted} | {reached} |"
 
 
 def _peer(case: Case) -> str:
