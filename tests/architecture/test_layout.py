@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.source_modules import MODULES, ROOMS, ROOT, Module, fake
+from tests.support.source_modules import MODULES, ROOMS, ROOT, Module, fake, imports_of, in_package, load
 
 TESTS_OF_NO_MODULE = {
     "tests/protocol/test_vectors.py": "the vectors belong to PROTOCOL.md",
@@ -64,3 +64,26 @@ def test_every_file_of_tests_in_a_room_belongs_to_a_module(room: str) -> None:
 def test_interfaces_and_records_run_nothing() -> None:
     assert not runs_something(fake("control.ports", "class Files(Protocol):\n def get(self) -> int:\n  'One.'\n  ..."))
     assert runs_something(fake("control.files", "def get() -> int:\n return 1"))
+
+
+def test_helpers_of_tests_are_in_the_support_folder() -> None:
+    """Except fixtures, which pytest looks for beside the tests, and the demo, which is a program."""
+    helpers = {
+        str(path.relative_to(ROOT))
+        for path in (ROOT / "tests").rglob("*.py")
+        if not path.name.startswith("test_") and path.name not in {"conftest.py", "__init__.py"}
+        if path.relative_to(ROOT / "tests").parts[0] != "support"
+    }
+    assert helpers == {"tests/e2e/demo.py"}
+
+
+def test_no_test_imports_from_another_folder_of_tests() -> None:
+    """What two folders share is in tests/support."""
+    crossing = [
+        f"{path.relative_to(ROOT)}: {found.target}"
+        for path in sorted((ROOT / "tests").rglob("*.py"))
+        for found in imports_of(load(path))
+        if in_package(found.target, "tests") and not in_package(found.target, "tests.support")
+        if not path.is_relative_to((ROOT / Path(*found.target.split("."))).parent)
+    ]
+    assert crossing == []
