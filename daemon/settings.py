@@ -19,7 +19,7 @@ ENVIRONMENT_PREFIX = "UPLINKD_"
 ENVIRONMENT_DELIMITER = "__"
 
 FILE_VARIABLE = "UPLINKD_CONFIG"
-"""Names the settings file to the command line. It is no key, so it is passed over here."""
+"""Names the settings file to the command line. It is not a setting, so `load` ignores it."""
 
 FlagValue = str | int | float | bool
 
@@ -35,7 +35,7 @@ OFFSET_MAX = 2**63 - 1
 
 
 def _list(value: object) -> object:
-    """The environment and flags write lists with commas; TOML has its own."""
+    """In the environment and in flags, commas separate a list; TOML has lists of its own."""
     if isinstance(value, str):
         return tuple(item.strip() for item in value.split(",") if item.strip())
     return value
@@ -76,7 +76,7 @@ class Listen(Section):
     @classmethod
     def _trusts_somebody(cls, value: bool, info: ValidationInfo) -> bool:
         if value and info.data.get("proxy_trusted") == ():
-            raise ValueError("needs listen.proxy_trusted, the networks whose word on addresses is believed")
+            raise ValueError("needs listen.proxy_trusted, the networks whose PROXY headers are believed")
         return value
 
     @field_validator("tls_key")
@@ -157,7 +157,7 @@ class Cleanup(Section):
 
 
 class Auth(Section):
-    """Whose tokens are believed, and for how long."""
+    """Which tokens are accepted, and for how long."""
 
     issuer: str = Field("uplinkd", min_length=1, max_length=255)
     audience: str = Field("uplinkd", min_length=1, max_length=255)
@@ -208,7 +208,7 @@ class Drain(Section):
 
 
 class Settings(BaseSettings):
-    """All settings. Made by `load`; constructed directly it takes its arguments and defaults, nothing else."""
+    """All settings. `load` makes them; the constructor takes its arguments and the defaults, nothing else."""
 
     model_config = SettingsConfigDict(frozen=True, extra="forbid", validate_default=True)
 
@@ -243,7 +243,7 @@ class Settings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - the signature is pydantic-settings'
         file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - the signature is pydantic-settings'
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Arguments alone: `load` is given the environment, so the process's own is never read unasked."""
+        """Only arguments: `load` gets the environment passed in, so nothing reads the process's own behind its back."""
         return (init_settings,)
 
 
@@ -260,7 +260,7 @@ class Problem:
 
 
 class SettingsInvalid(Exception):
-    """The settings cannot be used. `problems` lists all that is wrong; the text is fit to show an operator."""
+    """The settings cannot be used. `problems` lists everything wrong; the text can be shown to an operator."""
 
     def __init__(self, problems: tuple[Problem, ...]) -> None:
         self.problems = problems
@@ -289,13 +289,13 @@ def reloadable() -> frozenset[str]:
     """Dotted keys that take effect on SIGHUP: keys and tokens, certificates, limits, log level."""
     whole = ("limits.", "storage.", "auth.")
     single = {"listen.tls_certificate", "listen.tls_key", "log.level"}
-    # The pool's memory is leased to connections, and its pieces hold a chunk, so their sizes are fixed meanwhile.
+    # Connections hold leases of the pool's memory, each as large as a chunk, so these two sizes cannot change.
     fixed = {"limits.receive_pool_bytes", "limits.chunk_bytes_max"}
     return frozenset(key for key in keys() if key in single or (key.startswith(whole) and key not in fixed))
 
 
 def changes(old: Settings, new: Settings) -> Changes:
-    """What differs between two settings, parted by whether a reload can apply it."""
+    """What differs between two settings: what a reload can apply, and what it cannot."""
     before, after = _flat(old), _flat(new)
     differing = [key for key in before if before[key] != after[key]]
     may = reloadable()
@@ -304,7 +304,7 @@ def changes(old: Settings, new: Settings) -> Changes:
 
 def load(file: Path | None, environment: Mapping[str, str], flags: Mapping[str, FlagValue]) -> Settings:
     """Read settings: defaults, then `file` (TOML), then `environment` (`UPLINKD_LIMITS__STREAMS_MAX`), then
-    `flags` (dotted keys), each stronger than the one before. Lists are comma-separated outside the file.
+    `flags` (dotted keys); later sources override earlier ones. Outside the file, commas separate lists.
 
     Raises SettingsInvalid, which lists every bad or unknown key with its origin and what was expected.
     """
@@ -315,7 +315,7 @@ def load(file: Path | None, environment: Mapping[str, str], flags: Mapping[str, 
     try:
         settings = Settings.model_validate(_nested({key: given[key].value for key in known if key in given}))
     except ValidationError as error:
-        # Not chained: the report says all that pydantic's does, in the operator's terms.
+        # Not chained: the report says everything that pydantic's says, in the operator's terms.
         raise SettingsInvalid((*problems, *_translated(error, given))) from None
     if problems:
         raise SettingsInvalid(tuple(problems))
