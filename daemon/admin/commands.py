@@ -1,4 +1,4 @@
-"""What an operator may ask of the daemon, whether it runs or its data directory is merely held."""
+"""What an operator can ask for, from a running daemon or directly from a locked data directory."""
 
 import re
 from collections.abc import AsyncGenerator, Callable, Collection, Mapping, Sequence
@@ -30,7 +30,7 @@ from protocol.errors import ErrorCode
 from protocol.naming import is_text
 
 SUBJECT_CHARS_MAX = 255
-"""The longest name of an operator that a token may carry."""
+"""The longest operator's name in a token."""
 
 SCOPES: Mapping[Kind, frozenset[Scope]] = {
     Kind.DEVICE: frozenset({Scope.UPLOAD, Scope.READ, Scope.DELETE}),
@@ -42,7 +42,7 @@ SCOPES_DEFAULT: Mapping[Kind, frozenset[Scope]] = {
     Kind.DEVICE: frozenset({Scope.UPLOAD}),
     Kind.OPERATOR: frozenset({Scope.READ}),
 }
-"""The least that is of use: a token that may delete, or rule, is asked for by name."""
+"""The least that is useful: scopes to delete or to administer must be asked for by name."""
 
 _TENANT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _DEVICE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,127}")
@@ -119,7 +119,7 @@ class Verifier(Protocol):
 
 
 class Commands:
-    """All commands. A tenant that is None is the default one, but where all tenants can be meant.
+    """All commands. A tenant of None is the default tenant, except where None means all tenants.
 
     All methods raise CommandFailed and CatalogFailed.
     """
@@ -149,7 +149,7 @@ class Commands:
         return self._version
 
     async def add_device(self, tenant: str | None, device: str, *, replace: bool = False) -> DeviceAdded:
-        """Enrol a device, or with `replace` give one a new secret in place of its old one. A disabled one stays so."""
+        """Enrol a device; `replace` gives an enrolled one a new secret. A disabled device stays disabled."""
         tenant = self._tenant(tenant)
         _check_device(device)
         secret = make_secret(self._entropy)
@@ -158,13 +158,13 @@ class Commands:
             raise CommandFailed(
                 ErrorCode.CONFLICT,
                 f"device {device} of tenant {tenant} is enrolled already, and its secret is not kept: "
-                "use the one that was shown then, give it a new one by --replace, or use another name",
+                "use the secret shown then, get a new one with --replace, or use another name",
             )
         added = await self._parts.catalog.device(tenant, device)
         return DeviceAdded(tenant, device, secret, added is not None and added.disabled_ms is not None)
 
     async def list_devices(self, tenant: str | None) -> tuple[DeviceListed, ...]:
-        """The tenant's devices, None for all tenants'; by tenant and name."""
+        """The devices of a tenant, or with None of all tenants, sorted by tenant and name."""
         if tenant is not None:
             _check_tenant(tenant)
         return tuple(
@@ -173,28 +173,28 @@ class Commands:
         )
 
     async def disable(self, tenant: str | None, device: str) -> DeviceSwitched:
-        """Let the device in no more, whatever it proves or holds, and end its connections. It need not be enrolled."""
+        """Stop admitting the device, whatever credential it has, and end its connections. It need not be enrolled."""
         switched = await self._switch(tenant, device, disabled=True)
         if self._cut is not None:
             self._cut(switched.tenant, device)
         return switched
 
     async def enable(self, tenant: str | None, device: str) -> DeviceSwitched:
-        """Let a disabled device in again."""
+        """Admit a disabled device again."""
         return await self._switch(tenant, device, disabled=False)
 
     async def _switch(self, tenant: str | None, device: str, *, disabled: bool) -> DeviceSwitched:
         tenant = self._tenant(tenant)
         _check_device(device)
         changed = await self._parts.catalog.set_disabled(tenant, device, disabled, self._clock.wall_ms())
-        # Also when nothing changed: an earlier attempt may have failed right here.
+        # Even when nothing changed: an earlier attempt may have failed at this point.
         await self._parts.gate.load()
         return DeviceSwitched(tenant, device, disabled, changed)
 
     async def token(
         self, subject: str, kind: Kind, scopes: Collection[Scope], ttl_s: float | None, tenant: str | None
     ) -> TokenIssued:
-        """A token good for `ttl_s` seconds; None takes the settings' time, no scopes take SCOPES_DEFAULT."""
+        """A token that lasts `ttl_s` seconds, None: as long as the settings say. No scopes mean SCOPES_DEFAULT."""
         tenant = self._tenant(tenant)
         granted = frozenset(scopes) or SCOPES_DEFAULT[kind]
         if impossible := sorted(granted - SCOPES[kind]):
@@ -204,7 +204,7 @@ class Commands:
         if ttl_s is None:
             ttl_s = self._parts.settings.auth.token_ttl_s
         if not 1 <= ttl_s <= YEAR_S:
-            raise _invalid(f"a token cannot be good for {ttl_s:g} s: 1 to {YEAR_S} s (366 days) are possible")
+            raise _invalid(f"a token cannot last {ttl_s:g} s: choose 1 to {YEAR_S} s (366 days)")
         if kind is Kind.DEVICE:
             _check_device(subject)
             known = await self._parts.catalog.device(tenant, subject)
@@ -220,14 +220,14 @@ class Commands:
         return TokenIssued(tenant, subject, kind, tuple(sorted(granted)), ttl_s, token)
 
     async def cleanup(self, dry_run: bool) -> CleanupReport:
-        """One pass of cleanup now; with `dry_run` it only counts. Raises OSError."""
+        """Run one cleanup pass now; `dry_run` only counts. Raises OSError."""
         try:
             return await self._parts.cleanup.once(dry_run)
         except CleanupBusy as error:
             raise CommandFailed(ErrorCode.CONFLICT, "a cleanup pass is under way: ask again when it is done") from error
 
     def verify(self, tenant: str | None, device: str | None) -> AsyncGenerator[Checked | Progress, None]:
-        """Complete files read back and compared with their digests: the device's, or else the tenant's, or else all."""
+        """Read complete files back and compare their digests: those of the device, of the tenant, or all."""
         if device is not None:
             _check_device(device)
             tenant = self._tenant(tenant)
@@ -239,7 +239,7 @@ class Commands:
         """How the daemon is, and how many uploads there are in each state."""
         is_running = self._cut is not None
         problems = await self._parts.health.problems() if is_running else ()
-        # A catalog in trouble may not answer, and that it is in trouble is the answer.
+        # A catalog in trouble may not answer, and its trouble is reported anyway.
         answers = all(each.component != "catalog" for each in problems)
         uploads = await self._parts.catalog.counts() if answers else {}
         told = tuple(f"{each.component}: {each.detail}" for each in problems)

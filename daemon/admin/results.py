@@ -10,7 +10,7 @@ from protocol.errors import ErrorCode
 
 @dataclass(frozen=True, slots=True)
 class DeviceAdded:
-    """A device that was enrolled. Its secret is known to nobody else, and cannot be had again."""
+    """An enrolled device. Nobody else knows its secret, and it cannot be shown again."""
 
     tenant: str
     device: str
@@ -20,7 +20,7 @@ class DeviceAdded:
 
 @dataclass(frozen=True, slots=True)
 class DeviceListed:
-    """A device; one that is not enrolled was disabled, so that its tokens are refused. Times are Unix milliseconds."""
+    """A device. One that is not enrolled was disabled so that its tokens are refused. Times are Unix milliseconds."""
 
     tenant: str
     device: str
@@ -31,7 +31,7 @@ class DeviceListed:
 
 @dataclass(frozen=True, slots=True)
 class DeviceSwitched:
-    """A device is disabled, or enabled, now; `changed` tells whether it was not before."""
+    """The device is now disabled or enabled; `changed` is False if it was so before."""
 
     tenant: str
     device: str
@@ -41,7 +41,7 @@ class DeviceSwitched:
 
 @dataclass(frozen=True, slots=True)
 class TokenIssued:
-    """A bearer token, whom it speaks for, and how long."""
+    """A bearer token, its subject, and how long it lasts."""
 
     tenant: str
     subject: str
@@ -55,7 +55,7 @@ class TokenIssued:
 class Status:
     """How the daemon is. `problems` is empty when it can receive and serve files, or does not run.
 
-    `uploads` counts them by state; it is empty while the catalog does not answer.
+    `uploads` counts uploads by state; it is empty while the catalog does not answer.
     """
 
     is_running: bool
@@ -65,7 +65,7 @@ class Status:
 
 
 class CommandFailed(Exception):
-    """A command was not carried out: the registry's code, and what happened, to what, and what to do."""
+    """A command failed: the registry's code, and a text that says what happened, to what, and what to do."""
 
     def __init__(self, code: ErrorCode, detail: str) -> None:
         super().__init__(detail)

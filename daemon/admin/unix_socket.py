@@ -1,6 +1,6 @@
-"""The admin socket: a Unix socket through which operators of this machine command the running daemon; both ends.
+"""The admin socket, both ends: a Unix socket through which operators on this machine command the running daemon.
 
-Who may connect is decided twice: by the socket's mode, 0600, and by the peer's user id. One request a connection.
+Two checks decide who may connect: the socket's mode, 0600, and the peer's user id. A connection carries one request.
 """
 
 import asyncio
@@ -34,16 +34,16 @@ from protocol.errors import ErrorCode
 MODE = 0o600
 
 PATH_BYTES_MAX = 107
-"""Linux's limit of a Unix socket's path, sun_path, less its closing NUL."""
+"""Linux's limit for the path of a Unix socket, sun_path, without its final NUL."""
 
 CONNECTIONS_MAX = 16
-"""Operators and their scripts; more at once would be a mistake, and each costs a buffer."""
+"""Operators and their scripts. More at once would be a mistake, and each costs a buffer."""
 
 REQUEST_TIMEOUT_S = 10.0
-"""A request is one line that is sent at once."""
+"""A client sends its one line at once."""
 
 GREETING_TIMEOUT_S = 5.0
-"""A daemon whose event loop runs greets within milliseconds; far longer than any pause of the loop."""
+"""Far longer than any pause of a running event loop, which greets within milliseconds."""
 
 ROOT_UID = 0
 
@@ -72,7 +72,7 @@ class AdminServer:
         self._tasks = Tasks(lambda error: log.error("unforeseen failure", exc_info=error))
 
     async def start(self) -> None:
-        """Listen, to the daemon's user and root. A socket that a dead daemon left is replaced.
+        """Listen for the daemon's user and root. Replaces a socket that a dead daemon left.
 
         Raises OSError when the path cannot be used, belongs to a live daemon, or to something that is no socket.
         """
@@ -82,9 +82,9 @@ class AdminServer:
         self._server = await asyncio.start_unix_server(self._connected, sock=listener, limit=LINE_BYTES_MAX)
 
     async def close(self) -> None:
-        """Listen no more, and end what is under way: its clients see the answer cut short."""
+        """Stop listening, and end running commands: their clients see the answer cut short."""
         with suppress(FileNotFoundError):
-            # The path may be another daemon's by now.
+            # By now, the path may belong to another daemon.
             if self._path.stat().st_ino == self._inode:
                 self._path.unlink()
         if self._server is not None:
@@ -112,7 +112,9 @@ class AdminServer:
         uid = _peer_uid(writer)
         if uid not in (self._uid, ROOT_UID):
             self._log.warning("operator refused", uid=uid)
-            raise CommandFailed(ErrorCode.FORBIDDEN, f"user {uid} may not: run this as root or as user {self._uid}")
+            raise CommandFailed(
+                ErrorCode.FORBIDDEN, f"user {uid} may not command the daemon: run this as root or as user {self._uid}"
+            )
         await _send(writer, Greeting(self._commands.version))
         async with asyncio.timeout(REQUEST_TIMEOUT_S):
             line = await _line(reader)
@@ -163,7 +165,7 @@ async def _greeted(reader: asyncio.StreamReader, path: Path) -> None:
     except TimeoutError as error:
         raise DaemonSilent(f"somebody holds {path} and says nothing") from error
     if not isinstance(answer, Greeting):
-        raise CommandFailed(ErrorCode.UNAVAILABLE, f"{path} does not speak as uplinkd does: check admin_socket")
+        raise CommandFailed(ErrorCode.UNAVAILABLE, f"{path} is not uplinkd's: check admin_socket")
 
 
 async def _received(reader: asyncio.StreamReader) -> Answer:
@@ -173,7 +175,8 @@ async def _received(reader: asyncio.StreamReader) -> Answer:
         line = b""
     if not line:
         raise CommandFailed(
-            ErrorCode.UNAVAILABLE, "the daemon ended before it had answered: see its log for whether it was done"
+            ErrorCode.UNAVAILABLE,
+            "the daemon ended before it answered: its log says whether the command ran",
         )
     answer = read_answer(line)
     if isinstance(answer, Failed):
@@ -207,11 +210,11 @@ def _bind(path: Path) -> socket.socket:
             raise OSError(errno.EADDRINUSE, f"admin socket {path} belongs to another daemon: set another admin_socket")
         path.unlink(missing_ok=True)
     elif path.exists():
-        raise OSError(errno.EEXIST, f"admin socket {path} is something else: remove it, or set another admin_socket")
+        raise OSError(errno.EEXIST, f"admin socket {path} is not a socket: remove it, or set another admin_socket")
     listener = socket.socket(socket.AF_UNIX)
     try:
         listener.bind(bytes(path))
-        # Nobody gets in before it listens, so the mode is never too wide.
+        # Nobody can connect before listen(), so the mode is never too wide.
         path.chmod(MODE)
         listener.listen(CONNECTIONS_MAX)
         listener.setblocking(False)
@@ -224,21 +227,21 @@ def _bind(path: Path) -> socket.socket:
 
 
 def _is_owned(path: Path) -> bool:
-    """Whether anybody listens, as far as we can know."""
+    """Whether somebody listens, as far as can be known."""
     try:
         _dialled(path).close()
     except (ConnectionRefusedError, FileNotFoundError):
         return False
     except OSError:
-        # It accepts nobody now, or not us: no proof that its owner is dead.
+        # It accepts nobody now, or not this user: that does not prove that its owner is dead.
         return True
     return True
 
 
 def _dialled(path: Path) -> socket.socket:
-    """A connection, which Unix sockets make at once or, when too many wait, not at all (BlockingIOError).
+    """A connection. A Unix socket connects at once or, when too many wait, not at all (BlockingIOError).
 
-    asyncio would take the latter for one under way. Raises OSError.
+    asyncio would take the latter for a connection under way. Raises OSError.
     """
     connection = socket.socket(socket.AF_UNIX)
     connection.setblocking(False)

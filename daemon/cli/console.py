@@ -1,7 +1,7 @@
-"""What the command line says: results on standard output, everything else on standard error.
+"""What the command line prints: results on standard output, everything else on standard error.
 
-For programs each result is one JSON object a line. Names that devices chose are shown so that they cannot drive a
-terminal.
+For programs, each result is one JSON object per line. Names that devices chose are escaped, so that they cannot control
+a terminal.
 """
 
 import json
@@ -20,12 +20,12 @@ from daemon.upkeep.verify import Checked, Progress, Verdict
 MIB = 1024 * 1024
 
 ANY_HOSTS = frozenset({"0.0.0.0", "::"})  # noqa: S104 - recognised, not listened on
-"""Addresses to listen on that nobody can connect to by that name."""
+"""Addresses that a daemon can listen on, but that nobody can connect to."""
 
 Lasting: TypeAlias = (
     DeviceAdded | DeviceListed | DeviceSwitched | TokenIssued | CleanupReport | Checked | Status | Effective | Finding
 )
-"""All that is printed to stay."""
+"""Results that stay on the screen, as progress does not."""
 
 _JSON: Mapping[type[Lasting], TypeAdapter[Lasting]] = {
     each: TypeAdapter(each)
@@ -44,7 +44,7 @@ _JSON: Mapping[type[Lasting], TypeAdapter[Lasting]] = {
 
 
 class Console:
-    """`quiet` leaves out what goes without saying."""
+    """Prints results, notes and failures. `quiet` prints only secrets, tokens and what is wrong."""
 
     def __init__(self, out: TextIO, err: TextIO, *, quiet: bool, as_json: bool) -> None:
         self._out = out
@@ -54,7 +54,7 @@ class Console:
         self._has_progress = False
 
     def show(self, result: Lasting | Progress, settings: Settings) -> None:
-        """One result; `settings` are those of the command."""
+        """Print one result; `settings` are those of the command."""
         if isinstance(result, Progress):
             self._progress(result)
             return
@@ -65,17 +65,17 @@ class Console:
             print(_text(result, settings), file=self._out, flush=True)
         elif isinstance(result, DeviceAdded):
             print(result.secret, file=self._out, flush=True)
-        elif not _goes_without_saying(result):
+        elif not _is_routine(result):
             print(_text(result, settings), file=self._out, flush=True)
 
     def note(self, text: str) -> None:
-        """What a person likes to know and a program does not need."""
+        """Print a hint that helps a person and that a program does not need."""
         self._end_progress()
         if not self._quiet and not self._as_json:
             print(text, file=self._err)
 
     def failure(self, code: str, detail: str) -> None:
-        """Why a command was not carried out, and what to do."""
+        """Print why a command failed, and what to do."""
         self._end_progress()
         told = json.dumps({"error": code, "detail": detail}) if self._as_json else f"uplinkd: {detail}"
         print(told, file=self._err)
@@ -92,7 +92,7 @@ class Console:
             self._has_progress = False
 
 
-def _goes_without_saying(result: Lasting) -> bool:
+def _is_routine(result: Lasting) -> bool:
     match result:
         case DeviceSwitched() | Effective():
             return True
@@ -129,7 +129,7 @@ def _text(result: Lasting, settings: Settings) -> str:
 
 
 def _added(added: DeviceAdded, settings: Settings) -> str:
-    """Lines for a shell, so that they can be pasted whole or given to eval."""
+    """Lines for a shell, to paste or to give to eval."""
     lines = [f"# device {added.device} of tenant {added.tenant} is enrolled; its secret is shown this once"]
     if added.is_disabled:
         lines.append(f"# it is disabled, and stays so until: uplinkd device enable {added.device}")
@@ -171,7 +171,7 @@ def _cleaned(report: CleanupReport) -> str:
 
 
 def _checked(checked: Checked) -> str:
-    # repr escapes all that a terminal would obey, or that would reorder the line.
+    # repr escapes everything that could control a terminal or reorder the line.
     name = f"{checked.upload}  {checked.tenant}/{checked.device}  {checked.name!r}"
     return f"{name}: {checked.verdict}" if not checked.detail else f"{name}: {checked.verdict}: {checked.detail}"
 

@@ -49,10 +49,10 @@ from protocol.errors import ErrorCode
 
 EPILOG = f"""\
 Settings come from the file given by --config or {FILE_VARIABLE}, then from the environment (UPLINKD_LISTEN__PORT=7711),
-then from --set, each stronger than the one before; without any, the defaults hold.
+then from --set; later sources override earlier ones, and all override the defaults.
 
-Commands are carried out by the running daemon, reached through its admin socket. When none runs they lock the data
-directory and do it themselves. Either way they need the daemon's user, or root.
+The running daemon carries commands out; they reach it through its admin socket. When no daemon runs, they lock the data
+directory and do the work themselves. Either way they need the daemon's user, or root.
 
 exit codes:
   0    done
@@ -66,11 +66,11 @@ exit codes:
 SECONDS: Mapping[str, int] = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86_400}
 
 OPERATOR = "operator"
-"""Whom an operator's token names, unless somebody is named."""
+"""The subject of an operator's token, unless --subject names one."""
 
 GARBAGE_OBJECTS = (10_000, 20, 100)
-"""New objects between collections: 1 ms of work for each, and a look at all that there is (40 ms with ten thousand
-connections) once in millions. Connections and uploads are freed without: nothing of theirs forms a cycle."""
+"""New objects between garbage collections: 1 ms of work each, and a full one (40 ms with ten thousand connections) once
+in millions. Connections and uploads are freed without it: they form no cycles."""
 
 
 class Exit(IntEnum):
@@ -92,7 +92,7 @@ Serve: TypeAlias = Callable[
 
 @dataclass(frozen=True, slots=True)
 class Process:
-    """The process that the command is, and what it runs."""
+    """The process that runs the command, and what it may run."""
 
     environment: Mapping[str, str]
     out: TextIO
@@ -122,20 +122,20 @@ class Sources:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; the exit code."""
-    # What the daemon makes holds keys and other people's files, wherever it is started from.
+    # The daemon's files hold keys and other people's data, wherever it is started from.
     os.umask(0o077)
     process = Process(os.environ, sys.stdout, sys.stderr, os.getpid(), os.geteuid(), app.serve, offline)
     try:
         return run(argv, process)
     except BrokenPipeError:
-        # Who reads has enough, as `head` does. Python would complain when it flushes at the end.
+        # The reader has enough, as `head` does. Python would complain when it flushes at exit.
         with suppress(BrokenPipeError):
             sys.stdout.close()
         return Exit.FAILED
 
 
 def run(argv: Sequence[str] | None, process: Process) -> int:
-    """As `main`, for any process. Raises SystemExit(2) for wrong usage, as argparse does."""
+    """Like `main`, for any process. Raises SystemExit(2) for wrong usage, as argparse does."""
     options = make_parser().parse_args(argv)
     console = Console(process.out, process.err, quiet=options.quiet, as_json=options.json)
     file = options.config or process.environment.get(FILE_VARIABLE) or None

@@ -1,6 +1,6 @@
-"""How a Prometheus scraper reads what the daemon counts. docs/metrics.md lists every family.
+"""The daemon's counts as Prometheus metrics. docs/metrics.md lists every family.
 
-Families are made of the plain counts only when somebody scrapes, on the event loop's thread.
+Each scrape makes the families from the plain counts, on the event loop's thread.
 """
 
 import platform
@@ -17,32 +17,32 @@ from protocol.errors import ErrorCode
 PREFIX = "uplinkd_"
 
 FORMAT_VERSIONS = ("0.0.1", "0.0.4", "1.0.0")
-"""Of the two text formats: those that scrapers ask for."""
+"""Versions of the two text formats that scrapers ask for."""
 
 
 @dataclass(frozen=True, slots=True)
 class Gauges:
-    """What is true at the moment of a scrape. None and absent states are not known yet, and not shown."""
+    """The state at the moment of a scrape. None, and states that are absent, are not known yet and not shown."""
 
     connections: Mapping[ConnectionPhase, int]
     uploads: Mapping[str, int]
-    """By the catalog's states."""
+    """By state in the catalog."""
     pending_bytes: int
-    """Received, and not durable yet."""
+    """Received but not durable yet."""
     receive_pool_lent_bytes: int
     disk_free_bytes: int | None
     disk_size_bytes: int | None
     uploads_doubtful: int
-    """Uploads found at the start to lack bytes that were acknowledged."""
+    """Uploads that lacked acknowledged bytes when the daemon started."""
 
 
 class Exposition:
-    """All families of one process, in a registry of their own."""
+    """All families of one process, in a registry of its own."""
 
     __slots__ = ("_gauges", "_metrics", "_registry", "_version")
 
     def __init__(self, metrics: Metrics, gauges: Callable[[], Gauges], version: str) -> None:
-        """`gauges` is called with each scrape; it must neither block nor raise. `version` is the daemon's."""
+        """Each scrape calls `gauges`, which must neither block nor raise. `version` is the daemon's."""
         self._metrics = metrics
         self._gauges = gauges
         self._version = version
@@ -51,12 +51,12 @@ class Exposition:
         ProcessCollector(registry=self._registry)
 
     def render(self, accept: str) -> tuple[bytes, str]:
-        """Body and content type, in the text format that suits the Accept header: Prometheus's or OpenMetrics."""
+        """Body and content type, in the format that the Accept header asks for: Prometheus text or OpenMetrics."""
         encode, content_type = choose_encoder(",".join(filter(_has_known_version, accept.split(","))))
         return encode(self._registry), content_type
 
     def collect(self) -> Iterator[core.Metric]:
-        """prometheus_client's interface of a collector."""
+        """All families, as prometheus_client asks a collector for them."""
         metrics, gauges = self._metrics, self._gauges()
         build = {"version": self._version, "python": platform.python_version()}
         yield core.InfoMetricFamily(PREFIX + "build", "What runs.", build)
@@ -77,30 +77,30 @@ def _connections(metrics: Metrics, gauges: Gauges) -> Iterator[core.Metric]:
     yield _counters("handshakes", "Handshakes decided.", ("credential", "result"), handshakes)
     yield _counters("received_bytes", "File bytes of intact chunks.", ("checksum",), metrics.received_bytes)
     yield _counters("received_chunks", "Intact chunks.", ("checksum",), metrics.received_chunks)
-    yield _counter("duplicate_bytes", "File bytes received that were there already.", metrics.duplicate_bytes)
+    yield _counter("duplicate_bytes", "File bytes received again.", metrics.duplicate_bytes)
     yield _counters("nacks", "Ranges refused by NACK.", ("code",), metrics.nacks)
     errors = {(code, code.scope.value): n for code, n in metrics.errors.items()}
-    yield _counters("errors", "Errors told to devices.", ("code", "scope"), errors)
+    yield _counters("errors", "Errors sent to devices.", ("code", "scope"), errors)
 
 
 def _uploads(metrics: Metrics, gauges: Gauges) -> Iterator[core.Metric]:
     yield _gauges("uploads", "Uploads and files in the catalog.", "state", gauges.uploads)
     yield _counters("upload_opens", "OPENs answered.", ("outcome",), metrics.opens)
-    yield _counter("upload_resumes", "OPENs that went on from a byte above 0.", metrics.resumes)
+    yield _counter("upload_resumes", "OPENs that resumed above byte 0.", metrics.resumes)
     yield _counter("upload_takeovers", "OPENs that fenced a live stream.", metrics.takeovers)
     yield _counters("uploads_ended", "Uploads that ended.", ("state",), metrics.ended)
 
 
 def _durability(metrics: Metrics, gauges: Gauges) -> Iterator[core.Metric]:
     yield _counter("acks", "ACKs sent.", metrics.acks)
-    yield _histogram("ack_latency_seconds", "From a byte's receipt to its being durable.", metrics.ack_latency)
+    yield _histogram("ack_latency_seconds", "From a byte's receipt until it is durable.", metrics.ack_latency)
     yield _counter("commit_cycles", "Commit cycles done.", metrics.cycle_duration.count)
     yield _histogram("commit_cycle_duration_seconds", "Duration of a commit cycle.", metrics.cycle_duration)
     yield _histogram("commit_cycle_size_bytes", "Bytes that a commit cycle made durable.", metrics.cycle_bytes)
-    yield _histogram("commit_cycle_uploads", "Uploads that a commit cycle moved on.", metrics.cycle_uploads)
+    yield _histogram("commit_cycle_uploads", "Uploads that a commit cycle advanced.", metrics.cycle_uploads)
     yield _histogram("catalog_batch_duration_seconds", "Duration of a transaction.", metrics.catalog_batch_duration)
-    yield _gauge("pending_bytes", "Bytes received and not durable yet.", gauges.pending_bytes)
-    yield _counters("storage_failures", "What the disk did not do.", ("kind",), metrics.storage_failures)
+    yield _gauge("pending_bytes", "Bytes received but not durable yet.", gauges.pending_bytes)
+    yield _counters("storage_failures", "Operations that the disk failed at.", ("kind",), metrics.storage_failures)
 
 
 def _machine(metrics: Metrics, gauges: Gauges) -> Iterator[core.Metric]:
@@ -109,7 +109,7 @@ def _machine(metrics: Metrics, gauges: Gauges) -> Iterator[core.Metric]:
     yield _histogram("event_loop_pause_seconds", "How late the event loop ran.", metrics.loop_pause)
     yield _gauge("event_loop_pause_max_seconds", "Longest pause since the last scrape.", metrics.loop_pause_max_s)
     metrics.loop_pause_max_s = 0.0
-    yield _gauge("disk_free_bytes", "Room on the data directory's disk.", gauges.disk_free_bytes)
+    yield _gauge("disk_free_bytes", "Free bytes on the data directory's disk.", gauges.disk_free_bytes)
     yield _gauge("uploads_doubtful", "Uploads that lack acknowledged bytes.", gauges.uploads_doubtful)
     yield _gauge("disk_size_bytes", "Size of the data directory's disk.", gauges.disk_size_bytes)
 
@@ -117,7 +117,7 @@ def _machine(metrics: Metrics, gauges: Gauges) -> Iterator[core.Metric]:
 def _cleanup(metrics: Metrics) -> Iterator[core.Metric]:
     ended_s = None if metrics.cleanup_last_ended_ms is None else metrics.cleanup_last_ended_ms / 1000
     yield _counters("cleanup_runs", "Cleanup passes.", ("outcome",), metrics.cleanup_runs)
-    yield _counters("cleanup_files", "Files that cleanup dealt with.", ("result",), metrics.cleanup_files)
+    yield _counters("cleanup_files", "Files that cleanup changed.", ("result",), metrics.cleanup_files)
     yield _counter("cleanup_freed_bytes", "Bytes that cleanup deleted.", metrics.cleanup_freed_bytes)
     yield _gauge("cleanup_last_run_timestamp_seconds", "Unix time of the last pass's end.", ended_s)
     yield _gauge("cleanup_last_run_duration_seconds", "Duration of that pass.", metrics.cleanup_last_duration_s)
@@ -126,7 +126,7 @@ def _cleanup(metrics: Metrics) -> Iterator[core.Metric]:
 def _http(http: HttpMetrics) -> Iterator[core.Metric]:
     yield _counters("http_requests", "HTTP requests answered.", ("route", "method", "status"), http.requests)
     durations = core.HistogramMetricFamily(
-        PREFIX + "http_request_duration_seconds", "Until the answer's last byte.", labels=("route", "method")
+        PREFIX + "http_request_duration_seconds", "Time until the answer's last byte.", labels=("route", "method")
     )
     for key, histogram in http.durations.items():
         durations.add_metric(key, histogram.cumulative(), histogram.total)
@@ -136,7 +136,7 @@ def _http(http: HttpMetrics) -> Iterator[core.Metric]:
 
 
 def _has_known_version(accepted: str) -> bool:
-    """Whether the library may see this part of Accept: it raises at odd versions and promises those yet to come."""
+    """Whether to pass this part of Accept to the library, which raises on odd versions and accepts future ones."""
     parameters = [parameter.strip() for parameter in accepted.split(";")]
     return all(p.removeprefix("version=") in FORMAT_VERSIONS for p in parameters if p.startswith("version="))
 
@@ -168,7 +168,7 @@ def _histogram(name: str, text: str, histogram: Histogram) -> core.Metric:
 
 
 def _label(value: object) -> str:
-    """A label's value: the registry's names as they are everywhere else, other enums in lower case."""
+    """A label's value: error codes by their names in the registry, other enums in lower case."""
     if isinstance(value, IntEnum):
         return value.name if isinstance(value, ErrorCode) else value.name.lower()
     return "none" if value is None else str(value)

@@ -1,6 +1,6 @@
-"""Structured logs: one line an event, as JSON or for people, with what is bound to it, and without secrets.
+"""Structured logs: one line per event, as JSON or for people, with the bound values, and without secrets.
 
-Values come from devices as often as from us. They are made harmless here, once, so that no caller has to remember.
+Many values come from devices. They are made harmless here, in one place, so that no caller has to remember.
 """
 
 import itertools
@@ -19,11 +19,11 @@ Level = Literal["debug", "info", "warning", "error"]
 MASK = "[secret]"
 
 TEXT_CHARS_MAX = 2048
-"""Longer texts are cut: a name or an agent is at most 1 KiB, and a line should not hold a collector up."""
+"""Longer texts are cut. Names and agents are at most 1 KiB, and a log collector should not choke on one line."""
 
 ITEMS_MAX = 64
 DEPTH_MAX = 4
-"""Bounds for values within values; nothing of ours comes near."""
+"""Bounds for nested values; the daemon's own stay far below."""
 
 _ROOT = "uplinkd"
 
@@ -34,21 +34,21 @@ _SECRET_KEY = re.compile(
 )
 
 _LOOKS_SECRET = re.compile(
-    # A JWT's header begins with base64url of '{"'. Whole words are taken, so that the search stays linear.
+    # A JWT's header begins with base64url of '{"'. Matching whole words keeps the search linear.
     r"(?<![A-Za-z0-9_-])(?=[A-Za-z0-9_-]*eyJ)[A-Za-z0-9_-]++\.[A-Za-z0-9_-]*(?:\.[A-Za-z0-9_-]*)*"
     r"|(?i:\b(?:bearer|basic)\s+[A-Za-z0-9._~+/=-]{8,})"
     r"|-----BEGIN [A-Z ]*PRIVATE KEY-----(?s:.*?)(?:-----END [A-Z ]*PRIVATE KEY-----|\Z)"
-    # 32 bytes as base64url without padding: a device's or the daemon's own secret.
+    # 32 bytes as base64url without padding: the secret of a device, or of the daemon.
     r"|(?<![A-Za-z0-9_-])(?=[A-Za-z0-9_-]*[A-Z])(?=[A-Za-z0-9_-]*[a-z])[A-Za-z0-9_-]{43}(?![A-Za-z0-9_-])"
 )
 
-# Controls (C0, DEL, C1), line and paragraph separators, marks that reorder text, and lone surrogates: whatever
-# could end a line, drive a terminal, or make a line read as another.
+# Controls (C0, DEL, C1), line and paragraph separators, marks that reorder text, and lone surrogates: everything that
+# could end a line, control a terminal, or make one line look like another.
 _UNSAFE = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
 class Logs:
-    """The process's logs. Made once, by `configure`; hands out loggers and changes the level while running."""
+    """The process's logs: gives out loggers, and changes the level at run time. `configure` makes it once."""
 
     __slots__ = ("_handler", "_own")
 
@@ -57,7 +57,7 @@ class Logs:
         self._own = own
 
     def logger(self, **bound: object) -> structlog.stdlib.BoundLogger:
-        """A logger whose every line carries `bound`, such as the ids of connection, device and upload."""
+        """A logger that adds `bound` to every line, such as the ids of connection, device and upload."""
         logger: structlog.stdlib.BoundLogger = structlog.wrap_logger(
             self._own,
             processors=[structlog.stdlib.filter_by_level, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
@@ -68,19 +68,19 @@ class Logs:
         return logger.bind(**bound)
 
     def set_level(self, level: Level) -> None:
-        """Drop our lines below `level` from now on. Libraries are heard from `warning` up, whatever the level."""
+        """Drop the daemon's lines below `level` from now on. Libraries log from `warning` up, whatever the level."""
         number = logging.getLevelNamesMapping()[level.upper()]
         self._own.setLevel(number)
         logging.getLogger().setLevel(max(number, logging.WARNING))
 
     def close(self) -> None:
-        """Flush, and take the handler away from the standard library's root."""
+        """Flush, and remove the handler from the root logger."""
         logging.getLogger().removeHandler(self._handler)
         self._handler.close()
 
 
 def configure(level: Level, form: Format, stream: TextIO, wall_ms: Callable[[], int]) -> Logs:
-    """Write our lines, and those of libraries through the standard library's root logger, to `stream`.
+    """Write the daemon's lines, and those of libraries (through the root logger), to `stream`.
 
     `wall_ms` gives the unix time in milliseconds that each line carries.
     """
@@ -104,11 +104,11 @@ def configure(level: Level, form: Format, stream: TextIO, wall_ms: Callable[[], 
 
 
 def sanitise(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
-    """A structlog processor: mask what is or looks secret, escape what could forge a line, bound what is long."""
+    """A structlog processor: mask secrets, escape what could forge a line, cut what is too long."""
     traceback = event.pop("exception", None)
     clean: EventDict = {_text(name): _value(name, value, DEPTH_MAX) for name, value in event.items()}
     if traceback is not None:
-        # The lines of a traceback stay lines, but each is marked, so that none passes for an event of its own.
+        # A traceback keeps its lines, each with a mark, so that none looks like an event of its own.
         lines = _LOOKS_SECRET.sub(MASK, str(traceback)).split("\n")
         clean["exception"] = "\n".join(f"  | {_text(line)}" for line in lines)
     return clean
@@ -119,7 +119,7 @@ def _stamp(wall_ms: Callable[[], int]) -> Processor:
         record: logging.LogRecord = event["_record"]
         time = datetime.fromtimestamp(wall_ms() / 1000, UTC).isoformat(timespec="milliseconds")
         head = {"timestamp": time.replace("+00:00", "Z"), "level": record.levelname.lower(), "logger": record.name}
-        # Ours go last: a value bound under one of these names would lie about the line.
+        # These go last, so that no bound value can overwrite them.
         return {**head, **event, **head}
 
     return stamp
@@ -130,7 +130,7 @@ def _renderer(form: Format, stream: TextIO) -> Processor:
         return structlog.processors.JSONRenderer()
     return structlog.dev.ConsoleRenderer(
         colors=stream.isatty(),
-        # Quoted, so that a value with spaces and "=" cannot pass for other fields.
+        # Quotes keep a value with spaces and "=" from looking like other fields.
         repr_native_str=True,
         exception_formatter=structlog.dev.plain_traceback,
     )
@@ -152,7 +152,7 @@ def _value(name: str, value: object, depth: int) -> object:
 
 
 def _text(text: str) -> str:
-    # Masked before it is cut: half a token must not pass for something else.
+    # Mask before cutting: half a token would no longer be recognised.
     text = _LOOKS_SECRET.sub(MASK, text)
     return _escaped(text if len(text) <= TEXT_CHARS_MAX else text[:TEXT_CHARS_MAX] + "…")
 

@@ -1,4 +1,4 @@
-"""What the daemon counts. The hot path adds to plain integers. All of it belongs to the event loop's thread."""
+"""What the daemon counts. The hot path adds to plain integers. Only the event loop's thread may touch them."""
 
 from bisect import bisect_left
 from collections import Counter, defaultdict
@@ -30,7 +30,7 @@ CYCLE_BOUNDS_UPLOADS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000)
 
 
 class ConnectionPhase(StrEnum):
-    """How far a connection is."""
+    """How far a connection has got."""
 
     HANDSHAKE = "handshake"
     OPEN = "open"
@@ -41,19 +41,19 @@ class CloseReason(StrEnum):
     """Why a connection ended."""
 
     DEVICE = "device"
-    """The device ended it in order."""
+    """The device closed it properly."""
     LOST = "lost"
-    """It broke: reset, or given up by the kernel."""
+    """It broke: a reset, or the kernel gave up."""
     ERROR = "error"
-    """The daemon ended it, and told the error."""
+    """The daemon ended it with an error."""
     DRAIN = "drain"
-    """The daemon said GOAWAY, as it stops."""
+    """The daemon is stopping and sent GOAWAY."""
     PROXY_INVALID = "proxy_invalid"
-    """The load balancer's header was not one."""
+    """The load balancer's PROXY header was invalid."""
 
 
 class OpenOutcome(StrEnum):
-    """What came of an OPEN."""
+    """How an OPEN was answered."""
 
     CREATED = "created"
     RESUMED = "resumed"
@@ -62,7 +62,7 @@ class OpenOutcome(StrEnum):
 
 
 class StorageFailure(StrEnum):
-    """What the disk did not do."""
+    """Which operation the disk failed at."""
 
     DISK_FULL = "disk_full"
     WRITE = "write"
@@ -88,12 +88,12 @@ class CleanupOutcome(StrEnum):
 
     DONE = "done"
     STOPPED = "stopped"
-    """By its own safeguards: the clocks disagree, or too much would have gone."""
+    """Its safeguards stopped it: the clocks disagree, or it would have deleted too much."""
     FAILED = "failed"
 
 
 class Histogram:
-    """How many observations were at or below each bound, and their total. The bounds ascend."""
+    """How many observations were at or below each bound, and their sum. Bounds ascend."""
 
     __slots__ = ("_bounds", "_counts", "total")
 
@@ -135,7 +135,7 @@ class HttpExchange(Protocol):
 
 @dataclass(slots=True, eq=False)
 class HttpMetrics:
-    """What the HTTP side counts."""
+    """What the control plane counts."""
 
     requests: Counter[tuple[str, str, int]] = field(default_factory=Counter)
     durations: defaultdict[tuple[str, str], Histogram] = field(
@@ -155,11 +155,11 @@ class HttpMetrics:
 
 
 Key = TypeVar("Key", bound=str | int | tuple[str | int | None, ...])
-"""What a counter counts by: the value of one label, or of several."""
+"""The value of a counter's label, or of its labels."""
 
 
 def _zeros(keys: Iterable[Key]) -> Counter[Key]:
-    """Series that exist from the start: a rate sees the first event only if there was a zero before it."""
+    """Series that exist from the start: a rate misses the first event unless there was a zero before it."""
     return Counter(dict.fromkeys(keys, 0))
 
 
@@ -179,29 +179,29 @@ class Metrics:
     handshakes: Counter[tuple[CredentialKind | None, ErrorCode | None]] = field(
         default_factory=lambda: _zeros((kind, None) for kind in CredentialKind)
     )
-    """By kind of credential (None: not known, or none was read) and the error told (None: let in)."""
+    """By kind of credential (None: unknown, or none was read) and error (None: admitted)."""
 
     received_bytes: Counter[ChecksumKind] = field(default_factory=lambda: _zeros(ChecksumKind))
     received_chunks: Counter[ChecksumKind] = field(default_factory=lambda: _zeros(ChecksumKind))
     duplicate_bytes: int = 0
     nacks: Counter[ErrorCode] = field(default_factory=lambda: _codes(Scope.CHUNK))
     errors: Counter[ErrorCode] = field(default_factory=lambda: _codes(Scope.STREAM, Scope.CONNECTION))
-    """Told to devices by ERROR or REFUSED."""
+    """Sent to devices in ERROR or REFUSED."""
     receive_pool_waits: int = 0
-    """Times a connection began to wait for memory to receive into, or waits on, since what came back was too little."""
+    """Times a connection had to wait for memory to receive into, or had to wait on because too little came back."""
 
     opens: Counter[OpenOutcome] = field(default_factory=lambda: _zeros(OpenOutcome))
     resumes: int = 0
-    """Opens that went on from a byte above 0."""
+    """OPENs that resumed above byte 0."""
     takeovers: int = 0
-    """Opens that fenced a stream which was alive."""
+    """OPENs that fenced a live stream."""
     ended: Counter[UploadState] = field(
         default_factory=lambda: _zeros(state for state in UploadState if state > UploadState.RECEIVING)
     )
 
     acks: int = 0
     ack_latency: Histogram = field(default_factory=lambda: Histogram(DURATION_BOUNDS_S))
-    """Seconds from a byte's receipt to its being durable."""
+    """Seconds from a byte's receipt until it is durable."""
     cycle_duration: Histogram = field(default_factory=lambda: Histogram(DURATION_BOUNDS_S))
     cycle_bytes: Histogram = field(default_factory=lambda: Histogram(CYCLE_BOUNDS_BYTES))
     cycle_uploads: Histogram = field(default_factory=lambda: Histogram(CYCLE_BOUNDS_UPLOADS))
@@ -212,12 +212,12 @@ class Metrics:
     cleanup_files: Counter[CleanupResult] = field(default_factory=lambda: _zeros(CleanupResult))
     cleanup_freed_bytes: int = 0
     cleanup_last_ended_ms: int | None = None
-    """Unix time at which the last pass ended, however it did."""
+    """Unix time at which the last pass ended, well or not."""
     cleanup_last_duration_s: float | None = None
 
     loop_pause: Histogram = field(default_factory=lambda: Histogram(PAUSE_BOUNDS_S))
     loop_pause_max_s: float = 0.0
-    """The longest since the last scrape, which begins it anew."""
+    """The longest pause since the last scrape; each scrape resets it."""
 
     http: HttpMetrics = field(default_factory=HttpMetrics)
 
@@ -228,12 +228,12 @@ class Metrics:
         self.cycle_uploads.observe(uploads)
 
     def cleanup_done(self, outcome: CleanupOutcome, duration_s: float, now_ms: int) -> None:
-        """One cleanup pass, which was no dry run, ended at `now_ms`."""
+        """One cleanup pass ended at `now_ms`. Dry runs do not count."""
         self.cleanup_runs[outcome] += 1
         self.cleanup_last_duration_s = duration_s
         self.cleanup_last_ended_ms = now_ms
 
     def loop_paused(self, pause_s: float) -> None:
-        """The event loop came `pause_s` late to something that was due."""
+        """The event loop ran something `pause_s` late."""
         self.loop_pause.observe(pause_s)
         self.loop_pause_max_s = max(self.loop_pause_max_s, pause_s)
