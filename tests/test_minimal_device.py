@@ -13,6 +13,7 @@ from protocol.checksum import crc32c, sum8
 from protocol.constants import Action, CredentialKind, Disposition, Durability, FrameType, UploadState
 from protocol.errors import ErrorCode
 from protocol.ranges import Span
+from tests.support.deadlines import DEADLINE_S, PROCESS_S
 from tests.support.protocol_document import DOCUMENT
 
 HARNESS = """
@@ -48,7 +49,7 @@ def minimal_device(tmp_path_factory: pytest.TempPathFactory) -> Path:
     source, program = directory / "device.c", directory / "device"
     source.write_text(page + HARNESS.replace("FILE", FILE.decode()), encoding="utf-8")
     strict = ["-std=c99", "-D_POSIX_C_SOURCE=200809L", "-Wall", "-Wextra", "-Wpedantic", "-Wconversion", "-Werror"]
-    subprocess.run([compiler, *strict, "-O1", "-o", program, source], check=True, timeout=60)
+    subprocess.run([compiler, *strict, "-O1", "-o", program, source], check=True, timeout=PROCESS_S)
     return program
 
 
@@ -57,7 +58,9 @@ class Conversation:
 
     def __init__(self, program: Path) -> None:
         self.process = subprocess.Popen([program], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
-        self.deadline = threading.Timer(60, self.process.kill)  # a device that stalls ends the reads with an error
+        self.deadline = threading.Timer(
+            DEADLINE_S, self.process.kill
+        )  # a device that stalls ends the reads with an error
         self.deadline.start()
 
     def __enter__(self) -> "Conversation":
@@ -67,7 +70,7 @@ class Conversation:
         self.deadline.cancel()
         self.deadline.join()
         self.process.kill()
-        self.process.wait(timeout=30)
+        self.process.wait(timeout=DEADLINE_S)
         for pipe in (self.process.stdin, self.process.stdout):
             assert pipe is not None
             pipe.close()
@@ -108,7 +111,7 @@ class Conversation:
         self.process.stdin.close()
 
     def result(self) -> int:
-        return self.process.wait(timeout=30)
+        return self.process.wait(timeout=DEADLINE_S)
 
 
 def test_the_minimal_device_sends_a_file(minimal_device: Path) -> None:
