@@ -7,7 +7,7 @@ import pytest
 
 from protocol import codec, frames
 from protocol.checksum import crc32c, crc32c_combine, sum8
-from protocol.constants import SIZE_UNKNOWN, FrameType, TlvType
+from protocol.constants import SIZE_UNKNOWN, Action, FrameType, TlvType
 from protocol.errors import ErrorCode, Scope
 from protocol.events import ChunksReceived
 from protocol.exceptions import ProtocolError
@@ -178,3 +178,19 @@ def test_errors_of_vectors_are_those_of_the_registry() -> None:
     for case in REFUSALS + [case for case in CHUNKS if not case.members["valid"]]:
         code = ErrorCode[str(case.record("error")["name"])]
         assert (code.value, code.scope.value) == (case.record("error")["value"], case.text("scope"))
+
+
+@named([case for case in FRAMES if "code" in case.record("fields")])
+def test_an_error_is_in_the_frame_that_carries_its_scope_with_its_action(case: Case) -> None:
+    raw = case.octets("hex")
+    kind = FrameType(raw[0])
+    frame = codec.decode(kind, raw[codec.PREFIX_BYTES :])
+    if isinstance(frame, frames.Error | frames.Refused):
+        assert frame.wait_ms == 0 or frame.action is Action.WAIT
+    code = next((each for each in ErrorCode if each == getattr(frame, "code", None)), None)
+    if code is None:
+        return
+    if isinstance(frame, frames.Error | frames.Refused):
+        assert frame.action is code.action
+    on_stream = Scope.CHUNK if kind is FrameType.NACK else Scope.STREAM
+    assert code.scope is (on_stream if case.number("stream") else Scope.CONNECTION)
