@@ -1,4 +1,4 @@
-"""Whole frames out of received bytes: the prefix is judged before its length is trusted. PROTOCOL.md §5 and §18."""
+"""Whole frames out of received bytes: the prefix is judged before its length is trusted. PROTOCOL.md §5 and §17."""
 
 from typing import NamedTuple
 

@@ -1,4 +1,4 @@
-"""Whole frames out of bytes: the prefix is judged before its length is trusted. PROTOCOL.md §5, §18."""
+"""Whole frames out of bytes: the prefix is judged before its length is trusted. PROTOCOL.md §5, §17."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Frames that do not belong where they are, or nowhere, and those that are skipped. PROTOCOL.md §3, §18."""
+"""Frames that do not belong where they are, or nowhere, and those that are skipped. PROTOCOL.md §3, §17."""
 
 import pytest
 

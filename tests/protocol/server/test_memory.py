@@ -1,4 +1,4 @@
-"""Memory: none is borrowed for a stranger, all of it goes back, and without any input waits. PROTOCOL.md §19."""
+"""Memory: none is borrowed for a stranger, all of it goes back, and without any input waits. PROTOCOL.md §18."""
 
 from protocol import codec
 from protocol.constants import FrameType

@@ -1,4 +1,4 @@
-"""How much of one connection's input is taken before it is the others' turn. PROTOCOL.md §19."""
+"""How much of one connection's input is taken before it is the others' turn. PROTOCOL.md §18."""
 
 import pytest
 
