@@ -7,6 +7,7 @@ from structlog.stdlib import BoundLogger
 
 from control import ports
 from daemon.adapters.entropy import Entropy
+from daemon.catalog.expiry import expires_ms
 from daemon.catalog.interface import CatalogFailed
 from daemon.catalog.records import PAGE_ROWS_MAX, Position, Query, State, Upload
 from daemon.core import Core
@@ -125,13 +126,6 @@ class _Files:
         return None if upload is None else self._file(upload)
 
     def _file(self, upload: Upload) -> ports.File:
-        cleanup = self.core.settings.cleanup
-        lifetime_s = {
-            State.RECEIVING: cleanup.stale_s,
-            State.COMPLETE: cleanup.retention_s,
-            State.REJECTED: cleanup.rejected_s,
-        }
-        expires_s = lifetime_s.get(upload.state, 0)
         return ports.File(
             id=upload.id,
             device=upload.device,
@@ -143,7 +137,7 @@ class _Files:
             created_ms=upload.created_ms,
             updated_ms=upload.updated_ms,
             completed_ms=upload.completed_ms,
-            expires_ms=upload.updated_ms + int(expires_s * 1000) if expires_s else None,
+            expires_ms=expires_ms(self.core.cleanup.policy.expiry, upload),
             crc32c=upload.crc32c,
             sha256=upload.sha256,
             content_type=upload.metadata.content_type,

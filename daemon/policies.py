@@ -1,5 +1,6 @@
 """Settings as the policies of the core's parts."""
 
+from daemon.catalog.expiry import expiry_policy
 from daemon.identity.tokens import Policy
 from daemon.ingest.admission import UploadPolicy
 from daemon.ingest.committer import CycleSettings
@@ -43,10 +44,7 @@ def cleanup_policy(settings: Settings) -> CleanupPolicy:
     return CleanupPolicy(
         interval_s=cleanup.interval_s,
         jitter=cleanup.jitter,
-        stale_s=cleanup.stale_s,
-        keeps_stale=cleanup.stale_action == "keep",
-        retention_s=cleanup.retention_s,
-        rejected_s=cleanup.rejected_s,
+        expiry=expiry_policy(cleanup),
         tombstone_s=cleanup.tombstone_s,
         max_fraction=cleanup.max_fraction,
         clock_skew_max_s=cleanup.clock_skew_max_s,

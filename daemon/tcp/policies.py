@@ -3,6 +3,7 @@
 import ssl
 from pathlib import Path
 
+from daemon.catalog.expiry import expiry_policy
 from daemon.settings import Settings
 from daemon.tcp.listener import DrainPolicy, ServerPolicy
 from daemon.tcp.session import SessionPolicy
@@ -40,7 +41,7 @@ def server_policy(settings: Settings) -> ServerPolicy:
             chunk_bytes_max=limits.chunk_bytes_max,
             window_bytes=limits.window_bytes,
             grace_s=settings.auth.grace_s,
-            stale_s=settings.cleanup.stale_s,
+            expiry=expiry_policy(settings.cleanup),
             tenant_default=settings.auth.tenant_default,
         ),
         connections_max=limits.connections_max,

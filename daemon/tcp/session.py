@@ -8,6 +8,7 @@ from structlog.stdlib import BoundLogger
 
 from daemon.adapters.clock import Clock
 from daemon.adapters.entropy import Entropy
+from daemon.catalog.expiry import ExpiryPolicy
 from daemon.catalog.interface import Catalog, CatalogFailed
 from daemon.catalog.records import OpenResult
 from daemon.identity.gate import Admitted, Denied, Gate
@@ -16,7 +17,7 @@ from daemon.ingest.live_upload import LiveUpload
 from daemon.ingest.uploads import Uploads
 from daemon.tasks import Tasks
 from daemon.tcp.stream import Stream, Wire
-from daemon.tcp.translation import open_request, opened, opened_complete, status, wire_size
+from daemon.tcp.translation import expires_s, open_request, opened, opened_complete, status, wire_size
 from daemon.telemetry.metrics import Metrics
 from protocol import events, frames
 from protocol.constants import NONCE_BYTES, VERSION, CredentialKind, Durability
@@ -38,7 +39,7 @@ class SessionPolicy:
     chunk_bytes_max: int
     window_bytes: int
     grace_s: float
-    stale_s: float
+    expiry: ExpiryPolicy
     tenant_default: str
 
 
@@ -301,9 +302,11 @@ class Session:
             raise ValueError(f"the catalog answered {result.outcome} without an upload")
         if upload is None:
             self.ended(number)
-            answer = opened_complete(record)
+            answer = opened_complete(record, self._policy.expiry, self._services.clock.wall_ms())
         else:
-            answer = opened(upload, result.previous, self._policy.stale_s, self._ranges_max)
+            # As long as the stream is open the upload does not expire: the time is told whole.
+            left_s = expires_s(record, self._policy.expiry, record.updated_ms)
+            answer = opened(upload, result.previous, left_s, self._ranges_max)
         if self._is_told_all:
             self.logger.debug("upload opened", upload=f"{record.id:016x}", stream=number, outcome=result.outcome.value)
         self.connection.opened(number, answer, wire_size(record))
@@ -335,7 +338,7 @@ class Session:
             self.logger.warning("catalog failed at QUERY", error=str(error))
             self.connection.fail(ErrorCode.INTERNAL, "the server's catalog does not answer")
         else:
-            self.connection.send(number, status(record, self._policy.stale_s, self._services.clock.wall_ms()))
+            self.connection.send(number, status(record, self._policy.expiry, self._services.clock.wall_ms()))
 
     def _receive(self, event: events.ChunksReceived) -> None:
         self.metrics.received_bytes[event.checksum] += event.end - event.start

@@ -1,6 +1,7 @@
 """Between the wire's frames and the catalog's records. PROTOCOL.md §5 and §6."""
 
-from daemon.catalog.records import Disposition, Metadata, OpenRequest, State, Upload
+from daemon.catalog.expiry import ExpiryPolicy, expires_ms
+from daemon.catalog.records import TOMBSTONES, Disposition, Metadata, OpenRequest, State, Upload
 from daemon.ingest.live_upload import LiveUpload
 from protocol import frames
 from protocol.constants import NEVER_S, OFFSET_MAX, SIZE_UNKNOWN, UploadState
@@ -40,43 +41,50 @@ def wire_size(record: Upload) -> int:
     return SIZE_UNKNOWN if record.size is None else record.size
 
 
-def opened_complete(record: Upload) -> frames.Opened:
+def expires_s(record: Upload, policy: ExpiryPolicy, now_ms: int) -> int:
+    """Seconds from `now_ms` until the upload expires, NEVER_S if it does not, 0 if its bytes are gone."""
+    if record.state in TOMBSTONES:
+        return 0
+    at_ms = expires_ms(policy, record)
+    return NEVER_S if at_ms is None else max((at_ms - now_ms) // 1000, 0)
+
+
+def opened_complete(record: Upload, policy: ExpiryPolicy, now_ms: int) -> frames.Opened:
     """The answer to an OPEN of a file that is complete."""
     return frames.Opened(
         record.id,
         UploadState.COMPLETE,
         UploadState.NONE,
         record.size or 0,
-        NEVER_S,
+        expires_s(record, policy, now_ms),
         crc32c=record.crc32c,
         sha256=record.sha256,
     )
 
 
-def opened(upload: LiveUpload, previous: State | None, expires_s: float, ranges_max: int) -> frames.Opened:
+def opened(upload: LiveUpload, previous: State | None, expires_s: int, ranges_max: int) -> frames.Opened:
     """The answer to an OPEN that may go on: at most `ranges_max` ranges beyond N, as the device asked."""
     return frames.Opened(
         upload.id,
         UploadState.RECEIVING,
         _STATES[previous],
         upload.next_expected_byte,
-        int(expires_s),
+        expires_s,
         ranges=tuple(upload.beyond()[:ranges_max]) or None,
     )
 
 
-def status(record: Upload | None, stale_s: float, now_ms: int) -> frames.Status:
+def status(record: Upload | None, policy: ExpiryPolicy, now_ms: int) -> frames.Status:
     """The answer to a QUERY; None where nothing is known under the name."""
     if record is None:
         return frames.Status(0, UploadState.NONE, 0)
     is_complete = record.state is State.COMPLETE
-    left_s = record.updated_ms / 1000 + stale_s - now_ms / 1000
     return frames.Status(
         upload_id=record.id,
         state=_STATES[record.state],
         next_expected_byte=record.next_expected_byte,
         size=wire_size(record),
-        expires_s=NEVER_S if is_complete else max(int(left_s), 0),
+        expires_s=expires_s(record, policy, now_ms),
         crc32c=record.crc32c if is_complete else None,
         sha256=record.sha256 if is_complete else None,
     )

@@ -16,6 +16,7 @@ from structlog.stdlib import BoundLogger
 
 from daemon.adapters.clock import Clock
 from daemon.adapters.entropy import Entropy
+from daemon.catalog.expiry import ExpiryPolicy, expired_before_ms, parked_before_ms
 from daemon.catalog.interface import Catalog, CatalogFailed
 from daemon.catalog.records import TOMBSTONES, Position, State, Upload
 from daemon.storage.interface import Storage
@@ -30,21 +31,26 @@ REMOVED_FREELY = 10
 """So few uploads may go whatever part of all they are, or the only one of a small installation could never expire."""
 
 
+_EXPIRIES = {
+    State.RECEIVING: CleanupResult.STALE_DELETED,
+    State.PARTIAL: CleanupResult.STALE_DELETED,
+    State.COMPLETE: CleanupResult.RETENTION_EXPIRED,
+    State.REJECTED: CleanupResult.REJECTED_DELETED,
+}
+"""How the expiry of an upload in each state is counted."""
+
+
 @dataclass(frozen=True, slots=True)
 class CleanupPolicy:
-    """What an operator wants removed, and when; `retention_s` 0 keeps complete files for ever.
+    """What an operator wants removed, and when.
 
-    `keeps_stale` moves stale uploads to partial, where they stay, instead of deleting them. `max_fraction` (above 0,
-    up to 1) of all uploads that hold bytes is the most one pass may remove, and of stored files the most that may
-    belong to no upload if they are to be put aside.
+    `max_fraction` (above 0, up to 1) of all uploads that hold bytes is the most that one pass may remove. If more than
+    this fraction of the stored files belongs to no upload, none of them is put aside.
     """
 
     interval_s: float
     jitter: float
-    stale_s: float
-    keeps_stale: bool
-    retention_s: float
-    rejected_s: float
+    expiry: ExpiryPolicy
     tombstone_s: float
     max_fraction: float
     clock_skew_max_s: float
@@ -246,7 +252,7 @@ class _Pass:
 
     async def purge(self) -> None:
         """Forget old tombstones."""
-        before_ms = self._before(self._policy.tombstone_s)
+        before_ms = self._now_ms - int(self._policy.tombstone_s * 1000)
         if self._dry_run:
             for state in sorted(TOMBSTONES):
                 async for batch in self._older(state, before_ms):
@@ -270,20 +276,15 @@ class _Pass:
                     self._did(CleanupResult.ORPHANS_QUARANTINED, 1)
 
     def _rules(self) -> list[_Rule]:
-        policy = self._policy
-        stale_ms = self._before(policy.stale_s)
-        if policy.keeps_stale:
-            rules = [_Rule(CleanupResult.STALE_KEPT, State.RECEIVING, stale_ms, State.PARTIAL)]
-        else:
-            rules = [
-                _Rule(CleanupResult.STALE_DELETED, state, stale_ms, State.EXPIRED)
-                for state in (State.RECEIVING, State.PARTIAL)
-            ]
-        if policy.retention_s:
-            before_ms = self._before(policy.retention_s)
-            rules.append(_Rule(CleanupResult.RETENTION_EXPIRED, State.COMPLETE, before_ms, State.EXPIRED))
-        before_ms = self._before(policy.rejected_s)
-        rules.append(_Rule(CleanupResult.REJECTED_DELETED, State.REJECTED, before_ms, State.EXPIRED))
+        expiry = self._policy.expiry
+        rules = [
+            _Rule(result, state, before_ms, State.EXPIRED)
+            for state, result in _EXPIRIES.items()
+            if (before_ms := expired_before_ms(expiry, state, self._now_ms)) is not None
+        ]
+        before_ms = parked_before_ms(expiry, self._now_ms)
+        if before_ms is not None:
+            rules.append(_Rule(CleanupResult.STALE_KEPT, State.RECEIVING, before_ms, State.PARTIAL))
         return rules
 
     async def _older(self, state: State, before_ms: int) -> AsyncIterator[Sequence[Upload]]:
@@ -334,9 +335,6 @@ class _Pass:
                 f"{going} of {of} {what}; cleanup.max_fraction = {self._policy.max_fraction:g} allows no more than "
                 "that part: check clock and settings, and raise it if this is meant"
             )
-
-    def _before(self, age_s: float) -> int:
-        return self._now_ms - int(age_s * 1000)
 
     def _did(self, result: CleanupResult, files: int, freed_bytes: int = 0) -> None:
         self._files[result] += files

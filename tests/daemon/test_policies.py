@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 
 from daemon import policies
+from daemon.catalog.expiry import ExpiryPolicy
 from daemon.ingest.committer import CycleSettings
 from daemon.settings import Settings, load
 
@@ -55,6 +56,6 @@ def test_cleanup(action: str, keeps: bool) -> None:
             cleanup__clock_skew_max_s="6",
         )
     )
-    assert (policy.keeps_stale, policy.interval_s, policy.jitter) == (keeps, 1, 0.5)
-    assert (policy.stale_s, policy.retention_s, policy.rejected_s, policy.tombstone_s) == (2, 3, 4, 5)
+    assert policy.expiry == ExpiryPolicy(stale_s=2, keeps_stale=keeps, retention_s=3, rejected_s=4)
+    assert (policy.interval_s, policy.jitter, policy.tombstone_s) == (1, 0.5, 5)
     assert (policy.max_fraction, policy.clock_skew_max_s) == (0.25, 6)

@@ -1,8 +1,10 @@
 """Cleanup of a real catalog and real files, with a policy, and things to be cleaned up."""
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
+from daemon.catalog.expiry import ExpiryPolicy
 from daemon.telemetry.metrics import Metrics
 from daemon.upkeep.cleanup import Cleanup, CleanupPolicy, CleanupReport
 from tests.support.fake_machine import DAY_S, NOW_MS, CapturedLog, FakeClock, FakeEntropy
@@ -12,14 +14,13 @@ SHARD = 1
 POLICY = CleanupPolicy(
     interval_s=300,
     jitter=0.1,
-    stale_s=7 * DAY_S,
-    keeps_stale=False,
-    retention_s=0,
-    rejected_s=DAY_S,
+    expiry=ExpiryPolicy(stale_s=7 * DAY_S, keeps_stale=False, retention_s=0, rejected_s=DAY_S),
     tombstone_s=7 * DAY_S,
     max_fraction=0.5,
     clock_skew_max_s=60,
 )
+KEEPING_STALE = replace(POLICY, expiry=replace(POLICY.expiry, keeps_stale=True))
+RETAINING = replace(POLICY, expiry=replace(POLICY.expiry, retention_s=7 * DAY_S))
 NOTHING = CleanupReport(False, 0, 0, 0, 0, 0, 0, 0, None)
 OLD_MS = NOW_MS - 8 * DAY_S * 1000
 YOUNG_MS = NOW_MS - 6 * DAY_S * 1000

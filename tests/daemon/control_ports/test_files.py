@@ -40,15 +40,17 @@ class TestFiles:
             (State.REJECTED, {"rejected_s": 30}, NOW_MS + 30_000),
             (State.COMPLETE, {"retention_s": 90}, NOW_MS + 90_000),
             (State.COMPLETE, {}, None),
-            (State.PARTIAL, {"stale_s": 60}, None),
+            (State.PARTIAL, {"stale_s": 60}, NOW_MS + 60_000),
+            (State.PARTIAL, {"keeps_stale": True}, None),
             (State.DELETED, {}, None),
         ],
     )
     async def test_when_it_expires(
         self, running: Running, ports: Ports, state: State, setting: dict[str, float], expires_ms: int | None
     ) -> None:
-        cleanup = running.core.settings.cleanup.model_copy(update=setting)
-        running.core.settings = running.core.settings.model_copy(update={"cleanup": cleanup})
+        cleanup = running.core.cleanup
+        expiry = replace(cleanup.policy.expiry, **setting)  # type: ignore[arg-type]  # each value fits the field it names
+        cleanup.policy = replace(cleanup.policy, expiry=expiry)
         await running.keeping.add(1, NOW_MS, state)
         file = await ports.files.get(TENANT, 1)
         assert file is not None

@@ -48,7 +48,12 @@ def test_what_devices_are_told_is_what_is_held_against_them() -> None:
     assert (session.chunk_bytes_max, session.window_bytes, session.streams_max) == (2048, 4096, 5)
     assert session.features == limits.features == policies.FEATURES
     assert limits.timers == TimerSettings(6, 11, 33, 55, 44)
-    assert (session.keepalive_s, session.grace_s, session.stale_s, session.tenant_default) == (11, 9, 10, "plant")
+    assert (session.keepalive_s, session.grace_s, session.expiry.stale_s, session.tenant_default) == (
+        11,
+        9,
+        10,
+        "plant",
+    )
     assert (policy.connections_max, policy.connections_per_ip_max) == (7, 8)
     assert (policy.outgoing_bytes_max, policy.handshake_timeout_s) == (65536, 6)
 

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 
+from daemon.catalog.expiry import ExpiryPolicy
 from daemon.catalog.records import Disposition, Metadata, OpenRequest, State, Upload
 from daemon.ingest.live_upload import LiveUpload
 from daemon.tcp.translation import open_request, opened, opened_complete, status, wire_size
@@ -13,7 +14,7 @@ from protocol.constants import Disposition as WireDisposition
 from protocol.ranges import DigestedRange, Span
 
 NOW_MS = 1_000_000
-STALE_S = 100.0
+EXPIRY = ExpiryPolicy(stale_s=100, keeps_stale=False, retention_s=0, rejected_s=50)
 
 RECORD = Upload(
     id=7,
@@ -55,34 +56,47 @@ def test_an_open_that_says_all() -> None:
 
 def test_no_more_ranges_are_told_than_the_device_asked_for() -> None:
     upload = LiveUpload(RECORD)
-    answer = opened(upload, State.EXPIRED, STALE_S, 1)
+    answer = opened(upload, State.EXPIRED, 100, 1)
     assert (answer.next_expected_byte, answer.previous, answer.expires_s) == (10, UploadState.EXPIRED, 100)
     assert answer.ranges == (Span(20, 30),)
-    assert opened(upload, None, STALE_S, 0).ranges is None
+    assert opened(upload, None, 100, 0).ranges is None
 
 
 def test_a_complete_file_is_told_with_its_digests() -> None:
-    answer = opened_complete(COMPLETE)
+    answer = opened_complete(COMPLETE, EXPIRY, NOW_MS)
     assert (answer.state, answer.next_expected_byte, answer.expires_s) == (UploadState.COMPLETE, 50, NEVER_S)
     assert (answer.crc32c, answer.sha256) == (5, b"d" * 32)
 
 
 @pytest.mark.parametrize(("passed_s", "left_s"), [(0, 100), (30, 70), (200, 0)])
 def test_a_status_tells_what_is_left_of_the_time(passed_s: int, left_s: int) -> None:
-    answer = status(RECORD, STALE_S, NOW_MS + passed_s * 1000)
+    answer = status(RECORD, EXPIRY, NOW_MS + passed_s * 1000)
     assert (answer.state, answer.expires_s, answer.size) == (UploadState.RECEIVING, left_s, SIZE_UNKNOWN)
     assert (answer.crc32c, answer.sha256) == (None, None)
 
 
 def test_a_partial_upload_may_be_resumed_so_it_is_told_as_receiving() -> None:
-    assert status(replace(RECORD, state=State.PARTIAL), STALE_S, NOW_MS).state is UploadState.RECEIVING
+    assert status(replace(RECORD, state=State.PARTIAL), EXPIRY, NOW_MS).state is UploadState.RECEIVING
 
 
 def test_the_status_of_a_complete_file() -> None:
-    answer = status(COMPLETE, STALE_S, NOW_MS)
+    answer = status(COMPLETE, EXPIRY, NOW_MS)
     assert (answer.state, answer.expires_s, answer.crc32c) == (UploadState.COMPLETE, NEVER_S, 5)
     assert wire_size(COMPLETE) == 50
 
 
+@pytest.mark.parametrize(
+    ("state", "policy", "left_s"),
+    [
+        (State.REJECTED, EXPIRY, 20),
+        (State.COMPLETE, replace(EXPIRY, retention_s=70), 40),
+        (State.RECEIVING, replace(EXPIRY, keeps_stale=True), NEVER_S),
+        (State.EXPIRED, EXPIRY, 0),
+    ],
+)
+def test_a_status_tells_when_its_state_expires(state: State, policy: ExpiryPolicy, left_s: int) -> None:
+    assert status(replace(COMPLETE, state=state), policy, NOW_MS + 30_000).expires_s == left_s
+
+
 def test_the_status_of_nothing() -> None:
-    assert status(None, STALE_S, NOW_MS) == frames.Status(0, UploadState.NONE, 0)
+    assert status(None, EXPIRY, NOW_MS) == frames.Status(0, UploadState.NONE, 0)

@@ -17,7 +17,17 @@ from daemon.upkeep import orphans
 from daemon.upkeep.cleanup import Cleanup, CleanupBusy, CleanupReport
 from protocol.constants import UploadState
 from tests.support.catalog_samples import REQUEST
-from tests.support.cleanup_bench import NOTHING, OLD_MS, POLICY, YOUNG_MS, LiveUploads, cleanup_of, orphan
+from tests.support.cleanup_bench import (
+    KEEPING_STALE,
+    NOTHING,
+    OLD_MS,
+    POLICY,
+    RETAINING,
+    YOUNG_MS,
+    LiveUploads,
+    cleanup_of,
+    orphan,
+)
 from tests.support.deadlines import DEADLINE_S
 from tests.support.fake_machine import DAY_S, NOW_MS, CapturedLog, FakeClock, FakeEntropy
 from tests.support.populated_store import CONTENT, Keeping, keep
@@ -96,7 +106,7 @@ async def test_a_recent_durable_byte_keeps_an_old_upload(cleanup: Cleanup, kept:
 
 
 async def test_stale_uploads_may_be_kept_as_partial(cleanup: Cleanup, kept: Keeping, metrics: Metrics) -> None:
-    cleanup.policy = replace(POLICY, keeps_stale=True)
+    cleanup.policy = KEEPING_STALE
     await kept.add(1, OLD_MS)
     assert await cleanup.once(dry_run=False) == replace(NOTHING, stale_kept=1)
     assert (await kept.get(1)).state is State.PARTIAL
@@ -167,7 +177,7 @@ async def test_complete_files_stay_for_ever_unless_told_otherwise(cleanup: Clean
 
 
 async def test_complete_files_expire_by_retention(cleanup: Cleanup, kept: Keeping) -> None:
-    cleanup.policy = replace(POLICY, retention_s=7 * DAY_S)
+    cleanup.policy = RETAINING
     await kept.add(1, OLD_MS, State.COMPLETE)
     await kept.add(2, YOUNG_MS, State.COMPLETE)
     report = await cleanup.once(dry_run=False)
@@ -201,7 +211,7 @@ async def test_a_dry_run_counts_and_changes_nothing(
     cleanup: Cleanup, kept: Keeping, metrics: Metrics, log: CapturedLog, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(orphans, "SHARDS_PER_PASS", SHARDS)
-    cleanup.policy = replace(POLICY, retention_s=7 * DAY_S)
+    cleanup.policy = RETAINING
     await kept.add(1, OLD_MS)
     await kept.add(2, OLD_MS, State.PARTIAL)
     await kept.add(3, OLD_MS, State.COMPLETE)
@@ -221,7 +231,7 @@ async def test_a_dry_run_counts_and_changes_nothing(
 
 
 async def test_a_dry_run_frees_nothing_of_what_would_be_kept(cleanup: Cleanup, kept: Keeping) -> None:
-    cleanup.policy = replace(POLICY, keeps_stale=True)
+    cleanup.policy = KEEPING_STALE
     await kept.add(1, OLD_MS)
     assert await cleanup.once(dry_run=True) == replace(NOTHING, dry_run=True, stale_kept=1)
 
@@ -271,7 +281,7 @@ async def test_it_stops_when_too_much_would_go(
 
 
 async def test_keeping_as_partial_removes_nothing_so_it_is_never_too_much(cleanup: Cleanup, kept: Keeping) -> None:
-    cleanup.policy = replace(POLICY, keeps_stale=True)
+    cleanup.policy = KEEPING_STALE
     for upload_id in range(1, 20):
         await kept.add(upload_id, OLD_MS)
     assert (await cleanup.once(dry_run=False)).stale_kept == 19
