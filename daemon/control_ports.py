@@ -120,7 +120,7 @@ class _Files:
 
     async def find(self, tenant: str, device: str, name: str) -> ports.File | None:
         try:
-            upload = await self.core.catalog.find(tenant, device, name)
+            upload = await self.core.catalog.find_readable(tenant, device, name)
         except CatalogFailed as error:
             raise _unavailable("the catalog") from error
         return None if upload is None else self._file(upload)

@@ -48,20 +48,29 @@ class Catalog(Protocol):
         ...
 
     async def complete(self, completion: Completion) -> Completed | None:
-        """Make a receiving upload complete, and delete the complete one that it replaces. None: fenced."""
+        """End a receiving upload as complete, and with it the complete one that it replaces. None: fenced."""
         ...
 
     async def end(self, upload_id: int, state: State, now_ms: int, epoch: int | None = None) -> Upload | None:
-        """Move an upload to `state` where ENDINGS allows it; with `epoch`, only if it is the upload's.
+        """End an upload in `state` where ENDINGS allows it; with `epoch`, only if it is the upload's.
 
-        Returns the upload as it is now, or None when it was unknown, fenced, or in a state that does not lead there.
+        Returns the upload as it is now, or None if it is unknown, fenced, or in a state that does not lead there.
+        An upload that was to replace a complete file gives the name back to it.
         """
+        ...
+
+    async def park(self, upload_id: int, now_ms: int, epoch: int | None = None) -> Upload | None:
+        """Keep a receiving upload that has gone stale as partial. Returns as `end`."""
         ...
 
     async def get(self, upload_id: int) -> Upload | None: ...
 
     async def find(self, tenant: str, device: str, name: str) -> Upload | None:
-        """What the name stands for: the current upload, else the complete one that is kept, else the last."""
+        """What the name stands for: the upload under way, else the complete one, else the one that ended last."""
+        ...
+
+    async def find_readable(self, tenant: str, device: str, name: str) -> Upload | None:
+        """What a reader gets under the name: the complete file, even while it is being replaced, else as `find`."""
         ...
 
     async def list(self, query: Query) -> Page: ...

@@ -1,7 +1,4 @@
-"""What an OPEN does, decided from the newest upload under its name; no database is involved.
-
-A current upload is always the newest under its name: `created` sees to it.
-"""
+"""What an OPEN does, decided from the upload that its name stands for; no database is involved."""
 
 from dataclasses import dataclass, replace
 from enum import Enum, auto
@@ -9,7 +6,10 @@ from typing import TypeVar
 
 from daemon.catalog.records import (
     TOMBSTONES,
+    UNDER_WAY,
     Disposition,
+    End,
+    EndReason,
     Metadata,
     OpenRequest,
     Outcome,
@@ -24,13 +24,13 @@ class Standing(Enum):
     """What a name stands for when it is opened."""
 
     FREE = auto()
-    """Nothing current: never used, forgotten, or the last upload was rejected, aborted or expired."""
+    """Nothing: never used, forgotten, or the last upload was rejected, aborted or expired."""
     GONE = auto()
     """The last upload was deleted, and that is not forgotten yet."""
     OPEN = auto()
-    """The current upload is receiving or partial."""
+    """An upload that is receiving or partial."""
     COMPLETE = auto()
-    """The current upload is complete."""
+    """A complete file."""
 
 
 TABLE: dict[tuple[Standing, Disposition], Outcome] = {
@@ -55,34 +55,37 @@ class Decision:
     """What to do.
 
     `upload` is the record to insert (CREATED), to write (RESUMED), or to show (COMPLETE, CONTENT_CHANGED, GONE).
-    `abort_id` is an upload to abort and `supersede_id` a complete one that is no longer current, both before.
+    Before it is inserted, `replaced` must end, or the complete file `supersede_id` make way as the name's current one.
     """
 
     outcome: Outcome
     upload: Upload | None = None
     previous: State | None = None
-    abort_id: int | None = None
+    replaced: End | None = None
     supersede_id: int | None = None
 
 
-def decide(request: OpenRequest, newest: Upload | None, used_bytes: int) -> Decision:
-    """`newest` is the latest upload under the name; `used_bytes` what the device holds (any number without quota)."""
-    standing = _standing(request, newest)
+def decide(request: OpenRequest, known: Upload | None, used_bytes: int) -> Decision:
+    """`known` is what the name stands for (see `Catalog.find`).
+
+    `used_bytes` is what the device holds; any number where it has no quota.
+    """
+    standing = _standing(request, known)
     outcome = TABLE[standing, request.disposition]
     if outcome is Outcome.CREATED:
-        return _create(request, newest, standing, used_bytes)
-    if newest is None or outcome is Outcome.NOT_FOUND:
-        return Decision(Outcome.NOT_FOUND, previous=_previous(request, newest))
+        return _create(request, known, standing, used_bytes)
+    if known is None or outcome is Outcome.NOT_FOUND:
+        return Decision(Outcome.NOT_FOUND, previous=_previous(request, known))
     if outcome is Outcome.GONE:
-        return Decision(outcome, newest, State.DELETED)
-    if content_changed(request, newest):
-        return Decision(Outcome.CONTENT_CHANGED, newest)
+        return Decision(outcome, known, State.DELETED)
+    if content_changed(request, known):
+        return Decision(Outcome.CONTENT_CHANGED, known)
     if outcome is Outcome.COMPLETE:
-        return Decision(outcome, newest)
-    resumed = _resumed(request, newest)
-    grown = resumed.held_bytes - newest.held_bytes
+        return Decision(outcome, known)
+    resumed = _resumed(request, known)
+    grown = resumed.held_bytes - known.held_bytes
     if request.quota_bytes and grown and used_bytes + grown > request.quota_bytes:
-        return Decision(Outcome.QUOTA_EXCEEDED, newest)
+        return Decision(Outcome.QUOTA_EXCEEDED, known)
     return Decision(outcome, resumed)
 
 
@@ -98,50 +101,49 @@ def content_changed(request: OpenRequest, known: Upload) -> bool:
     )
 
 
-def _standing(request: OpenRequest, newest: Upload | None) -> Standing:
-    if newest is None:
+def _standing(request: OpenRequest, known: Upload | None) -> Standing:
+    if known is None:
         return Standing.FREE
-    if newest.is_current:
-        return Standing.COMPLETE if newest.state is State.COMPLETE else Standing.OPEN
-    gone = newest.state is State.DELETED and newest.updated_ms >= request.tombstone_after_ms
+    if known.state in UNDER_WAY:
+        return Standing.OPEN
+    if known.state is State.COMPLETE:
+        return Standing.COMPLETE
+    gone = known.state is State.DELETED and known.updated_ms >= request.tombstone_after_ms
     return Standing.GONE if gone else Standing.FREE
 
 
-def _previous(request: OpenRequest, newest: Upload | None) -> State | None:
-    if newest is None or newest.state is State.COMPLETE:
+def _previous(request: OpenRequest, known: Upload | None) -> State | None:
+    if known is None:
         return None
-    forgotten = newest.state in TOMBSTONES and newest.updated_ms < request.tombstone_after_ms
-    return None if forgotten else newest.state
+    forgotten = known.state in TOMBSTONES and known.updated_ms < request.tombstone_after_ms
+    return None if forgotten else known.state
 
 
-def _create(request: OpenRequest, newest: Upload | None, standing: Standing, used_bytes: int) -> Decision:
-    upload = _created(request, newest)
-    aborted = newest if standing is Standing.OPEN else None
-    superseded = newest if standing is Standing.COMPLETE else None
+def _create(request: OpenRequest, known: Upload | None, standing: Standing, used_bytes: int) -> Decision:
+    upload = _created(request, known)
+    aborted = known if standing is Standing.OPEN else None
+    superseded = known if standing is Standing.COMPLETE else None
     used_bytes -= aborted.held_bytes if aborted else 0
     # An upload of unknown size needs room for at least one byte.
     needed = 1 if request.size is None else request.size
     if request.quota_bytes and used_bytes + needed > request.quota_bytes:
-        return Decision(Outcome.QUOTA_EXCEEDED, newest if newest and newest.is_current else None)
-    return Decision(
-        Outcome.CREATED,
-        upload,
-        State.ABORTED if aborted else _previous(request, newest),
-        aborted.id if aborted else None,
-        superseded.id if superseded else None,
-    )
+        return Decision(Outcome.QUOTA_EXCEEDED, aborted or superseded)
+    if aborted is None:
+        supersede_id = superseded.id if superseded else None
+        return Decision(Outcome.CREATED, upload, _previous(request, known), supersede_id=supersede_id)
+    end = End(aborted.id, aborted.state, State.ABORTED, upload.created_ms, EndReason.REPLACED)
+    return Decision(Outcome.CREATED, upload, end.state, end)
 
 
-def _created(request: OpenRequest, newest: Upload | None) -> Upload:
-    # Later than all others under the name even if the clock was set back: the newest must stay the newest.
-    created_ms = max(request.now_ms, newest.created_ms + 1) if newest else request.now_ms
+def _created(request: OpenRequest, known: Upload | None) -> Upload:
+    # It ends after the one before has ended, even if the clock was set back: a name stands for what ended last.
+    created_ms = max(request.now_ms, known.updated_ms + 1) if known else request.now_ms
     return Upload(
         id=request.upload_id,
         tenant=request.tenant,
         device=request.device,
         name=request.name,
         state=State.RECEIVING,
-        is_current=True,
         epoch=1,
         size=request.size,
         tag=request.tag,

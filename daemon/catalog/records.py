@@ -23,19 +23,59 @@ class State(StrEnum):
     EXPIRED = "expired"
 
 
+UNDER_WAY = frozenset({State.RECEIVING, State.PARTIAL})
 TOMBSTONES = frozenset({State.ABORTED, State.DELETED, State.EXPIRED})
 HOLDING = frozenset(State) - TOMBSTONES
 
 ENDINGS: Mapping[State, frozenset[State]] = {
-    State.RECEIVING: frozenset({State.PARTIAL, State.REJECTED, State.ABORTED, State.DELETED, State.EXPIRED}),
+    State.RECEIVING: frozenset({State.REJECTED, State.ABORTED, State.DELETED, State.EXPIRED}),
     State.PARTIAL: frozenset({State.ABORTED, State.DELETED, State.EXPIRED}),
     State.COMPLETE: frozenset({State.DELETED, State.EXPIRED}),
     State.REJECTED: frozenset({State.DELETED, State.EXPIRED}),
 }
 """Where `Catalog.end` may lead from each state; what is absent is refused.
 
-Besides these, `open` turns partial into receiving and `complete` turns receiving into complete.
+`Catalog.complete` ends a receiving upload as complete. `park` and `open` turn receiving into partial and back.
 """
+
+
+class EndReason(Enum):
+    """Why an upload ended."""
+
+    FINISHED = "finished"
+    """All bytes are there, and they have the digest given."""
+    MISMATCHED = "mismatched"
+    """All bytes are there, and they do not have the digest given."""
+    ABORTED = "aborted"
+    """The device gave it up."""
+    REPLACED = "replaced"
+    """The device replaced it before it was complete."""
+    SUPERSEDED = "superseded"
+    """The file that replaces it is complete."""
+    DELETED = "deleted"
+    """The operator deleted it."""
+    EXPIRED = "expired"
+    """Its time was over."""
+
+
+END_REASONS: Mapping[State, EndReason] = {
+    State.REJECTED: EndReason.MISMATCHED,
+    State.ABORTED: EndReason.ABORTED,
+    State.DELETED: EndReason.DELETED,
+    State.EXPIRED: EndReason.EXPIRED,
+}
+"""Why `Catalog.end` ends an upload in each state."""
+
+
+@dataclass(frozen=True, slots=True)
+class End:
+    """The end of an upload: it was in state `was`, and is in `state` since `at_ms`."""
+
+    upload_id: int
+    was: State
+    state: State
+    at_ms: int
+    reason: EndReason
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,9 +91,8 @@ class Metadata:
 class Upload:
     """One upload. `ranges` are sorted, disjoint and do not touch; a tombstone has none.
 
-    `is_current` tells whether the name stands for this upload (receiving, partial or complete). `epoch` is the
-    fencing token: 1 at first, one more with each resume. `updated_ms` is the last open, progress or change of state,
-    so for an upload that has ended the time it did.
+    `epoch` is the fencing token: 1 at first, one more with each resume. `updated_ms` is the last open, progress or
+    change of state, so for an upload that has ended the time at which it did.
     """
 
     id: int
@@ -61,7 +100,6 @@ class Upload:
     device: str
     name: str
     state: State
-    is_current: bool
     epoch: int
     size: int | None
     tag: bytes
@@ -139,14 +177,15 @@ class OpenResult:
     """What an OPEN came to.
 
     `upload` is the one created or resumed, else the one that stands in the way (for GONE, the tombstone).
-    `previous` is how the earlier upload under the name ended, if it ended and is not forgotten.
-    `replaced_id` is the upload that this open has aborted: its stream is fenced and its bytes may go.
+    `previous` is how the earlier upload under the name ended, if it ended and is not forgotten; COMPLETE if the upload
+    is to replace a complete file.
+    `replaced` is the end of the upload that this open has aborted: its stream is fenced and its bytes may go.
     """
 
     outcome: Outcome
     upload: Upload | None = None
     previous: State | None = None
-    replaced_id: int | None = None
+    replaced: End | None = None
 
 
 class Progress(NamedTuple):
@@ -173,10 +212,10 @@ class Completion:
 
 @dataclass(frozen=True, slots=True)
 class Completed:
-    """The complete upload, and the id of the one that it replaces, which is now deleted: its bytes may go."""
+    """The complete upload, and the end of the one that it replaces: its bytes may go."""
 
     upload: Upload
-    superseded_id: int | None
+    superseded: End | None
 
 
 class Position(NamedTuple):

@@ -6,7 +6,7 @@ from typing import Protocol
 from weakref import WeakValueDictionary
 
 from daemon.catalog.interface import Catalog
-from daemon.catalog.records import Disposition, OpenRequest, OpenResult, Outcome, State
+from daemon.catalog.records import UNDER_WAY, Disposition, OpenRequest, OpenResult, Outcome, State
 from daemon.ingest.live_upload import Allowance, LiveUpload
 from protocol.errors import ErrorCode
 
@@ -65,9 +65,11 @@ class Admission:
             return refusal
         # What is there already takes no more room, and a complete file none at all.
         known = await self._catalog.find(request.tenant, request.device, request.name)
-        if known is None or not known.is_current:
-            return refusal
-        return None if known.state is State.COMPLETE else self._refuse_room(size - known.received_bytes)
+        if known is not None and known.state is State.COMPLETE:
+            return None
+        if known is not None and known.state in UNDER_WAY:
+            return self._refuse_room(size - known.received_bytes)
+        return refusal
 
     def refuse_size(self, size: int) -> Refusal | None:
         """Why no file may have so many bytes."""

@@ -8,7 +8,7 @@ from structlog.stdlib import BoundLogger
 from daemon.adapters.clock import Clock
 from daemon.adapters.entropy import Entropy
 from daemon.catalog.interface import Catalog, CatalogFailed
-from daemon.catalog.records import Completed, Completion, OpenRequest, OpenResult, Outcome, State, Upload
+from daemon.catalog.records import Completed, Completion, End, OpenRequest, OpenResult, Outcome, State, Upload
 from daemon.ingest.admission import Admission, Refusal, refusal_of
 from daemon.ingest.committer import Committer, catalog_failure, failure_kind, storage_failure
 from daemon.ingest.digester import Digester
@@ -82,9 +82,10 @@ class Uploads:
                 tombstone_after_ms=now_ms - int(policy.tombstone_s * 1000),
             )
         )
-        if result.replaced_id is not None:
-            self._drop(result.replaced_id, ErrorCode.FENCED, "the upload was replaced by a later OPEN of the same name")
-            self._tasks.spawn(self.remove_bytes(result.replaced_id))
+        if result.replaced is not None:
+            replaced_id = result.replaced.upload_id
+            self._drop(replaced_id, ErrorCode.FENCED, "the upload was replaced by a later OPEN of the same name")
+            self._clear_away(result.replaced, request.device)
         if refusal := refusal_of(result):
             self._metrics.opens[OpenOutcome.REFUSED] += 1
             return refusal
@@ -183,11 +184,10 @@ class Uploads:
             listener.aborted(upload.id)
 
     async def end(self, upload_id: int, state: State) -> Upload | None:
-        """Delete, expire or keep as partial; None if the upload's state does not allow it. Raises CatalogFailed."""
+        """Delete or expire; None if the upload's state does not allow it. Raises CatalogFailed."""
         ended = await self._catalog.end(upload_id, state, self._clock.wall_ms())
         if ended is not None:
-            if state is not State.PARTIAL:
-                self._metrics.ended[UploadState[state.name]] += 1
+            self._metrics.ended[UploadState[state.name]] += 1
             code = ErrorCode.GONE if state is State.DELETED else ErrorCode.EXPIRED
             self._drop(upload_id, code, f"the upload is {state.value}")
         return ended
@@ -234,9 +234,9 @@ class Uploads:
     def completed(self, cut: Cut, completed: Completed) -> None:
         upload = cut.upload
         listener = self._forget(upload)
-        self._note_end(upload, State.COMPLETE, f"{completed.upload.size} bytes")
-        if completed.superseded_id is not None:
-            self._tasks.spawn(self.remove_bytes(completed.superseded_id))
+        self._note_end(upload.id, upload.device, State.COMPLETE, f"{completed.upload.size} bytes")
+        if completed.superseded is not None:
+            self._clear_away(completed.superseded, upload.device)
         if listener is not None:
             listener.finished(completed.upload)
 
@@ -347,7 +347,7 @@ class Uploads:
     async def _end_own(self, upload: LiveUpload, listener: Listener | None, state: State, detail: str) -> bool:
         """Whether the upload has ended; if it is complete or another stream's by now, the listener is told that."""
         if await self._catalog.end(upload.id, state, self._clock.wall_ms(), upload.epoch) is not None:
-            self._note_end(upload, state, detail)
+            self._note_end(upload.id, upload.device, state, detail)
             return True
         record = await self._catalog.get(upload.id)
         if record is None or record.state not in _STANDING:
@@ -358,11 +358,14 @@ class Uploads:
             listener.failed(ErrorCode.FENCED, _TAKEN_OVER)
         return False
 
-    def _note_end(self, upload: LiveUpload, state: State, detail: str) -> None:
+    def _clear_away(self, end: End, device: str) -> None:
+        """Remove the bytes of an upload that the catalog ended along with what it was asked for."""
+        self._note_end(end.upload_id, device, end.state, end.reason.value)
+        self._tasks.spawn(self.remove_bytes(end.upload_id))
+
+    def _note_end(self, upload_id: int, device: str, state: State, detail: str) -> None:
         self._metrics.ended[UploadState[state.name]] += 1
-        self._log.info(
-            "upload ended", upload=f"{upload.id:016x}", device=upload.device, state=state.value, detail=detail
-        )
+        self._log.info("upload ended", upload=f"{upload_id:016x}", device=device, state=state.value, detail=detail)
 
 
 def _differ(one: bytes | None, other: bytes | None) -> bool:

@@ -306,7 +306,7 @@ class _Pass:
         async for batch in self._older(rule.state, rule.before_ms):
             # Asked for in one step, so that one transaction ends them all.
             ended = await asyncio.gather(
-                *(self._catalog.end(each.id, rule.to, self._now_ms, each.epoch) for each in batch),
+                *(self._carry_out(rule, each) for each in batch),
                 return_exceptions=True,
             )
             failures = [each for each in ended if isinstance(each, BaseException)]
@@ -315,6 +315,11 @@ class _Pass:
                     await self._ended(rule, each, failures)
             if failures:
                 raise failures[0]
+
+    async def _carry_out(self, rule: _Rule, upload: Upload) -> Upload | None:
+        if rule.to is State.PARTIAL:
+            return await self._catalog.park(upload.id, self._now_ms, upload.epoch)
+        return await self._catalog.end(upload.id, rule.to, self._now_ms, upload.epoch)
 
     async def _ended(self, rule: _Rule, upload: Upload, failures: list[BaseException]) -> None:
         if rule.to not in TOMBSTONES:

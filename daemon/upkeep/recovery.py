@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from structlog.stdlib import BoundLogger
 
 from daemon.catalog.interface import Catalog, CatalogFailed
-from daemon.catalog.records import State, Upload
+from daemon.catalog.records import UNDER_WAY, Upload
 from daemon.storage.interface import Storage
 
 BATCH_UPLOADS = 100
@@ -16,8 +16,6 @@ BATCH_UPLOADS = 100
 
 NAMED_MAX = 100
 """Doubtful uploads that are named one by one; of a lost disk's hundred thousand the number says enough."""
-
-_UNDER_WAY = frozenset({State.RECEIVING, State.PARTIAL})
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +61,7 @@ class Recovery:
         if detail is not None:
             # It may have ended since it was listed, and then its bytes are rightly gone.
             now = await self._catalog.get(upload.id)
-            if now is None or now.state not in _UNDER_WAY:
+            if now is None or now.state not in UNDER_WAY:
                 detail = None
         self.report = replace(self.report, checked=self.report.checked + 1)
         if detail is not None:

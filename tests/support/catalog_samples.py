@@ -1,8 +1,8 @@
 """Requests and records with what a test does not care about filled in."""
 
-import sqlite3
 from dataclasses import replace
 
+from daemon.catalog.interface import Catalog
 from daemon.catalog.records import (
     Completion,
     Disposition,
@@ -11,7 +11,6 @@ from daemon.catalog.records import (
     State,
     Upload,
 )
-from daemon.catalog.sqlite import changes, schema
 from protocol.ranges import DigestedRange
 
 TENANT, DEVICE, NAME = "default", "pump-7", "log/1.bin"
@@ -28,7 +27,6 @@ UPLOAD = Upload(
     device=DEVICE,
     name=NAME,
     state=State.RECEIVING,
-    is_current=True,
     epoch=1,
     size=100,
     tag=b"",
@@ -45,9 +43,8 @@ UPLOAD = Upload(
 
 
 def upload(state: State = State.RECEIVING, **fields: object) -> Upload:
-    """UPLOAD in another state, current where the state may be."""
-    current = state in {State.RECEIVING, State.PARTIAL, State.COMPLETE}
-    return replace(replace(UPLOAD, state=state, is_current=current), **fields)  # type: ignore[arg-type]  # each value fits the field it names
+    """UPLOAD in another state."""
+    return replace(replace(UPLOAD, state=state), **fields)  # type: ignore[arg-type]  # each value fits the field it names
 
 
 def first_bytes(count: int) -> tuple[DigestedRange, ...]:
@@ -60,17 +57,28 @@ def completion(upload_id: int, epoch: int = 1, size: int = 100, now_ms: int = 2_
     return Completion(upload_id, epoch, size, 7, b"s" * 32, first_bytes(size), now_ms)
 
 
-def memory_catalog() -> sqlite3.Connection:
-    """A connection to a catalog that is nowhere."""
-    connection = sqlite3.connect(":memory:", isolation_level=None)
-    for migration in schema.load():
-        connection.executescript(migration.sql)
-    return connection
-
-
-def create(connection: sqlite3.Connection, upload_id: int, name: str = "", **fields: object) -> Upload:
+async def create(catalog: Catalog, upload_id: int, name: str = "", **fields: object) -> Upload:
     """Open a new upload; its name is made of its id unless it is given."""
     request = replace(REQUEST, upload_id=upload_id, name=name or f"file-{upload_id}")
-    opened = changes.open_upload(connection, replace(request, **fields)).upload  # type: ignore[arg-type]  # each value fits the field it names
-    assert opened is not None
-    return opened
+    opened = await catalog.open(replace(request, **fields))  # type: ignore[arg-type]  # each value fits the field it names
+    assert opened.upload is not None
+    return opened.upload
+
+
+async def bring_to(catalog: Catalog, upload_id: int, state: State, now_ms: int = 2_000) -> Upload:
+    """Bring a receiving upload of REQUEST's size to `state`."""
+    if state is State.COMPLETE:
+        completed = await catalog.complete(completion(upload_id, now_ms=now_ms))
+        assert completed is not None
+    elif state is State.PARTIAL:
+        assert await catalog.park(upload_id, now_ms) is not None
+    elif state is not State.RECEIVING:
+        assert await catalog.end(upload_id, state, now_ms) is not None
+    return await known(catalog, upload_id)
+
+
+async def known(catalog: Catalog, upload_id: int) -> Upload:
+    """The upload, which must be known."""
+    found = await catalog.get(upload_id)
+    assert found is not None
+    return found

@@ -12,8 +12,8 @@ from daemon.catalog.sqlite import changes as rows
 from daemon.catalog.sqlite.catalog import SqliteCatalog
 from daemon.catalog.sqlite.lane import ConnectionLane
 from protocol.ranges import DigestedRange
-from tests.support.catalog_samples import memory_catalog
 from tests.support.loop_turns import LoopThreads
+from tests.support.memory_catalog import memory_catalog
 
 Result = TypeVar("Result")
 

@@ -41,6 +41,8 @@ class Keeping:
             self.path(upload_id).write_bytes(content)
         if state is State.COMPLETE:
             await self.catalog.complete(completion(upload_id, size=size, now_ms=at_ms))
+        elif state is State.PARTIAL:
+            await self.catalog.park(upload_id, at_ms)
         elif state is not State.RECEIVING:
             await self.catalog.end(upload_id, state, at_ms)
         return await self.get(upload_id)

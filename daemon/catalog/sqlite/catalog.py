@@ -53,11 +53,19 @@ class SqliteCatalog:
             "end", lambda connection: changes.end(connection, upload_id, state, now_ms, epoch)
         )
 
+    async def park(self, upload_id: int, now_ms: int, epoch: int | None = None) -> Upload | None:
+        return await self._writer.run("park", lambda connection: changes.park(connection, upload_id, now_ms, epoch))
+
     async def get(self, upload_id: int) -> Upload | None:
         return await self._reader.run("get", lambda connection: changes.get(connection, upload_id))
 
     async def find(self, tenant: str, device: str, name: str) -> Upload | None:
         return await self._reader.run("find", lambda connection: queries.find(connection, tenant, device, name))
+
+    async def find_readable(self, tenant: str, device: str, name: str) -> Upload | None:
+        return await self._reader.run(
+            "find_readable", lambda connection: queries.find_readable(connection, tenant, device, name)
+        )
 
     async def list(self, query: Query) -> Page:
         return await self._reader.run("list", lambda connection: queries.list_uploads(connection, query))

@@ -7,10 +7,13 @@ from functools import cache
 
 from daemon.catalog.opening import Decision, decide
 from daemon.catalog.records import (
+    END_REASONS,
     ENDINGS,
     TOMBSTONES,
     Completed,
     Completion,
+    End,
+    EndReason,
     OpenRequest,
     OpenResult,
     Outcome,
@@ -18,47 +21,40 @@ from daemon.catalog.records import (
     State,
     Upload,
 )
+from daemon.catalog.sqlite.ends import write_end
+from daemon.catalog.sqlite.names import stands_for
 from daemon.catalog.sqlite.rows import CODES, COLUMNS, pack_ranges, to_row, to_upload
 
 STATEMENT_ROWS_MAX = 1024
 """Rows in one statement: the ten values at most of each stay well below SQLite's 32,766 parameters."""
 
-_NEWEST = (
-    f"SELECT {COLUMNS} FROM uploads INDEXED BY uploads_by_name "  # noqa: S608 - constants of this package
-    "WHERE tenant = ? AND device = ? AND name = ? ORDER BY created_ms DESC LIMIT 1"
-)
+_STANDS_FOR = f"SELECT {COLUMNS} FROM uploads WHERE id = {stands_for('?1', '?2', '?3')}"  # noqa: S608 - constants of this package
 _USAGE = "SELECT bytes FROM usage WHERE tenant = ? AND device = ?"
 _INSERT = (
-    f"INSERT INTO uploads ({COLUMNS}, held_bytes) "  # noqa: S608 - constants of this package
-    "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+    f"INSERT INTO uploads ({COLUMNS}, held_bytes, is_current) "  # noqa: S608 - constants of this package
+    "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 1)"
 )
-_COMPLETE = (
-    f"UPDATE uploads SET state = {CODES[State.COMPLETE]}, size = ?1, held_bytes = ?1, "  # noqa: S608 - constants of this package
-    "crc32c = ?2, sha256 = ?3, ranges = ?4, "
-    "updated_ms = max(created_ms, ?5), completed_ms = max(created_ms, ?5) "
-    f"WHERE id = ?6 AND epoch = ?7 AND state = {CODES[State.RECEIVING]} RETURNING {COLUMNS}"
+_SUPERSEDED = (
+    "SELECT id FROM uploads INDEXED BY uploads_superseded WHERE tenant = ? AND device = ? AND name = ? "  # noqa: S608 - constants of this package
+    f"AND state = {CODES[State.COMPLETE]} AND is_current = 0"
 )
-_BURY = (
-    "UPDATE uploads SET state = ?, is_current = 0, ranges = x'', held_bytes = 0, updated_ms = max(created_ms, ?) WHERE "
+_PARK = (
+    f"UPDATE uploads SET state = {CODES[State.PARTIAL]}, updated_ms = max(created_ms, ?1) "  # noqa: S608 - constants of this package
+    f"WHERE id = ?2 AND state = {CODES[State.RECEIVING]} AND epoch = coalesce(?3, epoch) RETURNING {COLUMNS}"
 )
-_SUPERSEDE = (
-    f"{_BURY} tenant = ? AND device = ? AND name = ? AND state = {CODES[State.COMPLETE]} "
-    "AND is_current = 0 RETURNING id"
-)
-_MOVE = "UPDATE uploads SET state = ?, is_current = ?, updated_ms = max(created_ms, ?) WHERE id = ?"
 
 
 def open_upload(connection: sqlite3.Connection, request: OpenRequest) -> OpenResult:
     """See `Catalog.open`."""
     key = (request.tenant, request.device, request.name)
-    row = connection.execute(_NEWEST, key).fetchone()
+    row = connection.execute(_STANDS_FOR, key).fetchone()
     used_bytes = usage(connection, request.tenant, request.device) if request.quota_bytes else 0
     decision = decide(request, to_upload(row) if row else None, used_bytes)
     if decision.outcome is Outcome.CREATED and decision.upload is not None:
         _create(connection, decision, decision.upload)
     elif decision.outcome is Outcome.RESUMED and decision.upload is not None:
         connection.execute(_resume_statement(1), _resumption(decision.upload))
-    return OpenResult(decision.outcome, decision.upload, decision.previous, decision.abort_id)
+    return OpenResult(decision.outcome, decision.upload, decision.previous, decision.replaced)
 
 
 def open_uploads(connection: sqlite3.Connection, requests: Sequence[OpenRequest]) -> list[OpenResult]:
@@ -78,8 +74,8 @@ def _open_apart(connection: sqlite3.Connection, requests: Sequence[OpenRequest])
     count = _padded(len(requests))
     keys = [(index, each.tenant, each.device, each.name) for index, each in enumerate(requests)]
     values = _flat(keys, count, 4)
-    newest = {row[0]: to_upload(row[1:]) for row in connection.execute(_newest_statement(count), values)}
-    decisions = [decide(request, newest.get(index), 0) for index, request in enumerate(requests)]
+    known = {row[0]: to_upload(row[1:]) for row in connection.execute(_stands_for_statement(count), values)}
+    decisions = [decide(request, known.get(index), 0) for index, request in enumerate(requests)]
     resumed = []
     for decision in decisions:
         if decision.outcome is Outcome.CREATED and decision.upload is not None:
@@ -89,7 +85,7 @@ def _open_apart(connection: sqlite3.Connection, requests: Sequence[OpenRequest])
     if resumed:
         count = _padded(len(resumed))
         connection.execute(_resume_statement(count), _flat(resumed, count, 10))
-    return [OpenResult(each.outcome, each.upload, each.previous, each.abort_id) for each in decisions]
+    return [OpenResult(each.outcome, each.upload, each.previous, each.replaced) for each in decisions]
 
 
 def commit(connection: sqlite3.Connection, progress: Sequence[Progress]) -> list[bool]:
@@ -113,36 +109,31 @@ def commit(connection: sqlite3.Connection, progress: Sequence[Progress]) -> list
 
 def complete(connection: sqlite3.Connection, completion: Completion) -> Completed | None:
     """See `Catalog.complete`."""
-    values = (
-        completion.size,
-        completion.crc32c,
-        completion.sha256,
-        pack_ranges(completion.ranges),
-        completion.now_ms,
-        completion.upload_id,
-        completion.epoch,
-    )
+    end = End(completion.upload_id, State.RECEIVING, State.COMPLETE, completion.now_ms, EndReason.FINISHED)
     with _all_or_nothing(connection):
-        rows = connection.execute(_COMPLETE, values).fetchall()
-        if not rows:
+        upload = write_end(connection, end, epoch=completion.epoch, completion=completion)
+        if upload is None:
             return None
-        upload = to_upload(rows[0])
-        superseded = connection.execute(
-            _SUPERSEDE, (CODES[State.DELETED], completion.now_ms, upload.tenant, upload.device, upload.name)
-        ).fetchall()
-        return Completed(upload, superseded[0][0] if superseded else None)
+        row = connection.execute(_SUPERSEDED, (upload.tenant, upload.device, upload.name)).fetchone()
+        if row is None:
+            return Completed(upload, None)
+        superseded = End(row[0], State.COMPLETE, State.DELETED, completion.now_ms, EndReason.SUPERSEDED)
+        write_end(connection, superseded)
+        return Completed(upload, superseded)
 
 
 def end(connection: sqlite3.Connection, upload_id: int, state: State, now_ms: int, epoch: int | None) -> Upload | None:
     """See `Catalog.end`."""
     upload = get(connection, upload_id)
-    if upload is None or state not in ENDINGS.get(upload.state, ()) or epoch not in (None, upload.epoch):
+    if upload is None or state not in ENDINGS.get(upload.state, ()):
         return None
-    if state in TOMBSTONES:
-        connection.execute(f"{_BURY} id = ?", (CODES[state], now_ms, upload_id))
-    else:
-        connection.execute(_MOVE, (CODES[state], state is State.PARTIAL, now_ms, upload_id))
-    return get(connection, upload_id)
+    return write_end(connection, End(upload_id, upload.state, state, now_ms, END_REASONS[state]), epoch=epoch)
+
+
+def park(connection: sqlite3.Connection, upload_id: int, now_ms: int, epoch: int | None) -> Upload | None:
+    """See `Catalog.park`."""
+    rows = connection.execute(_PARK, (now_ms, upload_id, epoch)).fetchall()
+    return to_upload(rows[0]) if rows else None
 
 
 def purge_tombstones(connection: sqlite3.Connection, before_ms: int, limit: int) -> int:
@@ -170,12 +161,12 @@ def usage(connection: sqlite3.Connection, tenant: str, device: str) -> int:
 
 def _create(connection: sqlite3.Connection, decision: Decision, upload: Upload) -> None:
     values = (*to_row(upload), upload.held_bytes)
-    if decision.abort_id is None and decision.supersede_id is None:
+    if decision.replaced is None and decision.supersede_id is None:
         connection.execute(_INSERT, values)
         return
     with _all_or_nothing(connection):
-        if decision.abort_id is not None:
-            connection.execute(f"{_BURY} id = ?", (CODES[State.ABORTED], upload.created_ms, decision.abort_id))
+        if decision.replaced is not None:
+            write_end(connection, decision.replaced)
         else:
             connection.execute("UPDATE uploads SET is_current = 0 WHERE id = ?", (decision.supersede_id,))
         connection.execute(_INSERT, values)
@@ -230,12 +221,11 @@ def _table(count: int, width: int) -> str:
 
 
 @cache
-def _newest_statement(count: int) -> str:
+def _stands_for_statement(count: int) -> str:
     # CROSS JOIN keeps the order: each name is looked up once.
     return (
-        f"SELECT column1, {COLUMNS} FROM ({_table(count, 4)}) CROSS JOIN uploads WHERE uploads.id = "  # noqa: S608 - constants of this package
-        "(SELECT id FROM uploads INDEXED BY uploads_by_name WHERE tenant = column2 AND device = column3 "
-        "AND name = column4 ORDER BY created_ms DESC LIMIT 1)"
+        f"SELECT column1, {COLUMNS} FROM ({_table(count, 4)}) CROSS JOIN uploads "  # noqa: S608 - constants of this package
+        f"WHERE uploads.id = {stands_for('column2', 'column3', 'column4')}"
     )
 
 

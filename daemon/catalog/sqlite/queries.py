@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 from daemon.catalog.records import HOLDING, Page, Position, Query, State, Upload
+from daemon.catalog.sqlite.names import stands_for
 from daemon.catalog.sqlite.rows import CODES, COLUMNS, STATES, to_upload
 
 WALK_ROWS_MAX = 10_000
@@ -30,6 +31,8 @@ TIME_MS_MAX = (1 << 63) - 1
 Value: TypeAlias = str | int | bytes
 
 _SELECT = f"SELECT {COLUMNS} FROM uploads"  # noqa: S608 - constants of this package
+_FIND = f"{_SELECT} WHERE id = {stands_for('?1', '?2', '?3')}"
+_FIND_READABLE = f"{_SELECT} WHERE id = {stands_for('?1', '?2', '?3', readable=True)}"
 _NEWEST_FIRST = "ORDER BY created_ms DESC, id DESC LIMIT ?"
 
 
@@ -81,19 +84,13 @@ def list_uploads(connection: sqlite3.Connection, query: Query) -> Page:
 
 def find(connection: sqlite3.Connection, tenant: str, device: str, name: str) -> Upload | None:
     """See `Catalog.find`."""
-    key = (tenant, device, name)
-    under_name = f"{_SELECT} INDEXED BY {{}} WHERE tenant = ? AND device = ? AND name = ?"
-    row = (
-        connection.execute(f"{under_name.format('uploads_current')} AND is_current = 1", key).fetchone()
-        or connection.execute(
-            # There is never more than one: a completion deletes the one before.
-            f"{under_name.format('uploads_superseded')} AND state = {CODES[State.COMPLETE]} AND is_current = 0",
-            key,
-        ).fetchone()
-        or connection.execute(
-            f"{under_name.format('uploads_by_name')} ORDER BY created_ms DESC LIMIT 1", key
-        ).fetchone()
-    )
+    row = connection.execute(_FIND, (tenant, device, name)).fetchone()
+    return to_upload(row) if row else None
+
+
+def find_readable(connection: sqlite3.Connection, tenant: str, device: str, name: str) -> Upload | None:
+    """See `Catalog.find_readable`."""
+    row = connection.execute(_FIND_READABLE, (tenant, device, name)).fetchone()
     return to_upload(row) if row else None
 
 

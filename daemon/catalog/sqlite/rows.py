@@ -13,12 +13,12 @@ CODES: Mapping[State, int] = {state: code for code, state in enumerate(State)}
 STATES = tuple(State)
 
 COLUMNS = (
-    "id, tenant, device, name, state, is_current, epoch, size, tag, ranges, crc32c, sha256, crc32c_expected, "
+    "id, tenant, device, name, state, epoch, size, tag, ranges, crc32c, sha256, crc32c_expected, "
     "sha256_expected, content_type, external_id, original_name, created_ms, updated_ms, completed_ms"
 )
 
 Row: TypeAlias = tuple[
-    int, str, str, str, int, int, int, int | None, bytes, bytes, int | None, bytes | None, int | None,
+    int, str, str, str, int, int, int | None, bytes, bytes, int | None, bytes | None, int | None,
     bytes | None, str, str, str, int, int, int | None,
 ]  # fmt: skip
 """COLUMNS as SQLite returns them."""
@@ -47,7 +47,6 @@ def to_row(upload: Upload) -> Row:
         upload.device,
         upload.name,
         CODES[upload.state],
-        upload.is_current,
         upload.epoch,
         upload.size,
         upload.tag,
@@ -68,11 +67,11 @@ def to_row(upload: Upload) -> Row:
 def to_upload(row: Row) -> Upload:
     """The upload that a row of COLUMNS holds."""
     (
-        upload_id, tenant, device, name, state, is_current, epoch, size, tag, ranges, crc32c, sha256, crc32c_expected,
+        upload_id, tenant, device, name, state, epoch, size, tag, ranges, crc32c, sha256, crc32c_expected,
         sha256_expected, content_type, external_id, original_name, created_ms, updated_ms, completed_ms,
     ) = row  # fmt: skip
     return Upload(
-        upload_id, tenant, device, name, STATES[state], bool(is_current), epoch, size, tag, unpack_ranges(ranges),
+        upload_id, tenant, device, name, STATES[state], epoch, size, tag, unpack_ranges(ranges),
         crc32c, sha256, crc32c_expected, sha256_expected, Metadata(content_type, external_id, original_name),
         created_ms, updated_ms, completed_ms,
     )  # fmt: skip

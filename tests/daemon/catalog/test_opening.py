@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from daemon.catalog.opening import TABLE, Standing, content_changed, decide
-from daemon.catalog.records import Disposition, Metadata, Outcome, State, Upload
+from daemon.catalog.records import Disposition, End, EndReason, Metadata, Outcome, State, Upload
 from tests.support.catalog_samples import (
     REPLACE,
     REQUEST,
@@ -24,7 +24,7 @@ def test_the_table_answers_every_standing_and_disposition() -> None:
 
 
 @pytest.mark.parametrize(
-    ("newest", "disposition", "outcome", "previous"),
+    ("known", "disposition", "outcome", "previous"),
     [
         (None, RESUME_OR_CREATE, Outcome.CREATED, None),
         (None, RESUME_ONLY, Outcome.NOT_FOUND, None),
@@ -52,47 +52,42 @@ def test_the_table_answers_every_standing_and_disposition() -> None:
         ],
         (upload(State.COMPLETE), RESUME_OR_CREATE, Outcome.COMPLETE, None),
         (upload(State.COMPLETE), RESUME_ONLY, Outcome.COMPLETE, None),
-        (upload(State.COMPLETE), REPLACE, Outcome.CREATED, None),
+        (upload(State.COMPLETE), REPLACE, Outcome.CREATED, State.COMPLETE),
     ],
 )
 def test_an_open_comes_to(
-    newest: Upload | None, disposition: Disposition, outcome: Outcome, previous: State | None
+    known: Upload | None, disposition: Disposition, outcome: Outcome, previous: State | None
 ) -> None:
-    decision = decide(replace(OPENED, disposition=disposition), newest, 0)
+    decision = decide(replace(OPENED, disposition=disposition), known, 0)
     assert (decision.outcome, decision.previous) == (outcome, previous)
 
 
 @pytest.mark.parametrize("ended", [State.ABORTED, State.DELETED, State.EXPIRED])
 def test_a_forgotten_tombstone_is_as_none(ended: State) -> None:
-    newest = upload(ended, created_ms=FORGOTTEN_MS, updated_ms=FORGOTTEN_MS)
-    created = decide(OPENED, newest, 0)
+    known = upload(ended, created_ms=FORGOTTEN_MS, updated_ms=FORGOTTEN_MS)
+    created = decide(OPENED, known, 0)
     assert (created.outcome, created.previous) == (Outcome.CREATED, None)
-    assert decide(replace(OPENED, disposition=RESUME_ONLY), newest, 0).previous is None
+    assert decide(replace(OPENED, disposition=RESUME_ONLY), known, 0).previous is None
 
 
 def test_a_rejected_upload_is_no_tombstone_and_stays_known() -> None:
-    newest = upload(State.REJECTED, created_ms=FORGOTTEN_MS, updated_ms=FORGOTTEN_MS)
-    assert decide(OPENED, newest, 0).previous is State.REJECTED
-
-
-def test_a_complete_upload_that_is_being_replaced_is_not_resumed_once_the_replacement_is_forgotten() -> None:
-    newest = upload(State.COMPLETE, is_current=False)
-    decision = decide(OPENED, newest, 0)
-    assert (decision.outcome, decision.previous) == (Outcome.CREATED, None)
+    known = upload(State.REJECTED, created_ms=FORGOTTEN_MS, updated_ms=FORGOTTEN_MS)
+    assert decide(OPENED, known, 0).previous is State.REJECTED
 
 
 def test_a_replacement_aborts_an_open_upload_and_supersedes_a_complete_one() -> None:
     request = replace(OPENED, disposition=REPLACE)
     aborting = decide(request, upload(), 0)
-    assert (aborting.abort_id, aborting.supersede_id) == (1, None)
+    end = End(1, State.RECEIVING, State.ABORTED, OPENED.now_ms, EndReason.REPLACED)
+    assert (aborting.replaced, aborting.supersede_id) == (end, None)
     superseding = decide(request, upload(State.COMPLETE), 0)
-    assert (superseding.abort_id, superseding.supersede_id) == (None, 1)
+    assert (superseding.replaced, superseding.supersede_id) == (None, 1)
 
 
-def test_a_new_upload_is_the_newest_though_the_clock_was_set_back() -> None:
-    created = decide(replace(OPENED, now_ms=10), upload(State.ABORTED), 0).upload
+def test_a_new_upload_begins_after_the_last_end_though_the_clock_was_set_back() -> None:
+    created = decide(replace(OPENED, now_ms=10), upload(State.ABORTED, updated_ms=3_000), 0).upload
     assert created is not None
-    assert (created.created_ms, created.updated_ms) == (1_001, 1_001)
+    assert (created.created_ms, created.updated_ms) == (3_001, 3_001)
 
 
 def test_a_resume_bumps_the_epoch_and_learns_what_was_unknown() -> None:

@@ -22,7 +22,6 @@ RECORD = Upload(
     device="pump-7",
     name="log",
     state=State.RECEIVING,
-    is_current=True,
     epoch=1,
     size=None,
     tag=b"",

@@ -4,18 +4,16 @@ import asyncio
 import sqlite3
 from collections.abc import Callable
 from contextlib import closing
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from daemon.adapters.threads import SystemThreads
-from daemon.catalog.interface import Catalog, CatalogFailed, CatalogNewer
-from daemon.catalog.records import Device, Outcome, Progress, Query, State
+from daemon.catalog.interface import CatalogFailed, CatalogNewer
 from daemon.catalog.sqlite import schema
 from daemon.catalog.sqlite.catalog import SqliteCatalog, open_catalog
 from daemon.catalog.sqlite.lane import ConnectionLane
-from tests.support.catalog_samples import DEVICE, NAME, REPLACE, REQUEST, TENANT, completion, first_bytes
+from tests.support.catalog_samples import REQUEST
 from tests.support.deadlines import DEADLINE_S
 
 VERSION = len(schema.load())
@@ -23,60 +21,6 @@ VERSION = len(schema.load())
 
 def pragma(name: str) -> Callable[[sqlite3.Connection], object]:
     return lambda connection: connection.execute(f"PRAGMA {name}").fetchone()[0]
-
-
-async def test_an_upload_from_open_to_purge(catalog: SqliteCatalog) -> None:
-    uses: Catalog = catalog
-    opened = await uses.open(REQUEST)
-    assert (opened.outcome, opened.upload) == (Outcome.CREATED, await uses.get(1))
-    assert (await uses.open(replace(REQUEST, upload_id=2))).outcome is Outcome.RESUMED
-    progress = [Progress(1, 2, first_bytes(40), 1_500), Progress(1, 1, first_bytes(90), 1_500)]
-    assert await uses.commit(progress) == [True, False]
-    assert [each.next_expected_byte for each in await uses.receiving(0, 10)] == [40]
-    assert await uses.older(State.RECEIVING, 2_000, 10) == [await uses.get(1)]
-    completed = await uses.complete(completion(1, epoch=2))
-    assert completed is not None
-    assert completed.upload == await uses.find(TENANT, DEVICE, NAME)
-    assert (await uses.list(Query(TENANT, 10))).uploads == (completed.upload,)
-    assert (await uses.usage(TENANT, DEVICE), await uses.holding(), await uses.existing([1, 2])) == (
-        100,
-        1,
-        frozenset({1}),
-    )
-    ended = await uses.end(1, State.DELETED, 3_000)
-    assert ended is not None
-    assert (await uses.counts())[State.DELETED] == 1
-    assert (await uses.open(REQUEST)).outcome is Outcome.GONE
-    assert await uses.purge_tombstones(4_000, 10) == 1
-    assert (await uses.usage(TENANT, DEVICE), await uses.holding(), await uses.get(1)) == (0, 0, None)
-
-
-async def test_devices(catalog: SqliteCatalog) -> None:
-    pump = Device(TENANT, DEVICE, b"k" * 32, 1_000)
-    assert await catalog.add_device(pump)
-    assert await catalog.device(TENANT, DEVICE) == pump
-    assert await catalog.list_devices() == await catalog.list_devices(TENANT) == [pump]
-    assert await catalog.set_disabled(TENANT, DEVICE, True, 2_000)
-    assert await catalog.disabled() == {(TENANT, DEVICE)}
-
-
-async def test_many_at_once_are_each_answered(catalog: SqliteCatalog) -> None:
-    requests = [replace(REQUEST, upload_id=number, name=f"file-{number}") for number in range(1, 501)]
-    opened = await asyncio.gather(*(catalog.open(each) for each in requests))
-    assert [each.upload.id for each in opened if each.upload] == list(range(1, 501))
-    assert (await catalog.counts())[State.RECEIVING] == 500
-
-
-async def test_one_open_that_fails_spoils_no_other(catalog: SqliteCatalog) -> None:
-    await catalog.open(REQUEST)
-    taken = replace(REQUEST, name="another", disposition=REPLACE)
-    asked = (taken, replace(REQUEST, upload_id=3, name="third"), replace(REQUEST, upload_id=4, size=1 << 64, name="4"))
-    failed, opened, overflown = await asyncio.gather(*(catalog.open(each) for each in asked), return_exceptions=True)
-    assert isinstance(failed, CatalogFailed)
-    assert isinstance(overflown, Exception)
-    assert not isinstance(opened, BaseException)
-    assert opened.upload == await catalog.get(3)
-    assert await catalog.get(4) is None
 
 
 async def test_what_was_answered_is_there_after_opening_again(path: Path) -> None:

@@ -19,10 +19,9 @@ from tests.support.catalog_samples import (
     REQUEST,
     TENANT,
     completion,
-    create,
     first_bytes,
-    memory_catalog,
 )
+from tests.support.memory_catalog import create, memory_catalog
 
 NAMES = ["log/a", "log/ä", "log0", "lo", "img/1", "log/\U0010ffffz"]
 STATES = list(State)
@@ -47,6 +46,8 @@ def fill(connection: sqlite3.Connection, number: int) -> None:
         changes.complete(connection, completion(upload_id, now_ms=now_ms))
     elif state is State.RECEIVING:
         changes.commit(connection, [Progress(upload_id, 1, first_bytes(5), now_ms)])
+    elif state is State.PARTIAL:
+        changes.park(connection, upload_id, now_ms, None)
     else:
         changes.end(connection, upload_id, state, now_ms, None)
 
@@ -129,28 +130,6 @@ def test_what_arrives_between_pages_neither_repeats_nor_hides_an_upload(connecti
     assert seen == before
 
 
-def test_a_name_stands_for_the_current_then_the_complete_then_the_newest(
-    connection: sqlite3.Connection,
-) -> None:
-    def found() -> int | None:
-        upload = queries.find(connection, TENANT, DEVICE, NAME)
-        return upload.id if upload else None
-
-    assert found() is None
-    create(connection, 1, NAME)
-    assert found() == 1
-    changes.end(connection, 1, State.ABORTED, 2_000, None)
-    create(connection, 2, NAME)
-    changes.complete(connection, completion(2))
-    changes.open_upload(connection, replace(REQUEST, upload_id=3, disposition=REPLACE))
-    assert found() == 3
-    changes.end(connection, 3, State.REJECTED, 3_000, None)
-    assert found() == 2
-    changes.end(connection, 2, State.DELETED, 4_000, None)
-    assert found() == 3
-    assert queries.find(connection, TENANT, "other", NAME) is None
-
-
 @pytest.mark.parametrize("state", State)
 def test_older_uploads_come_oldest_first_in_pages(filled: sqlite3.Connection, state: State) -> None:
     ordered = sorted(every(filled), key=lambda each: (each.updated_ms, each.id))
@@ -162,21 +141,6 @@ def test_older_uploads_come_oldest_first_in_pages(filled: sqlite3.Connection, st
         after = Position(some[-1].updated_ms, some[-1].id)
     assert found == expected
     assert len(expected) > 4
-
-
-def test_receiving_uploads_come_by_id_in_pages(filled: sqlite3.Connection) -> None:
-    expected = sorted(each.id for each in every(filled) if each.state is State.RECEIVING)
-    found: list[int] = []
-    while some := queries.receiving(filled, found[-1] if found else 0, 10):
-        found += [each.id for each in some]
-    assert found == expected
-
-
-def test_existing_are_those_that_hold_bytes(filled: sqlite3.Connection) -> None:
-    holding = {State.RECEIVING, State.PARTIAL, State.COMPLETE, State.REJECTED}
-    expected = {each.id for each in every(filled) if each.state in holding}
-    assert queries.existing(filled, range(10_007)) == expected
-    assert queries.existing(filled, []) == frozenset()
 
 
 def test_counts_are_those_of_the_rows(filled: sqlite3.Connection) -> None:
@@ -199,6 +163,7 @@ def plans(connection: sqlite3.Connection, ask: Callable[[sqlite3.Connection], ob
     "ask",
     [
         lambda connection: queries.find(connection, TENANT, "nobody", NAME),
+        lambda connection: queries.find_readable(connection, TENANT, "nobody", NAME),
         lambda connection: queries.older(connection, State.RECEIVING, 1_080, 5, Position(1_010, 3)),
         lambda connection: queries.older(connection, State.COMPLETE, 1_080, 5, None),
         lambda connection: queries.receiving(connection, 3, 5),
@@ -208,7 +173,10 @@ def plans(connection: sqlite3.Connection, ask: Callable[[sqlite3.Connection], ob
         lambda connection: changes.purge_tombstones(connection, 0, 5),
         lambda connection: changes.commit(connection, [Progress(1, 9, (), 1)]),
         lambda connection: changes.complete(connection, completion(1, epoch=9)),
+        lambda connection: changes.end(connection, 1, State.EXPIRED, 1, None),
+        lambda connection: changes.park(connection, 1, 1, None),
         lambda connection: changes.open_upload(connection, replace(REQUEST, disposition=REPLACE, quota_bytes=1)),
+        lambda connection: changes.open_uploads(connection, [REQUEST]),
     ],
     ids=lambda ask: re.sub(r"\W+", " ", str(ask.__code__.co_names)),
 )

@@ -101,3 +101,6 @@ async def test_an_upload_under_way_that_is_replaced_is_fenced_and_removed(held: 
     assert (lease.holders, held.storage.removed) == (0, [upload.id])
     assert not held.uploads.is_live(upload.id)
     assert (await state(held, upload.id), second.heard) == (State.ABORTED, [])
+    assert held.metrics.ended == {UploadState.ABORTED: 1}
+    (line,) = [each for each in held.log.lines if each["event"] == "upload ended"]
+    assert (line["upload"], line["state"], line["detail"]) == (f"{upload.id:016x}", "aborted", "replaced")

@@ -9,7 +9,7 @@ import pytest
 
 from daemon.adapters.threads import SystemThreads
 from daemon.catalog.sqlite.catalog import SqliteCatalog, open_catalog
-from tests.support.catalog_samples import memory_catalog
+from tests.support.memory_catalog import memory_catalog
 
 
 @pytest.fixture
