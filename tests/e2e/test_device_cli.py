@@ -195,9 +195,10 @@ async def test_an_interrupt_leaves_an_upload_that_goes_on_later(cli: Cli) -> Non
         name = cli.write("interrupted.bin")
         process = await cli.start("send", name, UPLINK_SERVER="{}:{}".format(*proxy.address))
         await until(lambda: proxy.cuts)
-        process.send_signal(signal.SIGINT)
-        async with asyncio.timeout(SCENE_S):
-            _, err = await process.communicate()
+    # The link is gone for good, so the upload cannot end before the signal arrives.
+    process.send_signal(signal.SIGINT)
+    async with asyncio.timeout(SCENE_S):
+        _, err = await process.communicate()
     assert process.returncode == INTERRUPTED
     assert err.decode() == ("uplink: interrupted; what was acknowledged is safe: the same command goes on from there\n")
     assert (await cli.run("send", name)).code == OK
