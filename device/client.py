@@ -11,12 +11,13 @@ from types import TracebackType
 from typing import BinaryIO, Protocol, Self, TypeVar
 
 from device.backoff import Backoff, Patience
+from device.content import open_content
 from device.credentials import Credentials
-from device.exceptions import CredentialError, Ending, LinkOver, StreamOver, UploadFailed, explain
+from device.exceptions import CredentialError, Ending, LinkOver, StreamOver, explain, upload_failure
 from device.link import Link, Timing
 from device.pace import Pace
 from device.report import Metadata, ProgressListener, Sent
-from device.source import Bytes, open_source
+from device.source import Bytes
 from device.transfer import Question, Transfer, TransferOptions
 from protocol import frames
 from protocol.client import ClientConnection
@@ -143,31 +144,45 @@ class Uplink:
         sha256: bytes | None = None,
         metadata: Metadata = _NO_METADATA,
         disposition: Disposition = Disposition.RESUME_OR_CREATE,
-        replace_changed: bool = False,
+        replace: bool = False,
+        identify: bool = True,
         on_progress: ProgressListener | None = None,
     ) -> Sent:
         """Send bytes, or a seekable binary file, under a name; return once the server has verified and kept them.
 
-        Goes on with what the server has of the name, in this call and over any number of calls. `size`: only that
-        many bytes. `tag`: at most 32 bytes that identify the content; without it a name must always stand for the
-        same content. `sha256`: the server checks it, where it can. `replace_changed`: what the server has under the
-        name may be replaced when its content is another, or is rejected. `on_progress` must not raise.
+            async with Uplink("127.0.0.1", 7710, credentials) as uplink:
+                with open("clip.bin", "rb") as source:
+                    try:
+                        await uplink.send(source, "clips/clip.bin")
+                    except ContentChanged:
+                        ...  # The server has another clip of this name: choose another, or send with replace=True.
 
-        A call that is cancelled leaves the upload to be resumed. Raises UploadFailed, UnreachableError, SourceError.
+        Resumes what the server has under the name, in this call and over any number of calls. The source is
+        identified by its SHA-256, or if it is a file above 64 MiB by its size and time of modification; a digest of the
+        whole is compared at the end, so that other content, or a mix, never counts as sent.
+
+        `size`: send only the first `size` bytes. `replace`: replace what the server has under the name if that is
+        other content. `tag`: at most 32 bytes that identify the content, in place of the tag made here. `sha256`: the
+        digest that the source must have. `identify=False`: make no tag, and read nothing twice; a name then MUST always
+        stand for the same content, or bytes are lost without an error (PROTOCOL.md §6). `on_progress` must not raise.
+
+        A call that is cancelled leaves the upload to be resumed. Raises ContentChanged (the server has other content
+        under the name), SourceChanged (the source changed while it was sent), SourceError, UnreachableError,
+        UploadFailed.
         """
-        opened = await open_source(source, size)
+        content = await open_content(source, size, tag=tag, sha256=sha256, identify=identify)
         request = frames.Open(
             disposition,
-            opened.size,
+            content.size,
             name,
-            tag=tag,
-            sha256=sha256,
+            tag=content.tag,
+            sha256=content.sha256,
             content_type=metadata.content_type,
             external_id=metadata.external_id,
             original_name=metadata.original_name,
         )
         patience = self._patience()
-        options = TransferOptions(self._chunk_form, replace_changed)
+        options = TransferOptions(self._chunk_form, replace)
         backoff = Backoff(self._random)
 
         def progressed() -> None:
@@ -175,7 +190,7 @@ class Uplink:
             for each in (patience.progressed, backoff.reset, self._backoff.reset):
                 each()
 
-        transfer = Transfer(opened, request, options, progressed, on_progress)
+        transfer = Transfer(content, request, options, progressed, on_progress)
         return await self._persist(transfer, patience, backoff)
 
     async def status(self, name: str) -> frames.Status:
@@ -194,7 +209,7 @@ class Uplink:
             except LinkOver as over:
                 ending = over.ending
                 if ending.final:
-                    raise UploadFailed(ending.code, ending.detail, ending.action) from None
+                    raise upload_failure(ending.code, ending.detail, ending.action) from None
                 patience.interrupted(ending.detail, self._not_before - self._timing.clock())
             except StreamOver as over:
                 wait_s = await self._obey(over.error, work, backoff)
@@ -213,7 +228,7 @@ class Uplink:
             case Action.REAUTHENTICATE if self._credentials.discard(refused=False):
                 await self._hang_up()
                 return backoff.next_s()
-        raise UploadFailed(error.code, explain(error.code, error.text), error.action)
+        raise upload_failure(error.code, explain(error.code, error.text), error.action)
 
     async def _linked(self) -> Link:
         """The connection, made anew where there is none; one attempt serves all who wait. Raises LinkOver."""

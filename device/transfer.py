@@ -3,17 +3,17 @@
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
+from device.content import Content
+from device.digest import Digest
 from device.exceptions import StreamOver
 from device.link import Link
 from device.pending import Pending
 from device.report import Progress, ProgressListener, Sent
-from device.source import Source
 from protocol import frames
-from protocol.checksum import Buffer, crc32c
 from protocol.constants import Action, Disposition, Feature, FrameType, UploadState
 from protocol.errors import ErrorCode
 from protocol.events import Acknowledged, Answered, Failed
-from protocol.ranges import RangeSet, Span
+from protocol.ranges import Span
 
 COMPACT_SIZE_MAX = 2**32
 """The compact form's offsets are 32 bits wide."""
@@ -24,7 +24,7 @@ class TransferOptions:
     """How to send. `form` is used where the server takes it, else the 17-byte header that every server takes."""
 
     form: FrameType
-    replace_changed: bool = False
+    replace: bool = False
 
 
 class Transfer:
@@ -32,18 +32,17 @@ class Transfer:
 
     def __init__(
         self,
-        source: Source,
+        content: Content,
         request: frames.Open,
         options: TransferOptions,
         on_durable: Callable[[], None],
         on_progress: ProgressListener | None,
     ) -> None:
-        self._source = source
+        self._content = content
         self._request = request
         self._options = options
         self._on_durable = on_durable
         self._on_progress = on_progress
-        self._digests = RangeSet()
         self._opened_before = False
         self._opened_anew = False
         self._missing_bytes: int | None = None
@@ -62,11 +61,10 @@ class Transfer:
         return self._finish_sent
 
     def open_anew(self) -> bool:
-        """Replace what the server has under the name, where the caller allows that; once."""
-        if not self._options.replace_changed or self._opened_anew:
+        """Replace what the server has under the name, once, if the caller allows that."""
+        if not self._options.replace or self._opened_anew:
             return False
         self._opened_anew = True
-        self._digests = RangeSet()
         self._request = replace(self._request, disposition=Disposition.REPLACE)
         return True
 
@@ -77,6 +75,10 @@ class Transfer:
             number = link.open(self._request_for(link), self)
             try:
                 return await self._converse(link, number)
+            except StreamOver as over:
+                if over.error.code == ErrorCode.DIGEST_MISMATCH:
+                    await self._content.check()
+                raise
             finally:
                 link.forget(number)
 
@@ -90,8 +92,8 @@ class Transfer:
             case Answered(frame=frames.Opened() as opened):
                 self._take_opened(opened)
             case Answered(frame=frames.Nack(start_byte=start, end_byte=end)):
-                if start < min(end + 1, self._source.size):
-                    self._pending.add(Span(start, min(end + 1, self._source.size)))
+                if start < min(end + 1, self._content.size):
+                    self._pending.add(Span(start, min(end + 1, self._content.size)))
                 self._finish_sent = False
             case Answered(frame=frames.Verifying(wait_ms)):
                 self._verify_s = wait_ms / 1000
@@ -115,13 +117,12 @@ class Transfer:
             await link.news()
             self._raise_failure()
         form = self._form(link.features)
-        while (sent := self._result()) is None:
+        while (sent := await self._result()) is None:
             self._raise_failure()
             if self._pending:
                 await self._send(link, number, self._pending.take(link.chunk_bytes), form)
             elif not self._finish_sent:
-                self._finish_sent = True
-                link.finish(number, self._finish(link.features))
+                await self._finish(link, number)
             elif self._verify_s is None:
                 await link.news()
             else:
@@ -137,8 +138,7 @@ class Transfer:
         self._finish_sent = self._is_over()
 
     async def _send(self, link: Link, number: int, span: Span, form: FrameType) -> None:
-        data = await self._source.read(span.start, span.end - span.start)
-        self._digest(span.start, data)
+        data = await self._content.read(span.start, span.end - span.start)
         if await link.chunk(number, span.start, data, form):
             self._sent_bytes += len(data)
             return
@@ -154,30 +154,19 @@ class Transfer:
         if (
             form is FrameType.CHUNK_COMPACT
             and Feature.CHUNK_COMPACT in features
-            and self._source.size <= COMPACT_SIZE_MAX
+            and self._content.size <= COMPACT_SIZE_MAX
         ):
             return form
         return FrameType.CHUNK
 
-    def _finish(self, features: Feature) -> frames.Finish:
-        sha256 = self._request.sha256 if Feature.SHA256 in features else None
-        return frames.Finish(self._source.size, self._crc32c(), sha256)
-
-    def _digest(self, start: int, data: Buffer) -> None:
-        """The CRC32C of what is read, kept by range, so that FINISH can tell that of the whole."""
-        view = memoryview(data)
-        for gap in self._digests.missing(start, start + len(view)):
-            part = view[gap.start - start : gap.end - start]
-            before = self._digests.tail(gap.start)
-            if before is None:
-                self._digests.add(gap.start, gap.end, crc32c(part))
-            else:
-                self._digests.extend(gap.start, gap.end, crc32c(part, before.crc32c))
-
-    def _crc32c(self) -> int | None:
-        """That of the whole file, where all of it was read by this process."""
-        is_whole = self._digests.next_expected_byte == self._source.size
-        return self._digests.prefix_crc32c() if is_whole else None
+    async def _finish(self, link: Link, number: int) -> None:
+        digest = await self._content.digest()
+        if self._pending or self._is_over():
+            # The server refused a range, or ended the stream, while the source was being read.
+            return
+        self._finish_sent = True
+        sha256 = digest.sha256 if Feature.SHA256 in link.features else None
+        link.finish(number, frames.Finish(self._content.size, digest.crc32c, sha256))
 
     def _take_opened(self, opened: frames.Opened) -> None:
         # From here on the name stands for this upload, so going on must not replace it again.
@@ -191,7 +180,7 @@ class Transfer:
             self._durable(opened.next_expected_byte, ())
             return
         ranges = opened.ranges or ()
-        self._pending = Pending(self._source.size, opened.next_expected_byte, ranges)
+        self._pending = Pending(self._content.size, opened.next_expected_byte, ranges)
         if self._missing_bytes is None:
             self._missing_bytes = self._pending.total_bytes
         self._durable(opened.next_expected_byte, ranges)
@@ -203,7 +192,9 @@ class Transfer:
             self._on_durable()
             self._durable_bytes = durable
         if self._on_progress is not None:
-            self._on_progress(Progress(self._request.name, self._source.size, durable, self._resumes, self._sent_bytes))
+            self._on_progress(
+                Progress(self._request.name, self._content.size, durable, self._resumes, self._sent_bytes)
+            )
 
     def _is_over(self) -> bool:
         return self._failure is not None or self._finished is not None
@@ -212,27 +203,32 @@ class Transfer:
         if self._failure is not None:
             raise StreamOver(self._failure)
 
-    def _result(self) -> Sent | None:
+    async def _result(self) -> Sent | None:
         if self._finished is not None:
             answer = self._finished
-            return self._sent(answer.upload_id, answer.size, answer.crc32c, answer.sha256)
+            return await self._sent(answer.upload_id, answer.size, Digest(answer.crc32c, answer.sha256))
         if self._opened is not None and self._opened.state is UploadState.COMPLETE:
             opened = self._opened
-            return self._sent(opened.upload_id, opened.next_expected_byte, opened.crc32c, opened.sha256)
+            digest = Digest(opened.crc32c, opened.sha256)
+            return await self._sent(opened.upload_id, opened.next_expected_byte, digest)
         return None
 
-    def _sent(self, upload_id: int, size: int, crc: int | None, sha256: bytes | None) -> Sent:
-        ours = self._crc32c()
-        wanted = self._request.sha256
-        if (
-            size != self._source.size
-            or (ours is not None and crc is not None and crc != ours)
-            or (wanted is not None and sha256 is not None and sha256 != wanted)
-        ):
-            detail = f"the server has other content under the name {self._request.name!r}"
-            raise StreamOver(frames.Error(ErrorCode.CONTENT_CHANGED, Action.OPEN_ANEW, 0, text=detail))
+    async def _sent(self, upload_id: int, size: int, found: Digest) -> Sent:
+        name = self._request.name
+        if size != self._content.size:
+            raise _content_changed(f"the server has {size} bytes under the name {name!r}, not {self._content.size}")
+        ours = await self._content.digest()
+        pairs = ((ours.crc32c, found.crc32c), (ours.sha256, found.sha256))
+        if any(None not in pair and pair[0] != pair[1] for pair in pairs):
+            raise _content_changed(f"the server has other content under the name {name!r}")
+        if ours.crc32c is not None and found.crc32c is None and found.sha256 is None:
+            raise _content_changed(f"the server gives no digest of {name!r}, so it may have other content")
         resent_bytes = max(self._sent_bytes - (self._missing_bytes or 0), 0)
-        return Sent(upload_id, self._request.name, size, crc, sha256, self._resumes, self._sent_bytes, resent_bytes)
+        return Sent(upload_id, name, size, found.crc32c, found.sha256, self._resumes, self._sent_bytes, resent_bytes)
+
+
+def _content_changed(detail: str) -> StreamOver:
+    return StreamOver(frames.Error(ErrorCode.CONTENT_CHANGED, Action.OPEN_ANEW, 0, text=detail))
 
 
 class Question:

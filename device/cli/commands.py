@@ -2,7 +2,6 @@
 
 import argparse
 import asyncio
-import hashlib
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -67,29 +66,18 @@ async def _send_one(uplink: Uplink, item: _Item, console: Console) -> Exit:
 
 
 async def _send_file(uplink: Uplink, item: _Item, source: BufferedReader, console: Console) -> Sent:
-    size, sha256 = await asyncio.to_thread(_measure, source)
-    bar = console.bar(item.name, size, item.position)
+    bar = console.bar(item.name, item.path.stat().st_size, item.position)
     try:
         return await uplink.send(
             source,
             item.name,
-            size=size,
-            # The digest is also the tag, so that a name is never resumed with another content.
-            tag=sha256 if item.tag is None else item.tag,
-            sha256=sha256,
+            tag=item.tag,
             metadata=Metadata(original_name=item.path.name),
-            replace_changed=item.replace,
+            replace=item.replace,
             on_progress=bar.show,
         )
     finally:
         bar.close()
-
-
-def _measure(source: BufferedReader) -> tuple[int, bytes]:
-    if not source.seekable():
-        raise UsageError("this is no regular file, so an upload of it could not be resumed; write it to a file first")
-    sha256 = hashlib.file_digest(source, "sha256").digest()
-    return source.tell(), sha256
 
 
 async def status(options: argparse.Namespace, settings: Settings, console: Console) -> Exit:

@@ -1,9 +1,9 @@
-"""Failures for the shell: which exit code stands for each, and what to tell a person to do about it."""
+"""Failures for the shell: the exit code of each, and what to do about it."""
 
 from enum import IntEnum
 
 from device.cli.control_plane import ControlPlaneError, DigestError, NoAnswerError
-from device.exceptions import UnreachableError, UplinkError, UploadFailed
+from device.exceptions import ContentChanged, SourceChanged, UnreachableError, UplinkError, UploadFailed, code_name
 from protocol.constants import Action
 from protocol.errors import ErrorCode
 
@@ -17,6 +17,8 @@ class Exit(IntEnum):
     UNREACHABLE = 3
     AUTHENTICATION = 4
     NOT_FOUND = 5
+    CONTENT_CHANGED = 6
+    SOURCE_CHANGED = 7
     INTERRUPTED = 130
 
 
@@ -39,12 +41,16 @@ _HINTS = {
 
 
 def exit_code(error: UplinkError) -> Exit:
-    """What the shell is told."""
+    """The exit code for an error."""
     match error:
         case UnreachableError() | NoAnswerError() | UploadFailed(code=0):
             return Exit.UNREACHABLE
         case DigestError():
             return Exit.REFUSED
+        case ContentChanged():
+            return Exit.CONTENT_CHANGED
+        case SourceChanged():
+            return Exit.SOURCE_CHANGED
         case UploadFailed(code=code):
             return _by_code(code)
         case ControlPlaneError(status=401 | 403):
@@ -61,6 +67,10 @@ def exit_code(error: UplinkError) -> Exit:
 def message(error: UplinkError) -> str:
     """What happened, and what to do."""
     match error:
+        case ContentChanged(code=code, detail=detail):
+            return f"{code_name(code)}: {detail}; {_HINTS[Action.OPEN_ANEW]}"
+        case SourceChanged(detail=detail):
+            return f"{detail}; once nothing writes to it, send it again with --replace"
         case UploadFailed(action=action) if action in _HINTS:
             return f"{error}; {_HINTS[action]}"
         case UnreachableError():

@@ -36,6 +36,8 @@ exit codes:
   3    the server could not be reached, or did not answer in time
   4    authentication failed, or the right is missing
   5    not found
+  6    the server has other content under the name
+  7    the file changed while it was sent
   130  interrupted
 """
 
@@ -66,8 +68,8 @@ def make_parser() -> argparse.ArgumentParser:
     send = add("send", help="send files; goes on where an earlier try was cut off")
     send.add_argument("files", nargs="+", type=Path, metavar="FILE")
     send.add_argument("--name", help="name on the server (default: that of the file)")
-    send.add_argument("--tag", metavar="HEX", help="identifies the content (default: its SHA-256)")
-    send.add_argument("--replace", action="store_true", help="replace another content that the server has of the name")
+    send.add_argument("--tag", metavar="HEX", help="identifies the content (default: made from it)")
+    send.add_argument("--replace", action="store_true", help="replace other content that the server has under the name")
     send.set_defaults(command=commands.send)
 
     status = add("status", help="how far the server is with a name")

@@ -33,7 +33,7 @@ DATA = random.Random(515).randbytes(2_000_000)
 UP_ONCE, NEVER = Span(300_000, 300_000), Span(10**9, 10**9)
 """Every connection is cut after these bytes."""
 
-OK, USAGE, REFUSED, UNREACHABLE, AUTHENTICATION, NOT_FOUND, INTERRUPTED = 0, 1, 2, 3, 4, 5, 130
+OK, USAGE, REFUSED, UNREACHABLE, AUTHENTICATION, NOT_FOUND, CONTENT_CHANGED, INTERRUPTED = 0, 1, 2, 3, 4, 5, 6, 130
 
 
 @dataclass(frozen=True)
@@ -209,7 +209,7 @@ async def test_changed_content_needs_a_word(cli: Cli) -> None:
     assert (await cli.run("send", name)).code == OK
     cli.write(name, b"another")
     refused = await cli.run("send", name)
-    assert refused.code == REFUSED
+    assert refused.code == CONTENT_CHANGED
     assert refused.err.startswith("uplink: changed.txt: CONTENT_CHANGED: ")
     assert "give --replace" in refused.err
     assert (await cli.run("send", "--replace", name)).code == OK

@@ -173,7 +173,7 @@ class TestDownload:
         async with Uplink(*world.live.address, TokenCredentials(world.other)) as uplink:
             await uplink.send(b"one", "twice", tag=b"1")
             old = await world.get(path)
-            await uplink.send(b"another", "twice", tag=b"2", replace_changed=True)
+            await uplink.send(b"another", "twice", tag=b"2", replace=True)
         new = await world.get(path, Range="bytes=0-1", If_Range=old.headers["ETag"])
         assert (old.body, new.status, new.body) == (b"one", 200, b"another")
 

@@ -13,13 +13,15 @@ from pathlib import Path
 import pytest
 
 from device.cli.main import main
+from device.source import READ_AHEAD_BYTES
 from protocol.constants import UploadState
 from protocol.errors import ErrorCode
+from protocol.events import ServerEvent
 from protocol.handshake import device_key
 from tests.support import fake_control_plane
 from tests.support.certificates import Certificate
 from tests.support.fake_control_plane import FakeControlPlane
-from tests.support.fake_server import FakeServer, Script, breaks_connection, breaks_stream, deque_of
+from tests.support.fake_server import FakeServer, Script, Session, breaks_connection, breaks_stream, deque_of
 
 DATA = random.Random(3).randbytes(400_000)
 SECRET = b"k" * 32
@@ -100,6 +102,11 @@ async def test_send_many_files_at_once(server: FakeServer, shell: Shell, file: P
     }
 
 
+def large(file: Path) -> None:
+    """More than is read at a time: a small file is read but once."""
+    file.write_bytes(3 * READ_AHEAD_BYTES * b"-")
+
+
 def alter(file: Path) -> None:
     file.write_bytes(DATA[1:] + b"x")
 
@@ -108,11 +115,26 @@ async def test_changed_content_needs_to_be_allowed(server: FakeServer, shell: Sh
     await shell("send", file)
     alter(file)
     outcome = await shell("send", file)
-    assert outcome.code == 2
+    assert outcome.code == 6
     assert outcome.err.startswith(f"uplink: {file}: CONTENT_CHANGED: ")
     assert "--replace" in outcome.err
+    assert "replace=True" not in outcome.err
     assert (await shell("send", file, "--replace", "--quiet")) == Outcome(0, "", "")
     assert server.files["log.bin"].data == DATA[1:] + b"x"
+
+
+async def test_a_source_that_changes_while_it_is_sent(server: FakeServer, shell: Shell, file: Path) -> None:
+    def change(session: Session, event: ServerEvent) -> None:
+        file.write_bytes(bytes(file.stat().st_size))
+        session.answer(event)
+
+    large(file)
+
+    server.scripts.append(Script(opens=deque_of(change)))
+    outcome = await shell("send", file)
+    assert outcome.code == 7
+    assert outcome.err.startswith(f"uplink: {file}: the source changed while it was being sent")
+    assert outcome.err.endswith("once nothing writes to it, send it again with --replace\n")
 
 
 async def test_a_tag_of_ones_own(server: FakeServer, shell: Shell, file: Path) -> None:
@@ -133,7 +155,7 @@ async def test_a_pipe_is_refused(shell: Shell) -> None:
     outcome = await shell("send", f"/dev/fd/{reading}")
     os.close(reading)
     assert outcome.code == 1
-    assert "no regular file" in outcome.err
+    assert "write it to a file first" in outcome.err
 
 
 async def test_a_secret_serves_both_planes(

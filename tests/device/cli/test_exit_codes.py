@@ -5,13 +5,13 @@ import pytest
 from device.cli.control_plane import ControlPlaneError, DigestError, NoAnswerError, TargetError
 from device.cli.exit_codes import Exit, exit_code, message
 from device.cli.settings import UsageError
-from device.exceptions import SourceError, UnreachableError, UplinkError, UploadFailed
+from device.exceptions import SourceChanged, SourceError, UnreachableError, UplinkError, UploadFailed, upload_failure
 from protocol.constants import Action
 from protocol.errors import ErrorCode
 
 
 def failed(code: ErrorCode) -> UploadFailed:
-    return UploadFailed(code, "said so", code.action)
+    return upload_failure(code, "said so", code.action)
 
 
 @pytest.mark.parametrize(
@@ -25,7 +25,9 @@ def failed(code: ErrorCode) -> UploadFailed:
         (UploadFailed(0, "not trusted", Action.GIVE_UP), Exit.UNREACHABLE),
         (ControlPlaneError(503, 0, "x"), Exit.UNREACHABLE),
         (DigestError("x"), Exit.REFUSED),
-        (failed(ErrorCode.CONTENT_CHANGED), Exit.REFUSED),
+        (failed(ErrorCode.DIGEST_MISMATCH), Exit.REFUSED),
+        (failed(ErrorCode.CONTENT_CHANGED), Exit.CONTENT_CHANGED),
+        (SourceChanged("x"), Exit.SOURCE_CHANGED),
         (ControlPlaneError(409, 0x0200, "x"), Exit.REFUSED),
         (failed(ErrorCode.UNAUTHENTICATED), Exit.AUTHENTICATION),
         (failed(ErrorCode.DEVICE_DISABLED), Exit.AUTHENTICATION),
@@ -42,6 +44,7 @@ def test_each_failure_has_its_exit_code(error: UplinkError, code: Exit) -> None:
 
 def test_messages_say_what_to_do() -> None:
     assert "--replace" in message(failed(ErrorCode.CONTENT_CHANGED))
+    assert message(SourceChanged("cut")).endswith("send it again with --replace")
     assert "another sender" in message(failed(ErrorCode.FENCED))
     assert "secret or token" in message(failed(ErrorCode.UNAUTHENTICATED))
     assert "secret or token" in message(ControlPlaneError(401, 0, "no"))
