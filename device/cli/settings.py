@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from device.credentials import Credentials, SecretCredentials, TokenCredentials, secret_from_text
+from device.credentials import Credentials, SecretCredentials, TokenCredentials
 from device.exceptions import UplinkError
 from protocol.constants import ALPN
+from protocol.handshake import read_secret
 
 SERVER_DEFAULT = "127.0.0.1:7710"
 HTTP_DEFAULT = "http://127.0.0.1:7780"
@@ -38,7 +39,7 @@ class Settings:
         """For the TCP port."""
         if self.token is not None:
             return TokenCredentials(self.token)
-        return SecretCredentials(self.device_or_raise(), secret_from_text(self.secret or ""), self.tenant)
+        return SecretCredentials(self.device_or_raise(), self.secret or "", self.tenant)
 
     def device_or_raise(self) -> str:
         """The device's name. Raises UsageError."""
@@ -89,7 +90,7 @@ def _secret(
     else:
         raise UsageError("no credential: set UPLINK_SECRET or UPLINK_TOKEN, or give --secret-file")
     try:
-        secret_from_text(secret)
+        read_secret(secret)
     except ValueError as error:
         raise UsageError(str(error)) from error
     return secret.strip()

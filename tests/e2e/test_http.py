@@ -12,7 +12,7 @@ import pytest
 import pytest_asyncio
 
 from device.client import Uplink
-from device.credentials import SecretCredentials, TokenCredentials, secret_from_text
+from device.credentials import SecretCredentials, TokenCredentials
 from device.report import Metadata, Sent
 from protocol import frames
 from protocol.checksum import crc32c
@@ -54,7 +54,7 @@ async def world(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Cast]
         command = live.daemon.command
         secret = (await command("device", "add", "cam", "--quiet")).strip()
         sha256 = hashlib.sha256(DATA).digest()
-        async with Uplink(*live.address, SecretCredentials("cam", secret_from_text(secret))) as uplink:
+        async with Uplink(*live.address, SecretCredentials("cam", secret)) as uplink:
             sent = await uplink.send(DATA, NAME, sha256=sha256, metadata=Metadata("text/plain", "job-7", "Böot.log"))
         answer = (await live.http.post("/v1/token", {"device": "cam", "secret": secret})).json()
         assert (answer["token_type"], answer["expires_in"]) == ("Bearer", 3600)

@@ -73,7 +73,7 @@ def test_a_person_is_asked_for_the_secret() -> None:
         ({"UPLINK_TOKEN": "t"}, {"ca": Path("/nonexistent")}, "certificates in /nonexistent cannot be used"),
         ({"UPLINK_SECRET": SECRET}, {}, "which device"),
         ({"X": ""}, {"device": "cam-1"}, "no credential: set UPLINK_SECRET"),
-        ({"UPLINK_SECRET": "short"}, {"device": "cam-1"}, "copy it as"),
+        ({"UPLINK_SECRET": "short"}, {"device": "cam-1"}, "a device secret"),
         (
             {"X": ""},
             {"device": "cam-1", "secret_file": Path("/nonexistent")},
