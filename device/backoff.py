@@ -10,7 +10,7 @@ BASE_S = 1.0
 CAP_S = 60.0
 """No wait is longer: a device that was cut off for hours is back within a minute of its server."""
 
-BLINK_S = 0.1
+QUICK_S = 0.1
 """Half a round trip of a mobile network."""
 
 _EXPONENT_MAX = 6  # 64 s are above the cap
@@ -32,9 +32,9 @@ class Backoff:
         self._count = min(self._count + 1, _EXPONENT_MAX)
         return self._random() * ceiling_s
 
-    def blink_s(self) -> float:
+    def quick_s(self) -> float:
         """The wait before the one attempt that is free: enough to part the devices of a fleet that were cut at once."""
-        return self._random() * BLINK_S
+        return self._random() * QUICK_S
 
     def reset(self) -> None:
         """Something went well: begin with short waits again."""

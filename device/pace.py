@@ -30,7 +30,7 @@ class Pace:
 
     def __init__(self, chunk_bytes_max: int) -> None:
         self._chunk_bytes_max = chunk_bytes_max
-        self._settled_bytes = 0
+        self._answered_bytes = 0
         self._busy_s = 0.0
         self._looked_s: float | None = None
         self.chunk_bytes = min(CHUNK_BYTES_FIRST, chunk_bytes_max)
@@ -41,19 +41,19 @@ class Pace:
         return UNSENT_CHUNKS * (self.chunk_bytes + HEADER_BYTES_MAX)
 
     def begin(self, now_s: float) -> None:
-        """Nothing was under way, and now something is: the time since the last bytes were settled does not count."""
+        """Sending starts after a pause, which does not count."""
         self._looked_s = now_s
 
-    def settled(self, count: int, now_s: float) -> None:
-        """The server has told what became of `count` more bytes."""
+    def answered(self, count: int, now_s: float) -> None:
+        """The server has acknowledged or refused `count` more bytes."""
         if self._looked_s is None:
             return
-        self._settled_bytes += count
+        self._answered_bytes += count
         self._busy_s += now_s - self._looked_s
         self._looked_s = now_s
-        if self._busy_s < SAMPLE_S and (self._settled_bytes < SAMPLE_CHUNKS * self.chunk_bytes or not self._busy_s):
+        if self._busy_s < SAMPLE_S and (self._answered_bytes < SAMPLE_CHUNKS * self.chunk_bytes or not self._busy_s):
             return
-        wanted = int(self._settled_bytes / self._busy_s * CHUNK_S)
+        wanted = int(self._answered_bytes / self._busy_s * CHUNK_S)
         whole = wanted // CHUNK_BYTES_MIN * CHUNK_BYTES_MIN
         self.chunk_bytes = min(max(whole, CHUNK_BYTES_MIN), self._chunk_bytes_max)
-        self._settled_bytes, self._busy_s = 0, 0.0
+        self._answered_bytes, self._busy_s = 0, 0.0

@@ -1,7 +1,8 @@
 """One upload over as many connections as it takes. PROTOCOL.md §6 to §9, §14 and §20."""
 
+import dataclasses
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from device.content import Content
 from device.digest import Digest
@@ -44,7 +45,7 @@ class Transfer:
         self._on_durable = on_durable
         self._on_progress = on_progress
         self._opened_before = False
-        self._opened_anew = False
+        self._has_replaced = False
         self._missing_bytes: int | None = None
         self._durable_bytes = 0
         self._sent_bytes = 0
@@ -60,19 +61,19 @@ class Transfer:
     def awaits_end(self) -> bool:
         return self._finish_sent
 
-    def open_anew(self) -> bool:
+    def replace(self) -> bool:
         """Replace what the server has under the name, once, if the caller allows that."""
-        if not self._options.replace or self._opened_anew:
+        if not self._options.replace or self._has_replaced:
             return False
-        self._opened_anew = True
-        self._request = replace(self._request, disposition=Disposition.REPLACE)
+        self._has_replaced = True
+        self._request = dataclasses.replace(self._request, disposition=Disposition.REPLACE)
         return True
 
     async def run(self, link: Link) -> Sent:
         """Send what the server lacks over this connection. Raises LinkOver, StreamOver, SourceError."""
         async with link.slots:
             self._begin()
-            number = link.open(self._request_for(link), self)
+            number = await link.open(self._request_for(link), self)
             try:
                 return await self._converse(link, number)
             except StreamOver as over:
@@ -110,11 +111,11 @@ class Transfer:
         self._finish_sent = False
 
     def _request_for(self, link: Link) -> frames.Open:
-        return self._request if Feature.SHA256 in link.features else replace(self._request, sha256=None)
+        return self._request if Feature.SHA256 in link.features else dataclasses.replace(self._request, sha256=None)
 
     async def _converse(self, link: Link, number: int) -> Sent:
         while self._opened is None:
-            await link.news()
+            await link.changed()
             self._raise_failure()
         form = self._form(link.features)
         while (sent := await self._result()) is None:
@@ -124,7 +125,7 @@ class Transfer:
             elif not self._finish_sent:
                 await self._finish(link, number)
             elif self._verify_s is None:
-                await link.news()
+                await link.changed()
             else:
                 await self._verify(link, self._verify_s)
         return sent
@@ -134,7 +135,7 @@ class Transfer:
         self._verify_s = None
         until = link.now() + wait_s
         while (left_s := until - link.now()) > 0 and self._finish_sent and not self._is_over():
-            await link.news(left_s)
+            await link.changed(left_s)
         self._finish_sent = self._is_over()
 
     async def _send(self, link: Link, number: int, span: Span, form: FrameType) -> None:
@@ -145,7 +146,7 @@ class Transfer:
         self._pending.add(span)
         if not self._is_over():
             # The server is going away: the rest follows on the next connection.
-            await link.news()
+            await link.changed()
 
     def _form(self, features: Feature) -> FrameType:
         form = self._options.form
@@ -171,7 +172,7 @@ class Transfer:
     def _take_opened(self, opened: frames.Opened) -> None:
         # From here on the name stands for this upload, so going on must not replace it again.
         if self._request.disposition is not Disposition.RESUME_ONLY:
-            self._request = replace(self._request, disposition=Disposition.RESUME_OR_CREATE)
+            self._request = dataclasses.replace(self._request, disposition=Disposition.RESUME_OR_CREATE)
         if self._opened_before or opened.next_expected_byte or opened.ranges:
             self._resumes += 1
         self._opened_before = True
@@ -231,7 +232,7 @@ def _content_changed(detail: str) -> StreamOver:
     return StreamOver(frames.Error(ErrorCode.CONTENT_CHANGED, Action.OPEN_ANEW, 0, text=detail))
 
 
-class Question:
+class StatusQuery:
     """Asks how far a name is."""
 
     def __init__(self, name: str) -> None:
@@ -243,8 +244,8 @@ class Question:
     def awaits_end(self) -> bool:
         return True
 
-    def open_anew(self) -> bool:
-        """There is nothing to open."""
+    def replace(self) -> bool:
+        """There is nothing to replace."""
         return False
 
     async def run(self, link: Link) -> frames.Status:
@@ -253,7 +254,7 @@ class Question:
         number = link.query(self._name, self)
         try:
             while self._answer is None:
-                await link.news()
+                await link.changed()
                 if self._failure is not None:
                     raise StreamOver(self._failure)
         finally:

@@ -95,7 +95,7 @@ class Session:
             welcome.chunk_bytes_max, welcome.window_bytes, welcome.streams_max, Feature(welcome.features), TIMERS
         )
         self.connection = ServerConnection(limits, OwnBuffers(), 0.0)
-        self.received_bytes = 0
+        self.received = bytearray()
         self.handshake_bytes = 0
         self.events: list[ServerEvent] = []
         self.is_mute = False
@@ -107,9 +107,14 @@ class Session:
         """What the device began with."""
         return self._answers.hello
 
+    @property
+    def received_bytes(self) -> int:
+        """How many bytes the device has sent."""
+        return len(self.received)
+
     async def run(self) -> None:
         while data := await self._read():
-            self.received_bytes += len(data)
+            self.received += data
             if data.startswith(_PONG):
                 self.script.pongs.append(data[:_PONG_BYTES])
             self._feed(data)

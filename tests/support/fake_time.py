@@ -2,7 +2,7 @@
 
 import asyncio
 
-from device.link import TICK_S
+from device.keepalive import TICK_S
 
 
 class FakeTime:
