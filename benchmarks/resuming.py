@@ -18,7 +18,7 @@ from pathlib import Path
 
 from device.client import Uplink
 from device.credentials import TokenCredentials
-from device.report import Progress
+from device.report import UploadProgress
 
 HOST = "127.0.0.1"
 
@@ -62,7 +62,7 @@ async def uplinkd(port: int, token: str, source: BufferedReader, name: str) -> R
     report = Report()
     resumes = -1
 
-    def progressed(progress: Progress) -> None:
+    def progressed(progress: UploadProgress) -> None:
         nonlocal resumes
         report.sent(progress.sent_bytes - report.sent_bytes)
         if progress.resumes > resumes:

@@ -10,13 +10,13 @@ from types import TracebackType
 from typing import BinaryIO, Protocol, Self, TypeVar
 
 from device.backoff import Backoff, Patience
-from device.connector import Connect, Connector, Greeting
-from device.content import open_content
+from device.connector import Connect, Connector, HelloFields
 from device.credentials import Credentials
 from device.exceptions import LinkOver, StreamOver, explain, upload_failure
 from device.link import Link
 from device.pace import Pace
-from device.report import Metadata, ProgressListener, Sent
+from device.payload import open_payload
+from device.report import FileMetadata, ProgressListener, Sent
 from device.source import Bytes
 from device.timing import Timing
 from device.transfer import StatusQuery, Transfer, TransferOptions
@@ -36,7 +36,7 @@ CHUNK_BYTES = 256 * 1024
 """Large enough that headers, checksums and acknowledgements cost nothing; slow links get smaller ones."""
 
 _NO_FEATURES = Feature(0)
-_NO_METADATA = Metadata()
+_NO_METADATA = FileMetadata()
 _FORM_FEATURES = {FrameType.CHUNK_CRC32C: Feature.CHUNK_CRC32C, FrameType.CHUNK_COMPACT: Feature.CHUNK_COMPACT}
 
 
@@ -99,7 +99,7 @@ class Uplink:
         self._connector = Connector(
             connect or self._connect_tcp,
             f"{host}:{port}",
-            Greeting(features, features_required, agent, agent_version),
+            HelloFields(features, features_required, agent, agent_version),
             credentials,
             self._timing,
             Pace(chunk_bytes),
@@ -126,7 +126,7 @@ class Uplink:
         size: int | None = None,
         tag: bytes | None = None,
         sha256: bytes | None = None,
-        metadata: Metadata = _NO_METADATA,
+        metadata: FileMetadata = _NO_METADATA,
         disposition: Disposition = Disposition.RESUME_OR_CREATE,
         replace: bool = False,
         identify: bool = True,
@@ -154,13 +154,13 @@ class Uplink:
         under the name), SourceChanged (the source changed while it was sent), SourceError, UnreachableError,
         UploadFailed.
         """
-        content = await open_content(source, size, tag=tag, sha256=sha256, identify=identify)
+        payload = await open_payload(source, size, tag=tag, sha256=sha256, identify=identify)
         request = frames.Open(
             disposition,
-            content.size,
+            payload.size,
             name,
-            tag=content.tag,
-            sha256=content.sha256,
+            tag=payload.tag,
+            sha256=payload.sha256,
             content_type=metadata.content_type,
             external_id=metadata.external_id,
             original_name=metadata.original_name,
@@ -173,7 +173,7 @@ class Uplink:
             for each in (patience.progressed, backoff.reset, self._connector.progressed):
                 each()
 
-        transfer = Transfer(content, request, options, progressed, on_progress)
+        transfer = Transfer(payload, request, options, progressed, on_progress)
         return await self._retry(transfer, patience, backoff)
 
     async def status(self, name: str) -> frames.Status:

@@ -23,7 +23,7 @@ ACK_RANGES_MAX = 16
 
 
 @dataclass(frozen=True, slots=True)
-class Greeting:
+class HelloFields:
     """What HELLO says besides the credential. A server without `features_required` is refused."""
 
     features: Feature
@@ -39,7 +39,7 @@ class Connector:
         self,
         connect: Connect,
         place: str,
-        greeting: Greeting,
+        hello: HelloFields,
         credentials: Credentials,
         timing: Timing,
         pace: Pace,
@@ -47,12 +47,12 @@ class Connector:
     ) -> None:
         self._connect = connect
         self._place = place
-        self._greeting = greeting
+        self._hello = hello
         self._credentials = credentials
         self._timing = timing
         self._pace = pace
         # Assumed until WELCOME arrives, so that OPEN need not wait for it; None if it has to wait.
-        self._features = None if greeting.features_required else greeting.features
+        self._features = None if hello.features_required else hello.features
         self._backoff = Backoff(random)
         self._link: Link | None = None
         self._running: asyncio.Task[None] | None = None
@@ -147,21 +147,21 @@ class Connector:
         offer = await self._credentials.offer()
         hello = frames.Hello(
             credential=offer.kind,
-            features=self._greeting.features,
+            features=self._hello.features,
             frame_bytes_max=CONTROL_FRAME_BYTES_MAX,
             ack_ranges_max=ACK_RANGES_MAX,
             token=offer.token,
             tenant=offer.tenant,
             device=offer.device,
             nonce=offer.nonce,
-            agent=self._greeting.agent,
-            agent_version=self._greeting.agent_version,
+            agent=self._hello.agent,
+            agent_version=self._hello.agent_version,
             last_end=self._last_end,
         )
         async with asyncio.timeout(self._timing.handshake_timeout_s):
             streams = await self._connect()
         self._last_end = 0
-        connection = ClientConnection(hello, self._greeting.features_required)
+        connection = ClientConnection(hello, self._hello.features_required)
         features = self._features or Feature(0)
         link = Link(connection, streams, self._credentials, self._timing, self._ended, self._pace, features)
         return link, offer.kind

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
-class Metadata:
+class FileMetadata:
     """What is kept with the file; at most 1 KiB of UTF-8 in all. PROTOCOL.md §6."""
 
     content_type: str | None = None
@@ -14,7 +14,7 @@ class Metadata:
 
 
 @dataclass(frozen=True, slots=True)
-class Progress:
+class UploadProgress:
     """How far an upload is: `durable_bytes` of `size` are acknowledged; `resumes` and `sent_bytes` as in Sent."""
 
     name: str
@@ -24,7 +24,7 @@ class Progress:
     sent_bytes: int
 
 
-ProgressListener = Callable[[Progress], None]
+ProgressListener = Callable[[UploadProgress], None]
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ from protocol.constants import Action
 from protocol.errors import ErrorCode
 
 
-class Exit(IntEnum):
+class ExitCode(IntEnum):
     """The exit codes of `uplink`."""
 
     OK = 0
@@ -40,28 +40,28 @@ _HINTS = {
 }
 
 
-def exit_code(error: UplinkError) -> Exit:
+def exit_code(error: UplinkError) -> ExitCode:
     """The exit code for an error."""
     match error:
         case UnreachableError() | NoAnswerError() | UploadFailed(code=0):
-            return Exit.UNREACHABLE
+            return ExitCode.UNREACHABLE
         case DigestError():
-            return Exit.REFUSED
+            return ExitCode.REFUSED
         case ContentChanged():
-            return Exit.CONTENT_CHANGED
+            return ExitCode.CONTENT_CHANGED
         case SourceChanged():
-            return Exit.SOURCE_CHANGED
+            return ExitCode.SOURCE_CHANGED
         case UploadFailed(code=code):
             return _by_code(code)
         case ControlPlaneError(status=401 | 403):
-            return Exit.AUTHENTICATION
+            return ExitCode.AUTHENTICATION
         case ControlPlaneError(status=404 | 410):
-            return Exit.NOT_FOUND
+            return ExitCode.NOT_FOUND
         case ControlPlaneError(status=429 | 502 | 503 | 504):
-            return Exit.UNREACHABLE
+            return ExitCode.UNREACHABLE
         case ControlPlaneError(code=code):
             return _by_code(code)
-    return Exit.USAGE
+    return ExitCode.USAGE
 
 
 def message(error: UplinkError) -> str:
@@ -80,7 +80,7 @@ def message(error: UplinkError) -> str:
     return str(error)
 
 
-def _by_code(code: int) -> Exit:
+def _by_code(code: int) -> ExitCode:
     if code in _AUTHENTICATION:
-        return Exit.AUTHENTICATION
-    return Exit.NOT_FOUND if code in _NOT_FOUND else Exit.REFUSED
+        return ExitCode.AUTHENTICATION
+    return ExitCode.NOT_FOUND if code in _NOT_FOUND else ExitCode.REFUSED

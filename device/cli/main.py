@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import NoReturn, TextIO
 
 from device.cli import commands
-from device.cli.console import Console
-from device.cli.exit_codes import Exit, exit_code, message
-from device.cli.settings import HTTP_DEFAULT, SERVER_DEFAULT, TENANT_DEFAULT, Settings, load_settings
+from device.cli.exit_codes import ExitCode, exit_code, message
+from device.cli.settings import HTTP_DEFAULT, SERVER_DEFAULT, TENANT_DEFAULT, ConnectionSettings, load_settings
+from device.cli.terminal import Terminal
 from device.exceptions import UplinkError
 
 GIVE_UP_AFTER_S = 300.0
@@ -41,7 +41,7 @@ exit codes:
   130  interrupted
 """
 
-Command = Callable[[argparse.Namespace, Settings, Console], Coroutine[None, None, Exit]]
+Command = Callable[[argparse.Namespace, ConnectionSettings, Terminal], Coroutine[None, None, ExitCode]]
 
 
 class _Parser(argparse.ArgumentParser):
@@ -49,7 +49,7 @@ class _Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         self.print_usage(sys.stderr)
-        self.exit(Exit.USAGE, f"{self.prog}: {message}\n")
+        self.exit(ExitCode.USAGE, f"{self.prog}: {message}\n")
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -122,21 +122,21 @@ def main(
 ) -> int:
     """Run one command; the exit code."""
     options = make_parser().parse_args(arguments)
-    console = Console(out or sys.stdout, err or sys.stderr, quiet=options.quiet, as_json=options.json)
+    terminal = Terminal(out or sys.stdout, err or sys.stderr, quiet=options.quiet, as_json=options.json)
     command: Command = options.command
     try:
         settings = load_settings(options, environment, getpass.getpass if sys.stdin.isatty() else None)
-        return asyncio.run(command(options, settings, console))
+        return asyncio.run(command(options, settings, terminal))
     except UplinkError as error:
-        console.failure(message(error))
+        terminal.failure(message(error))
         return exit_code(error)
     except BrokenPipeError:
         # Whoever read our output has seen enough. Python would complain at exit when it flushes.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return Exit.OK
+        return ExitCode.OK
     except KeyboardInterrupt:
-        console.failure("interrupted; what was acknowledged is safe: the same command goes on from there")
-        return Exit.INTERRUPTED
+        terminal.failure("interrupted; what was acknowledged is safe: the same command goes on from there")
+        return ExitCode.INTERRUPTED
 
 
 if __name__ == "__main__":

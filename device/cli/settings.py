@@ -22,7 +22,7 @@ class UsageError(UplinkError):
 
 
 @dataclass(frozen=True, slots=True)
-class Settings:
+class ConnectionSettings:
     """Everything that a command needs to reach the server. Exactly one of `secret` and `token` is set."""
 
     host: str
@@ -50,7 +50,7 @@ class Settings:
 
 def load_settings(
     options: argparse.Namespace, environment: Mapping[str, str], prompt: Callable[[str], str] | None
-) -> Settings:
+) -> ConnectionSettings:
     """Flags before environment before defaults; `prompt` asks for the secret where a person is there to answer.
 
     Raises UsageError.
@@ -60,7 +60,7 @@ def load_settings(
     if options.secret_file is not None:
         token = None
     device = options.device or environment.get("UPLINK_DEVICE") or None
-    return Settings(
+    return ConnectionSettings(
         host=host,
         port=port,
         http=_http(options.http or environment.get("UPLINK_HTTP") or HTTP_DEFAULT),

@@ -7,7 +7,7 @@ from collections import deque
 import pytest
 
 from device.exceptions import SourceError, UploadFailed
-from device.report import Metadata, Progress
+from device.report import FileMetadata, UploadProgress
 from protocol import codec, frames
 from protocol.checksum import crc32c
 from protocol.constants import ChecksumKind, Disposition, Feature, FrameType, UploadState
@@ -149,7 +149,7 @@ async def test_what_the_caller_says_of_the_file_arrives(server: FakeServer, upli
             size=1000,
             tag=b"v1",
             sha256=hashlib.sha256(DATA[:1000]).digest(),
-            metadata=Metadata("text/plain", "ticket-7", "log.txt"),
+            metadata=FileMetadata("text/plain", "ticket-7", "log.txt"),
         )
     (request,) = server.files["log.bin"].opens
     assert (request.size, request.tag, request.sha256) == (1000, b"v1", hashlib.sha256(DATA[:1000]).digest())
@@ -195,7 +195,7 @@ async def test_a_server_that_finished_something_else_is_not_believed(
 
 
 async def test_progress_counts_what_is_durable(server: FakeServer, uplinks: Uplinks) -> None:
-    seen: list[Progress] = []
+    seen: list[UploadProgress] = []
     server.scripts.append(Script(cut_after_bytes=400_000))
     async with uplinks() as uplink:
         sent = await uplink.send(DATA, "log.bin", on_progress=seen.append)
@@ -210,7 +210,7 @@ async def test_progress_counts_what_is_durable(server: FakeServer, uplinks: Upli
 async def test_progress_ends_with_the_whole_though_the_last_bytes_are_not_acknowledged(
     server: FakeServer, uplinks: Uplinks
 ) -> None:
-    seen: list[Progress] = []
+    seen: list[UploadProgress] = []
 
     def ignore(session: Session, event: ServerEvent) -> None:
         pass
@@ -226,7 +226,7 @@ async def test_progress_ends_with_the_whole_though_the_last_bytes_are_not_acknow
 
 
 async def test_progress_counts_ranges_beyond_the_next_byte(server: FakeServer, uplinks: Uplinks) -> None:
-    seen: list[Progress] = []
+    seen: list[UploadProgress] = []
     server.scripts.append(
         Script(welcome=replaced(window_bytes=100_000), chunks=deque_of(refuse(ErrorCode.CHUNK_CORRUPT)))
     )

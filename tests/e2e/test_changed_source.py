@@ -10,10 +10,10 @@ import pytest
 import pytest_asyncio
 
 from device.client import Uplink
-from device.content import HASHED_FIRST_BYTES_MAX
 from device.credentials import TokenCredentials
 from device.exceptions import ContentChanged, SourceChanged, UplinkError
-from device.report import Progress
+from device.payload import HASHED_FIRST_BYTES_MAX
+from device.report import UploadProgress
 from tests.support.scene import Scene, scene
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -68,7 +68,7 @@ async def send_half(live: Scene, path: Path) -> None:
     """Cut the sending off in the middle."""
     half = asyncio.Event()
 
-    def progressed(progress: Progress) -> None:
+    def progressed(progress: UploadProgress) -> None:
         if progress.durable_bytes > progress.size // 4:
             half.set()
 
@@ -112,7 +112,7 @@ async def test_a_file_written_while_it_is_sent_is_reported(live: Scene, file: Pa
     path = renamed(file, "written")
     changed = False
 
-    def change(progress: Progress) -> None:
+    def change(progress: UploadProgress) -> None:
         nonlocal changed
         if not changed:
             changed = True

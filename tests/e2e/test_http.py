@@ -13,7 +13,7 @@ import pytest_asyncio
 
 from device.client import Uplink
 from device.credentials import SecretCredentials, TokenCredentials
-from device.report import Metadata, Sent
+from device.report import FileMetadata, Sent
 from protocol import frames
 from protocol.checksum import crc32c
 from tests.support.openapi_contract import Answer
@@ -55,7 +55,9 @@ async def world(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Cast]
         secret = (await command("device", "add", "cam", "--quiet")).strip()
         sha256 = hashlib.sha256(DATA).digest()
         async with Uplink(*live.address, SecretCredentials("cam", secret)) as uplink:
-            sent = await uplink.send(DATA, NAME, sha256=sha256, metadata=Metadata("text/plain", "job-7", "Böot.log"))
+            sent = await uplink.send(
+                DATA, NAME, sha256=sha256, metadata=FileMetadata("text/plain", "job-7", "Böot.log")
+            )
         answer = (await live.http.post("/v1/token", {"device": "cam", "secret": secret})).json()
         assert (answer["token_type"], answer["expires_in"]) == ("Bearer", 3600)
         scopes = ("--scope", "read", "--scope", "delete", "--scope", "admin")

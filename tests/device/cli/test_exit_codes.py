@@ -3,7 +3,7 @@
 import pytest
 
 from device.cli.control_plane import ControlPlaneError, DigestError, NoAnswerError, TargetError
-from device.cli.exit_codes import Exit, exit_code, message
+from device.cli.exit_codes import ExitCode, exit_code, message
 from device.cli.settings import UsageError
 from device.exceptions import SourceChanged, SourceError, UnreachableError, UplinkError, UploadFailed, upload_failure
 from protocol.constants import Action
@@ -17,28 +17,28 @@ def failed(code: ErrorCode) -> UploadFailed:
 @pytest.mark.parametrize(
     ("error", "code"),
     [
-        (UsageError("x"), Exit.USAGE),
-        (SourceError("x"), Exit.USAGE),
-        (TargetError("x"), Exit.USAGE),
-        (UnreachableError("x"), Exit.UNREACHABLE),
-        (NoAnswerError("x"), Exit.UNREACHABLE),
-        (UploadFailed(0, "not trusted", Action.GIVE_UP), Exit.UNREACHABLE),
-        (ControlPlaneError(503, 0, "x"), Exit.UNREACHABLE),
-        (DigestError("x"), Exit.REFUSED),
-        (failed(ErrorCode.DIGEST_MISMATCH), Exit.REFUSED),
-        (failed(ErrorCode.CONTENT_CHANGED), Exit.CONTENT_CHANGED),
-        (SourceChanged("x"), Exit.SOURCE_CHANGED),
-        (ControlPlaneError(409, 0x0200, "x"), Exit.REFUSED),
-        (failed(ErrorCode.UNAUTHENTICATED), Exit.AUTHENTICATION),
-        (failed(ErrorCode.DEVICE_DISABLED), Exit.AUTHENTICATION),
-        (ControlPlaneError(403, 0, "x"), Exit.AUTHENTICATION),
-        (failed(ErrorCode.GONE), Exit.NOT_FOUND),
-        (failed(ErrorCode.NOT_FOUND), Exit.NOT_FOUND),
-        (ControlPlaneError(404, 0, "x"), Exit.NOT_FOUND),
-        (ControlPlaneError(410, 0, "x"), Exit.NOT_FOUND),
+        (UsageError("x"), ExitCode.USAGE),
+        (SourceError("x"), ExitCode.USAGE),
+        (TargetError("x"), ExitCode.USAGE),
+        (UnreachableError("x"), ExitCode.UNREACHABLE),
+        (NoAnswerError("x"), ExitCode.UNREACHABLE),
+        (UploadFailed(0, "not trusted", Action.GIVE_UP), ExitCode.UNREACHABLE),
+        (ControlPlaneError(503, 0, "x"), ExitCode.UNREACHABLE),
+        (DigestError("x"), ExitCode.REFUSED),
+        (failed(ErrorCode.DIGEST_MISMATCH), ExitCode.REFUSED),
+        (failed(ErrorCode.CONTENT_CHANGED), ExitCode.CONTENT_CHANGED),
+        (SourceChanged("x"), ExitCode.SOURCE_CHANGED),
+        (ControlPlaneError(409, 0x0200, "x"), ExitCode.REFUSED),
+        (failed(ErrorCode.UNAUTHENTICATED), ExitCode.AUTHENTICATION),
+        (failed(ErrorCode.DEVICE_DISABLED), ExitCode.AUTHENTICATION),
+        (ControlPlaneError(403, 0, "x"), ExitCode.AUTHENTICATION),
+        (failed(ErrorCode.GONE), ExitCode.NOT_FOUND),
+        (failed(ErrorCode.NOT_FOUND), ExitCode.NOT_FOUND),
+        (ControlPlaneError(404, 0, "x"), ExitCode.NOT_FOUND),
+        (ControlPlaneError(410, 0, "x"), ExitCode.NOT_FOUND),
     ],
 )
-def test_each_failure_has_its_exit_code(error: UplinkError, code: Exit) -> None:
+def test_each_failure_has_its_exit_code(error: UplinkError, code: ExitCode) -> None:
     assert exit_code(error) is code
 
 

@@ -6,12 +6,12 @@ from typing import TextIO
 
 from tqdm import tqdm
 
-from device.report import Progress
+from device.report import UploadProgress
 
 Record = Mapping[str, str | int | float | None]
 
 
-class Console:
+class Terminal:
     """`quiet` shows failures alone, `as_json` one JSON object a line; either shows no progress."""
 
     def __init__(self, out: TextIO, err: TextIO, *, quiet: bool, as_json: bool) -> None:
@@ -54,7 +54,7 @@ class Bar:
         )
         self._resumes = 0
 
-    def show(self, progress: Progress) -> None:
+    def show(self, progress: UploadProgress) -> None:
         """The upload moved."""
         if progress.resumes > self._resumes:
             self._resumes = progress.resumes
