@@ -33,7 +33,7 @@ Answer = TypeVar("Answer")
 Answer_co = TypeVar("Answer_co", covariant=True)
 
 CHUNK_BYTES = 256 * 1024
-"""Large enough that headers, checksums and acknowledgements cost nothing; slow links get smaller ones."""
+"""Large enough that headers, checksums and acknowledgements cost little; slow links get smaller chunks."""
 
 _NO_FEATURES = Feature(0)
 _NO_METADATA = FileMetadata()
@@ -177,10 +177,8 @@ class Uplink:
         return await self._retry(transfer, patience, backoff)
 
     async def status(self, name: str) -> frames.Status:
-        """How far the server is with a name; state NONE where it knows none. Raises UploadFailed, UnreachableError."""
-        status = await self._retry(StatusQuery(name), self._patience(), Backoff(self._random))
-        self._connector.answered()
-        return status
+        """How far the server is with a name; state NONE if it knows none. Raises UploadFailed, UnreachableError."""
+        return await self._retry(StatusQuery(name), self._patience(), Backoff(self._random))
 
     def _patience(self) -> Patience:
         return Patience(self._attempts_max, self._deadline_s, self._timing.clock)

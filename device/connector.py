@@ -19,7 +19,7 @@ from protocol.constants import CONTROL_FRAME_BYTES_MAX, Action, CredentialKind, 
 Connect = Callable[[], Awaitable[tuple[StreamReader, StreamWriter]]]
 
 ACK_RANGES_MAX = 16
-"""Ranges in an ACK: what a window of chunks can leave behind after a few refusals."""
+"""Ranges in an ACK: as many as a few refusals leave within one window."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,12 +68,8 @@ class Connector:
         return self._not_before_s - self._timing.clock()
 
     def progressed(self) -> None:
-        """Bytes became durable: the server and the link are good (R12.6, R12.9)."""
+        """More bytes became durable: the server and the link are good (R12.6, R12.9)."""
         self._has_progressed = True
-        self._backoff.reset()
-
-    def answered(self) -> None:
-        """The server has done what it was asked for."""
         self._backoff.reset()
 
     async def connected(self) -> Link:

@@ -1,4 +1,4 @@
-"""One upload over as many connections as it takes. PROTOCOL.md §6 to §9, §14 and §20."""
+"""One upload, over as many connections as it needs. PROTOCOL.md §6 to §9 and §14."""
 
 import dataclasses
 from collections.abc import Callable
@@ -22,27 +22,27 @@ COMPACT_SIZE_MAX = 2**32
 
 @dataclass(frozen=True, slots=True)
 class TransferOptions:
-    """How to send. `form` is used where the server takes it, else the 17-byte header that every server takes."""
+    """How to send. `form` is used if the server takes it, else the 17-byte header that every server takes."""
 
     form: FrameType
     replace: bool = False
 
 
 class Transfer:
-    """Sends one source. `on_durable` is called whenever bytes became durable."""
+    """Sends one payload. `on_progressed` is called when an ACK makes more bytes durable, or FINISHED arrives."""
 
     def __init__(
         self,
         payload: Payload,
         request: frames.Open,
         options: TransferOptions,
-        on_durable: Callable[[], None],
+        on_progressed: Callable[[], None],
         on_progress: ProgressListener | None,
     ) -> None:
         self._payload = payload
         self._request = request
         self._options = options
-        self._on_durable = on_durable
+        self._on_progressed = on_progressed
         self._on_progress = on_progress
         self._opened_before = False
         self._has_replaced = False
@@ -84,10 +84,14 @@ class Transfer:
                 link.forget(number)
 
     def take(self, event: Acknowledged | Answered | Failed) -> None:
-        """What the server says about this upload."""
+        """An event of this upload."""
         match event:
             case Acknowledged(_, next_expected_byte, ranges):
-                self._durable(next_expected_byte, ranges)
+                durable_bytes = _durable_bytes(next_expected_byte, ranges)
+                # Beyond all known before: a server that loses what it has, and breaks, makes no progress (R12.6).
+                if durable_bytes > self._durable_bytes:
+                    self._on_progressed()
+                self._report(durable_bytes)
             case Failed(error=frames.Error() as error):
                 self._failure = error
             case Answered(frame=frames.Opened() as opened):
@@ -100,12 +104,13 @@ class Transfer:
                 self._verify_s = wait_ms / 1000
             case Answered(frame=frames.Finished() as finished):
                 self._finished = finished
+                self._on_progressed()
                 if self._durable_bytes < finished.size:
-                    # The cycle of the last bytes may complete the upload, and FINISHED then stands for their ACK.
-                    self._durable(finished.size, ())
+                    # FINISHED may stand for the last ACK.
+                    self._report(finished.size)
 
     def _begin(self) -> None:
-        """Forget what was under way on the connection before: OPENED says where to go on."""
+        """Forget the state of the connection before: OPENED says where to resume."""
         self._pending = Pending(0, 0, ())
         self._opened = self._finished = self._failure = self._verify_s = None
         self._finish_sent = False
@@ -131,7 +136,7 @@ class Transfer:
         return sent
 
     async def _verify(self, link: Link, wait_s: float) -> None:
-        """The server is busy with the digest: FINISH again when that time is over without an answer."""
+        """The server computes the digest: send FINISH again if no answer comes in that time."""
         self._verify_s = None
         until = link.now() + wait_s
         while (left_s := until - link.now()) > 0 and self._finish_sent and not self._is_over():
@@ -145,7 +150,7 @@ class Transfer:
             return
         self._pending.add(span)
         if not self._is_over():
-            # The server is going away: the rest follows on the next connection.
+            # The server is going away: send the rest on the next connection.
             await link.changed()
 
     def _form(self, features: Feature) -> FrameType:
@@ -170,7 +175,7 @@ class Transfer:
         link.finish(number, frames.Finish(self._payload.size, digest.crc32c, sha256))
 
     def _take_opened(self, opened: frames.Opened) -> None:
-        # From here on the name stands for this upload, so going on must not replace it again.
+        # From here on the name stands for this upload: resuming must not replace it again.
         if self._request.disposition is not Disposition.RESUME_ONLY:
             self._request = dataclasses.replace(self._request, disposition=Disposition.RESUME_OR_CREATE)
         if self._opened_before or opened.next_expected_byte or opened.ranges:
@@ -178,24 +183,19 @@ class Transfer:
         self._opened_before = True
         self._opened = opened
         if opened.state is UploadState.COMPLETE:
-            self._durable(opened.next_expected_byte, ())
+            self._report(opened.next_expected_byte)
             return
         ranges = opened.ranges or ()
         self._pending = Pending(self._payload.size, opened.next_expected_byte, ranges)
         if self._missing_bytes is None:
             self._missing_bytes = self._pending.total_bytes
-        self._durable(opened.next_expected_byte, ranges)
+        self._report(_durable_bytes(opened.next_expected_byte, ranges))
 
-    def _durable(self, next_expected_byte: int, ranges: tuple[Span, ...]) -> None:
-        durable = next_expected_byte + sum(span.end - span.start for span in ranges if span.start > next_expected_byte)
-        # Above all that was durable before: a server that loses what it has, and breaks, is no good link.
-        if durable > self._durable_bytes:
-            self._on_durable()
-            self._durable_bytes = durable
+    def _report(self, durable_bytes: int) -> None:
+        self._durable_bytes = max(self._durable_bytes, durable_bytes)
         if self._on_progress is not None:
-            self._on_progress(
-                UploadProgress(self._request.name, self._payload.size, durable, self._resumes, self._sent_bytes)
-            )
+            name, size = self._request.name, self._payload.size
+            self._on_progress(UploadProgress(name, size, durable_bytes, self._resumes, self._sent_bytes))
 
     def _is_over(self) -> bool:
         return self._failure is not None or self._finished is not None
@@ -226,6 +226,10 @@ class Transfer:
             raise _content_changed(f"the server gives no digest of {name!r}, so it may have other content")
         resent_bytes = max(self._sent_bytes - (self._missing_bytes or 0), 0)
         return Sent(upload_id, name, size, found.crc32c, found.sha256, self._resumes, self._sent_bytes, resent_bytes)
+
+
+def _durable_bytes(next_expected_byte: int, ranges: tuple[Span, ...]) -> int:
+    return next_expected_byte + sum(span.end - span.start for span in ranges if span.start > next_expected_byte)
 
 
 def _content_changed(detail: str) -> StreamOver:
@@ -262,7 +266,7 @@ class StatusQuery:
         return self._answer
 
     def take(self, event: Acknowledged | Answered | Failed) -> None:
-        """The answer."""
+        """An event of this query."""
         match event:
             case Answered(frame=frames.Status() as status):
                 self._answer = status

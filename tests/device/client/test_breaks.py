@@ -1,4 +1,4 @@
-"""Every break of the link: uploads go on where they were, attempts back off, and end where they were told to."""
+"""Every break of the link: uploads resume, attempts back off, and stop at the caller's limits."""
 
 import asyncio
 import random
@@ -9,9 +9,10 @@ import pytest
 from device.client import Uplink
 from device.credentials import SecretCredentials, TokenCredentials
 from device.exceptions import UnreachableError, UploadFailed
-from protocol.constants import Action, Feature, UploadState
+from protocol import frames
+from protocol.constants import Action, ChecksumKind, Disposition, Feature, UploadState
 from protocol.errors import ErrorCode
-from protocol.events import ServerEvent
+from protocol.events import ChunksReceived, ServerEvent
 from protocol.handshake import device_key
 from tests.device.conftest import Uplinks
 from tests.support.content import DATA, DIGEST
@@ -148,7 +149,7 @@ async def test_one_attempt_serves_all_who_wait(server: FakeServer, uplinks: Upli
 async def test_a_deadline_without_progress(server: FakeServer, uplinks: Uplinks) -> None:
     server.scripts.extend(Script(cut_after_bytes=1) for _ in range(20))
     async with uplinks(deadline_s=100) as uplink:
-        with pytest.raises(UnreachableError, match="nothing went on for 100 s"):
+        with pytest.raises(UnreachableError, match="given up after 100 s"):
             await uplink.send(DATA, "log.bin")
 
 
@@ -181,3 +182,18 @@ async def test_an_untrusted_certificate_is_final(time: FakeTime) -> None:
         with pytest.raises(UploadFailed, match="not trusted: self-signed") as caught:
             await uplink.send(DATA, "log.bin")
     assert (caught.value.code, caught.value.action) == (0, Action.GIVE_UP)
+
+
+async def test_opened_alone_is_no_progress(server: FakeServer, uplinks: Uplinks, time: FakeTime) -> None:
+    """R12.6: a server that resumes each time, and breaks before it acknowledges more, is not tried at once."""
+
+    def open_and_hang_up(session: Session, event: ServerEvent) -> None:
+        session.answer(event)
+        session.hang_up()
+
+    stored = server.create(frames.Open(Disposition.RESUME_OR_CREATE, len(DATA), "log.bin", tag=DIGEST))
+    stored.write(ChunksReceived(1, 0, 1000, (DATA[:1000],), 1, ChecksumKind.CRC32C, None))
+    server.scripts.extend(Script(opens=deque_of(open_and_hang_up)) for _ in range(3))
+    async with uplinks() as uplink:
+        await uplink.send(DATA, "log.bin")
+    assert time.slept == [0.4, 0.8, 1.6]
