@@ -24,7 +24,7 @@ class Offer:
 
 
 class Credentials(Protocol):
-    """What a connection needs to know of a credential."""
+    """What a connection needs of a credential."""
 
     @property
     def refreshable(self) -> bool:
@@ -32,11 +32,11 @@ class Credentials(Protocol):
         ...
 
     async def offer(self) -> Offer:
-        """What HELLO says. Raises CredentialError."""
+        """The fields for HELLO. Raises CredentialError."""
         ...
 
     def prove(self, hello: bytes, challenge: bytes) -> bytes | None:
-        """The proof for these two frames as sent; None for a credential that has none."""
+        """The proof for these two frames as sent; None if the credential has none."""
         ...
 
     async def refresh(self) -> str:
@@ -44,12 +44,12 @@ class Credentials(Protocol):
         ...
 
     def discard(self, *, refused: bool) -> bool:
-        """The server does not take it (`refused`), or takes it no longer. Whether the next offer would be another."""
+        """The server refused it at the handshake (`refused`), or later. Returns whether the next offer would differ."""
         ...
 
 
 class TokenCredentials:
-    """A bearer token: a fixed one, or one from a callback that is asked whenever a new one is needed."""
+    """A bearer token: a fixed one, or a callback that gets a new one whenever that is needed."""
 
     def __init__(self, token: str | TokenSource) -> None:
         self._source = None if isinstance(token, str) else token

@@ -10,15 +10,15 @@ _CODES = {int(code): code for code in ErrorCode}
 
 
 class UplinkError(Exception):
-    """Base of everything that the library raises on purpose."""
+    """Base of all exceptions that callers of the library handle."""
 
 
 class UploadFailed(UplinkError):
     """The server refused for good. PROTOCOL.md §16.
 
-    `code` is that of the registry (0 when the server gave none), `detail` its explanation, `action` what is left to
-    the caller: OPEN_ANEW (allow replacing, or use another name), LEAVE (another sender took the upload over),
-    REAUTHENTICATE (get another credential), GIVE_UP.
+    `code` is the registry's (0 if the server gave none), `detail` its explanation, `action` what the caller can do:
+    OPEN_ANEW (allow replacing, or use another name), LEAVE (another sender took the upload over), REAUTHENTICATE (get
+    another credential), GIVE_UP.
     """
 
     def __init__(self, code: int, detail: str, action: Action) -> None:
@@ -67,7 +67,7 @@ class CredentialError(UplinkError):
 
 @dataclass(frozen=True, slots=True)
 class Ending:
-    """How a connection ended. `code` is 0 where the server said nothing; `final`: reconnecting would not help."""
+    """How a connection ended. `code` is 0 if the server gave none; `final`: reconnecting would not help."""
 
     detail: str
     action: Action = Action.REOPEN
@@ -78,7 +78,7 @@ class Ending:
 
 
 class LinkOver(Exception):
-    """The connection is over; work goes on with the next one."""
+    """The connection is over; work continues on the next one."""
 
     def __init__(self, ending: Ending) -> None:
         super().__init__(ending.detail)
@@ -86,7 +86,7 @@ class LinkOver(Exception):
 
 
 class StreamOver(Exception):
-    """The server ended one stream by this error."""
+    """The server ended one stream with this error."""
 
     def __init__(self, error: frames.Error) -> None:
         super().__init__(error.text)
@@ -100,7 +100,7 @@ def upload_failure(code: int, detail: str, action: Action) -> UploadFailed:
 
 
 def code_name(code: int) -> str:
-    """The registry's name of the code; its number where the server is newer than this registry."""
+    """The registry's name of the code; its number if the server is newer than this registry."""
     return _CODES[code].name if code in _CODES else f"error 0x{code:04x}"
 
 

@@ -79,7 +79,7 @@ class HashedPayload:
 class WatchedFile(FileSource):
     """A regular file whose digest is computed while it is read. Each read looks at its size and time of modification.
 
-    The tag leaves the inode out: FAT makes up its numbers anew with each mount, so a device would not resume after a
+    The tag leaves the inode out: FAT makes up new numbers with each mount, so a device would not resume after a
     reboot. Each read leaves the time of status change out, since renaming sets that as well.
     """
 

@@ -1,4 +1,4 @@
-"""What callers say of an upload and learn from it."""
+"""What callers give and get with an upload."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -31,9 +31,9 @@ ProgressListener = Callable[[UploadProgress], None]
 class Sent:
     """A complete, verified and durable file.
 
-    `sent_bytes` crossed the link, `resent_bytes` of them more often than once. `resumes` counts how often the upload
-    went on with what the server already had. `crc32c` and `sha256` are those of the whole file as the server knows
-    them; None where it did not tell.
+    `sent_bytes` crossed the link, `resent_bytes` of them more than once. `resumes` counts how often the upload resumed
+    from bytes that the server already had. `crc32c` and `sha256` are the server's digests of the whole file; None if
+    it gave none.
     """
 
     upload_id: int

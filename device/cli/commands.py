@@ -30,7 +30,7 @@ class _Item:
 
 
 async def send(options: argparse.Namespace, settings: ConnectionSettings, terminal: Terminal) -> ExitCode:
-    """Send the files, all at once over one connection; the exit code is that of the first that failed."""
+    """Send all files at once over one connection; the exit code is the first failure's."""
     names = [options.name] if options.name is not None else [path.name for path in options.files]
     if len(names) != len(options.files):
         raise UsageError("--name is for one file; without it each file is sent under its own")
@@ -81,7 +81,7 @@ async def _send_file(uplink: Uplink, item: _Item, source: BufferedReader, termin
 
 
 async def status(options: argparse.Namespace, settings: ConnectionSettings, terminal: Terminal) -> ExitCode:
-    """How far the server is with a name."""
+    """Say how far the server is with a name."""
     async with _uplink(options, settings) as uplink:
         found = await uplink.status(options.name)
     size = None if found.size == SIZE_UNKNOWN else found.size
@@ -103,7 +103,7 @@ async def status(options: argparse.Namespace, settings: ConnectionSettings, term
 
 
 async def list_files(options: argparse.Namespace, settings: ConnectionSettings, terminal: Terminal) -> ExitCode:
-    """The device's files, or with a token all that it may read."""
+    """List the device's files, or all that a token may read."""
     async with _control_plane(settings) as control_plane:
         async for file in control_plane.files(settings.device, tuple(options.state), options.prefix):
             size = "?" if file.size is None else str(file.size)
@@ -112,7 +112,7 @@ async def list_files(options: argparse.Namespace, settings: ConnectionSettings, 
 
 
 async def get(options: argparse.Namespace, settings: ConnectionSettings, terminal: Terminal) -> ExitCode:
-    """Download a file; a download that broke off goes on where it was."""
+    """Download a file; resumes a download that broke off."""
     target = options.output or _local_name(options.name)
     if target.exists() and not options.force:
         raise UsageError(f"{target} is there already: remove it, give --output, or give --force to replace it")

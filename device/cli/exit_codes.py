@@ -74,7 +74,7 @@ def message(error: UplinkError) -> str:
         case UploadFailed(action=action) if action in _HINTS:
             return f"{error}; {_HINTS[action]}"
         case UnreachableError():
-            return f"{error}; what was acknowledged is safe: the same command goes on from there"
+            return f"{error}; what was acknowledged is safe: the same command resumes from there"
         case ControlPlaneError(status=401 | 403):
             return f"{error}; {_HINTS[Action.REAUTHENTICATE]}"
     return str(error)

@@ -17,7 +17,7 @@ from device.cli.terminal import Terminal
 from device.exceptions import UplinkError
 
 GIVE_UP_AFTER_S = 300.0
-"""A link that was away for five minutes is worth a person's look; devices that run unattended set more."""
+"""After five minutes without the link a person should look; unattended devices set more."""
 
 _EPILOG = f"""\
 environment:
@@ -58,14 +58,14 @@ def make_parser() -> argparse.ArgumentParser:
     parser = _Parser(
         "uplink", description="Send files to uplinkd, and read them.", epilog=_EPILOG, formatter_class=layout
     )
-    # No abbreviated flags: `--secret X` must not pass for `--secret-file X`, and show in the list of processes.
+    # No abbreviated flags: `--secret X` for `--secret-file X` would show the secret in the list of processes.
     add = partial(
         parser.add_subparsers(title="commands", required=True, metavar="COMMAND").add_parser,
         parents=[_common()],
         allow_abbrev=False,
     )
 
-    send = add("send", help="send files; goes on where an earlier try was cut off")
+    send = add("send", help="send files; resumes what an earlier run began")
     send.add_argument("files", nargs="+", type=Path, metavar="FILE")
     send.add_argument("--name", help="name on the server (default: that of the file)")
     send.add_argument("--tag", metavar="HEX", help="identifies the content (default: made from it)")
@@ -78,10 +78,10 @@ def make_parser() -> argparse.ArgumentParser:
 
     list_ = add("list", help="list files, newest first")
     list_.add_argument("--state", action="append", default=[], help="only files in this state; may be repeated")
-    list_.add_argument("--prefix", help="only files whose name starts so")
+    list_.add_argument("--prefix", help="only files whose name starts with this")
     list_.set_defaults(command=commands.list_files)
 
-    get = add("get", help="download a file; goes on with NAME.part")
+    get = add("get", help="download a file; resumes from NAME.part")
     get.add_argument("name", metavar="NAME")
     get.add_argument("-o", "--output", type=Path, metavar="PATH", help="where to write it (default: NAME, here)")
     get.add_argument("--force", action="store_true", help="replace the local file if there is one")
@@ -131,11 +131,11 @@ def main(
         terminal.failure(message(error))
         return exit_code(error)
     except BrokenPipeError:
-        # Whoever read our output has seen enough. Python would complain at exit when it flushes.
+        # The reader of our output closed it. Without this, Python reports an error when it flushes at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return ExitCode.OK
     except KeyboardInterrupt:
-        terminal.failure("interrupted; what was acknowledged is safe: the same command goes on from there")
+        terminal.failure("interrupted; what was acknowledged is safe: the same command resumes from there")
         return ExitCode.INTERRUPTED
 
 

@@ -1,4 +1,4 @@
-"""Where the command line connects to, and as whom: from flags, the environment, a file, or a prompt."""
+"""The server and the credential of the command line: from flags, environment, a file or a prompt."""
 
 import argparse
 import ssl
@@ -18,12 +18,12 @@ TENANT_DEFAULT = "default"
 
 
 class UsageError(UplinkError):
-    """The command cannot be carried out as it was given."""
+    """The command was given wrongly."""
 
 
 @dataclass(frozen=True, slots=True)
 class ConnectionSettings:
-    """Everything that a command needs to reach the server. Exactly one of `secret` and `token` is set."""
+    """How to reach the server. Exactly one of `secret` and `token` is set."""
 
     host: str
     port: int
@@ -51,7 +51,7 @@ class ConnectionSettings:
 def load_settings(
     options: argparse.Namespace, environment: Mapping[str, str], prompt: Callable[[str], str] | None
 ) -> ConnectionSettings:
-    """Flags before environment before defaults; `prompt` asks for the secret where a person is there to answer.
+    """Flags before environment before defaults; `prompt` asks a person for the secret, if there is one.
 
     Raises UsageError.
     """

@@ -34,7 +34,7 @@ async def filled(backpressure: Backpressure, writer: asyncio.StreamWriter) -> in
     written = 0
     while True:
         waiting = asyncio.ensure_future(backpressure.writable(UNSENT_BYTES))
-        # Room is told, where there is some, by the next looks at the socket.
+        # asyncio reports a writable socket in its next turns.
         for _ in range(5):
             await asyncio.sleep(0)
         if not waiting.done():

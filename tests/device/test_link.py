@@ -227,9 +227,7 @@ async def test_another_service_on_the_port_is_named(server: FakeServer, uplinks:
             await uplink.send(DATA, "log.bin")
 
 
-async def test_when_all_stream_numbers_are_used_the_connection_is_made_anew(
-    server: FakeServer, uplinks: Uplinks
-) -> None:
+async def test_the_client_reconnects_when_all_stream_numbers_are_used(server: FakeServer, uplinks: Uplinks) -> None:
     async with uplinks() as uplink:
         await uplink.send(DATA, "one")
         link = uplink._connector._link

@@ -123,7 +123,7 @@ async def test_a_later_download_goes_on_with_the_part(
 
 
 @pytest.mark.parametrize("part", [bytes(5000), bytes(len(DATA)), bytes(len(DATA) + 1)], ids=["part", "whole", "more"])
-async def test_a_part_of_another_file_is_begun_anew(
+async def test_a_part_of_another_file_is_downloaded_again(
     part: bytes, fake: FakeControlPlane, client: ControlPlane, tmp_path: Path
 ) -> None:
     fake.put(DATA)

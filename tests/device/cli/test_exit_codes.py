@@ -48,6 +48,6 @@ def test_messages_say_what_to_do() -> None:
     assert "another sender" in message(failed(ErrorCode.FENCED))
     assert "secret or token" in message(failed(ErrorCode.UNAUTHENTICATED))
     assert "secret or token" in message(ControlPlaneError(401, 0, "no"))
-    assert "the same command goes on" in message(UnreachableError("no"))
+    assert "the same command resumes" in message(UnreachableError("no"))
     assert message(UsageError("give a name")) == "give a name"
     assert message(UploadFailed(ErrorCode.DISK_FULL, "full", Action.WAIT)) == "DISK_FULL: full"

@@ -41,7 +41,7 @@ def test_an_interruption_says_that_nothing_is_lost(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(commands, "status", interrupted)
     err = io.StringIO()
     assert main(["status", "log.bin"], ENVIRONMENT, io.StringIO(), err) == ExitCode.INTERRUPTED
-    assert "the same command goes on from there" in err.getvalue()
+    assert "the same command resumes from there" in err.getvalue()
 
 
 def test_a_missing_credential_is_named_without_asking_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
