@@ -95,6 +95,7 @@ async def status(options: argparse.Namespace, settings: ConnectionSettings, term
             "state": state,
             "upload_id": f"{found.upload_id:016x}",
             "next_expected_byte": found.next_expected_byte,
+            "ranges_beyond": [{"start": span.start, "end": span.end} for span in found.ranges or ()],
             "size": size,
             "expires_s": expires_s,
         },

@@ -8,7 +8,8 @@ from tqdm import tqdm
 
 from device.report import UploadProgress
 
-Record = Mapping[str, str | int | float | None]
+Record = Mapping[str, str | int | list[dict[str, int]] | None]
+"""One line of --json. The `end` of a byte range is exclusive, as in the HTTP API."""
 
 
 class Terminal:

@@ -45,7 +45,7 @@ async def filled(backpressure: Backpressure, writer: asyncio.StreamWriter) -> in
         written += 1024
 
 
-async def test_a_link_that_does_not_carry_is_given_little(ends: tuple[asyncio.StreamWriter, socket.socket]) -> None:
+async def test_a_stalled_link_gets_little(ends: tuple[asyncio.StreamWriter, socket.socket]) -> None:
     writer, other = ends
     backpressure = Backpressure(writer)
     written = await filled(backpressure, writer)
@@ -93,7 +93,7 @@ async def test_closing_ends_the_wait(ends: tuple[asyncio.StreamWriter, socket.so
     backpressure.close()
 
 
-async def test_a_broken_connection_is_told(ends: tuple[asyncio.StreamWriter, socket.socket]) -> None:
+async def test_a_broken_connection_is_reported(ends: tuple[asyncio.StreamWriter, socket.socket]) -> None:
     writer, other = ends
     backpressure = Backpressure(writer)
     await filled(backpressure, writer)

@@ -22,7 +22,7 @@ class Tokens:
         return f"token-{self.count}"
 
 
-async def test_a_fixed_token_is_all_there_is() -> None:
+async def test_a_fixed_token_has_no_successor() -> None:
     credentials = TokenCredentials("fixed")
     assert await credentials.offer() == Offer(CredentialKind.TOKEN, token="fixed")
     assert not credentials.refreshable

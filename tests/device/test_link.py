@@ -110,7 +110,7 @@ async def test_a_server_that_only_pings_is_kept(server: FakeServer, uplinks: Upl
     assert len(server.sessions) == 1
 
 
-async def test_a_silent_server_is_given_up_and_the_upload_goes_on(
+async def test_a_silent_server_is_given_up_and_the_upload_resumes(
     server: FakeServer, uplinks: Uplinks, time: FakeTime
 ) -> None:
     server.scripts.append(Script(chunks=deque_of(mute)))
@@ -187,7 +187,7 @@ async def test_a_server_that_goes_away_may_close_at_any_time(
     assert server.files["log.bin"].data == DATA[:100]
 
 
-async def test_the_acknowledgements_of_a_server_that_goes_away_are_not_awaited_for_ever(
+async def test_waiting_for_the_acknowledgements_of_a_server_that_goes_away_has_a_limit(
     server: FakeServer, uplinks: Uplinks, time: FakeTime
 ) -> None:
     def go(session: Session, event: ServerEvent) -> None:

@@ -34,7 +34,7 @@ async def test_the_token_is_refreshed_at_two_thirds_of_its_time(
         await asyncio.wait([sending])
 
 
-async def test_a_refresh_is_tried_again_when_no_token_is_to_be_had(
+async def test_a_refresh_is_tried_again_while_there_is_no_token(
     server: FakeServer, uplinks: Uplinks, time: FakeTime
 ) -> None:
     calls = 0

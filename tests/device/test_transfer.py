@@ -141,7 +141,7 @@ async def test_the_chunk_form_is_the_one_negotiated(
     assert 100 < others < 400
 
 
-async def test_what_the_caller_says_of_the_file_arrives(server: FakeServer, uplinks: Uplinks) -> None:
+async def test_what_the_caller_gives_with_the_file_arrives(server: FakeServer, uplinks: Uplinks) -> None:
     async with uplinks() as uplink:
         sent = await uplink.send(
             io.BytesIO(DATA),

@@ -166,4 +166,5 @@ class Answers:
         stored = self._archive.files.get(name)
         if stored is None:
             return frames.Status(0, UploadState.NONE, 0, SIZE_UNKNOWN)
-        return frames.Status(stored.id, stored.state, stored.ranges.next_expected_byte, stored.size)
+        next_expected_byte, beyond = stored.ranges.next_expected_byte, stored.beyond or None
+        return frames.Status(stored.id, stored.state, next_expected_byte, stored.size, ranges=beyond)

@@ -14,9 +14,10 @@ import pytest
 
 from device.cli.main import main
 from device.source import READ_AHEAD_BYTES
-from protocol.constants import UploadState
+from protocol import frames
+from protocol.constants import ChecksumKind, Disposition, UploadState
 from protocol.errors import ErrorCode
-from protocol.events import ServerEvent
+from protocol.events import ChunksReceived, ServerEvent
 from protocol.handshake import device_key
 from tests.support import fake_control_plane
 from tests.support.certificates import Certificate
@@ -137,7 +138,7 @@ async def test_a_source_that_changes_while_it_is_sent(server: FakeServer, shell:
     assert outcome.err.endswith("once nothing writes to it, send it again with --replace\n")
 
 
-async def test_a_tag_of_ones_own(server: FakeServer, shell: Shell, file: Path) -> None:
+async def test_a_tag_given_by_the_caller(server: FakeServer, shell: Shell, file: Path) -> None:
     assert (await shell("send", file, "--tag", "0a0b")).code == 0
     assert server.files["log.bin"].tag == b"\x0a\x0b"
     for tag in ("xyz", "00" * 33):
@@ -177,7 +178,7 @@ async def test_a_secret_serves_both_planes(
         assert PRINTED[::-1] not in outcome.err
 
 
-async def test_tls_with_a_certificate_of_ones_own(fake: FakeControlPlane, file: Path, certificate: Certificate) -> None:
+async def test_tls_with_a_private_certificate(fake: FakeControlPlane, file: Path, certificate: Certificate) -> None:
     async with FakeServer(certificate.server_context()) as server:
         shell = Shell(server, fake)
         assert (await shell("send", file, "--ca", certificate.path)).code == 0
@@ -197,9 +198,19 @@ async def test_status(server: FakeServer, shell: Shell, file: Path) -> None:
         "state": "complete",
         "upload_id": f"{100:016x}",
         "next_expected_byte": 400_000,
+        "ranges_beyond": [],
         "size": 400_000,
         "expires_s": 0,
     }
+
+
+async def test_status_of_an_upload_with_gaps(server: FakeServer, shell: Shell) -> None:
+    stored = server.create(frames.Open(Disposition.RESUME_OR_CREATE, len(DATA), "log.bin"))
+    for start, end in ((0, 1000), (5000, 6000)):
+        stored.write(ChunksReceived(1, start, end, (DATA[start:end],), 1, ChecksumKind.CRC32C, None))
+    record = json.loads((await shell("status", "log.bin", "--json")).out)
+    assert (record["state"], record["next_expected_byte"]) == ("receiving", 1000)
+    assert record["ranges_beyond"] == [{"start": 5000, "end": 6000}]
 
 
 async def test_an_unreachable_server(shell: Shell, file: Path) -> None:

@@ -44,7 +44,7 @@ def test_an_interruption_says_that_nothing_is_lost(monkeypatch: pytest.MonkeyPat
     assert "the same command resumes from there" in err.getvalue()
 
 
-def test_a_missing_credential_is_named_without_asking_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_credential_is_named_when_there_is_nobody_to_ask(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "stdin", io.StringIO())
     err = io.StringIO()
     assert main(["status", "log.bin", "--device", "cam-1"], {}, io.StringIO(), err) == ExitCode.USAGE

@@ -33,7 +33,7 @@ def test_failures_go_to_standard_error_even_when_quiet() -> None:
     ("err", "quiet", "as_json"),
     [(io.StringIO(), False, False), (FakeTty(), True, False), (FakeTty(), False, True)],
 )
-def test_no_progress_where_nobody_looks(err: io.StringIO, quiet: bool, as_json: bool) -> None:
+def test_progress_shows_on_a_terminal_alone(err: io.StringIO, quiet: bool, as_json: bool) -> None:
     bar = Terminal(io.StringIO(), err, quiet=quiet, as_json=as_json).bar("log.bin", 100)
     bar.show(UploadProgress("log.bin", 100, 50, 1, 60))
     bar.close()

@@ -35,7 +35,7 @@ async def test_cut_at_random_points_the_file_arrives_bit_for_bit(
     assert {stored.state for stored in server.files.values()} == {UploadState.COMPLETE}
 
 
-async def test_a_later_process_goes_on_where_the_earlier_was_cut(server: FakeServer, uplinks: Uplinks) -> None:
+async def test_a_later_process_resumes(server: FakeServer, uplinks: Uplinks) -> None:
     server.scripts.append(Script(cut_after_bytes=400_000))
     async with uplinks(attempts_max=1) as first:
         server.scripts.append(Script(hellos=deque_of(breaks_connection(ErrorCode.INTERNAL))))
@@ -70,7 +70,7 @@ async def test_breaks_back_off_and_progress_resets_it(server: FakeServer, uplink
     assert time.slept == pytest.approx([0.4, 0.8, 1.6, 3.2, 6.4, 12.8, 24, 24, 0.04])
 
 
-async def test_a_link_that_was_good_is_made_again_at_once_but_once(
+async def test_a_good_link_is_tried_again_at_once_but_only_once(
     server: FakeServer, uplinks: Uplinks, time: FakeTime
 ) -> None:
     server.scripts.extend(Script(cut_after_bytes=count) for count in (300_000, 1, 1))
@@ -80,7 +80,7 @@ async def test_a_link_that_was_good_is_made_again_at_once_but_once(
 
 
 @pytest.mark.parametrize("with_secret", [False, True])
-async def test_opening_waits_for_no_welcome(with_secret: bool, server: FakeServer, uplinks: Uplinks) -> None:
+async def test_open_does_not_wait_for_welcome(with_secret: bool, server: FakeServer, uplinks: Uplinks) -> None:
     secret = b"s" * 32
     server.device_key = device_key(secret)
     held: list[ServerEvent] = []
@@ -99,7 +99,7 @@ async def test_opening_waits_for_no_welcome(with_secret: bool, server: FakeServe
     assert len(server.sessions) == 2
 
 
-async def test_opening_waits_for_the_features_that_are_required(server: FakeServer, uplinks: Uplinks) -> None:
+async def test_open_waits_for_required_features(server: FakeServer, uplinks: Uplinks) -> None:
     held: list[ServerEvent] = []
     server.scripts.append(Script(hellos=deque_of(lambda _, event: held.append(event))))
     async with uplinks(features_required=Feature.CHUNK_CRC32C) as uplink:
@@ -121,7 +121,7 @@ async def test_a_server_that_does_not_answer_the_handshake_is_given_up(server: F
             await uplink.send(DATA, "log.bin")
 
 
-async def test_nobody_there_is_reported_after_the_attempts_allowed(server: FakeServer, time: FakeTime) -> None:
+async def test_an_unreachable_server_is_reported_after_the_attempts_allowed(server: FakeServer, time: FakeTime) -> None:
     calls = 0
 
     async def refuse() -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
@@ -153,7 +153,7 @@ async def test_a_deadline_without_progress(server: FakeServer, uplinks: Uplinks)
             await uplink.send(DATA, "log.bin")
 
 
-async def test_a_connection_that_never_comes_about_times_out(time: FakeTime) -> None:
+async def test_connecting_times_out(time: FakeTime) -> None:
     async def hang() -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         await asyncio.Event().wait()
         raise AssertionError

@@ -89,7 +89,7 @@ async def test_other_content_is_replaced_where_the_caller_allows_it(server: Fake
     assert sent.resent_bytes == 0
 
 
-async def test_content_is_replaced_but_once(server: FakeServer, uplinks: Uplinks) -> None:
+async def test_content_is_replaced_only_once(server: FakeServer, uplinks: Uplinks) -> None:
     server.scripts.append(Script(finishes=deque_of(*[breaks_stream(ErrorCode.DIGEST_MISMATCH)] * 2)))
     async with uplinks() as uplink:
         with pytest.raises(UploadFailed, match="DIGEST_MISMATCH"):
