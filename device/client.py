@@ -142,8 +142,9 @@ class Uplink:
                         ...  # The server has another clip of this name: choose another, or send with replace=True.
 
         Resumes what the server has under the name, in this call and over any number of calls. The source is
-        identified by its SHA-256, or if it is a file above 64 MiB by its size and time of modification; a digest of the
-        whole is compared at the end, so that other content, or a mix, never counts as sent.
+        identified by its SHA-256, or by size and time of modification if it is a whole file above 64 MiB (so setting
+        that time counts as a change). A digest of the whole is compared at the end, so that other content, or a mix,
+        never counts as sent.
 
         `size`: send only the first `size` bytes. `replace`: replace what the server has under the name if that is
         other content. `tag`: at most 32 bytes that identify the content, in place of the tag made here. `sha256`: the
