@@ -200,7 +200,7 @@ async def test_an_interrupt_leaves_an_upload_that_goes_on_later(cli: Cli) -> Non
     async with asyncio.timeout(SCENE_S):
         _, err = await process.communicate()
     assert process.returncode == INTERRUPTED
-    assert err.decode() == ("uplink: interrupted; what was acknowledged is safe: the same command goes on from there\n")
+    assert err.decode() == ("uplink: interrupted; what was acknowledged is safe: the same command resumes from there\n")
     assert (await cli.run("send", name)).code == OK
 
 
@@ -270,7 +270,7 @@ async def test_a_server_that_is_not_there(cli: Cli) -> None:
     ran = await cli.run("send", "--give-up-after", "0.1", cli.write("nowhere.bin", b"x"), **nowhere)
     assert ran.code == UNREACHABLE
     assert "127.0.0.1:1 cannot be reached" in ran.err
-    assert "the same command goes on from there" in ran.err
+    assert "the same command resumes from there" in ran.err
     assert (await cli.run("list", **nowhere)).code == UNREACHABLE
 
 
