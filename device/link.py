@@ -3,19 +3,19 @@
 import asyncio
 from asyncio import StreamReader, StreamWriter
 from collections.abc import Callable
-from typing import Protocol
 
 from device.backpressure import Backpressure
 from device.credentials import Credentials
 from device.exceptions import Ending, LinkOver, explain
 from device.keepalive import TICK_S, Keepalive
 from device.pace import Pace
+from device.streams import StreamHandler, StreamHandlers
 from device.timing import Timing
 from device.token_refresh import TokenRefresh
 from protocol import frames
 from protocol.checksum import Buffer
 from protocol.client import ClientConnection
-from protocol.constants import STREAM_MAX, Action, Feature, FrameType, UploadState
+from protocol.constants import Action, Feature, FrameType
 from protocol.errors import ErrorCode
 from protocol.events import Acknowledged, Answered, Challenged, ClientEvent, Failed, ServerMisbehaved, Welcomed
 from protocol.exceptions import LocalProtocolError
@@ -29,19 +29,6 @@ CLOSE_TIMEOUT_S = 2.0
 
 READ_BYTES = 64 * 1024
 """Read at a time; answers are small."""
-
-
-class StreamHandler(Protocol):
-    """Receives the events of one stream."""
-
-    @property
-    def awaits_end(self) -> bool:
-        """Whether everything was sent, and only the server's last answer is missing."""
-        ...
-
-    def take(self, event: Acknowledged | Answered | Failed) -> None:
-        """An event of the stream; must not raise. Failed, FINISHED, STATUS and OPENED COMPLETE are the last."""
-        ...
 
 
 class Link:
@@ -68,8 +55,7 @@ class Link:
         self._on_end = on_end
         self._pace = pace
         self.features = features
-        self._handlers: dict[int, StreamHandler] = {}
-        self._query = STREAM_MAX
+        self._streams = StreamHandlers()
         self._turn = asyncio.Lock()
         self._change = asyncio.Event()
         self._keepalive = Keepalive(timing.clock())
@@ -146,16 +132,14 @@ class Link:
         except LocalProtocolError as used_up:
             self._writer.transport.abort()
             raise LinkOver(self._end(Ending(str(used_up)))) from used_up
-        self._handlers[number] = handler
+        self._streams.add(number, handler)
         self._flush()
         return number
 
     def query(self, name: str, handler: StreamHandler) -> int:
         """Ask how far a name is. Raises LinkOver."""
         self._check()
-        # Counted down from the top, so that an ERROR for a query is not taken for that of an upload.
-        number, self._query = self._query, self._query - 1 or STREAM_MAX
-        self._handlers[number] = handler
+        number = self._streams.add_query(handler)
         self._connection.query(name, number)
         self._flush()
         return number
@@ -168,7 +152,7 @@ class Link:
 
     def forget(self, number: int) -> None:
         """Discard further events of the stream."""
-        self._handlers.pop(number, None)
+        self._streams.remove(number)
 
     async def chunk(self, number: int, start: int, data: Buffer, form: FrameType) -> bool:
         """Send a chunk once it is this stream's turn, and socket and window have room; the streams take turns.
@@ -252,7 +236,7 @@ class Link:
             self._pace.answered(self._connection.window_left_bytes - left_bytes, now_s)
         self._flush()
         self._notify()
-        if self._leaving is not None and self._is_drained() and not self._awaits_end():
+        if self._leaving is not None and self._is_drained() and not self._streams.await_end:
             return ending or self._leaving
         return ending
 
@@ -282,20 +266,8 @@ class Link:
                 self._leaving = Ending(explain(code, text), Action.WAIT, code, reconnect_ms)
                 self._leave_by = self._timing.clock() + LINGER_S
             case Acknowledged() | Answered() | Failed():
-                self._dispatch(event)
+                self._streams.dispatch(event)
         return None
-
-    def _dispatch(self, event: Acknowledged | Answered | Failed) -> None:
-        match event:
-            case (
-                Failed()
-                | Answered(frame=frames.Finished() | frames.Opened(state=UploadState.COMPLETE) | frames.Status())
-            ):
-                handler = self._handlers.pop(event.stream, None)
-            case _:
-                handler = self._handlers.get(event.stream)
-        if handler is not None:
-            handler.take(event)
 
     def _prove(self, challenge: bytes) -> Ending | None:
         proof = self._credentials.prove(self._connection.hello_raw, challenge)
@@ -327,14 +299,11 @@ class Link:
 
     def _accepts_chunks(self, number: int) -> bool:
         self._check()
-        return number in self._handlers and self._leaving is None
+        return number in self._streams and self._leaving is None
 
     def _is_drained(self) -> bool:
         """Whether the server has answered for every byte that was sent."""
         return self._connection.window_left_bytes == self.welcome.window_bytes
-
-    def _awaits_end(self) -> bool:
-        return any(handler.awaits_end for handler in self._handlers.values())
 
     def _flush(self) -> None:
         data = self._connection.data_to_send()
