@@ -15,11 +15,11 @@ from device.credentials import Credentials
 from device.exceptions import LinkOver, StreamOver, explain, upload_failure
 from device.link import Link
 from device.pace import Pace
-from device.payload import open_payload
 from device.report import FileMetadata, ProgressListener, Sent
 from device.source import Bytes
 from device.timing import Timing
 from device.transfer import StatusQuery, Transfer, TransferOptions
+from device.transfer_source import open_transfer_source
 from protocol import frames
 from protocol.constants import (
     AGENT_BYTES_MAX,
@@ -155,13 +155,13 @@ class Uplink:
         under the name), SourceChanged (the source changed while it was sent), SourceError, UnreachableError,
         UploadFailed.
         """
-        payload = await open_payload(source, size, tag=tag, sha256=sha256, identify=identify)
+        opened = await open_transfer_source(source, size, tag=tag, sha256=sha256, identify=identify)
         request = frames.Open(
             disposition,
-            payload.size,
+            opened.size,
             name,
-            tag=payload.tag,
-            sha256=payload.sha256,
+            tag=opened.tag,
+            sha256=opened.sha256,
             content_type=metadata.content_type,
             external_id=metadata.external_id,
             original_name=metadata.original_name,
@@ -174,7 +174,7 @@ class Uplink:
             for each in (patience.progressed, backoff.reset, self._connector.progressed):
                 each()
 
-        transfer = Transfer(payload, request, options, progressed, on_progress)
+        transfer = Transfer(opened, request, options, progressed, on_progress)
         return await self._retry(transfer, patience, backoff)
 
     async def status(self, name: str) -> frames.Status:

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from device.digest import Digest
 from device.exceptions import StreamOver
 from device.link import Link
-from device.payload import Payload
 from device.pending import Pending
 from device.report import ProgressListener, Sent, UploadProgress
+from device.transfer_source import TransferSource
 from protocol import frames
 from protocol.constants import Action, Disposition, Feature, FrameType, UploadState
 from protocol.errors import ErrorCode
@@ -29,17 +29,17 @@ class TransferOptions:
 
 
 class Transfer:
-    """Sends one payload. `on_progressed` is called when an ACK makes more bytes durable, or FINISHED arrives."""
+    """Sends one source. `on_progressed` is called when an ACK makes more bytes durable, or FINISHED arrives."""
 
     def __init__(
         self,
-        payload: Payload,
+        source: TransferSource,
         request: frames.Open,
         options: TransferOptions,
         on_progressed: Callable[[], None],
         on_progress: ProgressListener | None,
     ) -> None:
-        self._payload = payload
+        self._source = source
         self._request = request
         self._options = options
         self._on_progressed = on_progressed
@@ -78,7 +78,7 @@ class Transfer:
                 return await self._converse(link, number)
             except StreamOver as over:
                 if over.error.code == ErrorCode.DIGEST_MISMATCH:
-                    await self._payload.check()
+                    await self._source.check()
                 raise
             finally:
                 link.forget(number)
@@ -97,8 +97,8 @@ class Transfer:
             case Answered(frame=frames.Opened() as opened):
                 self._take_opened(opened)
             case Answered(frame=frames.Nack(start_byte=start, end_byte=end)):
-                if start < min(end + 1, self._payload.size):
-                    self._pending.add(Span(start, min(end + 1, self._payload.size)))
+                if start < min(end + 1, self._source.size):
+                    self._pending.add(Span(start, min(end + 1, self._source.size)))
                 self._finish_sent = False
             case Answered(frame=frames.Verifying(wait_ms)):
                 self._verify_s = wait_ms / 1000
@@ -144,7 +144,7 @@ class Transfer:
         self._finish_sent = self._is_over()
 
     async def _send(self, link: Link, number: int, span: Span, form: FrameType) -> None:
-        data = await self._payload.read(span.start, span.end - span.start)
+        data = await self._source.read(span.start, span.end - span.start)
         if await link.chunk(number, span.start, data, form):
             self._sent_bytes += len(data)
             return
@@ -160,19 +160,19 @@ class Transfer:
         if (
             form is FrameType.CHUNK_COMPACT
             and Feature.CHUNK_COMPACT in features
-            and self._payload.size <= COMPACT_SIZE_MAX
+            and self._source.size <= COMPACT_SIZE_MAX
         ):
             return form
         return FrameType.CHUNK
 
     async def _finish(self, link: Link, number: int) -> None:
-        digest = await self._payload.digest()
+        digest = await self._source.digest()
         if self._pending or self._is_over():
             # The server refused a range, or ended the stream, while the source was being read.
             return
         self._finish_sent = True
         sha256 = digest.sha256 if Feature.SHA256 in link.features else None
-        link.finish(number, frames.Finish(self._payload.size, digest.crc32c, sha256))
+        link.finish(number, frames.Finish(self._source.size, digest.crc32c, sha256))
 
     def _take_opened(self, opened: frames.Opened) -> None:
         # From here on the name stands for this upload: resuming must not replace it again.
@@ -186,7 +186,7 @@ class Transfer:
             self._report(opened.next_expected_byte)
             return
         ranges = opened.ranges or ()
-        self._pending = Pending(self._payload.size, opened.next_expected_byte, ranges)
+        self._pending = Pending(self._source.size, opened.next_expected_byte, ranges)
         if self._missing_bytes is None:
             self._missing_bytes = self._pending.total_bytes
         self._report(_durable_bytes(opened.next_expected_byte, ranges))
@@ -194,7 +194,7 @@ class Transfer:
     def _report(self, durable_bytes: int) -> None:
         self._durable_bytes = max(self._durable_bytes, durable_bytes)
         if self._on_progress is not None:
-            name, size = self._request.name, self._payload.size
+            name, size = self._request.name, self._source.size
             self._on_progress(UploadProgress(name, size, durable_bytes, self._resumes, self._sent_bytes))
 
     def _is_over(self) -> bool:
@@ -216,9 +216,9 @@ class Transfer:
 
     async def _sent(self, upload_id: int, size: int, found: Digest) -> Sent:
         name = self._request.name
-        if size != self._payload.size:
-            raise _content_changed(f"the server has {size} bytes under the name {name!r}, not {self._payload.size}")
-        ours = await self._payload.digest()
+        if size != self._source.size:
+            raise _content_changed(f"the server has {size} bytes under the name {name!r}, not {self._source.size}")
+        ours = await self._source.digest()
         pairs = ((ours.crc32c, found.crc32c), (ours.sha256, found.sha256))
         if any(None not in pair and pair[0] != pair[1] for pair in pairs):
             raise _content_changed(f"the server has other content under the name {name!r}")

@@ -12,8 +12,8 @@ import pytest_asyncio
 from device.client import Uplink
 from device.credentials import TokenCredentials
 from device.exceptions import ContentChanged, SourceChanged, UplinkError
-from device.payload import HASHED_FIRST_BYTES_MAX
 from device.report import UploadProgress
+from device.transfer_source import HASHED_FIRST_BYTES_MAX
 from tests.support.scene import Scene, scene
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")

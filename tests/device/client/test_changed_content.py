@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from device import payload as payload_module
+from device import transfer_source
 from device.exceptions import ContentChanged, SourceChanged, UploadFailed
 from protocol import frames
 from protocol.checksum import crc32c
@@ -26,7 +26,7 @@ OTHER = DATA[::-1]
 def file(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A file on disk, below and above the size up to which files are hashed before they are sent."""
     if request.param != "hashed first":
-        monkeypatch.setattr(payload_module, "HASHED_FIRST_BYTES_MAX", len(DATA) // 2)
+        monkeypatch.setattr(transfer_source, "HASHED_FIRST_BYTES_MAX", len(DATA) // 2)
     path = tmp_path / "log.bin"
     path.write_bytes(DATA)
     return path
@@ -138,7 +138,7 @@ async def test_a_file_that_changes_while_it_is_sent_is_not_mixed(
 async def test_content_that_changes_after_it_was_hashed_is_not_mixed(
     file: Path, server: FakeServer, uplinks: Uplinks, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for module in ("source", "payload"):
+    for module in ("source", "transfer_source"):
         monkeypatch.setattr(f"device.{module}.READ_AHEAD_BYTES", 64 * 1024)
     memory = bytearray(DATA)
 
@@ -165,7 +165,7 @@ async def test_an_upload_resumed_after_the_source_changed_is_no_mix(
     path = tmp_path / "log.bin"
     path.write_bytes(DATA)
     if source != "hashed first":
-        monkeypatch.setattr(payload_module, "HASHED_FIRST_BYTES_MAX", 0)
+        monkeypatch.setattr(transfer_source, "HASHED_FIRST_BYTES_MAX", 0)
     server.scripts.append(Script(cut_after_bytes=400_000))
     server.scripts.append(Script(opens=deque_of(breaks_stream(ErrorCode.GONE))))
     async with uplinks() as uplink:

@@ -20,7 +20,7 @@ HASHED_FIRST_BYTES_MAX = 64 * 1024 * 1024
 """Larger files are not read twice. Hashing this many bytes takes 40 ms at 1.6 GB/s, and far longer on a small board."""
 
 
-class Payload(Protocol):
+class TransferSource(Protocol):
     """A source, and what identifies it."""
 
     @property
@@ -51,7 +51,7 @@ class Payload(Protocol):
         ...
 
 
-class HashedPayload:
+class HashedSource:
     """A source that was hashed before it is sent."""
 
     def __init__(self, source: Source, digest: Digest, tag: bytes | None) -> None:
@@ -124,7 +124,7 @@ class WatchedFile(FileSource):
             await super().read(start, min(READ_AHEAD_BYTES, end - start))
 
 
-class UnidentifiedPayload:
+class UnidentifiedSource:
     """A source whose name the caller vouches for. Its CRC32C is known only if this run read all of it."""
 
     def __init__(self, source: Source, tag: bytes | None, sha256: bytes | None) -> None:
@@ -147,13 +147,13 @@ class UnidentifiedPayload:
         """There is nothing to compare with."""
 
 
-async def open_payload(
+async def open_transfer_source(
     source: Bytes | BinaryIO, size: int | None, *, tag: bytes | None, sha256: bytes | None, identify: bool
-) -> Payload:
+) -> TransferSource:
     """The first `size` bytes of a source, or all, identified unless the caller does without. Raises SourceError."""
     opened = await open_source(source, size)
     if not identify:
-        return UnidentifiedPayload(opened, tag, sha256)
+        return UnidentifiedSource(opened, tag, sha256)
     if not isinstance(source, Bytes) and size is None and opened.size > HASHED_FIRST_BYTES_MAX:
         found = _file_status(source)
         # A file object that decompresses has a descriptor too, but another size.
@@ -162,7 +162,7 @@ async def open_payload(
     digest = await _hash(opened)
     if sha256 not in (None, digest.sha256):
         raise _wrong_digest(digest.sha256)
-    return HashedPayload(opened, digest, tag)
+    return HashedSource(opened, digest, tag)
 
 
 async def _hash(source: Source) -> Digest:
