@@ -1,4 +1,4 @@
-"""The way out of a connection holds little, and tells when it has room."""
+"""A socket holds little, and reports when it should get more."""
 
 import asyncio
 import socket

@@ -34,7 +34,7 @@ async def client(fake: FakeControlPlane, time: FakeTime) -> AsyncIterator[Contro
 
 
 def ignore(count: int) -> None:
-    """Progress that nobody looks at."""
+    """Ignore the progress."""
 
 
 def names_in(directory: Path) -> list[str]:
