@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.deadlines import SCENE_S
+
 PROJECT = Path(__file__).parents[2]
 
 WHEELS = Path(sys.prefix) / "wheels"
@@ -16,9 +18,6 @@ WHEELS = Path(sys.prefix) / "wheels"
 
 BASE_PYTHON = Path(sys.base_prefix) / "bin" / f"python{sys.version_info[0]}.{sys.version_info[1]}"
 """The Python that this environment was made with. The wheels are for its version."""
-
-INSTALL_TIMEOUT_S = 600
-"""An installation takes half a minute. This is against a hang."""
 
 SOURCES = ("protocol", "daemon", "control", "device", "pyproject.toml", "README.md", "LICENSE")
 
@@ -29,7 +28,6 @@ def offline(wheels: Path = WHEELS) -> Mapping[str, str]:
     """An environment in which pip finds `wheels` and nothing else, whatever this machine's configuration says."""
     return {
         "PATH": os.environ["PATH"],
-        "LANG": "C.UTF-8",
         "PIP_CONFIG_FILE": os.devnull,
         "PIP_NO_INDEX": "1",
         "PIP_FIND_LINKS": str(wheels),
@@ -46,7 +44,7 @@ def run(*command: str | Path, environment: Mapping[str, str] | None = None) -> s
         capture_output=True,
         text=True,
         check=False,
-        timeout=INSTALL_TIMEOUT_S,
+        timeout=SCENE_S,
     )
 
 
