@@ -100,6 +100,7 @@ report: venv  ## write the table and the chart of what was measured last into RE
 
 lock:  ## pin the newest versions that pyproject.toml allows, with their hashes
 	@.ci/require_python "$(PYTHON)"
+	@echo "Resolving the dependencies of pyproject.toml: up to a minute"
 	@test -x build/lock/bin/uv || { "$(PYTHON)" -m venv build/lock && build/lock/bin/pip install --quiet uv; }
 	build/lock/bin/uv $(LOCK) pyproject.toml --extra server -o requirements/run.txt
 	build/lock/bin/uv $(LOCK) pyproject.toml -c requirements/run.txt -o requirements/device.txt
