@@ -17,10 +17,10 @@ DEVICE = "camera-1"
 SEND = """\
 import asyncio, sys
 from device.client import Uplink
-from device.credentials import SecretCredentials, secret_from_text
+from device.credentials import SecretCredentials
 
 async def main(host, port, device, secret, path):
-    async with Uplink(host, int(port), SecretCredentials(device, secret_from_text(secret))) as uplink:
+    async with Uplink(host, int(port), SecretCredentials(device, secret)) as uplink:
         with open(path, "rb") as source:
             sent = await uplink.send(source, "clip.bin")
     print(f"{sent.upload_id:016x} {sent.size}")
