@@ -31,7 +31,7 @@ PEERS := mosquitto nginx openssh-client openssh-server rsync
 LOCK := pip compile --quiet --generate-hashes --no-emit-index-url --no-emit-find-links --no-strip-extras --universal \
 	--python-version 3.11 --no-header --upgrade
 
-.PHONY: help venv run demo test quick lint types unit format bench report lock tools peers pythons install rollback clean
+.PHONY: help venv run demo test quick lint types unit format bench report pictures lock tools peers pythons install rollback clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' Makefile
@@ -58,7 +58,7 @@ $(WHEELS): $(DEVELOPMENT)
 	@touch $@
 
 run: $(PRODUCT)  ## start the daemon on its embedded defaults, with its data in run/
-	@mkdir -p -m 700 run && cat docs/first_steps.txt
+	@mkdir -p -m 700 run && cat .ci/first_steps.txt
 	@UPLINKD_DATA_DIR=run UPLINKD_LOG__FORMAT=console exec $(BIN)/uplinkd serve
 
 demo: $(PRODUCT)  ## send a file over a link that is cut, read it back, compare
@@ -95,8 +95,11 @@ format: venv  ## put the sources into ruff's format, and mend what ruff can mend
 bench: venv  ## measure against the machine's limit and the peers; QUICK=1: fewer bytes
 	$(BIN)/python -m benchmarks all $(if $(QUICK),--quick)
 
-report: venv  ## write the table and the chart of what was measured last into README.md and docs/
+report: venv  ## write the tables and the chart of what was measured last into docs/
 	$(BIN)/python -m benchmarks report
+
+pictures: $(PRODUCT)  ## draw the pictures of README.md and docs/ again
+	$(BIN)/python -m docs.pictures
 
 lock:  ## pin the newest versions that pyproject.toml allows, with their hashes
 	@.ci/require_python "$(PYTHON)"
