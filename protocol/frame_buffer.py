@@ -125,7 +125,7 @@ class FrameBuffer:
             self.view = memoryview(self._carry)
             self.begin, self.end, self._carry = 0, len(self._carry), b""
 
-    def rest(self) -> None:
+    def return_unused_lease(self) -> None:
         """Give back what was borrowed for input that has not come; an event loop may ask for memory in vain."""
         if self.lease is not None and self.begin == self.end:
             self.close()

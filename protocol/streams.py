@@ -32,7 +32,7 @@ class Stream:
             del refusals[next(iter(refusals))]
         return count >= NACKS_PER_RANGE_MAX
 
-    def forgive(self, start: int, end: int) -> None:
+    def clear_refusals(self, start: int, end: int) -> None:
         """The bytes from `start` up to `end` arrived intact."""
         if self._refusals:
             for refused in [each for each in self._refusals if start <= each < end]:
@@ -109,12 +109,12 @@ class Streams:
                 f"{self.unacknowledged_bytes} bytes are unacknowledged, the window has {self._window_bytes}",
             )
 
-    def settle(self, stream: Stream, count: int) -> None:
+    def free_window(self, stream: Stream, count: int) -> None:
         """Data bytes that arrived were acknowledged or refused."""
         count = min(count, stream.unacknowledged_bytes)
         stream.unacknowledged_bytes -= count
         self.unacknowledged_bytes -= count
 
-    def allow_again(self, count: int) -> None:
+    def allow_resend(self, count: int) -> None:
         """Refused bytes may come again even when the window is full: at most one window more."""
         self._credit_bytes = min(self._credit_bytes + count, self._window_bytes)

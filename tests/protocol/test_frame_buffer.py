@@ -69,10 +69,10 @@ def test_memory_that_was_borrowed_for_input_that_does_not_come_goes_back() -> No
     buffer.settle(BULK_FRAME_BYTES)
     buffer.writable(UNLIMITED)
     assert pool.lent == 1
-    buffer.rest()
+    buffer.return_unused_lease()
     assert pool.lent == 0
     put(buffer, b"frame")
-    buffer.rest()
+    buffer.return_unused_lease()
     assert held(buffer) == b"frame"
     assert pool.lent == 1
 

@@ -82,7 +82,7 @@ def test_bytes_that_arrive_intact_clear_the_refusals_among_them_only() -> None:
     for start in (99, 100, 149, 150):
         for _ in range(NACKS_PER_RANGE_MAX - 1):
             stream.refuse(start)
-    stream.forgive(100, 150)
+    stream.clear_refusals(100, 150)
     assert [stream.refuse(start) for start in (99, 100, 149, 150)] == [True, False, False, True]
 
 
@@ -114,8 +114,8 @@ def test_what_was_dealt_with_counts_no_more_and_never_twice() -> None:
     first, second = opened(streams, 1), opened(streams, 2)
     streams.receive(first, 60)
     streams.receive(second, 40)
-    streams.settle(first, 50)
-    streams.settle(first, 50)
+    streams.free_window(first, 50)
+    streams.free_window(first, 50)
     assert first.unacknowledged_bytes == 0
     assert streams.unacknowledged_bytes == 40
 
@@ -133,7 +133,7 @@ def test_refused_bytes_may_come_again_into_a_full_window() -> None:
     streams = Streams(4, 100)
     stream = opened(streams, 1)
     streams.receive(stream, 100)
-    streams.allow_again(30)
+    streams.allow_resend(30)
     streams.receive(stream, 30)
     with pytest.raises(ProtocolError):
         streams.receive(stream, 1)
@@ -142,7 +142,7 @@ def test_refused_bytes_may_come_again_into_a_full_window() -> None:
 def test_however_much_is_refused_there_is_one_window_more_at_most() -> None:
     streams = Streams(4, 100)
     stream = opened(streams, 1)
-    streams.allow_again(2**62)
+    streams.allow_resend(2**62)
     streams.receive(stream, 200)
     with pytest.raises(ProtocolError):
         streams.receive(stream, 1)
@@ -157,7 +157,7 @@ def test_there_is_work_while_a_stream_waits_for_an_answer() -> None:
     assert not streams.has_work
     streams.receive(stream, 10)
     assert streams.has_work, "an ACK"
-    streams.settle(stream, 10)
+    streams.free_window(stream, 10)
     assert not streams.has_work
     stream.state = StreamState.FINISHING
     assert streams.has_work, "the answer to FINISH"

@@ -4,7 +4,7 @@ from protocol import frames
 from protocol.constants import SIZE_UNKNOWN, Action
 from protocol.errors import ErrorCode
 from protocol.events import ConnectionFailed
-from protocol.server import WAIT_MS
+from protocol.server_output import WAIT_MS
 from tests.support.server_outcomes import LARGE, received
 from tests.support.server_rig import ServerRig, chunk, open_frame, with_stream
 
