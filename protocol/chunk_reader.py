@@ -57,7 +57,7 @@ class ChunkReader(FrameReader):
             return ChunkFault(ErrorCode.CHUNK_BEYOND_END, f"end_byte {end - 1} of a file of {stream.size} bytes")
         if not chunk.intact:
             self.consume(head.frame_bytes)
-            return ChunkFault(ErrorCode.CHUNK_CORRUPT, f"bytes {start}-{end - 1}", Span(start, end))
+            return ChunkFault(ErrorCode.CHUNK_CORRUPT, "the checksum does not fit", Span(start, end))
         count = 1
         data: Piece = chunk.data
         like_it = (min(stream.size, OFFSET_MAX) - start) // (end - start)
@@ -66,7 +66,6 @@ class ChunkReader(FrameReader):
             count, data = gather_equal(buffer.view, buffer.begin, buffer.begin + left, kind, chunk)
             end = start + count * (end - start)
         streams.receive(stream, end - start)
-        stream.clear_refusals(start, end)
         checksum = CHECKSUM_KINDS[kind]
         run = self._run
         if run is None or not run.takes(head.stream, checksum, start):

@@ -28,7 +28,6 @@ from protocol.events import (
     ProofReceived,
     QueryReceived,
     ServerEvent,
-    StreamFailed,
     TokenOffered,
 )
 from protocol.exceptions import ProtocolError
@@ -262,36 +261,28 @@ class ServerConnection(ServerOutput):
         elif kind not in STREAM_ACCEPTS[stream.state]:
             self._held = True
         elif fault := reader.take_chunks(kind, head, stream, self.streams, self._events):
-            self._refuse_chunk(number, stream, fault)
+            self._refuse_chunk(number, fault)
 
-    def _refuse_chunk(self, number: int, stream: Stream, fault: ChunkFault) -> None:
-        refused = fault.refused
-        if refused is None:
-            self._break_stream(number, fault.code, fault.detail)
-            return
+    def _refuse_chunk(self, number: int, fault: ChunkFault) -> None:
         self._flush()
-        self._events.append(ChunkRefused(number, fault.code))
-        if stream.refuse(refused.start):
-            self._break_stream(number, ErrorCode.NACKS_EXHAUSTED, f"{fault.detail} were refused too often")
+        if fault.refused is None:
+            self._break_stream(number, fault.code, fault.detail)
         else:
-            self.refuse_range(number, refused, fault.code, 0)
+            self._events.append(ChunkRefused(number, fault.code))
+            self.refuse_range(number, fault.refused, fault.code, 0)
 
     def _addressed(self, number: int) -> Stream | None:
         """The stream a frame is for. A frame for one that has ended may have been in flight, and is dropped."""
         stream = self.streams.get(number)
         if stream is None and not self.streams.is_used(number):
             self.streams.use(number)
+            self._flush()
             self._break_stream(number, ErrorCode.STREAM_UNKNOWN, f"stream {number} was never opened")
         return stream
 
     def _hold(self, state: ConnectionState) -> None:
         self.state = state
         self._held = True
-
-    def _break_stream(self, number: int, code: ErrorCode, detail: str) -> None:
-        self._flush()
-        self.fail_stream(number, code, detail)
-        self._events.append(StreamFailed(number, code, detail))
 
     def _flush(self) -> None:
         self._reader.flush(self._events)

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from protocol import frames
 from protocol.constants import SIZE_UNKNOWN, VERSION, Action, UploadState
 from protocol.errors import ErrorCode
-from protocol.events import ConnectionFailed, ServerEvent
+from protocol.events import ConnectionFailed, ServerEvent, StreamFailed
 from protocol.exceptions import LocalProtocolError
 from protocol.outbox import Outbox
 from protocol.ranges import Span
@@ -124,11 +124,16 @@ class ServerOutput:
         if stream is None:
             return
         self.streams.free_window(stream, freed_bytes)
+        stream.clear_refusals(next_expected_byte, beyond)
         stream.next_expected_byte = next_expected_byte
         self._outbox.acknowledge(number, next_expected_byte, beyond)
 
     def refuse_range(self, number: int, refused: Span, code: ErrorCode, freed_bytes: int) -> None:
-        """NACK these bytes; the stream stays open. This frees `freed_bytes` of the window."""
+        """NACK these bytes; this frees `freed_bytes` of the window. The stream stays open.
+
+        The last refusal of one range that is allowed ends the stream instead, with StreamFailed for the caller.
+        INCOMPLETE does not count: it names what is missing and refuses nothing. §9
+        """
         stream = self.streams.get(number)
         if stream is None:
             return
@@ -136,6 +141,10 @@ class ServerOutput:
         self.streams.allow_resend(refused.end - refused.start)
         if code is ErrorCode.INCOMPLETE:
             stream.state = StreamState.RECEIVING
+        elif stream.refuse(refused):
+            detail = f"bytes {refused.start}-{refused.end - 1} were refused too often"
+            self._break_stream(number, ErrorCode.NACKS_EXHAUSTED, detail)
+            return
         self.send(number, frames.Nack(code, refused.start, refused.end - 1, stream.next_expected_byte, code.summary))
 
     def finished(self, number: int, finished: frames.Finished) -> None:
@@ -159,6 +168,11 @@ class ServerOutput:
         self._end(number)
         wait_ms = wait_ms or _default_wait_ms(code)
         self.send(number, frames.Error(code, code.action, wait_ms, next_expected_byte, detail))
+
+    def _break_stream(self, number: int, code: ErrorCode, detail: str) -> None:
+        """End a stream for what the device did, and let the caller know."""
+        self.fail_stream(number, code, detail)
+        self._events.append(StreamFailed(number, code, detail))
 
     def _end(self, number: int) -> None:
         self.streams.end(number)

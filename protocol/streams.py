@@ -1,14 +1,16 @@
 """The streams of one connection at the server: numbers, states, refusals, and the window over all of them."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from protocol.constants import NACKS_PER_RANGE_MAX, SIZE_UNKNOWN
 from protocol.errors import ErrorCode
 from protocol.exceptions import ProtocolError
+from protocol.ranges import Span
 from protocol.state import StreamState
 
 _REFUSED_RANGES_MAX = 64
-"""Ranges whose refusals are counted at a time; the oldest is forgotten, so a hostile device costs no memory."""
+"""Ranges of a stream whose refusals are counted. Beyond, the oldest is forgotten: a hostile device costs no memory."""
 
 
 @dataclass(slots=True)
@@ -19,24 +21,26 @@ class Stream:
     size: int = SIZE_UNKNOWN
     next_expected_byte: int = 0
     unacknowledged_bytes: int = 0
-    _refusals: dict[int, int] | None = None
+    _refusals: dict[Span, int] | None = None
 
-    def refuse(self, start: int) -> bool:
-        """Count a refusal of the range at `start`; True when it was one too many."""
+    def refuse(self, refused: Span) -> bool:
+        """Count a refusal of this range. Returns whether it was one too many."""
         if self._refusals is None:
             self._refusals = {}
         refusals = self._refusals
-        count = refusals.pop(start, 0) + 1
-        refusals[start] = count
+        count = refusals.pop(refused, 0) + 1
+        refusals[refused] = count
         if len(refusals) > _REFUSED_RANGES_MAX:
             del refusals[next(iter(refusals))]
         return count >= NACKS_PER_RANGE_MAX
 
-    def clear_refusals(self, start: int, end: int) -> None:
-        """The bytes from `start` up to `end` arrived intact."""
+    def clear_refusals(self, next_expected_byte: int, beyond: Sequence[Span]) -> None:
+        """Forget the refusals of ranges that begin among these durable bytes."""
         if self._refusals:
-            for refused in [each for each in self._refusals if start <= each < end]:
-                del self._refusals[refused]
+            durable = (Span(0, next_expected_byte), *beyond)
+            for refused in list(self._refusals):
+                if any(span.start <= refused.start < span.end for span in durable):
+                    del self._refusals[refused]
 
 
 class Streams:
