@@ -46,6 +46,10 @@ _ON_CONNECTION = frozenset(
     {FrameType.HELLO, FrameType.PROOF, FrameType.REFRESH, FrameType.PING, FrameType.PONG}
 )  # the frames of a device that belong to no stream
 
+_NEVER = float("inf")
+_UNTIMED = frozenset({ConnectionState.DECIDING, ConnectionState.CLOSING})
+"""States in which the device waits for the caller, or has nothing more to say."""
+
 REQUESTS_MAX = 64
 """OPENs, QUERYs and ABORTs that wait for an answer; input behind them waits too, so a flood of them costs no memory."""
 
@@ -116,18 +120,33 @@ class ServerConnection(ServerOutput):
         """Memory that was lent to it is received into."""
         return self._reader.buffer.lease is not None
 
+    @property
+    def deadline(self) -> float:
+        """When `check_time` has something to do, should nothing arrive or go out until then; infinite for never."""
+        return _NEVER if self.state in _UNTIMED else self.timers.deadline
+
     def check_time(self, now: float) -> list[ServerEvent]:
-        """What the time asks for; call about once a second. May queue a PING, or end the connection."""
+        """What is due by now: queues a PING, or ends the connection. Call at `deadline`, and about once a second."""
         self._reader.buffer.return_unused_lease()
-        if self.state is ConnectionState.CLOSING or self._held or self._reader.buffer.starved:
-            self.timers.paused(now)
+        if self.state in _UNTIMED:
             return []
+        if self._held or self._reader.buffer.starved:
+            self.timers.paused(now)
         due = self.timers.check(now)
         if due is Probe.PING:
-            self.send(0, frames.Ping(int(now) & 0xFFFFFFFF))
+            # Without authority nothing is sent but PONG. §13
+            if self.state is ConnectionState.OPEN:
+                self.send(0, frames.Ping(int(now) & 0xFFFFFFFF))
         elif due is not None:
             self.fail(*due)
         return self.take_events()
+
+    def data_to_send(self, now: float) -> bytes:
+        """Everything to be sent since the last call."""
+        data = self._outbox.take()
+        if data:
+            self.timers.sent(now)
+        return data
 
     def close(self) -> None:
         """The transport is gone: give back what is borrowed."""

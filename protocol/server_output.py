@@ -43,10 +43,6 @@ class ServerOutput:
         """Whether `data_to_send` gives anything."""
         return not self._outbox.is_empty
 
-    def data_to_send(self) -> bytes:
-        """Everything to be sent since the last call."""
-        return self._outbox.take()
-
     def take_events(self) -> list[ServerEvent]:
         """The events since the last call that follow from answers and time."""
         events, self._events = self._events, []
@@ -60,7 +56,7 @@ class ServerOutput:
         return self._outbox.send(0, frames.Challenge(nonce))
 
     def expire(self) -> None:
-        """The credential's time is over: acknowledge nothing and take no request until `refreshed`. §13."""
+        """The credential's time is over: send nothing but PONG and take no request until `refreshed`. §13."""
         if self.state is ConnectionState.OPEN:
             self.state = ConnectionState.EXPIRED
             self._outbox.withhold()
@@ -77,7 +73,7 @@ class ServerOutput:
         """One OPEN, QUERY or ABORT is dealt with; call this once for each such event."""
         self._requests -= 1
         if self.state in (ConnectionState.OPEN, ConnectionState.EXPIRED):
-            self._held = False
+            self._held = self._outbox.is_full
 
     def go_away(self, reconnect_ms: int, detail: str) -> None:
         """Ask the device to come back later; from now on no OPEN is answered."""
@@ -102,6 +98,8 @@ class ServerOutput:
     def send(self, number: int, frame: frames.ControlFrame) -> None:
         """Queue a frame that changes no state, such as VERIFYING or STATUS; no larger than the device accepts."""
         self._outbox.send(number, frame)
+        if self._outbox.is_full:
+            self._held = True
 
     # Streams.
 

@@ -152,7 +152,7 @@ class Session:
         self.writer.close()
 
     def flush(self) -> None:
-        data = self.connection.data_to_send()
+        data = self.connection.data_to_send(0.0)
         if data and not self.writer.is_closing():
             self.writer.write(data)
 

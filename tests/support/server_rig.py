@@ -139,7 +139,7 @@ class ServerRig:
 
     def sent(self) -> list[Sent]:
         """The frames that were sent since the last call."""
-        return list(parse(self.connection.data_to_send()))
+        return list(parse(self.connection.data_to_send(self.now)))
 
     def _go_on(self) -> list[ServerEvent]:
         """Its turn comes again, and memory that there is."""
