@@ -36,7 +36,7 @@ class _OwnMemory:
     def lease(self, size_bytes: int) -> Lease | None:  # noqa: ARG002 - the interface's argument
         return None
 
-    spare = lease
+    try_lease = lease
 
 
 @dataclass(slots=True)
@@ -116,7 +116,7 @@ class ClientConnection:
                 self.state = ConnectionState.CLOSING
                 self._reader.discard()
                 events.append(ServerMisbehaved(error.code, error.detail))
-            self._reader.settle()
+            self._reader.save_rest()
         return events
 
     def prove(self, proof: bytes) -> None:

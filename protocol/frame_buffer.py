@@ -47,7 +47,7 @@ class BufferSource(Protocol):
         """
         ...
 
-    def spare(self, size_bytes: int) -> Lease | None:
+    def try_lease(self, size_bytes: int) -> Lease | None:
         """As `lease`, for who can do without: None, too, while somebody waits for memory."""
         ...
 
@@ -55,7 +55,7 @@ class BufferSource(Protocol):
 class FrameBuffer:
     """The unparsed input of one connection.
 
-    `view[begin:end]` holds it between `received` and `settle`; the parser moves `begin`. Outside of those two calls
+    `view[begin:end]` holds it between `received` and `save`; the parser moves `begin`. Outside of those two calls
     the memory may be shared with other connections and must not be looked at.
     """
 
@@ -78,7 +78,7 @@ class FrameBuffer:
     def writable(self, limit_bytes: int) -> memoryview:
         """Memory to receive the next bytes into, at most `limit_bytes`; never empty."""
         if self.lease is None and not self._carry and self._frame_bytes >= BULK_FRAME_BYTES:
-            lease = self._source.spare(self._frame_bytes * BULK_FRAMES)
+            lease = self._source.try_lease(self._frame_bytes * BULK_FRAMES)
             if lease is not None:
                 self._move_to(lease)
         if self.lease is not None:
@@ -96,7 +96,7 @@ class FrameBuffer:
         self.end += count
         self._carry = b""
 
-    def settle(self, frame_bytes: int) -> None:
+    def save(self, frame_bytes: int) -> None:
         """Nothing more can be parsed now; what is left belongs to a frame, or frames, of `frame_bytes` in all.
 
         With nothing left, or too little to tell, it is the size of the frame before, as the next is most likely alike.
@@ -117,10 +117,10 @@ class FrameBuffer:
 
     def borrow(self, size_bytes: int) -> Lease | None:
         """Memory beside the input's own, or the largest piece there is; None when the pool can spare none."""
-        return self._source.spare(size_bytes)
+        return self._source.try_lease(size_bytes)
 
-    def reopen(self) -> None:
-        """Look again at what `settle` kept; another `settle` must follow."""
+    def restore(self) -> None:
+        """Look again at what `save` kept; another `save` must follow."""
         if self.lease is None:
             self.view = memoryview(self._carry)
             self.begin, self.end, self._carry = 0, len(self._carry), b""
@@ -145,7 +145,7 @@ class FrameBuffer:
             lease = None
         if lease is None:
             self._carry = bytes(left)
-            # Not what was looked at: `reopen` makes a view that a connection at rest would keep for nothing.
+            # Not what was looked at: `restore` makes a view that a connection at rest would keep for nothing.
             self.view = self._source.shared
             return
         self._move_to(lease)

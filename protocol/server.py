@@ -4,7 +4,7 @@ The caller receives into `get_buffer`, calls `received`, handles the events, ans
 `data_to_send`.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from protocol import codec, frames
 from protocol.chunk_reader import ChunkFault, ChunkReader
@@ -40,7 +40,6 @@ from protocol.state import SERVER_ACCEPTS, SERVER_HOLDS, STREAM_ACCEPTS, Connect
 from protocol.streams import Stream
 from protocol.timers import Probe, Timers, TimerSettings
 
-_CHUNK_HEADER_BYTES_MAX = max(layout.size for layout in codec.CHUNK_FRAMES.values())
 _REQUESTS = frozenset({FrameType.OPEN, FrameType.QUERY, FrameType.ABORT})
 _ON_CONNECTION = frozenset(
     {FrameType.HELLO, FrameType.PROOF, FrameType.REFRESH, FrameType.PING, FrameType.PONG}
@@ -67,11 +66,6 @@ class ServerLimits:
     streams_max: int
     features: Feature
     timers: TimerSettings
-    chunk_frame_bytes_max: int = field(init=False)
-    """Made once: each connection keeps it."""
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "chunk_frame_bytes_max", self.chunk_bytes_max + _CHUNK_HEADER_BYTES_MAX)
 
 
 class ServerConnection(ServerOutput):
@@ -101,7 +95,7 @@ class ServerConnection(ServerOutput):
 
     def resume(self, now: float) -> list[ServerEvent]:
         """Input that waited for an answer, for memory, or its turn, goes on; what follows from it, in order."""
-        self._reader.buffer.reopen()
+        self._reader.buffer.restore()
         self.timers.paused(now)
         return self._parse(now)
 
@@ -157,7 +151,7 @@ class ServerConnection(ServerOutput):
         """Let the device in, on these terms."""
         self._leave(ConnectionState.DECIDING, ConnectionState.OPEN)
         self._reader.features = Feature(welcome.features)
-        self._reader.chunk_frame_bytes_max = self._limits.chunk_frame_bytes_max
+        self._reader.chunk_bytes_max = self._limits.chunk_bytes_max
         self.timers.welcomed()
         self.send(0, welcome)
 
@@ -174,7 +168,7 @@ class ServerConnection(ServerOutput):
         self._flush()
         if self.state is ConnectionState.CLOSING:
             reader.discard()
-        self.timers.frame(reader.settle() and not self._held, now)
+        self.timers.frame(reader.save_rest() and not self._held, now)
         return self.take_events()
 
     def _take_turn(self) -> bool:
@@ -260,8 +254,11 @@ class ServerConnection(ServerOutput):
             return False
         if isinstance(frame, frames.Abort):
             self._ask(AbortRequested(number))
-        elif frame.size > OFFSET_MAX or stream.size not in (SIZE_UNKNOWN, frame.size):
-            self._break_stream(number, ErrorCode.SIZE_INVALID, f"FINISH says {frame.size}, OPEN said {stream.size}")
+        elif frame.size > OFFSET_MAX:
+            self._break_stream(number, ErrorCode.SIZE_INVALID, f"FINISH says {frame.size}, above 2^63-1")
+        elif stream.size not in (SIZE_UNKNOWN, frame.size):
+            detail = f"FINISH says {frame.size}; OPEN or an earlier FINISH bound the size to {stream.size}"
+            self._break_stream(number, ErrorCode.SIZE_INVALID, detail)
         else:
             stream.size = frame.size
             stream.state = StreamState.FINISHING

@@ -1,5 +1,7 @@
 """Chunks: every form, runs of adjacent ones, and what one costs that lies or is corrupt. PROTOCOL.md §9."""
 
+from dataclasses import replace
+
 import pytest
 
 from protocol import codec, frames
@@ -123,12 +125,22 @@ def test_equal_chunks_far_beyond_the_end_are_not_gathered() -> None:
     assert len(events) == 2, "what is behind it is for a stream that has ended"
 
 
-def test_an_oversized_chunk_is_refused_by_its_prefix() -> None:
-    rig = with_stream()
-    largest = LIMITS.chunk_bytes_max + 20
-    assert rig.feed(codec.PREFIX.pack(FrameType.CHUNK_CRC32C, 0, 1, largest)) == []
-    rig = with_stream()
-    assert failure(rig.feed(codec.PREFIX.pack(FrameType.CHUNK, 0, 1, largest + 1))) is ErrorCode.FRAME_TOO_LARGE
+@pytest.mark.parametrize("kind", list(codec.CHUNK_HEADERS))
+@pytest.mark.parametrize("chunk_bytes_max", [10, LIMITS.chunk_bytes_max])
+def test_the_largest_chunk_is_exact_in_every_form(kind: FrameType, chunk_bytes_max: int) -> None:
+    limits = replace(LIMITS, chunk_bytes_max=chunk_bytes_max)
+    data = bytes(chunk_bytes_max + 1)
+    (event,) = with_stream(limits=limits).feed(chunk(1, 0, data[:-1], kind))
+    assert isinstance(event, ChunksReceived)
+    assert (event.start, event.end) == (0, chunk_bytes_max)
+    assert failure(with_stream(limits=limits).feed(chunk(1, 0, data, kind))) is ErrorCode.FRAME_TOO_LARGE
+
+
+@pytest.mark.parametrize("kind", list(codec.CHUNK_HEADERS))
+def test_an_oversized_chunk_is_refused_by_its_prefix(kind: FrameType) -> None:
+    length = codec.CHUNK_HEADERS[kind].size + LIMITS.chunk_bytes_max
+    assert with_stream().feed(codec.PREFIX.pack(kind, 0, 1, length)) == []
+    assert failure(with_stream().feed(codec.PREFIX.pack(kind, 0, 1, length + 1))) is ErrorCode.FRAME_TOO_LARGE
 
 
 # Corrupt chunks.

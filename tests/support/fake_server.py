@@ -56,7 +56,7 @@ class OwnBuffers:
     def lease(self, size_bytes: int) -> OwnLease:
         return OwnLease(size_bytes)
 
-    def spare(self, size_bytes: int) -> OwnLease:
+    def try_lease(self, size_bytes: int) -> OwnLease:
         return self.lease(size_bytes)
 
 

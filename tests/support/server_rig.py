@@ -85,7 +85,7 @@ class Pool:
         self.lent_max = max(self.lent_max, self.lent)
         return PoolLease(self, self._lease_bytes)
 
-    def spare(self, size_bytes: int) -> PoolLease | None:
+    def try_lease(self, size_bytes: int) -> PoolLease | None:
         return self.lease(size_bytes)
 
     def poison(self) -> None:
