@@ -344,7 +344,8 @@ class Session:
             self.logger.warning("catalog failed at QUERY", error=str(error))
             self.connection.fail(ErrorCode.INTERNAL, "the server's catalog does not answer")
         else:
-            self.connection.send(number, status(record, self._policy.stale_s, self._services.clock.wall_ms()))
+            now_ms = self._services.clock.wall_ms()
+            self.connection.send(number, status(record, self._policy.stale_s, now_ms, self._ranges_max))
 
     def _receive(self, event: events.ChunksReceived) -> None:
         self.metrics.received_bytes[event.checksum] += event.end - event.start
