@@ -11,8 +11,11 @@ VERSION = 1
 ALPN = "uplinkd/1"
 """RFC 7301 protocol name when the connection runs inside TLS."""
 
-OFFSET_MAX = 2**63 - 1
-"""Largest byte offset and size: what a signed 64-bit integer, so every catalog and file system, can hold."""
+INT64_MAX = 2**63 - 1
+"""Largest signed 64-bit integer: what every catalog and file system can hold. Upload ids and times end there, too."""
+
+OFFSET_MAX = INT64_MAX
+"""Largest byte offset and size."""
 
 SIZE_UNKNOWN = 2**64 - 1
 """In place of a size that is declared only at FINISH; never a valid size, as it is above OFFSET_MAX."""

@@ -8,7 +8,8 @@ from collections import defaultdict, deque
 from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import dataclass
 
-from daemon.storage.interface import Buffer, Reading, Space, Stored
+from daemon.storage.interface import Reading, Space, Stored
+from protocol.checksum import Buffer
 from protocol.ranges import DigestedRange
 
 
