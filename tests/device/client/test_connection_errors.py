@@ -5,14 +5,14 @@ import pytest
 from device.credentials import TokenCredentials
 from device.exceptions import UnreachableError, UploadFailed
 from protocol.constants import Action
-from protocol.errors import ErrorCode, Scope
+from protocol.errors import ErrorCode, ErrorScope
 from tests.device.conftest import Uplinks
 from tests.support.content import DATA
 from tests.support.fake_server import FakeServer, Script, breaks_connection, deque_of
 from tests.support.fake_time import FakeTime
 from tests.support.token_issuer import Tokens
 
-CONNECTION_CODES = [code for code in ErrorCode if code.scope is Scope.CONNECTION]
+CONNECTION_CODES = [code for code in ErrorCode if code.scope is ErrorScope.CONNECTION]
 
 
 @pytest.mark.parametrize("code", CONNECTION_CODES, ids=lambda code: code.name)
