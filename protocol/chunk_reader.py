@@ -1,6 +1,7 @@
 """Frames out of received bytes at the server, chunks gathered into runs. PROTOCOL.md §9."""
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 from protocol.chunks import CHECKSUM_KINDS, ChunkRun, Piece, gather_equal, is_worth_gathering, read_chunk
 from protocol.constants import OFFSET_MAX, Feature, FrameType
@@ -23,20 +24,22 @@ class ChunkFault:
     refused: Span | None = None
 
 
+@lru_cache(maxsize=8)  # every connection with these features shares one set
+def forms_of(features: Feature) -> frozenset[FrameType]:
+    """The forms of chunk that are in force with these features."""
+    return frozenset(kind for kind in CHECKSUM_KINDS if kind not in _FEATURE_OF or _FEATURE_OF[kind] in features)
+
+
 class ChunkReader(FrameReader):
-    """A reader that also takes chunks. `features` are those in force."""
+    """A reader that also takes chunks. `forms` are those in force."""
 
     # It extends the frame reader and is no object beside it: each idle connection would pay for one.
-    __slots__ = ("_run", "features")
+    __slots__ = ("_run", "forms")
 
     def __init__(self, source: BufferSource) -> None:
         super().__init__(source)
-        self.features = Feature(0)
+        self.forms: frozenset[FrameType] = frozenset()
         self._run: ChunkRun | None = None
-
-    def takes(self, kind: FrameType) -> bool:
-        """Whether this form of chunk is in force."""
-        return kind not in _FEATURE_OF or _FEATURE_OF[kind] in self.features
 
     def take_chunks(
         self, kind: FrameType, head: Head, stream: Stream, streams: Streams, events: list[ServerEvent]

@@ -7,7 +7,7 @@ The caller receives into `get_buffer`, calls `received`, handles the events, ans
 from dataclasses import dataclass
 
 from protocol import codec, frames
-from protocol.chunk_reader import ChunkFault, ChunkReader
+from protocol.chunk_reader import ChunkFault, ChunkReader, forms_of
 from protocol.chunks import CHECKSUM_KINDS
 from protocol.constants import (
     FRAME_BYTES_MIN,
@@ -150,7 +150,7 @@ class ServerConnection(ServerOutput):
     def welcome(self, welcome: frames.Welcome) -> None:
         """Let the device in, on these terms."""
         self._leave(ConnectionState.DECIDING, ConnectionState.OPEN)
-        self._reader.features = Feature(welcome.features)
+        self._reader.forms = forms_of(Feature(welcome.features))
         self._reader.chunk_bytes_max = self._limits.chunk_bytes_max
         self.timers.welcomed()
         self.send(0, welcome)
@@ -267,7 +267,7 @@ class ServerConnection(ServerOutput):
 
     def _take_chunks(self, kind: FrameType, head: Head) -> None:
         reader, number = self._reader, head.stream
-        if not reader.takes(kind):
+        if kind not in reader.forms:
             raise ProtocolError(ErrorCode.FRAME_UNEXPECTED, f"{kind.name} was not negotiated")
         if number == STREAM_CONNECTION:
             raise ProtocolError(ErrorCode.FRAME_MALFORMED, f"{kind.name} on stream 0")

@@ -14,7 +14,9 @@ def test_after_goaway_no_open_is_answered_and_the_rest_goes_on() -> None:
     rig.connection.go_away(1500, "restart")
     assert rig.sent() == [(0, frames.Goaway(ErrorCode.SHUTTING_DOWN, 1500, "restart"))]
     assert rig.feed(open_frame(2) + chunk(2, 0, b"void") + chunk(1, 0, b"data")) == [received(1, 0, b"data")]
+    assert not rig.connection.has_output
     rig.connection.acknowledge(1, 4, [], 4)
+    assert rig.connection.has_output
     assert rig.sent() == [(1, frames.Ack(4))]
 
 
