@@ -1,27 +1,15 @@
 """Frames out of received bytes at the server, chunks gathered into runs. PROTOCOL.md §9."""
 
-from dataclasses import dataclass
 from functools import lru_cache
 
-from protocol.chunks import CHECKSUM_KINDS, ChunkRun, Piece, gather_equal, is_worth_gathering, read_chunk
+from protocol.chunks import CHECKSUM_KINDS, ChunkFault, ChunkRun, Piece, gather_equal, is_worth_gathering, read_chunk
 from protocol.constants import OFFSET_MAX, Feature, FrameType
-from protocol.errors import ErrorCode
 from protocol.events import ServerEvent
 from protocol.frame_buffer import BufferSource
-from protocol.ranges import Span
 from protocol.reader import FrameReader, Head
 from protocol.streams import Stream, Streams
 
 _FEATURE_OF = {FrameType.CHUNK_COMPACT: Feature.CHUNK_COMPACT, FrameType.CHUNK_CRC32C: Feature.CHUNK_CRC32C}
-
-
-@dataclass(frozen=True, slots=True)
-class ChunkFault:
-    """Why a chunk is not taken. It ends the stream, unless `refused` names a range to be sent again."""
-
-    code: ErrorCode
-    detail: str
-    refused: Span | None = None
 
 
 @lru_cache(maxsize=8)  # every connection with these features shares one set
@@ -50,17 +38,11 @@ class ChunkReader(FrameReader):
         Raises ProtocolError WINDOW_EXCEEDED.
         """
         buffer = self.buffer
-        chunk = read_chunk(buffer.view, buffer.begin, kind)
-        if isinstance(chunk, str):
+        chunk = read_chunk(buffer.view, buffer.begin, kind, stream.size)
+        if isinstance(chunk, ChunkFault):
             self.consume(head.frame_bytes)
-            return ChunkFault(ErrorCode.CHUNK_INVALID, chunk)
+            return chunk
         start, end = chunk.start, chunk.end
-        if end > stream.size:
-            self.consume(head.frame_bytes)
-            return ChunkFault(ErrorCode.CHUNK_BEYOND_END, f"end_byte {end - 1} of a file of {stream.size} bytes")
-        if not chunk.intact:
-            self.consume(head.frame_bytes)
-            return ChunkFault(ErrorCode.CHUNK_CORRUPT, "the checksum does not fit", Span(start, end))
         count = 1
         data: Piece = chunk.data
         like_it = (min(stream.size, OFFSET_MAX) - start) // (end - start)

@@ -17,8 +17,10 @@ from protocol.checksum import (
 )
 from protocol.codec import CHUNK_FRAMES, PREFIX_BYTES
 from protocol.constants import OFFSET_MAX, ChecksumKind, FrameType
+from protocol.errors import ErrorCode
 from protocol.events import ChunksReceived
 from protocol.frame_buffer import Lease
+from protocol.ranges import Span
 
 CHECKSUM_KINDS = {
     FrameType.CHUNK: ChecksumKind.SUM8,
@@ -59,37 +61,57 @@ _HEADER_TYPES = {
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """One chunk frame whose header is consistent; `end` is exclusive. `crc32c`: that of the data, where it is known."""
+    """One intact chunk; `end` is exclusive. `crc32c` is that of the data, where it is known."""
 
     start: int
     end: int
     data: memoryview
-    intact: bool
     crc32c: int | None = None
 
 
-def read_chunk(view: memoryview, begin: int, kind: FrameType) -> Chunk | str:
-    """The chunk frame that lies whole at `begin`, or how its header contradicts itself."""
+@dataclass(frozen=True, slots=True)
+class ChunkFault:
+    """Why a chunk is not taken. It ends the stream, unless `refused` names the range to be sent again."""
+
+    code: ErrorCode
+    detail: str
+    refused: Span | None = None
+
+
+def read_chunk(view: memoryview, begin: int, kind: FrameType, size: int) -> Chunk | ChunkFault:
+    """The chunk whose frame lies whole at `begin`, of a file of `size` bytes; or what is wrong with it."""
     layout = CHUNK_FRAMES[kind]
     length = int.from_bytes(view[begin + 4 : begin + PREFIX_BYTES], "big")
     if length <= layout.size - PREFIX_BYTES:
-        return f"a chunk of {length} bytes has no data"
+        return ChunkFault(ErrorCode.CHUNK_INVALID, f"a chunk of {length} bytes has no data")
     *_, start, last, checksum = layout.unpack_from(view, begin)
     data = view[begin + layout.size : begin + PREFIX_BYTES + length]
+    if last - start + 1 != len(data) or last > OFFSET_MAX - 1:
+        return ChunkFault(ErrorCode.CHUNK_INVALID, _contradiction(start, last, len(data)))
+    if last >= size:
+        return ChunkFault(ErrorCode.CHUNK_BEYOND_END, f"end_byte {last} of a file of {size} bytes")
+    own = None
+    if kind is not FrameType.CHUNK_CRC32C:
+        found = sum8(data)
+    else:
+        found = crc32c(view[begin : begin + _CRC_COVERED_BYTES])
+        if is_quick_to_combine(len(data)):
+            # The file's CRC32C takes in the data's own, so that its bytes are read once for both.
+            own = crc32c(data)
+            found = crc32c_combine(found, own, len(data))
+        else:
+            found = crc32c(data, found)
+    if found != checksum:
+        return ChunkFault(ErrorCode.CHUNK_CORRUPT, "the checksum does not fit", Span(start, last + 1))
+    return Chunk(start, last + 1, data, own)
+
+
+def _contradiction(start: int, last: int, data_bytes: int) -> str:
     if last < start:
         return f"end_byte {last} is before start_byte {start}"
     if last > OFFSET_MAX - 1:
         return f"end_byte {last} is beyond 2^63-2"
-    if last - start + 1 != len(data):
-        return f"start_byte {start} and end_byte {last} name {last - start + 1} bytes, {len(data)} follow"
-    if kind is not FrameType.CHUNK_CRC32C:
-        return Chunk(start, last + 1, data, sum8(data) == checksum)
-    crc = crc32c(view[begin : begin + _CRC_COVERED_BYTES])
-    if not is_quick_to_combine(len(data)):
-        return Chunk(start, last + 1, data, crc32c(data, crc) == checksum)
-    # The file's CRC32C takes in the data's own, so that its bytes are read once for both.
-    of_data = crc32c(data)
-    return Chunk(start, last + 1, data, crc32c_combine(crc, of_data, len(data)) == checksum, of_data)
+    return f"start_byte {start} and end_byte {last} name {last - start + 1} bytes, {data_bytes} follow"
 
 
 def is_worth_gathering(kind: FrameType, data_bytes: int, left_bytes: int) -> bool:

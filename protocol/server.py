@@ -7,8 +7,8 @@ The caller receives into `get_buffer`, calls `received`, handles the events, ans
 from dataclasses import dataclass
 
 from protocol import codec, frames
-from protocol.chunk_reader import ChunkFault, ChunkReader, forms_of
-from protocol.chunks import CHECKSUM_KINDS
+from protocol.chunk_reader import ChunkReader, forms_of
+from protocol.chunks import CHECKSUM_KINDS, ChunkFault
 from protocol.constants import (
     FRAME_BYTES_MIN,
     HANDSHAKE_FRAME_BYTES_MAX,
