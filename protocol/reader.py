@@ -12,7 +12,7 @@ _TYPES = {int(kind): kind for kind in FrameType}
 
 
 class Head(NamedTuple):
-    """A whole frame at the front of the buffer; without a `type` it is of one that is unknown and may be skipped."""
+    """A whole frame at the front of the buffer. `type` is None for an unknown type that may be skipped."""
 
     type: FrameType | None
     stream: int
@@ -30,7 +30,7 @@ class FrameReader:
         self._frame_bytes = 0
 
     def next(self) -> Head | None:
-        """The frame at the front once it is whole.
+        """The frame at the front, once it is whole.
 
         Raises ProtocolError FRAME_MALFORMED, FRAME_TOO_LARGE or FRAME_UNKNOWN.
         """
@@ -61,11 +61,11 @@ class FrameReader:
         return bytes(self.buffer.view[self.buffer.begin : self.buffer.begin + head.frame_bytes])
 
     def consume(self, count: int) -> None:
-        """The first `count` bytes are dealt with."""
+        """Drop the first `count` bytes."""
         self.buffer.begin += count
 
     def discard(self) -> None:
-        """All that was received is dealt with, and no memory is borrowed for what was announced."""
+        """Drop all that was received, and borrow no memory for the rest of a frame."""
         self.buffer.begin = self.buffer.end
         self._frame_bytes = 0
 

@@ -82,11 +82,11 @@ class Streams:
         return number <= self._highest
 
     def use(self, number: int) -> None:
-        """The number may not be opened any more."""
+        """Use the number up: it cannot be opened any more."""
         self._highest = max(self._highest, number)
 
     def open(self, number: int) -> bool:
-        """Take up a stream in state OPENING; False when too many are open. Raises ProtocolError for a used number."""
+        """Add a stream in state OPENING. Returns False when too many are open. Raises ProtocolError STREAM_REUSED."""
         if self.is_used(number):
             raise ProtocolError(
                 ErrorCode.STREAM_REUSED, f"stream {number} is not above {self._highest}, the highest so far"
@@ -98,13 +98,13 @@ class Streams:
         return True
 
     def end(self, number: int) -> None:
-        """The stream is over; what it had under way no longer counts against the window."""
+        """Remove the stream; its bytes under way no longer count against the window."""
         stream = self._open.pop(number, None)
         if stream is not None:
             self.unacknowledged_bytes -= stream.unacknowledged_bytes
 
     def receive(self, stream: Stream, count: int) -> None:
-        """Data bytes arrived. Raises ProtocolError when they are more than the window allows."""
+        """Count data bytes that arrived. Raises ProtocolError WINDOW_EXCEEDED."""
         stream.unacknowledged_bytes += count
         self.unacknowledged_bytes += count
         if self.unacknowledged_bytes > self._window_bytes + self._credit_bytes:
@@ -114,11 +114,11 @@ class Streams:
             )
 
     def free_window(self, stream: Stream, count: int) -> None:
-        """Data bytes that arrived were acknowledged or refused."""
+        """Data bytes that arrived were acknowledged or refused, and no longer count."""
         count = min(count, stream.unacknowledged_bytes)
         stream.unacknowledged_bytes -= count
         self.unacknowledged_bytes -= count
 
     def allow_resend(self, count: int) -> None:
-        """Refused bytes may come again even when the window is full: at most one window more."""
+        """Let refused bytes come again even when the window is full, up to one window more."""
         self._credit_bytes = min(self._credit_bytes + count, self._window_bytes)
