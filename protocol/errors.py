@@ -9,7 +9,7 @@ from protocol.constants import Action
 
 
 class ErrorScope(Enum):
-    """What ends with the error: one HTTP request, one chunk is refused, one stream is over, or the whole connection."""
+    """What the error ends: an HTTP request, the taking of one chunk, a stream, or the connection."""
 
     REQUEST = "request"
     CHUNK = "chunk"

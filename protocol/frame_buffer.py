@@ -41,7 +41,7 @@ class BufferSource(Protocol):
         ...
 
     def lease(self, size_bytes: int) -> Lease | None:
-        """Memory of `size_bytes` or more, or the largest piece of the pool, which holds any frame. None: all is lent."""
+        """Memory of `size_bytes`, or the largest piece of the pool, which holds any frame. None: all is lent."""
         ...
 
     def try_lease(self, size_bytes: int) -> Lease | None:

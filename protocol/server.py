@@ -1,7 +1,7 @@
 """The server's end of a connection, sans-I/O. PROTOCOL.md §3 to §15.
 
-The caller receives into `get_buffer`, calls `received`, handles the events, answers them (`server_output`), and sends
-`data_to_send`.
+The caller receives into `get_buffer`, calls `received`, handles the events, answers them (see `server_output`), and
+sends `data_to_send`.
 """
 
 from dataclasses import dataclass
@@ -50,16 +50,15 @@ _UNTIMED = frozenset({ConnectionState.DECIDING, ConnectionState.CLOSING})
 """States in which the device waits for the caller, or has nothing more to say."""
 
 REQUESTS_MAX = 64
-"""OPENs, QUERYs and ABORTs that wait for an answer; input behind them waits too, so a flood of them costs no memory."""
+"""OPENs, QUERYs and ABORTs that wait for an answer. Input behind them waits, so a flood of them costs no memory."""
 
 TURN_FRAMES = 256
-"""Taken one after another, many small chunks that are gathered counting as one: some milliseconds at most, then it is
-the other connections' turn."""
+"""Frames of one connection before others get their turn: a few milliseconds. Gathered small chunks count as one."""
 
 
 @dataclass(frozen=True, slots=True)
 class ServerLimits:
-    """What the server allows every connection."""
+    """What the server allows each connection."""
 
     chunk_bytes_max: int
     window_bytes: int
@@ -82,26 +81,26 @@ class ServerConnection(ServerOutput):
         self.timers = Timers(limits.timers, now)
 
     def get_buffer(self) -> memoryview:
-        """Memory to receive the next bytes into; not while `is_held`, `is_starved` or `has_more`."""
+        """Memory to receive the next bytes into. Do not receive while `is_held`, `is_starved` or `has_more`."""
         return self._reader.buffer.writable(
             HANDSHAKE_FRAME_BYTES_MAX if self.state in HANDSHAKE_STATES else SIZE_UNKNOWN
         )
 
     def received(self, count: int, now: float) -> list[ServerEvent]:
-        """`count` bytes were put into the buffer; what follows from them, in order."""
+        """Take `count` bytes that were put into the buffer. Returns the events in order."""
         self._reader.buffer.received(count)
         self.timers.received(count, now)
         return self._parse(now)
 
     def resume(self, now: float) -> list[ServerEvent]:
-        """Input that waited for an answer, for memory, or its turn, goes on; what follows from it, in order."""
+        """Go on with input that waited for an answer, for memory or its turn. Returns the events in order."""
         self._reader.buffer.restore()
         self.timers.paused(now)
         return self._parse(now)
 
     @property
     def has_more(self) -> bool:
-        """Input waits for a later turn, so that one connection with many frames does not keep others waiting."""
+        """Input waits for its next turn, so that a connection with many frames does not keep others waiting."""
         return self._has_more
 
     @property
@@ -111,7 +110,7 @@ class ServerConnection(ServerOutput):
 
     @property
     def has_lease(self) -> bool:
-        """Memory that was lent to it is received into."""
+        """The connection receives into a lease."""
         return self._reader.buffer.lease is not None
 
     @property
@@ -143,7 +142,7 @@ class ServerConnection(ServerOutput):
         return data
 
     def close(self) -> None:
-        """The transport is gone: give back what is borrowed."""
+        """Give back what is borrowed: the transport is gone."""
         self._reader.buffer.close()
         self.state = ConnectionState.CLOSING
 
@@ -172,7 +171,7 @@ class ServerConnection(ServerOutput):
         return self.take_events()
 
     def _take_turn(self) -> bool:
-        """Take frames for one turn; whether there may be more. Raises ProtocolError."""
+        """Take the frames of one turn. Returns whether there may be more. Raises ProtocolError."""
         reader = self._reader
         for _ in range(TURN_FRAMES):
             if self._held or self.state is ConnectionState.CLOSING or (head := self._next()) is None:
@@ -185,7 +184,7 @@ class ServerConnection(ServerOutput):
         return True
 
     def _next(self) -> Head | None:
-        """The next whole frame, if the state takes it now. Raises ProtocolError."""
+        """The next whole frame, if the state takes it. Raises ProtocolError."""
         buffer = self._reader.buffer
         if self.state is ConnectionState.START and buffer.end > buffer.begin:
             kind = buffer.view[buffer.begin]
@@ -200,7 +199,7 @@ class ServerConnection(ServerOutput):
         return None
 
     def _take_control(self, kind: FrameType, head: Head) -> bool:
-        """Deal with a control frame; False when it has to wait."""
+        """Take a control frame. Returns False when it has to wait."""
         self._flush()
         if self._requests >= REQUESTS_MAX and kind in _REQUESTS:
             self._held = True
@@ -288,7 +287,7 @@ class ServerConnection(ServerOutput):
             self.refuse_range(number, fault.refused, fault.code, 0)
 
     def _addressed(self, number: int) -> Stream | None:
-        """The stream a frame is for. A frame for one that has ended may have been in flight, and is dropped."""
+        """The stream of a frame. None: drop the frame, since the stream has ended or was never opened."""
         stream = self.streams.get(number)
         if stream is None and not self.streams.is_used(number):
             self.streams.use(number)
