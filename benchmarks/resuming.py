@@ -8,7 +8,6 @@ but not acknowledged then.
 
 import asyncio
 import contextlib
-import hashlib
 import http.client
 import json
 import sys
@@ -19,7 +18,7 @@ from pathlib import Path
 
 from device.client import Uplink
 from device.credentials import TokenCredentials
-from device.report import Progress
+from device.report import UploadProgress
 
 HOST = "127.0.0.1"
 
@@ -61,11 +60,9 @@ class Report:
 async def uplinkd(port: int, token: str, source: BufferedReader, name: str) -> Report:
     """By the project's own client library, at its defaults, as `uplink send` uses it."""
     report = Report()
-    sha256 = hashlib.file_digest(source, "sha256").digest()
-
     resumes = -1
 
-    def progressed(progress: Progress) -> None:
+    def progressed(progress: UploadProgress) -> None:
         nonlocal resumes
         report.sent(progress.sent_bytes - report.sent_bytes)
         if progress.resumes > resumes:
@@ -75,7 +72,7 @@ async def uplinkd(port: int, token: str, source: BufferedReader, name: str) -> R
 
     began = time.perf_counter()
     async with Uplink(HOST, port, TokenCredentials(token)) as uplink:
-        await uplink.send(source, name, tag=sha256, sha256=sha256, on_progress=progressed)
+        await uplink.send(source, name, on_progress=progressed)
         report.seconds = time.perf_counter() - began
     return report
 

@@ -1,5 +1,6 @@
-"""What a HELLO must be, and how a device's secret is proven. PROTOCOL.md §4."""
+"""What a HELLO must be, and how a device's secret is read and proven. PROTOCOL.md §4."""
 
+import base64
 import hashlib
 import hmac
 
@@ -7,6 +8,9 @@ from protocol.constants import AGENT_BYTES_MAX, FRAME_BYTES_MIN, MAGIC, VERSION,
 from protocol.errors import ErrorCode
 from protocol.exceptions import ProtocolError
 from protocol.frames import Hello
+
+SECRET_BYTES = 32
+"""256 bits, machine-made: there is nothing to guess, so no slow hash is needed."""
 
 _KEY_LABEL = b"uplinkd/1 device key"
 _PROOF_LABEL = b"uplinkd/1 proof"
@@ -35,6 +39,21 @@ def check_hello(hello: Hello) -> None:
         raise ProtocolError(ErrorCode.CREDENTIAL_UNSUPPORTED, f"credential kind {hello.credential}: use 1 or 2")
     if not complete:
         raise ProtocolError(ErrorCode.FRAME_MALFORMED, "HELLO lacks a field that its kind of credential needs")
+
+
+def read_secret(text: str) -> bytes:
+    """The bytes of a secret in text form: base64url without padding, white space around it allowed. PROTOCOL.md §4.3.
+
+    Raises ValueError, which never shows the secret.
+    """
+    stripped = text.strip()
+    try:
+        secret = base64.b64decode(stripped + "=" * (-len(stripped) % 4), altchars=b"-_", validate=True)
+    except ValueError as error:
+        raise ValueError("a device secret is base64url; copy it whole from where it was shown") from error
+    if len(secret) != SECRET_BYTES:
+        raise ValueError(f"a device secret has {SECRET_BYTES} bytes, not {len(secret)}; copy it whole")
+    return secret
 
 
 def device_key(secret: bytes) -> bytes:

@@ -10,7 +10,18 @@ from tests.support.source_modules import ADAPTERS, MODULES, ROOT, Module, breach
 
 PURE = frozenset(
     {
-        *("array", "bisect", "collections", "dataclasses", "enum", "functools", "operator", "struct", "typing"),
+        *(
+            "array",
+            "base64",
+            "bisect",
+            "collections",
+            "dataclasses",
+            "enum",
+            "functools",
+            "operator",
+            "struct",
+            "typing",
+        ),
         "unicodedata",
         *("hashlib", "hmac"),  # digests over bytes that are given
         *("google_crc32c", "numpy"),

@@ -19,7 +19,7 @@ from pathlib import Path
 import aiohttp
 
 from device.client import Uplink
-from device.credentials import SecretCredentials, secret_from_text
+from device.credentials import SecretCredentials
 from device.exceptions import UplinkError
 from device.report import Sent
 from tests.support.cutting_proxy import CuttingProxy, Kind, Span
@@ -66,7 +66,7 @@ def make_file(path: Path, rng: random.Random) -> str:
     return digest.hexdigest()
 
 
-async def upload(path: Path, sha256: str, secret: bytes, proxy: CuttingProxy) -> Sent:
+async def upload(path: Path, sha256: str, secret: str, proxy: CuttingProxy) -> Sent:
     """Send the file through the proxy, however often that cuts."""
     host, port = proxy.address
     with path.open("rb") as file:
@@ -138,7 +138,7 @@ async def demo(directory: Path, seed: int, say: Callable[[str], None]) -> str:
         say(f"device    {DEVICE} enrolled")
         started = time.monotonic()
         async with CuttingProxy(daemon.addresses.listen, rng, up=UP, down=DOWN, cuts_max=CUTS_MAX) as proxy:
-            sent = await upload(path, sha256, secret_from_text(secret), proxy)
+            sent = await upload(path, sha256, secret, proxy)
             cuts = proxy.cuts
         elapsed_s = time.monotonic() - started
         resets = sum(cut.kind is Kind.RESET for cut in cuts)

@@ -33,7 +33,7 @@ DATA = random.Random(515).randbytes(2_000_000)
 UP_ONCE, NEVER = Span(300_000, 300_000), Span(10**9, 10**9)
 """Every connection is cut after these bytes."""
 
-OK, USAGE, REFUSED, UNREACHABLE, AUTHENTICATION, NOT_FOUND, INTERRUPTED = 0, 1, 2, 3, 4, 5, 130
+OK, USAGE, REFUSED, UNREACHABLE, AUTHENTICATION, NOT_FOUND, CONTENT_CHANGED, INTERRUPTED = 0, 1, 2, 3, 4, 5, 6, 130
 
 
 @dataclass(frozen=True)
@@ -195,11 +195,12 @@ async def test_an_interrupt_leaves_an_upload_that_goes_on_later(cli: Cli) -> Non
         name = cli.write("interrupted.bin")
         process = await cli.start("send", name, UPLINK_SERVER="{}:{}".format(*proxy.address))
         await until(lambda: proxy.cuts)
-        process.send_signal(signal.SIGINT)
-        async with asyncio.timeout(SCENE_S):
-            _, err = await process.communicate()
+    # The link is gone for good, so the upload cannot end before the signal arrives.
+    process.send_signal(signal.SIGINT)
+    async with asyncio.timeout(SCENE_S):
+        _, err = await process.communicate()
     assert process.returncode == INTERRUPTED
-    assert err.decode() == ("uplink: interrupted; what was acknowledged is safe: the same command goes on from there\n")
+    assert err.decode() == ("uplink: interrupted; what was acknowledged is safe: the same command resumes from there\n")
     assert (await cli.run("send", name)).code == OK
 
 
@@ -208,7 +209,7 @@ async def test_changed_content_needs_a_word(cli: Cli) -> None:
     assert (await cli.run("send", name)).code == OK
     cli.write(name, b"another")
     refused = await cli.run("send", name)
-    assert refused.code == REFUSED
+    assert refused.code == CONTENT_CHANGED
     assert refused.err.startswith("uplink: changed.txt: CONTENT_CHANGED: ")
     assert "give --replace" in refused.err
     assert (await cli.run("send", "--replace", name)).code == OK
@@ -269,7 +270,7 @@ async def test_a_server_that_is_not_there(cli: Cli) -> None:
     ran = await cli.run("send", "--give-up-after", "0.1", cli.write("nowhere.bin", b"x"), **nowhere)
     assert ran.code == UNREACHABLE
     assert "127.0.0.1:1 cannot be reached" in ran.err
-    assert "the same command goes on from there" in ran.err
+    assert "the same command resumes from there" in ran.err
     assert (await cli.run("list", **nowhere)).code == UNREACHABLE
 
 

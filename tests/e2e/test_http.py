@@ -12,8 +12,8 @@ import pytest
 import pytest_asyncio
 
 from device.client import Uplink
-from device.credentials import SecretCredentials, TokenCredentials, secret_from_text
-from device.report import Metadata, Sent
+from device.credentials import SecretCredentials, TokenCredentials
+from device.report import FileMetadata, Sent
 from protocol import frames
 from protocol.checksum import crc32c
 from tests.support.openapi_contract import Answer
@@ -54,8 +54,10 @@ async def world(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Cast]
         command = live.daemon.command
         secret = (await command("device", "add", "cam", "--quiet")).strip()
         sha256 = hashlib.sha256(DATA).digest()
-        async with Uplink(*live.address, SecretCredentials("cam", secret_from_text(secret))) as uplink:
-            sent = await uplink.send(DATA, NAME, sha256=sha256, metadata=Metadata("text/plain", "job-7", "Böot.log"))
+        async with Uplink(*live.address, SecretCredentials("cam", secret)) as uplink:
+            sent = await uplink.send(
+                DATA, NAME, sha256=sha256, metadata=FileMetadata("text/plain", "job-7", "Böot.log")
+            )
         answer = (await live.http.post("/v1/token", {"device": "cam", "secret": secret})).json()
         assert (answer["token_type"], answer["expires_in"]) == ("Bearer", 3600)
         scopes = ("--scope", "read", "--scope", "delete", "--scope", "admin")
@@ -173,7 +175,7 @@ class TestDownload:
         async with Uplink(*world.live.address, TokenCredentials(world.other)) as uplink:
             await uplink.send(b"one", "twice", tag=b"1")
             old = await world.get(path)
-            await uplink.send(b"another", "twice", tag=b"2", replace_changed=True)
+            await uplink.send(b"another", "twice", tag=b"2", replace=True)
         new = await world.get(path, Range="bytes=0-1", If_Range=old.headers["ETag"])
         assert (old.body, new.status, new.body) == (b"one", 200, b"another")
 

@@ -11,9 +11,9 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from device.credentials import secret_from_text
 from protocol import frames
 from protocol.errors import ErrorCode
+from protocol.handshake import read_secret
 from tests.support.raw_device import Wire, open_request, token_hello
 from tests.support.scene import Bystander, Scene, scene
 
@@ -137,7 +137,7 @@ async def test_what_needs_a_restart_is_named_and_waits(operator: Operator) -> No
 async def test_a_device_that_is_disabled_is_cut_and_comes_back_when_it_is_enabled(operator: Operator) -> None:
     live = operator.live
     command = live.daemon.command
-    secret = secret_from_text(await command("device", "add", "cam", "--quiet"))
+    secret = read_secret(await command("device", "add", "cam", "--quiet"))
     async with Bystander.at(live) as bystander, await Wire.connect(live.address) as wire:
         assert isinstance((await wire.prove("cam", secret)).frame, frames.Welcome)
         await wire.open(1, open_request("cut.bin", 20))

@@ -1,5 +1,6 @@
 """What a HELLO must be, and how a secret is proven. PROTOCOL.md §4."""
 
+import base64
 import hashlib
 import hmac
 from dataclasses import replace
@@ -10,7 +11,7 @@ from protocol.constants import AGENT_BYTES_MAX, FRAME_BYTES_MIN
 from protocol.errors import ErrorCode
 from protocol.exceptions import ProtocolError
 from protocol.frames import Hello
-from protocol.handshake import check_hello, device_key, prove
+from protocol.handshake import check_hello, device_key, prove, read_secret
 from tests.support.server_rig import HELLO, SECRET_HELLO
 
 
@@ -71,3 +72,15 @@ def test_nothing_of_either_frame_can_change_unseen(changed: tuple[bytes, bytes])
     key = device_key(bytes(32))
     assert prove(key, b"hello", b"challenge") != prove(key, *changed)
     assert prove(key, b"hello", b"challenge") != prove(device_key(b"\x01" * 32), b"hello", b"challenge")
+
+
+def test_a_secret_reads_as_it_is_printed() -> None:
+    printed = base64.urlsafe_b64encode(b"\xff" * 32).decode().rstrip("=")
+    assert read_secret(f"{printed}\n") == b"\xff" * 32
+
+
+@pytest.mark.parametrize("text", ["", "c2hvcnQ", "not base64!", "é" * 43, "A" * 42, "A" * 45])
+def test_a_wrong_secret_is_named_but_not_shown(text: str) -> None:
+    with pytest.raises(ValueError, match="a device secret") as caught:
+        read_secret(text)
+    assert not text or text not in str(caught.value)

@@ -1,4 +1,4 @@
-"""What a good server answers, and what it keeps: in memory, and without a fault."""
+"""The answers of a server without faults, which keeps files in memory."""
 
 import hashlib
 from dataclasses import dataclass, field, replace
@@ -52,7 +52,7 @@ class Stored:
 
 
 class Archive:
-    """What a server knows, whatever connection it learned it from."""
+    """What the server keeps across connections."""
 
     def __init__(self) -> None:
         self.files: dict[str, Stored] = {}
@@ -68,7 +68,7 @@ class Archive:
 
 
 class Answers:
-    """A good server's answers on one connection. It grants `welcome`, after `challenge` where there is one."""
+    """The answers on one connection: `welcome`, after `challenge` if there is one."""
 
     def __init__(
         self, archive: Archive, connection: ServerConnection, welcome: frames.Welcome, challenge: bytes | None
@@ -82,7 +82,7 @@ class Answers:
         self.hello: HelloReceived | None = None
 
     def answer(self, event: ServerEvent) -> None:
-        """Do what the event asks for."""
+        """Answer an event."""
         match event:
             case HelloReceived():
                 self.hello = event
@@ -166,4 +166,5 @@ class Answers:
         stored = self._archive.files.get(name)
         if stored is None:
             return frames.Status(0, UploadState.NONE, 0, SIZE_UNKNOWN)
-        return frames.Status(stored.id, stored.state, stored.ranges.next_expected_byte, stored.size)
+        next_expected_byte, beyond = stored.ranges.next_expected_byte, stored.beyond or None
+        return frames.Status(stored.id, stored.state, next_expected_byte, stored.size, ranges=beyond)

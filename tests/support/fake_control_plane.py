@@ -21,7 +21,7 @@ Answer = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 @dataclass
 class FakeControlPlane:
-    """`answers` replace, in order, those of the control plane."""
+    """`answers` replace the control plane's, in order; None keeps one."""
 
     world: World = field(default_factory=World)
     answers: deque[Answer | None] = field(default_factory=deque)
@@ -45,7 +45,7 @@ class FakeControlPlane:
 
 @asynccontextmanager
 async def running() -> AsyncIterator[FakeControlPlane]:
-    """Listening on loopback."""
+    """A control plane that listens on loopback."""
     fake = FakeControlPlane()
     app = make_app(fake.world.ports(), Options(downloads=DownloadLimits(streams_max=8, stall_timeout_s=30.0)))
     app.middlewares.insert(0, fake.intercept)
@@ -57,7 +57,7 @@ async def running() -> AsyncIterator[FakeControlPlane]:
 
 
 def cut_after(fake: FakeControlPlane, data: bytes, count: int) -> Answer:
-    """Sends `count` of the bytes asked for, and cuts the link once the client has them, as its `progress` says."""
+    """Sends `count` of the requested bytes, and cuts the link once the client has reported them as `progress`."""
 
     async def answer(request: web.Request) -> web.StreamResponse:
         asked = request.headers.get("Range", "bytes=0-")
@@ -75,7 +75,7 @@ def cut_after(fake: FakeControlPlane, data: bytes, count: int) -> Answer:
 
 
 def says(status: int, body: bytes) -> Answer:
-    """Answers so."""
+    """Gives this answer."""
 
     async def answer(request: web.Request) -> web.StreamResponse:
         return web.Response(status=status, body=body)

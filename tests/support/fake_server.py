@@ -1,4 +1,4 @@
-"""A server over real loopback sockets. Scripts make its connections misbehave, one after the other."""
+"""A server on loopback. A script for each connection, in order, makes it misbehave."""
 
 import asyncio
 import contextlib
@@ -35,16 +35,16 @@ _PONG_BYTES = len(codec.encode(frames.Pong(0)))
 
 
 class OwnLease:
-    """Memory that nobody else uses."""
+    """Memory of its own for one chunk."""
 
     def __init__(self, size_bytes: int) -> None:
         self.view = memoryview(bytearray(size_bytes))
 
     def retain(self) -> None:
-        """Nothing is given back."""
+        """There is no pool."""
 
     def release(self) -> None:
-        """Nothing is given back."""
+        """There is no pool."""
 
 
 class OwnBuffers:
@@ -65,7 +65,7 @@ Hook = Callable[["Session", ServerEvent], None]
 
 @dataclass
 class Script:
-    """How one connection departs from the rule. Each hook replaces the answer to one event of its kind, in order."""
+    """How one connection misbehaves. Each hook replaces the answer to one event of its kind, in order."""
 
     welcome: frames.Welcome = WELCOME
     cut_after_bytes: int | None = None
@@ -95,7 +95,7 @@ class Session:
             welcome.chunk_bytes_max, welcome.window_bytes, welcome.streams_max, Feature(welcome.features), TIMERS
         )
         self.connection = ServerConnection(limits, OwnBuffers(), 0.0)
-        self.received_bytes = 0
+        self.received = bytearray()
         self.handshake_bytes = 0
         self.events: list[ServerEvent] = []
         self.is_mute = False
@@ -104,12 +104,17 @@ class Session:
 
     @property
     def hello(self) -> HelloReceived | None:
-        """What the device began with."""
+        """The device's HELLO."""
         return self._answers.hello
+
+    @property
+    def received_bytes(self) -> int:
+        """How many bytes the device has sent."""
+        return len(self.received)
 
     async def run(self) -> None:
         while data := await self._read():
-            self.received_bytes += len(data)
+            self.received += data
             if data.startswith(_PONG):
                 self.script.pongs.append(data[:_PONG_BYTES])
             self._feed(data)
@@ -138,7 +143,7 @@ class Session:
             self.writer.transport.abort()
 
     def mute(self) -> None:
-        """Read and say nothing more, as a host that lost its power."""
+        """Read and send nothing more, as a host without power."""
         self.is_mute = True
 
     def close(self) -> None:
@@ -157,7 +162,7 @@ class Session:
             self.writer.write(data)
 
     def raw(self, data: bytes) -> None:
-        """Send bytes past the protocol."""
+        """Send bytes that bypass the protocol."""
         self.flush()
         self.writer.write(data)
 
@@ -205,19 +210,19 @@ class Session:
         return deque()
 
     def go_on(self, held: ServerEvent) -> None:
-        """Answer what a hook has kept waiting, and then what came behind it."""
+        """Answer an event that a hook held, and those behind it."""
         self.answer(held)
         while events := self.connection.resume(0.0):
             self._answer(events)
         self.flush()
 
     def answer(self, event: ServerEvent) -> None:
-        """As a good server does."""
+        """Answer without fault."""
         self._answers.answer(event)
 
 
 class FakeServer(Archive):
-    """Listens on loopback; connections follow `scripts` in order, then the rule."""
+    """Listens on loopback; connections follow `scripts` in order, later ones behave."""
 
     def __init__(self, tls: ssl.SSLContext | None = None) -> None:
         super().__init__()
@@ -255,7 +260,7 @@ def deque_of(*hooks: Hook) -> deque[Hook]:
 
 
 def error_frame(code: int, action: Action, stream: int) -> bytes:
-    """An ERROR that a ServerConnection would not send: without a text or a time, and of any code."""
+    """An ERROR that a ServerConnection does not send: of any code, without text and wait."""
     return codec.encode(frames.Error(code, action, 0), stream)
 
 

@@ -11,8 +11,8 @@ import aiohttp
 import jwt
 from yarl import URL
 
-from device.credentials import secret_from_text
 from protocol import frames
+from protocol.handshake import read_secret
 from tests.support.daemon_process import DaemonProcess
 from tests.support.openapi_contract import CheckingClient
 from tests.support.raw_device import Wire, open_request
@@ -54,7 +54,7 @@ class Scene:
     @property
     def secret(self) -> bytes:
         """The daemon's own, as its file has it."""
-        return secret_from_text((self.data_dir / "secret").read_text())
+        return read_secret((self.data_dir / "secret").read_text())
 
     @property
     def operator(self) -> str:

@@ -1,10 +1,10 @@
-"""An issuer whose tokens can be told apart."""
+"""An issuer whose tokens differ."""
 
 from device.exceptions import CredentialError
 
 
 class Tokens:
-    """A callback with a new token each time."""
+    """A callback that gives a new token each time, after `troubles` failures."""
 
     def __init__(self) -> None:
         self.count = 0

@@ -1,4 +1,4 @@
-"""What servers allow: the usual, and those with other limits or fewer features."""
+"""WELCOME frames: the usual one, and those of servers with other limits or fewer features."""
 
 from dataclasses import replace
 

@@ -4,10 +4,10 @@ import jwt
 import pytest
 import pytest_asyncio
 
-from device.credentials import secret_from_text
 from protocol import frames
 from protocol.constants import Action, CredentialKind, Disposition, UploadState
 from protocol.errors import ErrorCode
+from protocol.handshake import read_secret
 from tests.e2e.bad_input.conftest import Nothing
 from tests.support.raw_device import NONCE, Wire, changed, open_request, secret_hello, token_hello
 from tests.support.refused_input import begun, failed, refused
@@ -19,7 +19,7 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def secret(live: Scene) -> bytes:
     """That of the device `prover`."""
-    return secret_from_text(await live.daemon.command("device", "add", "prover", "--quiet"))
+    return read_secret(await live.daemon.command("device", "add", "prover", "--quiet"))
 
 
 class TestTokens:

@@ -4,11 +4,12 @@ import pytest
 
 from device.credentials import TokenCredentials
 from device.exceptions import UnreachableError, UploadFailed
+from protocol import codec, frames
 from protocol.constants import Action
 from protocol.errors import ErrorCode, ErrorScope
 from tests.device.conftest import Uplinks
 from tests.support.content import DATA
-from tests.support.fake_server import FakeServer, Script, breaks_connection, deque_of
+from tests.support.fake_server import FakeServer, Hook, Script, breaks_connection, deque_of
 from tests.support.fake_time import FakeTime
 from tests.support.token_issuer import Tokens
 
@@ -41,6 +42,23 @@ async def test_the_action_of_each_connection_error(
     assert again.hello.token == f"token-{tokens.count}"
 
 
+async def test_a_wait_that_the_server_names_goes_before_back_off(
+    server: FakeServer, uplinks: Uplinks, time: FakeTime
+) -> None:
+    """R12.7, for a connection and for a stream, whatever the action is."""
+
+    def reopen(stream: int) -> Hook:
+        error = codec.encode(frames.Error(ErrorCode.STREAM_UNKNOWN, Action.REOPEN, 2500), stream)
+        return lambda session, _: session.raw(error)
+
+    server.scripts.append(Script(opens=deque_of(reopen(1))))
+    async with uplinks() as uplink:
+        await uplink.send(DATA, "log.bin")
+        server.sessions[0].script.opens.append(reopen(0))
+        await uplink.send(DATA, "next.bin")
+    assert time.slept == [2.5, 2.5]
+
+
 async def test_a_refused_token_that_was_used_before_is_replaced(server: FakeServer, uplinks: Uplinks) -> None:
     tokens = Tokens()
     server.scripts.append(Script(cut_after_bytes=300_000))
@@ -70,7 +88,7 @@ async def test_trouble_with_the_issuer_is_named_when_it_does_not(server: FakeSer
     tokens = Tokens()
     tokens.troubles = 2
     async with uplinks(TokenCredentials(tokens), attempts_max=2) as uplink:
-        with pytest.raises(UnreachableError, match="no credential can be had: the issuer is away"):
+        with pytest.raises(UnreachableError, match="there is no credential: the issuer is away"):
             await uplink.send(DATA, "log.bin")
 
 

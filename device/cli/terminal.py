@@ -1,4 +1,4 @@
-"""What the command line says: results on standard output, progress and failures on standard error."""
+"""The output of the command line: results on standard output, progress and failures on standard error."""
 
 import json
 from collections.abc import Mapping
@@ -6,13 +6,14 @@ from typing import TextIO
 
 from tqdm import tqdm
 
-from device.report import Progress
+from device.report import UploadProgress
 
-Record = Mapping[str, str | int | float | None]
+Record = Mapping[str, str | int | list[dict[str, int]] | None]
+"""One line of --json. The `end` of a byte range is exclusive, as in the HTTP API."""
 
 
-class Console:
-    """`quiet` shows failures alone, `as_json` one JSON object a line; either shows no progress."""
+class Terminal:
+    """`quiet` shows failures alone, `as_json` one JSON object a line; neither shows progress."""
 
     def __init__(self, out: TextIO, err: TextIO, *, quiet: bool, as_json: bool) -> None:
         self._out = out
@@ -21,24 +22,24 @@ class Console:
         self._as_json = as_json
 
     def result(self, text: str, record: Record) -> None:
-        """One result, for people or for programs."""
+        """Report a result, as text or as JSON."""
         if self._as_json:
             print(json.dumps(record, ensure_ascii=False), file=self._out)
         elif not self._quiet:
             tqdm.write(text, file=self._out)
 
     def failure(self, text: str) -> None:
-        """One failure: what, to what, and what to do."""
+        """Report a failure: what happened, to what, and what to do."""
         tqdm.write(f"uplink: {text}", file=self._err)
 
     def bar(self, name: str, size: int, position: int = 0) -> "Bar":
-        """A progress bar; it shows on a terminal alone."""
+        """A progress bar, shown on a terminal alone."""
         is_shown = not self._quiet and not self._as_json and self._err.isatty()
         return Bar(name, size, position, self._err if is_shown else None)
 
 
 class Bar:
-    """How many bytes are safe, how fast they become so, and how often the upload was resumed."""
+    """Shows how many bytes are durable, the rate, and how often the upload was resumed."""
 
     def __init__(self, name: str, size: int, position: int, file: TextIO | None) -> None:
         self._bar = tqdm(
@@ -54,19 +55,19 @@ class Bar:
         )
         self._resumes = 0
 
-    def show(self, progress: Progress) -> None:
-        """The upload moved."""
+    def show(self, progress: UploadProgress) -> None:
+        """Show the progress of an upload."""
         if progress.resumes > self._resumes:
             self._resumes = progress.resumes
-            # What the server had already was not sent just now: it would spoil the rate.
+            # Bytes that the server already had would distort the rate.
             self._bar.initial = progress.durable_bytes if self._bar.n == 0 else self._bar.initial
             self._bar.set_postfix_str(f"resumed {self._resumes}x", refresh=False)
         self.reach(progress.durable_bytes)
 
     def reach(self, count: int) -> None:
-        """So many bytes are there."""
+        """Show this many bytes."""
         self._bar.update(count - self._bar.n)
 
     def close(self) -> None:
-        """Leave the bar as it is."""
+        """Stop drawing; the bar stays on the screen."""
         self._bar.close()
