@@ -14,11 +14,11 @@ from control.errors import RequestError
 from control.file_json import file_status
 from control.listing import parse_query, write_cursor
 from control.ports import Failure, File, Files, FileState, Principal, Role, Scope, Uploads
-from protocol.constants import INT64_MAX
 
 ENDED = frozenset({FileState.ABORTED, FileState.DELETED, FileState.EXPIRED})
 """States that hold no bytes."""
 
+ID_MAX = 2**63 - 1
 _ID = re.compile(r"[0-9a-f]{16}")
 
 TURN_FILES = 64
@@ -104,7 +104,7 @@ async def _page(files: Sequence[File], next_cursor: str | None) -> web.Response:
 
 def _file_id(text: str) -> int:
     file_id = int(text, 16) if _ID.fullmatch(text) else 0
-    if not 1 <= file_id <= INT64_MAX:
+    if not 1 <= file_id <= ID_MAX:
         raise no_such_file()
     return file_id
 

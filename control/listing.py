@@ -9,7 +9,6 @@ from typing import Protocol
 
 from control.errors import RequestError
 from control.ports import Failure, FileQuery, FileState, Position
-from protocol.constants import INT64_MAX
 
 LIMIT_DEFAULT = 100
 LIMIT_MAX = 1000
@@ -17,6 +16,8 @@ LIMIT_MAX = 1000
 
 _CURSOR = struct.Struct(">QQ")
 """created_ms and id of the last file of the page before."""
+
+_UNSIGNED_MAX = 2**63 - 1
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _SINGLE = ("device", "prefix", "updated_from", "updated_to", "limit", "cursor")
@@ -65,7 +66,7 @@ def _read_cursor(text: str) -> Position:
         created_ms, file_id = _CURSOR.unpack(packed)
     except (binascii.Error, struct.error, ValueError):
         raise _bad("cursor: not one of ours, use next_cursor of the page before") from None
-    if created_ms > INT64_MAX or file_id > INT64_MAX:
+    if created_ms > _UNSIGNED_MAX or file_id > _UNSIGNED_MAX:
         raise _bad("cursor: not one of ours, use next_cursor of the page before")
     return Position(created_ms, file_id)
 

@@ -11,11 +11,8 @@ VERSION = 1
 ALPN = "uplinkd/1"
 """RFC 7301 protocol name when the connection runs inside TLS."""
 
-INT64_MAX = 2**63 - 1
-"""Largest signed 64-bit integer: what every catalog and file system can hold. Upload ids and times end there, too."""
-
-OFFSET_MAX = INT64_MAX
-"""Largest byte offset and size."""
+OFFSET_MAX = 2**63 - 1
+"""Largest byte offset and size, upload id and time in ms: what a signed 64-bit integer, so every catalog, can hold."""
 
 SIZE_UNKNOWN = 2**64 - 1
 """Stands for a size that FINISH declares later. It is above OFFSET_MAX, so never a valid size."""

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from protocol.checksum import Buffer
+Buffer = bytes | bytearray | memoryview
 
 VECTORS_MAX = 1024
 """Pieces the system takes in one write (IOV_MAX on Linux)."""

@@ -13,8 +13,7 @@ from dataclasses import dataclass
 
 from daemon.adapters.threads import Report, Threads
 from daemon.ingest.live_upload import LiveUpload, Piece
-from daemon.storage.interface import Storage
-from protocol.checksum import Buffer
+from daemon.storage.interface import Buffer, Storage
 
 STEP_BYTES = 4 * 1024 * 1024
 """Read and hashed at a time: some milliseconds, so that the hand-over costs nothing."""

@@ -4,7 +4,7 @@ from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from protocol.checksum import Buffer
+Buffer = bytes | bytearray | memoryview
 
 
 @dataclass(frozen=True, slots=True)

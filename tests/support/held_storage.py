@@ -8,8 +8,7 @@ from collections import defaultdict, deque
 from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import dataclass
 
-from daemon.storage.interface import Reading, Space, Stored
-from protocol.checksum import Buffer
+from daemon.storage.interface import Buffer, Reading, Space, Stored
 from protocol.ranges import DigestedRange
 
 

@@ -6,9 +6,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TypeAlias, TypeVar
 
-from daemon.adapters.files import SystemFiles
+from daemon.adapters.files import Buffer, SystemFiles
 from daemon.storage.interface import Storage
-from protocol.checksum import Buffer
 from tests.support.deadlines import DEADLINE_S
 
 Result = TypeVar("Result")

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from daemon.catalog.records import Upload
+from daemon.storage.interface import Buffer
 from protocol import frames
-from protocol.checksum import Buffer
 from protocol.constants import ChecksumKind
 from protocol.errors import ErrorCode
 from protocol.events import ChunksReceived

@@ -13,7 +13,7 @@ from typing import TypeAlias
 
 from daemon.catalog.records import HOLDING, Page, Position, Query, State, Upload
 from daemon.catalog.sqlite.rows import CODES, COLUMNS, STATES, to_upload
-from protocol.constants import INT64_MAX
+from protocol.constants import OFFSET_MAX
 
 WALK_ROWS_MAX = 10_000
 """Rows that one page passes over at most: some 10 ms."""
@@ -24,6 +24,9 @@ ten passes fills the usual page from these."""
 
 FEW_ROWS_MAX = 1_000
 """Rows that are cheaper to fetch and sort than to meet on a walk."""
+
+TIME_MS_MAX = OFFSET_MAX
+"""SQLite's integers end there."""
 
 Value: TypeAlias = str | int | bytes
 
@@ -138,7 +141,7 @@ def _walk(connection: sqlite3.Connection, query: Query, state: State | None) -> 
     start = query.after
     if query.updated_to_ms is not None and (start is None or start.time_ms > query.updated_to_ms):
         # Nothing is updated before it is created.
-        start = Position(min(query.updated_to_ms, INT64_MAX - 1) + 1, 0)
+        start = Position(min(query.updated_to_ms, TIME_MS_MAX - 1) + 1, 0)
     if start is not None:
         known = known.and_("(created_ms, id) < (?, ?)", *start)
     for rows_max in (WALK_ROWS_FIRST, WALK_ROWS_MAX):
@@ -192,7 +195,7 @@ def _choices(query: Query) -> list[tuple[str, tuple[Value, ...]]]:
         named = named.both(_named(query.name_prefix, ""))
         choices.append((f"{choose} {index} WHERE {named.sql()}", named.values))
     if query.updated_from_ms is not None or query.updated_to_ms is not None:
-        within = (query.updated_from_ms or 0, INT64_MAX if query.updated_to_ms is None else query.updated_to_ms)
+        within = (query.updated_from_ms or 0, TIME_MS_MAX if query.updated_to_ms is None else query.updated_to_ms)
         choices.append(
             (
                 f"{choose} uploads_settled WHERE tenant = ? AND state > 0 AND updated_ms BETWEEN ? AND ? "

@@ -16,15 +16,16 @@ from pathlib import Path
 from daemon.adapters.clock import Clock
 from daemon.adapters.files import FileSystem
 from daemon.adapters.threads import Lane, Report, Threads
-from daemon.storage.interface import Reading, Space, Stored
+from daemon.storage.interface import Buffer, Reading, Space, Stored
 from daemon.storage.local.calls import Call, call, run_all, work_through
 from daemon.storage.local.reading import Readers
 from daemon.storage.local.syncing import Handle, Syncing
-from protocol.checksum import Buffer
-from protocol.constants import INT64_MAX
 
 SHARDS = 256
 """A million files make directories of four thousand, which every file system handles well."""
+
+UPLOAD_ID_MAX = 2**63 - 1
+"""A catalog's integers end there; a file with a larger name is none of ours."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -307,4 +308,4 @@ def _upload_id(name: str, shard: int) -> int | None:
     if not re.fullmatch("[0-9a-f]{16}", name):
         return None
     upload_id = int(name, 16)
-    return upload_id if upload_id % SHARDS == shard and 0 < upload_id <= INT64_MAX else None
+    return upload_id if upload_id % SHARDS == shard and 0 < upload_id <= UPLOAD_ID_MAX else None

@@ -9,8 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from daemon.adapters.files import FileSystem
-from protocol.checksum import Buffer
+from daemon.adapters.files import Buffer, FileSystem
 
 TOGETHER_FILES_MIN = 16
 """Below it the files' own syncs cost a millisecond or two more, and wait for nothing that others wrote beside them."""

@@ -11,8 +11,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from daemon.adapters.files import RWF_DONTCACHE, VECTORS_MAX, SystemFiles
-from protocol.checksum import Buffer
+from daemon.adapters.files import RWF_DONTCACHE, VECTORS_MAX, Buffer, SystemFiles
 
 
 @pytest.fixture

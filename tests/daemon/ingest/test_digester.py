@@ -15,9 +15,8 @@ from daemon.adapters.threads import SystemThreads
 from daemon.ingest import digester as digester_module
 from daemon.ingest.digester import HASH_BYTES_PER_S, Digester
 from daemon.ingest.live_upload import LiveUpload, Piece
-from daemon.storage.interface import Reading
+from daemon.storage.interface import Buffer, Reading
 from daemon.storage.local.storage import LocalStorage
-from protocol.checksum import Buffer
 from tests.support.catalog_samples import first_bytes
 from tests.support.catalog_samples import upload as record
 from tests.support.deadlines import DEADLINE_S
