@@ -11,6 +11,9 @@ from protocol.streams import Stream, Streams
 
 _FEATURE_OF = {FrameType.CHUNK_COMPACT: Feature.CHUNK_COMPACT, FrameType.CHUNK_CRC32C: Feature.CHUNK_CRC32C}
 
+# One for all connections in their handshake: each `frozenset()` is an object of its own.
+_NO_FORMS: frozenset[FrameType] = frozenset()
+
 
 @lru_cache(maxsize=8)  # every connection with these features shares one set
 def forms_of(features: Feature) -> frozenset[FrameType]:
@@ -26,7 +29,7 @@ class ChunkReader(FrameReader):
 
     def __init__(self, source: BufferSource) -> None:
         super().__init__(source)
-        self.forms: frozenset[FrameType] = frozenset()
+        self.forms = _NO_FORMS
         self._run: ChunkRun | None = None
 
     def take_chunks(
