@@ -15,6 +15,8 @@ from typing import Annotated, Literal, NamedTuple
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
+from protocol.constants import OFFSET_MAX
+
 ENVIRONMENT_PREFIX = "UPLINKD_"
 ENVIRONMENT_DELIMITER = "__"
 
@@ -29,9 +31,6 @@ GIB = 1024 * MIB
 HOUR_S = 3600
 DAY_S = 24 * HOUR_S
 YEAR_S = 366 * DAY_S
-
-OFFSET_MAX = 2**63 - 1
-"""The largest offset on the wire and the largest integer of the catalog."""
 
 
 def _list(value: object) -> object:

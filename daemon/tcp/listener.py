@@ -15,7 +15,8 @@ from daemon.tcp.session import Services, Session, SessionPolicy
 from daemon.tcp.transport import GOODBYE, DeviceConnection
 from daemon.telemetry.metrics import CloseReason, ConnectionPhase
 from protocol.errors import ErrorCode
-from protocol.server import WAIT_MS, ServerConnection, ServerLimits
+from protocol.server import ServerConnection, ServerLimits
+from protocol.server_output import WAIT_MS
 
 SWEEP_BATCH = 50
 """Connections looked at before others get their turn: some hundred microseconds."""

@@ -89,7 +89,7 @@ class ReceivePool:
         self.is_short = lease is None
         return lease
 
-    def spare(self, size_bytes: int) -> PooledLease | None:
+    def try_lease(self, size_bytes: int) -> PooledLease | None:
         """As `lease`, for who can do without: nothing while somebody waits, or what comes back would go to others."""
         return None if self._waiting else self._find(size_bytes)
 

@@ -1,6 +1,7 @@
 """One device's connection: the protocol's events become uploads. What becomes of those, their streams tell."""
 
 import logging
+import math
 from collections.abc import Coroutine
 from dataclasses import dataclass
 
@@ -139,10 +140,18 @@ class Session:
                 self._failed(code, detail)
 
     def check_time(self, now: float) -> None:
-        """Called about once a second: expiry and revocation. PROTOCOL.md §13."""
+        """Look at expiry and revocation, at `deadline` and about once a second. PROTOCOL.md §13."""
         self._check_rights(now)
         if self._expired_s is not None and now - self._expired_s >= self._policy.grace_s:
             self.connection.fail(ErrorCode.TOKEN_EXPIRED, "the token's time is over and no REFRESH came")
+
+    def deadline(self, now: float) -> float:
+        """When `check_time` has something to do: at the end of the credential's time, or of the grace."""
+        if self._expired_s is not None:
+            return self._expired_s + self._policy.grace_s
+        if self.admitted is None or self.admitted.expires_ms is None:
+            return math.inf
+        return now + (self.admitted.expires_ms - self._services.clock.wall_ms()) / 1000
 
     def _check_rights(self, now: float) -> None:
         admitted = self.admitted
@@ -335,7 +344,8 @@ class Session:
             self.logger.warning("catalog failed at QUERY", error=str(error))
             self.connection.fail(ErrorCode.INTERNAL, "the server's catalog does not answer")
         else:
-            self.connection.send(number, status(record, self._policy.stale_s, self._services.clock.wall_ms()))
+            now_ms = self._services.clock.wall_ms()
+            self.connection.send(number, status(record, self._policy.stale_s, now_ms, self._ranges_max))
 
     def _receive(self, event: events.ChunksReceived) -> None:
         self.metrics.received_bytes[event.checksum] += event.end - event.start

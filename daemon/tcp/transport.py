@@ -21,6 +21,9 @@ STALLED_S = 30.0
 """A device that takes no answer for this long does not read: its acknowledgements have nowhere to go."""
 
 
+LOOK_AHEAD_S = 2.0
+"""What is due within this time gets a timer of its own. The next sweep comes in a second, or later when it is busy."""
+
 CROWDED_BYTES = 4096
 """Read at once while memory is scarce: ten thousand connections then add 40 MB at most."""
 
@@ -72,6 +75,7 @@ class DeviceConnection(asyncio.BufferedProtocol):
 
     __slots__ = (
         "_discarded_bytes",
+        "_due",
         "_host",
         "_is_closing",
         "_is_due",
@@ -126,6 +130,7 @@ class DeviceConnection(asyncio.BufferedProtocol):
         self._discarded_bytes = 0
         self._unwritten_bytes = 0
         self._stalled_s: float | None = None
+        self._due: asyncio.TimerHandle | None = None
         self._last_words: asyncio.TimerHandle | None = None
         self.session: Session | None = None
 
@@ -182,8 +187,9 @@ class DeviceConnection(asyncio.BufferedProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         if self._socket is None:  # `_secure` has seen it already
             return
-        if self._last_words is not None:
-            self._last_words.cancel()
+        for timer in (self._due, self._last_words):
+            if timer is not None:
+                timer.cancel()
         if exc is not None and self._reason is CloseReason.DEVICE:
             self._reason = CloseReason.LOST
         self._is_closing = True
@@ -199,7 +205,7 @@ class DeviceConnection(asyncio.BufferedProtocol):
             self._handle(self._protocol.take_events())
 
     def check_time(self, now: float) -> None:
-        """Called about once a second."""
+        """Do what is due by now. The server calls this about once a second; what is due before gets a timer."""
         session, protocol = self.session, self._protocol
         if self._is_closing:
             return
@@ -218,6 +224,20 @@ class DeviceConnection(asyncio.BufferedProtocol):
         # Of ten thousand connections nearly all have nothing to do.
         if events or protocol.has_output:
             self._handle(events)
+        self._look_again(now)
+
+    def _look_again(self, now: float) -> None:
+        """Check the time exactly when something is due, if that is soon."""
+        session = self.session
+        if session is None or self._is_closing or self._due is not None:
+            return
+        left_s = min(session.deadline(now), session.connection.deadline) - now
+        if left_s < LOOK_AHEAD_S:
+            self._due = asyncio.get_running_loop().call_later(max(left_s, 0), self._time_is_due)
+
+    def _time_is_due(self) -> None:
+        self._due = None
+        self.check_time(self._host.now())
 
     def go_away(self, reconnect_ms: int) -> None:
         """Ask the device to come back later."""
@@ -282,6 +302,7 @@ class DeviceConnection(asyncio.BufferedProtocol):
         self._transport = transport
         transport.set_write_buffer_limits(high=self._outgoing_bytes_max)
         self.changed()
+        self._look_again(self._host.now())
 
     def _take_preface(self, data: bytes) -> None:
         self._preface += data
@@ -359,7 +380,7 @@ class DeviceConnection(asyncio.BufferedProtocol):
 
     def _flush(self) -> None:
         if self._protocol is not None and self._transport is not None:
-            data = self._protocol.data_to_send()
+            data = self._protocol.data_to_send(self._host.now())
             if data:
                 self._transport.write(data)
 

@@ -13,7 +13,7 @@ from daemon.telemetry.metrics import CloseReason, ConnectionPhase
 from protocol import frames
 from protocol.constants import Action
 from protocol.errors import ErrorCode
-from protocol.server import WAIT_MS
+from protocol.server_output import WAIT_MS
 from tests.support.certificates import Certificate, make_certificate
 from tests.support.deadlines import DEADLINE_S
 from tests.support.device_site import (

@@ -143,7 +143,7 @@ def test_a_waiter_is_woken_once(pool: ReceivePool, exhausted: Held) -> None:
 
 
 def test_it_is_short_from_when_nothing_is_left_until_something_comes_back(pool: ReceivePool, exhausted: Held) -> None:
-    assert pool.spare(1) is None
+    assert pool.try_lease(1) is None
     assert not pool.is_short, "who asked can do without"
     assert pool.lease(1) is None
     assert pool.is_short
@@ -205,7 +205,7 @@ def test_who_can_do_without_gets_nothing_while_somebody_waits(pool: ReceivePool)
     large = Waiter(pool, LARGE)
     halves[0].release()
     assert large.lease is None
-    assert pool.spare(LARGE // 2) is None, "or two of them would never be back at once"
+    assert pool.try_lease(LARGE // 2) is None, "or two of them would never be back at once"
     halves[1].release()
     assert large.lease is not None
-    assert pool.spare(1) is not None
+    assert pool.try_lease(1) is not None

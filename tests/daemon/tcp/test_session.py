@@ -375,6 +375,16 @@ class TestQuery:
                 opened.upload_id, UploadState.RECEIVING, 3, SIZE_UNKNOWN, int(SETTINGS.cleanup.stale_s)
             )
 
+    async def test_a_status_has_the_ranges_beyond_n(self) -> None:
+        async with listening() as site:
+            wire = await site.admitted()
+            await wire.open(1, open_request("log"))
+            wire.send(chunk(1, 10, b"xyz"))
+            await wire.hear(frames.Ack, 1)
+            wire.say(frames.Query("log"), 9)
+            status = await wire.hear(frames.Status, 9)
+            assert (status.next_expected_byte, status.ranges) == (0, (Span(10, 13),))
+
     async def test_a_name_that_cannot_be_is_not_looked_up(self) -> None:
         async with listening() as site:
             wire = await site.admitted()

@@ -229,7 +229,7 @@ class Recorder:
     def take_events(self) -> list[str]:
         return []
 
-    def data_to_send(self) -> bytes:
+    def data_to_send(self, now: float) -> bytes:
         return b""
 
     def closed(self) -> None:
