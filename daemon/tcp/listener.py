@@ -1,4 +1,4 @@
-"""The listeners for devices: who may connect, a look at everybody once a second, the drain. PROTOCOL.md §11, §15."""
+"""The listeners for devices: who may connect, the timers of all connections, the drain. PROTOCOL.md §11, §15."""
 
 import asyncio
 import socket
@@ -9,9 +9,11 @@ from dataclasses import dataclass
 from functools import partial
 from ipaddress import IPv4Network, IPv6Network
 
+from daemon.adapters.clock import Clock
+from daemon.tcp.handshake import SessionPolicy
 from daemon.tcp.proxy_header import Endpoint
 from daemon.tcp.receive_pool import ReceivePool
-from daemon.tcp.session import Services, Session, SessionPolicy
+from daemon.tcp.session import Services, Session
 from daemon.tcp.transport import GOODBYE, DeviceConnection
 from daemon.telemetry.metrics import CloseReason, ConnectionPhase
 from protocol.errors import ErrorCode
@@ -104,7 +106,7 @@ class DeviceServer:
         connections = list(self._connections)
         starts = range(0, max(len(connections), 1), SWEEP_BATCH)
         for start in starts:
-            now = self.now()
+            now = self.clock.monotonic_s()
             for connection in connections[start : start + SWEEP_BATCH]:
                 connection.check_time(now)
             await asyncio.sleep(duration_s / len(starts))
@@ -115,12 +117,12 @@ class DeviceServer:
         self.stop_listening()
         for connection in list(self._connections):
             connection.go_away(self._reconnect_ms(policy))
-        started_s = self.now()
+        started_s = self.clock.monotonic_s()
         deadline = started_s + policy.timeout_s
-        while (left := [*self._connections, *self._refused]) and self.now() < deadline:
+        while (left := [*self._connections, *self._refused]) and self.clock.monotonic_s() < deadline:
             for connection in left:
                 session = connection.session
-                lingers = self.now() < started_s + LINGER_S
+                lingers = self.clock.monotonic_s() < started_s + LINGER_S
                 if session is None or (session.is_quiet and not (session.has_uploads and lingers)):
                     connection.close()
             await asyncio.sleep(DRAIN_STEP_S)
@@ -137,7 +139,7 @@ class DeviceServer:
             and (admitted.tenant, admitted.device) == (tenant, device)
         ]
         for connection in theirs:
-            connection.check_time(self.now())
+            connection.check_time(self.clock.monotonic_s())
         return len(theirs)
 
     def phases(self) -> dict[ConnectionPhase, int]:
@@ -160,8 +162,9 @@ class DeviceServer:
 
     # What connections call.
 
-    def now(self) -> float:
-        return self._services.clock.monotonic_s()
+    @property
+    def clock(self) -> Clock:
+        return self._services.clock
 
     def accepted(self, connection: DeviceConnection) -> None:
         self._services.metrics.connections_accepted += 1
@@ -172,7 +175,7 @@ class DeviceServer:
         address = UNKNOWN if peer is None else str(peer.address)
         self._connections[connection] = address
         self._by_address[address] += 1
-        protocol = ServerConnection(policy.limits, self._pool, self.now())
+        protocol = ServerConnection(policy.limits, self._pool, self.clock.monotonic_s())
         name = f"{address}:{peer.port}" if peer else ""
         session = Session(protocol, connection, self._services, policy.session, name)
         if refusal := self._refusal(address):

@@ -4,8 +4,8 @@ import ssl
 from pathlib import Path
 
 from daemon.settings import Settings
+from daemon.tcp.handshake import SessionPolicy
 from daemon.tcp.listener import DrainPolicy, ServerPolicy
-from daemon.tcp.session import SessionPolicy
 from protocol.constants import ALPN, Durability, Feature
 from protocol.server import ServerLimits
 from protocol.timers import TimerSettings

@@ -198,7 +198,7 @@ async def listening(
             await site.bench.tasks.wait()
     assert site.bench.failures == []
     assert pool.lent_bytes == 0
-    assert pool.charged_bytes == 0
+    assert pool.copied_bytes == 0
 
 
 def only(site: Listening) -> Session:

@@ -57,6 +57,16 @@ def field(kind: int, value: bytes, length: int | None = None) -> bytes:
     return bytes([kind]) + (len(value) if length is None else length).to_bytes(2, "big") + value
 
 
+def whole_upload(token: str, data: bytes = b"abc") -> bytes:
+    """HELLO, OPEN, a chunk and FINISH, as a device that waits for nothing sends them."""
+    return (
+        codec.encode(token_hello(token))
+        + codec.encode(open_request("log"), 1)
+        + chunk(1, 0, data)
+        + codec.encode(frames.Finish(len(data)), 1)
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class Reply:
     """One frame of the server, and the same as received."""
@@ -206,3 +216,11 @@ class Wire:
 def changed(hello: frames.Hello, **changes: object) -> frames.Hello:
     """HELLO with other fields."""
     return replace(hello, **changes)  # type: ignore[arg-type]  # each value fits the field it names
+
+
+async def heard_all(wire: Wire) -> None:
+    """Hear the answers to `whole_upload`."""
+    await wire.hear(frames.Welcome)
+    await wire.hear(frames.Opened, 1)
+    while not isinstance(reply := (await wire.reply()).frame, frames.Finished):
+        assert isinstance(reply, frames.Ack)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from daemon.tcp.receive_pool import CLASS_BYTES, SHARED_BYTES, SLACK_BYTES, PooledLease, ReceivePool
+from daemon.tcp.receive_pool import CLASS_BYTES, SHARED_BYTES, SLACK_BYTES, PendingWrite, PooledLease, ReceivePool
 
 KIB = 1024
 SMALL, *_, LARGE = (size + SLACK_BYTES for size in CLASS_BYTES)
@@ -158,7 +158,7 @@ def test_who_waits_for_others_data_to_be_written_does_not_stand_behind_who_waits
     woken: list[str] = []
     held = pool.lease(1024 * 1024)
     assert held is not None
-    charge = pool.charge(1024 * 1024, None, lambda _: None)
+    charge = PendingWrite(pool, 1024 * 1024, None, lambda _: None)
 
     def starving() -> None:
         woken.append("starving")
@@ -176,7 +176,7 @@ def test_copied_data_that_waits_to_be_written_is_counted_until_its_last_holder_r
     pool = ReceivePool(1024 * 1024, 1024 * 1024)
     woken: list[str] = []
     written: list[int] = []
-    charge = pool.charge(1024 * 1024, None, written.append)
+    charge = PendingWrite(pool, 1024 * 1024, None, written.append)
     assert pool.is_full
     pool.when_free(lambda: woken.append("first"))
     charge.retain()
@@ -184,7 +184,7 @@ def test_copied_data_that_waits_to_be_written_is_counted_until_its_last_holder_r
     assert (woken, written) == ([], [])
     charge.release()
     assert not pool.is_full
-    assert pool.charged_bytes == 0
+    assert pool.copied_bytes == 0
     assert (woken, written) == (["first"], [1024 * 1024])
 
 
@@ -193,11 +193,11 @@ def test_lent_data_that_waits_to_be_written_goes_back_with_its_charge_and_is_not
     lease = pool.lease(16 * 1024)
     assert lease is not None
     written: list[int] = []
-    charge = pool.charge(10, lease, written.append)
+    charge = PendingWrite(pool, 10, lease, written.append)
     assert charge.view is lease.view
-    assert (pool.charged_bytes, pool.lent_bytes > 0) == (0, True)
+    assert (pool.copied_bytes, pool.lent_bytes > 0) == (0, True)
     charge.release()
-    assert (pool.charged_bytes, pool.lent_bytes, written) == (0, 0, [10])
+    assert (pool.copied_bytes, pool.lent_bytes, written) == (0, 0, [10])
 
 
 def test_who_can_do_without_gets_nothing_while_somebody_waits(pool: ReceivePool) -> None:
