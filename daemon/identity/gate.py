@@ -1,11 +1,13 @@
 """Who is let in: tokens, secret proofs, and the devices an operator has disabled. PROTOCOL.md §4 and §13."""
 
 import hmac
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
 from daemon.adapters.clock import Clock
 from daemon.catalog.records import Device
+from daemon.identity.device_secrets import verify_secret
 from daemon.identity.tokens import Identity, Kind, Reason, Scope, TokenRefused
 from protocol.constants import AUTHORITY_UNLIMITED_S
 from protocol.errors import ErrorCode
@@ -55,9 +57,14 @@ class Denied:
     detail: str
 
 
-_WRONG_PROOF = Denied(
-    ErrorCode.UNAUTHENTICATED, "the proof does not fit: check the device's name, tenant and secret, or enrol it"
+_WRONG_SECRET = Denied(
+    ErrorCode.UNAUTHENTICATED, "the secret does not fit: check the device's name, tenant and secret, or enrol it"
 )
+
+_DISABLED = Denied(ErrorCode.DEVICE_DISABLED, "the operator has disabled this device")
+
+_NO_KEY = bytes(32)
+"""In place of an unknown device's key, so that its answer takes as long as any other."""
 
 
 class Gate:
@@ -87,23 +94,29 @@ class Gate:
         if identity.kind is not Kind.DEVICE or Scope.UPLOAD not in identity.scopes:
             return Denied(ErrorCode.FORBIDDEN, "the token is not a device's with the scope 'upload'")
         if self.is_disabled(identity.tenant, identity.subject):
-            return Denied(ErrorCode.DEVICE_DISABLED, "the operator has disabled this device")
+            return _DISABLED
         expires_ms = None if identity.expires_s is None else identity.expires_s * 1000
         return Admitted(identity.tenant, identity.subject, expires_ms)
 
     async def admit_proof(
         self, tenant: str, device: str, *, hello: bytes, challenge: bytes, proof: bytes
     ) -> Admitted | Denied:
-        """Whether the proof is that of an enrolled device. Raises CatalogFailed.
+        """Whether the proof is that of an enrolled device. Raises CatalogFailed."""
+        return await self._admit_enrolled(
+            tenant, device, lambda key: hmac.compare_digest(prove(key, hello, challenge), proof)
+        )
 
-        An unknown device and a wrong proof get the same answer, and a disabled one is told so only if it proves itself.
-        """
+    async def admit_secret(self, tenant: str, device: str, secret: str) -> Admitted | Denied:
+        """Whether the secret, as text, is that of an enrolled device. Raises CatalogFailed."""
+        return await self._admit_enrolled(tenant, device, lambda key: verify_secret(key, secret))
+
+    async def _admit_enrolled(self, tenant: str, device: str, fits: Callable[[bytes], bool]) -> Admitted | Denied:
+        """An unknown device and a wrong secret get the same answer. A disabled device must prove itself to learn it."""
         known = await self._devices.device(tenant, device)
-        # An unknown device is compared too, so that its answer takes as long.
-        key = known.key if known is not None and known.key is not None else bytes(32)
-        fits = hmac.compare_digest(prove(key, hello, challenge), proof)
-        if not fits or known is None or known.key is None:
-            return _WRONG_PROOF
+        key = None if known is None else known.key
+        is_proven = fits(key or _NO_KEY)
+        if known is None or not key or not is_proven:
+            return _WRONG_SECRET
         if known.disabled_ms is not None or self.is_disabled(tenant, device):
-            return Denied(ErrorCode.DEVICE_DISABLED, "the operator has disabled this device")
+            return _DISABLED
         return Admitted(tenant, device, None)

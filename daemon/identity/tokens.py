@@ -19,13 +19,15 @@ import math
 import re
 import sys
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum, StrEnum
 from functools import lru_cache
 from typing import Protocol
 
 import jwt
+
+from protocol.naming import is_device, is_tenant
 
 TOKEN_CHARS_MAX = 8192
 """Real tokens have some hundred characters; what is longer is not worth parsing."""
@@ -36,9 +38,10 @@ HEADERS_MAX = 64
 EXPIRES_S_MAX = 253_402_300_799
 """The end of the year 9999, the last that RFC 3339 can show."""
 
-_DEVICE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,127}")
-_OPERATOR = re.compile(r"[^\x00-\x1f\x7f-\x9f\ud800-\udfff]{1,255}")
-_TENANT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+SUBJECT_CHARS_MAX = 255
+"""The longest operator's name in a token."""
+
+_OPERATOR = re.compile(rf"[^\x00-\x1f\x7f-\x9f\ud800-\udfff]{{1,{SUBJECT_CHARS_MAX}}}")
 
 # Times are compared here, with the time passed in; PyJWT would ask the system's clock. Names are checked here as well.
 _DECODER = jwt.PyJWT(
@@ -62,10 +65,17 @@ class Scope(StrEnum):
     ADMIN = "admin"
 
 
-_SCOPES = {
+SCOPES: Mapping[Kind, frozenset[Scope]] = {
     Kind.DEVICE: frozenset({Scope.UPLOAD, Scope.READ, Scope.DELETE}),
     Kind.OPERATOR: frozenset({Scope.READ, Scope.DELETE, Scope.ADMIN}),
 }
+"""What a token of each kind can give; a verifier drops the rest."""
+
+SCOPES_DEFAULT: Mapping[Kind, frozenset[Scope]] = {
+    Kind.DEVICE: frozenset({Scope.UPLOAD}),
+    Kind.OPERATOR: frozenset({Scope.READ}),
+}
+"""What an issued token gives unless asked: scopes to delete or to administer must be asked for by name."""
 
 
 class Reason(Enum):
@@ -240,12 +250,12 @@ class TokenVerifier:
         kind = _kind(claims.get("role", Kind.DEVICE.value))
         tenant_claim = self._policy.tenant_claim
         tenant = _matching(
-            claims.get(tenant_claim, self._policy.tenant_default), _TENANT, tenant_claim, "a tenant's name"
+            claims.get(tenant_claim, self._policy.tenant_default), is_tenant, tenant_claim, "a tenant's name"
         )
         subject = (
-            _matching(claims["sub"], _DEVICE, "sub", "a device's name")
+            _matching(claims["sub"], is_device, "sub", "a device's name")
             if kind is Kind.DEVICE
-            else _matching(claims["sub"], _OPERATOR, "sub", "1 to 255 printable characters")
+            else _matching(claims["sub"], is_operator, "sub", f"1 to {SUBJECT_CHARS_MAX} printable characters")
         )
         # One text for all devices of a tenant: it is kept with each connection, upload and token.
         return Identity(sys.intern(tenant), subject, kind, _scopes(claims, kind), math.floor(_time(claims, "exp")))
@@ -278,13 +288,18 @@ class TokenIssuer:
         return jwt.encode(claims, self._key.jwk, algorithm=self._key.algorithm)
 
 
+def is_operator(name: str) -> bool:
+    """Whether `name` can be an operator's: 1 to SUBJECT_CHARS_MAX characters, none of them a control character."""
+    return _OPERATOR.fullmatch(name) is not None
+
+
 def _scopes(claims: Mapping[str, object], kind: Kind) -> frozenset[Scope]:
     text = claims.get("scope", Scope.UPLOAD.value if kind is Kind.DEVICE else "")
     if not isinstance(text, str):
         raise _invalid("scope", "words parted by spaces")
     scopes = _parsed_scopes(text, kind)
     if not scopes:
-        possible = ", ".join(sorted(_SCOPES[kind]))
+        possible = ", ".join(sorted(SCOPES[kind]))
         raise TokenRefused(Reason.SCOPE, f"it gives no right that a token of role {kind} can have: {possible}")
     return scopes
 
@@ -293,7 +308,7 @@ def _scopes(claims: Mapping[str, object], kind: Kind) -> frozenset[Scope]:
 def _parsed_scopes(text: str, kind: Kind) -> frozenset[Scope]:
     """Remembered, so that the identities of a fleet share one set."""
     words = text.split(" ")
-    return frozenset(scope for scope in _SCOPES[kind] if scope.value in words)
+    return frozenset(scope for scope in SCOPES[kind] if scope.value in words)
 
 
 def _kind(role: object) -> Kind:
@@ -310,8 +325,8 @@ def _time(claims: Mapping[str, object], name: str) -> float:
     return value
 
 
-def _matching(value: object, pattern: re.Pattern[str], name: str, expected: str) -> str:
-    if not isinstance(value, str) or not pattern.fullmatch(value):
+def _matching(value: object, fits: Callable[[str], bool], name: str, expected: str) -> str:
+    if not isinstance(value, str) or not fits(value):
         raise _invalid(name, expected)
     return value
 
