@@ -1,4 +1,4 @@
-"""Who is let in: tokens, secret proofs, and the devices an operator has disabled. PROTOCOL.md §4 and §13."""
+"""Who is let in: by a token, a secret or its proof, unless an operator has disabled the device. PROTOCOL.md §4."""
 
 import hmac
 from collections.abc import Callable
@@ -14,8 +14,8 @@ from protocol.errors import ErrorCode
 from protocol.handshake import prove
 
 
-class Verifier(Protocol):
-    """Checks tokens."""
+class Tokens(Protocol):
+    """What is known of tokens."""
 
     def verify(self, token: str, now_ms: int) -> Identity:
         """Raises TokenRefused."""
@@ -32,7 +32,7 @@ class Devices(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Admitted:
-    """A device that may upload, until `expires_ms` (None: without end)."""
+    """A device that may upload until `expires_ms`, in unix milliseconds; None for no end."""
 
     tenant: str
     device: str
@@ -43,7 +43,7 @@ class Admitted:
         return self.expires_ms is not None and now_ms >= self.expires_ms
 
     def authority_s(self, now_ms: int) -> int:
-        """Whole seconds of authority left, as WELCOME and REFRESHED tell them."""
+        """Whole seconds of authority left, as WELCOME and REFRESHED carry them."""
         if self.expires_ms is None:
             return AUTHORITY_UNLIMITED_S
         return min(max((self.expires_ms - now_ms) // 1000, 0), AUTHORITY_UNLIMITED_S - 1)
@@ -51,7 +51,7 @@ class Admitted:
 
 @dataclass(frozen=True, slots=True)
 class Denied:
-    """Why not."""
+    """Why a device may not upload."""
 
     code: ErrorCode
     detail: str
@@ -68,16 +68,16 @@ _NO_KEY = bytes(32)
 
 
 class Gate:
-    """Decides who is let in. `load` must be awaited first, and again when devices were disabled elsewhere."""
+    """Decides who is let in. Await `load` first, and again when a device was enabled or disabled."""
 
-    def __init__(self, verifier: Verifier, devices: Devices, clock: Clock) -> None:
-        self._verifier = verifier
+    def __init__(self, tokens: Tokens, devices: Devices, clock: Clock) -> None:
+        self._tokens = tokens
         self._devices = devices
         self._clock = clock
         self._disabled: frozenset[tuple[str, str]] = frozenset()
 
     async def load(self) -> None:
-        """Learn which devices are disabled. Raises CatalogFailed."""
+        """Read which devices are disabled. Raises CatalogFailed."""
         self._disabled = await self._devices.disabled()
 
     def is_disabled(self, tenant: str, device: str) -> bool:
@@ -87,7 +87,7 @@ class Gate:
     def admit_token(self, token: str) -> Admitted | Denied:
         """Whether the token lets a device upload."""
         try:
-            identity = self._verifier.verify(token, self._clock.wall_ms())
+            identity = self._tokens.verify(token, self._clock.wall_ms())
         except TokenRefused as refused:
             expired = refused.reason is Reason.EXPIRED
             return Denied(ErrorCode.TOKEN_EXPIRED if expired else ErrorCode.UNAUTHENTICATED, str(refused))

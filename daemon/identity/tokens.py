@@ -1,4 +1,4 @@
-"""Who somebody is and what they may do: tokens verified and issued.
+"""Identities and their rights: tokens verified and issued.
 
 A token's claims, beyond `iss`, `aud` and `exp`, which are always required:
 
@@ -7,7 +7,7 @@ A token's claims, beyond `iss`, `aud` and `exp`, which are always required:
 | `sub`    | the device, or the operator                                                | refused           |
 | tenant   | whose files (the claim's name is a setting)                                | the default one   |
 | `role`   | `device` or `operator`                                                     | `device`          |
-| `scope`  | words among `upload`, `read`, `delete`, `admin`; others are passed over    | device: `upload`  |
+| `scope`  | words among `upload`, `read`, `delete`, `admin`; others are ignored        | device: `upload`  |
 | `nbf`, `iat` | not valid before                                                       | no such bound     |
 
 A device's scopes reach its own files and never include `admin`; an operator's reach the tenant's and never include
@@ -30,10 +30,10 @@ import jwt
 from protocol.naming import is_device, is_tenant
 
 TOKEN_CHARS_MAX = 8192
-"""Real tokens have some hundred characters; what is longer is not worth parsing."""
+"""Real tokens have some hundred characters; longer text is not worth parsing."""
 
 HEADERS_MAX = 64
-"""Headers whose keys are remembered: an issuer has one for each of its keys, and only good tokens' are."""
+"""Headers of good tokens whose keys are remembered: an issuer has one header for each of its keys."""
 
 EXPIRES_S_MAX = 253_402_300_799
 """The end of the year 9999, the last that RFC 3339 can show."""
@@ -96,7 +96,7 @@ class Reason(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """Somebody verified. `expires_s`: unix seconds at which the authority ends, or None for never."""
+    """A verified device or operator. `expires_s`: unix seconds at which the authority ends, None for never."""
 
     tenant: str
     subject: str
@@ -107,7 +107,7 @@ class Identity:
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """What is demanded of tokens, and put into issued ones. `cache_size` verified tokens are remembered; 0 for none."""
+    """What tokens must claim, and what issued ones do. `cache_size` verified tokens are remembered; 0 for none."""
 
     issuer: str
     audience: str
@@ -119,7 +119,7 @@ class Policy:
 
 
 class TokenRefused(Exception):
-    """A token was not believed. The text says what is wrong and what to do; never the token or its claims' values."""
+    """A token was refused. The text says what is wrong and what to do; never the token or its claims' values."""
 
     def __init__(self, reason: Reason, detail: str) -> None:
         self.reason = reason
@@ -127,7 +127,7 @@ class TokenRefused(Exception):
 
 
 class Key(Protocol):
-    """What is needed of a key: the only algorithm it serves, its `kid` where it has one, and the key itself."""
+    """A key: the only algorithm it serves, its `kid` where it has one, and the key itself."""
 
     @property
     def algorithm(self) -> str: ...
@@ -146,14 +146,14 @@ class TokenVerifier:
         self.reload(policy, keys)
 
     def reload(self, policy: Policy, keys: Sequence[Key]) -> None:
-        """Judge by `policy` and `keys` from now on, also what was verified before."""
+        """Verify by `policy` and `keys` from now on; tokens verified before are checked again."""
         self._policy = policy
         self._keys = tuple(keys)
         self._verified: OrderedDict[bytes, Identity] = OrderedDict()
         self._candidates: dict[str, tuple[Key, ...]] = {}
 
     def verify(self, token: str, now_ms: int) -> Identity:
-        """Who holds `token`, at `now_ms` (unix milliseconds). Raises TokenRefused."""
+        """The identity that `token` gives at `now_ms`, in unix milliseconds. Raises TokenRefused."""
         if len(token) > TOKEN_CHARS_MAX or not token.isascii():
             raise TokenRefused(Reason.MALFORMED, f"it is no JWT of at most {TOKEN_CHARS_MAX} characters; get a new one")
         digest = hashlib.sha256(token.encode()).digest()
@@ -172,8 +172,8 @@ class TokenVerifier:
             self._verified.popitem(last=False)
 
     def _claims(self, token: str) -> Mapping[str, object]:
-        """The claims, once a key of ours has signed them for us."""
-        # An issuer's tokens begin alike: to find their keys takes as long as to verify them, and is done once.
+        """The claims, whose signature one of the keys has verified."""
+        # Finding the keys takes as long as verifying with them. An issuer's tokens share a header, so do it once.
         header = token.partition(".")[0]
         candidates = self._candidates.get(header) or self._keys_for(token)
         claims = self._signed_by(candidates, token)
@@ -222,7 +222,7 @@ class TokenVerifier:
                 issuer=policy.issuer,
             )
         except jwt.InvalidSignatureError as error:
-            raise TokenRefused(Reason.SIGNATURE, "its signature does not fit our keys; get a new one") from error
+            raise TokenRefused(Reason.SIGNATURE, "its signature fits none of the keys; get a new one") from error
         except jwt.MissingRequiredClaimError as error:
             raise TokenRefused(
                 Reason.CLAIM_MISSING, f"it lacks the claim {error.claim}; have its issuer add it"
@@ -257,12 +257,12 @@ class TokenVerifier:
             if kind is Kind.DEVICE
             else _matching(claims["sub"], is_operator, "sub", f"1 to {SUBJECT_CHARS_MAX} printable characters")
         )
-        # One text for all devices of a tenant: it is kept with each connection, upload and token.
+        # Connections, uploads and tokens each keep the tenant: intern it, so that all devices share one text.
         return Identity(sys.intern(tenant), subject, kind, _scopes(claims, kind), math.floor(_time(claims, "exp")))
 
 
 class TokenIssuer:
-    """Issues tokens that a TokenVerifier of the same policy and key believes."""
+    """Issues tokens that a TokenVerifier of the same policy and key accepts."""
 
     __slots__ = ("_key", "_policy")
 
@@ -272,7 +272,7 @@ class TokenIssuer:
         self._key = key
 
     def issue(self, identity: Identity, ttl_s: float, now_ms: int) -> str:
-        """A token that says `identity`, good for `ttl_s` seconds from `now_ms`, and never beyond `identity`'s end."""
+        """A token for `identity`, good for `ttl_s` seconds from `now_ms`, and never beyond `identity`'s end."""
         now_s = now_ms // 1000
         end_s = now_s + math.ceil(ttl_s)
         claims: dict[str, str | int] = {
@@ -296,7 +296,7 @@ def is_operator(name: str) -> bool:
 def _scopes(claims: Mapping[str, object], kind: Kind) -> frozenset[Scope]:
     text = claims.get("scope", Scope.UPLOAD.value if kind is Kind.DEVICE else "")
     if not isinstance(text, str):
-        raise _invalid("scope", "words parted by spaces")
+        raise _invalid("scope", "words separated by spaces")
     scopes = _parsed_scopes(text, kind)
     if not scopes:
         possible = ", ".join(sorted(SCOPES[kind]))

@@ -20,7 +20,7 @@ STALLED_S = 30.0
 """A device that takes no answer for this long does not read: its acknowledgements have nowhere to go."""
 
 
-class Reason(IntEnum):
+class PauseReason(IntEnum):
     """Why a connection is not read. Each is one bit of `Flow.reasons`."""
 
     ANSWER = 1
@@ -56,7 +56,7 @@ class Transport(Protocol):
 
 
 class Flow:
-    """Back-pressure of one connection: `reasons` is a set of Reason, and the transport is read only while it is empty.
+    """Back-pressure of one connection. `reasons` is a set of PauseReason; the transport is read only while it is empty.
 
     Every byte counts as unwritten from `hold` until its last holder releases it.
     """
@@ -109,21 +109,21 @@ class Flow:
         """Find the reasons that hold now, and pause or resume the transport when the first comes or the last goes."""
         before, pool = self.reasons, self._pool
         # A turn that was asked for comes.
-        reasons = before & Reason.TURN
+        reasons = before & PauseReason.TURN
         if self._stalled_since_s is not None:
-            reasons |= Reason.PEER
+            reasons |= PauseReason.PEER
         if self._unwritten_bytes >= UNWRITTEN_BYTES_MAX:
-            reasons |= Reason.DISK
+            reasons |= PauseReason.DISK
         if protocol.is_held:
-            reasons |= Reason.ANSWER
+            reasons |= PauseReason.ANSWER
         is_starved = protocol.is_starved
         # Memory may have come back before it was waited for: where nothing is lent, nothing will come.
         if protocol.has_more or (is_starved and not pool.lent_bytes):
-            if not reasons & (Reason.TURN | Reason.PEER):
-                reasons |= Reason.TURN
+            if not reasons & (PauseReason.TURN | PauseReason.PEER):
+                reasons |= PauseReason.TURN
                 asyncio.get_running_loop().call_soon(self._turn_came)
         elif is_starved or pool.is_full:
-            reasons |= Reason.MEMORY
+            reasons |= PauseReason.MEMORY
         if reasons != before or self._is_paused:
             self._apply(reasons)
 
@@ -139,8 +139,8 @@ class Flow:
 
     def _apply(self, reasons: int) -> None:
         changes, self.reasons = reasons ^ self.reasons, reasons
-        if changes & Reason.MEMORY:
-            if reasons & Reason.MEMORY:
+        if changes & PauseReason.MEMORY:
+            if reasons & PauseReason.MEMORY:
                 self._pool.when_free(self._memory_came)
             else:
                 self._pool.stop_waiting(self._memory_came)
@@ -155,16 +155,16 @@ class Flow:
 
     def _written(self, count: int) -> None:
         self._unwritten_bytes -= count
-        if self.reasons & Reason.DISK and self._unwritten_bytes < UNWRITTEN_BYTES_MAX and self._input is not None:
+        if self.reasons & PauseReason.DISK and self._unwritten_bytes < UNWRITTEN_BYTES_MAX and self._input is not None:
             self._input.changed()
 
     def _turn_came(self) -> None:
-        self._go_on(Reason.TURN)
+        self._go_on(PauseReason.TURN)
 
     def _memory_came(self) -> None:
-        self._go_on(Reason.MEMORY)
+        self._go_on(PauseReason.MEMORY)
 
-    def _go_on(self, awaited: Reason) -> None:
+    def _go_on(self, awaited: PauseReason) -> None:
         self.reasons &= ~awaited
         if self._input is not None:
             self._input.go_on()

@@ -4,14 +4,14 @@ import asyncio
 import ssl
 from ipaddress import ip_address
 
-from daemon.tcp.proxy_header import Endpoint, NeedMore, ProxyHeader, parse
+from daemon.tcp.proxy_header import NeedMore, PeerAddress, ProxyHeader, parse
 
 
-def peer_of(transport: asyncio.BaseTransport) -> Endpoint | None:
+def peer_of(transport: asyncio.BaseTransport) -> PeerAddress | None:
     """The other end's address, None where the socket has none."""
     name = transport.get_extra_info("peername")
     # A link-local address carries its zone, which is neither shown nor counted.
-    return Endpoint(ip_address(name[0].partition("%")[0]), name[1]) if isinstance(name, tuple) else None
+    return PeerAddress(ip_address(name[0].partition("%")[0]), name[1]) if isinstance(name, tuple) else None
 
 
 class Opening:
@@ -29,7 +29,7 @@ class Opening:
         self._began_s = now
         self._preface = b""
         self.missing_bytes = _missing(parse(b"")) if is_proxied else 0
-        self.peer: Endpoint | None = None
+        self.peer: PeerAddress | None = None
         """Who connected: the proxy, until its header names the device."""
 
     def is_late(self, now: float) -> bool:

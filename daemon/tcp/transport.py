@@ -6,9 +6,9 @@ from collections.abc import Coroutine
 from typing import Protocol, cast
 
 from daemon.adapters.clock import Clock
-from daemon.tcp.flow import STALLED_S, Flow, Reason
+from daemon.tcp.flow import STALLED_S, Flow, PauseReason
 from daemon.tcp.opening import Opening, peer_of, secure
-from daemon.tcp.proxy_header import Endpoint, ProxyInvalid
+from daemon.tcp.proxy_header import PeerAddress, ProxyInvalid
 from daemon.tcp.receive_pool import ReceivePool
 from daemon.tcp.session import Session
 from daemon.telemetry.metrics import CloseReason
@@ -39,11 +39,11 @@ class Host(Protocol):
         """Look at the connection from now on. One that ends during asyncio's own TLS handshake is never reported."""
         ...
 
-    def connected(self, connection: "DeviceConnection", peer: Endpoint | None) -> Session:
+    def connected(self, connection: "DeviceConnection", peer: PeerAddress | None) -> Session:
         """A session for the peer, whose address is known now; it has failed already when there is no room for it."""
         ...
 
-    def trusts(self, peer: Endpoint) -> bool:
+    def trusts(self, peer: PeerAddress) -> bool:
         """Whether the peer's PROXY header is believed."""
         ...
 
@@ -260,7 +260,7 @@ class DeviceConnection(asyncio.BufferedProtocol):
         self._reason = CloseReason.PROXY_INVALID
         self.abort()
 
-    def _begin(self, transport: asyncio.Transport, peer: Endpoint | None) -> None:
+    def _begin(self, transport: asyncio.Transport, peer: PeerAddress | None) -> None:
         self._opening = None
         self.session = self._host.connected(self, peer)
         self._protocol = self.session.connection
@@ -297,7 +297,7 @@ class DeviceConnection(asyncio.BufferedProtocol):
             return
         self._is_handling = True
         # Input that waited for an answer goes on once the events have brought it.
-        self._resumes = protocol.is_held or self._flow.reasons & Reason.ANSWER != 0
+        self._resumes = protocol.is_held or self._flow.reasons & PauseReason.ANSWER != 0
         try:
             while events or (self._resumes and not protocol.is_held):
                 if not events:

@@ -136,7 +136,7 @@ class TestJwks:
             ({"kty": "oct", "k": "AAAA"}, "holds a secret or private key"),
             (ed_jwk(d="AAAA"), "holds a secret or private key"),
             (rsa_jwk(RSA_WEAK, kid="w"), "key 'w': RSA of 1024 bits"),
-            (rsa_jwk(kid=5), '"kid" is no text'),
+            (rsa_jwk(kid=5), '"kid" is not text'),
             ({"kty": "RSA"}, "key 0: the key is damaged"),
             ({"kty": "RSA", "n": 5, "e": "AQAB"}, "the key is damaged"),
             ({"kty": "EC", "crv": "P-256", "x": "AAAA", "y": "AAAA"}, "the key is damaged"),

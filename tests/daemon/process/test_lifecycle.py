@@ -105,7 +105,7 @@ class TestServe:
     async def test_a_systemd_that_cannot_be_told_is_reported(self, systemd: Systemd, tmp_path: Path) -> None:
         async with living(systemd, {"NOTIFY_SOCKET": str(tmp_path / "gone")}):
             await until(lambda: systemd.log.at("warning"))
-        assert systemd.log.at("warning") == ["systemd was not told"] * 2
+        assert systemd.log.at("warning") == ["systemd was not notified"] * 2
 
 
 class TestWatchdog:

@@ -6,7 +6,7 @@ from typing import cast
 
 import pytest
 
-from daemon.tcp.flow import CROWDED_BYTES, STALLED_S, UNWRITTEN_BYTES_MAX, Flow, Reason
+from daemon.tcp.flow import CROWDED_BYTES, STALLED_S, UNWRITTEN_BYTES_MAX, Flow, PauseReason
 from daemon.tcp.receive_pool import ReceivePool
 from protocol.server import ServerConnection
 from tests.support.waiting import until
@@ -79,7 +79,7 @@ def test_without_a_reason_nothing_is_asked_of_the_transport(rig: Rig) -> None:
 def test_a_request_that_needs_an_answer_pauses_until_the_answer(rig: Rig) -> None:
     rig.protocol.is_held = True
     rig.update()
-    assert rig.flow.reasons == Reason.ANSWER
+    assert rig.flow.reasons == PauseReason.ANSWER
     rig.protocol.is_held = False
     rig.update()
     assert rig.flow.reasons == 0
@@ -90,7 +90,7 @@ async def test_input_that_is_left_over_gets_its_turn(rig: Rig) -> None:
     rig.protocol.has_more = True
     rig.update()
     rig.update()
-    assert rig.flow.reasons == Reason.TURN
+    assert rig.flow.reasons == PauseReason.TURN
     assert rig.calls == ["pause"]
     await until(lambda: rig.flow.reasons == 0)
     assert rig.calls == ["pause", "go on", "resume"]
@@ -101,7 +101,7 @@ def test_without_memory_it_waits_for_some(rig: Rig) -> None:
     assert lease is not None
     rig.protocol.is_starved = True
     rig.update()
-    assert rig.flow.reasons == Reason.MEMORY
+    assert rig.flow.reasons == PauseReason.MEMORY
     lease.release()
     assert rig.calls == ["pause", "go on", "resume"]
 
@@ -115,20 +115,20 @@ def test_memory_that_is_no_longer_needed_is_left_to_others(rig: Rig) -> None:
     rig.update()
     lease.release()
     assert rig.calls == ["pause", "resume"]
-    assert rig.pool.try_lease(1) is not None, "nobody waits"
+    assert rig.pool.try_lease(1) is not None, "others get memory, since nobody waits"
 
 
 async def test_where_nothing_is_lent_nothing_is_waited_for(rig: Rig) -> None:
     rig.protocol.is_starved = True
     rig.update()
-    assert rig.flow.reasons == Reason.TURN
+    assert rig.flow.reasons == PauseReason.TURN
     await until(lambda: rig.calls == ["pause", "go on", "resume"])
 
 
 def test_a_pool_full_of_copies_pauses_until_some_are_written(rig: Rig) -> None:
     copies = rig.flow.hold(64 * 1024, None)
     rig.update()
-    assert rig.flow.reasons == Reason.MEMORY
+    assert rig.flow.reasons == PauseReason.MEMORY
     copies.release()
     assert rig.calls == ["pause", "go on", "resume"]
 
@@ -137,7 +137,7 @@ def test_as_much_as_may_await_the_disk_pauses_until_some_is_written(rig: Rig) ->
     leases = [rig.pool.lease(1), rig.pool.lease(1)]
     waiting = [rig.flow.hold(UNWRITTEN_BYTES_MAX // 2, lease) for lease in leases]
     rig.update()
-    assert rig.flow.reasons == Reason.DISK
+    assert rig.flow.reasons == PauseReason.DISK
     for each in waiting:
         each.release()
     assert rig.calls == ["pause", "changed", "resume"]
@@ -155,11 +155,11 @@ async def test_a_device_that_does_not_read_is_not_read_and_gets_no_turn(rig: Rig
     rig.flow.stall(0)
     rig.update()
     await asyncio.sleep(0)
-    assert rig.flow.reasons == Reason.PEER
+    assert rig.flow.reasons == PauseReason.PEER
     assert rig.calls == ["pause"]
     rig.flow.unstall()
     rig.update()
-    assert rig.flow.reasons == Reason.TURN
+    assert rig.flow.reasons == PauseReason.TURN
     await until(lambda: rig.calls == ["pause", "go on", "resume"])
 
 
@@ -176,7 +176,7 @@ def test_only_the_first_reason_pauses_and_only_the_last_resumes(rig: Rig) -> Non
     rig.update()
     rig.flow.stall(0)
     rig.update()
-    assert rig.flow.reasons == Reason.ANSWER | Reason.PEER
+    assert rig.flow.reasons == PauseReason.ANSWER | PauseReason.PEER
     rig.protocol.is_held = False
     rig.update()
     assert rig.calls == ["pause"]
@@ -203,12 +203,12 @@ async def test_at_the_end_all_is_read_and_nobody_waits(rig: Rig) -> None:
     assert (rig.flow.reasons, rig.calls) == (0, ["pause", "resume"])
 
 
-@pytest.mark.parametrize("reason", [Reason.TURN, Reason.MEMORY])
-async def test_nothing_goes_on_when_the_transport_is_gone(rig: Rig, reason: Reason) -> None:
+@pytest.mark.parametrize("reason", [PauseReason.TURN, PauseReason.MEMORY])
+async def test_nothing_goes_on_when_the_transport_is_gone(rig: Rig, reason: PauseReason) -> None:
     lease = rig.pool.lease(1)
     assert lease is not None
-    rig.protocol.has_more = reason is Reason.TURN
-    rig.protocol.is_starved = reason is Reason.MEMORY
+    rig.protocol.has_more = reason is PauseReason.TURN
+    rig.protocol.is_starved = reason is PauseReason.MEMORY
     rig.update()
     assert rig.flow.reasons == reason
     rig.flow.close()

@@ -9,7 +9,7 @@ from ipaddress import IPv4Address, ip_network
 import pytest
 
 from daemon.tcp.opening import Opening
-from daemon.tcp.proxy_header import SIGNATURE, Endpoint, ProxyInvalid
+from daemon.tcp.proxy_header import SIGNATURE, PeerAddress, ProxyInvalid
 from daemon.telemetry.metrics import CloseReason
 from protocol import codec, frames
 from tests.support.certificates import Certificate, make_certificate
@@ -19,7 +19,7 @@ from tests.support.raw_device import Wire, heard_all, token_hello, whole_upload
 from tests.support.waiting import until
 
 LOCAL_V2 = SIGNATURE + struct.pack(">BBH", 0x20, 0, 0)
-PROXY = Endpoint(IPv4Address("127.0.0.1"), 5000)
+PROXY = PeerAddress(IPv4Address("127.0.0.1"), 5000)
 
 
 def opening(*, is_proxied: bool = True) -> Opening:
@@ -33,7 +33,7 @@ def test_only_bytes_of_the_header_are_asked_for() -> None:
         is_whole = link.take_header(taken)
     assert is_whole
     assert rest == b"TLS"
-    assert link.peer == Endpoint(IPv4Address("10.0.0.7"), 4000)
+    assert link.peer == PeerAddress(IPv4Address("10.0.0.7"), 4000)
 
 
 def test_where_no_header_is_expected_none_is_missing() -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from daemon.settings import Limits, Settings
 from daemon.tcp import transport as connection_module
-from daemon.tcp.flow import STALLED_S, Reason
+from daemon.tcp.flow import STALLED_S, PauseReason
 from daemon.tcp.session import Session
 from daemon.telemetry.metrics import CloseReason
 from protocol import codec, frames
@@ -76,7 +76,7 @@ class TestNotReading:
             pings = codec.encode(frames.Ping(1)) * 4096
             flooding = asyncio.create_task(wire.flood(pings))
             connection = next(iter(site.server._connections))
-            await until(lambda: connection._flow.reasons & Reason.PEER)
+            await until(lambda: connection._flow.reasons & PauseReason.PEER)
             assert connection._transport is not None
             assert connection._transport.get_write_buffer_size() < 2 * limits.outgoing_bytes_max
             # Its silence is not held against it for as long as it is not read.
@@ -95,11 +95,11 @@ class TestNotReading:
             wire = await site.admitted()
             flooding = asyncio.create_task(wire.flood(codec.encode(frames.Ping(1)) * 4096))
             connection = next(iter(site.server._connections))
-            await until(lambda: connection._flow.reasons & Reason.PEER)
+            await until(lambda: connection._flow.reasons & PauseReason.PEER)
             flooding.cancel()
             for _ in range(4096):
                 await wire.hear(frames.Pong)
-            await until(lambda: not connection._flow.reasons & Reason.PEER or flooding.done())
+            await until(lambda: not connection._flow.reasons & PauseReason.PEER or flooding.done())
 
 
 @on_uvloop
