@@ -266,6 +266,6 @@ class TestSecretFile:
         path.write_text(base64.urlsafe_b64encode(secret).decode().rstrip("=") + padding)
         assert ensure_secret_file(path, SystemEntropy()) == secret
 
-    def test_a_directory_that_is_not_there_is_told(self, tmp_path: Path) -> None:
+    def test_a_missing_directory_is_named(self, tmp_path: Path) -> None:
         with pytest.raises(KeysInvalid, match=r"cannot be made or read: No such file .*; check its directory"):
             ensure_secret_file(tmp_path / "none" / "secret", SystemEntropy())

@@ -83,20 +83,20 @@ class TestProxy:
             await wire.hear(frames.Welcome)
             assert list(site.server._by_address) == ["127.0.0.1"]
 
-    async def test_who_sends_none_is_dropped_without_an_answer(self) -> None:
+    async def test_a_link_without_a_header_is_dropped_without_an_answer(self) -> None:
         async with listening(policy_of(proxied=True)) as site:
             wire = await site.connect()
             wire.say(token_hello(site.site.token()))
             await wire.dropped()
             await until(lambda: closed(site, CloseReason.PROXY_INVALID) == 1)
 
-    async def test_who_is_not_trusted_is_dropped_at_once(self) -> None:
+    async def test_an_untrusted_proxy_is_dropped_at_once(self) -> None:
         policy = replace(policy_of(proxied=True), proxy_trusted=(ip_network("10.0.0.0/8"),))
         async with listening(policy) as site:
             await (await site.connect()).dropped()
             await until(lambda: closed(site, CloseReason.PROXY_INVALID) == 1)
 
-    async def test_one_that_is_waited_for_too_long_is_given_up(self) -> None:
+    async def test_a_header_that_takes_too_long_drops_the_link(self) -> None:
         async with listening(policy_of(proxied=True)) as site:
             wire = await site.connect()
             wire.send(PROXY_V2[:20])
@@ -107,7 +107,7 @@ class TestProxy:
             await wire.dropped()
             await until(lambda: closed(site, CloseReason.PROXY_INVALID) == 1)
 
-    async def test_one_that_is_broken_off_is_no_session(self) -> None:
+    async def test_a_header_that_breaks_off_makes_no_session(self) -> None:
         async with listening(policy_of(proxied=True)) as site:
             wire = await site.connect()
             wire.send(PROXY_V2[:20])

@@ -96,7 +96,7 @@ class TestAuthority:
             assert (await wire.hear(frames.Error)).code == code
             await wire.ended()
 
-    async def test_who_is_disabled_is_told_at_the_next_look(self) -> None:
+    async def test_a_disabled_device_learns_it_at_the_next_check(self) -> None:
         async with listening() as site:
             wire = await site.admitted()
             site.site.devices.off = {(TENANT, DEVICE)}
@@ -107,7 +107,7 @@ class TestAuthority:
             assert site.site.bench.metrics.errors[ErrorCode.DEVICE_DISABLED] == 1
 
     @pytest.mark.parametrize("asks", ["open", "finish"])
-    async def test_who_is_disabled_is_told_when_it_asks_for_more(self, asks: str) -> None:
+    async def test_a_disabled_device_learns_it_at_its_next_request(self, asks: str) -> None:
         async with listening() as site:
             wire = await site.admitted()
             await wire.open(1, open_request("log", 3))
@@ -121,7 +121,7 @@ class TestAuthority:
             assert (await wire.hear(frames.Error)).code == ErrorCode.DEVICE_DISABLED
             await wire.ended()
 
-    async def test_a_token_whose_time_is_over_is_seen_at_open(self) -> None:
+    async def test_open_notices_an_expired_token(self) -> None:
         async with listening() as site:
             wire = await site.admitted(ttl_s=60)
             site.site.bench.clock.pass_s(60)
@@ -153,8 +153,10 @@ class TestOpen:
             status = await wire.hear(frames.Status)
             assert (status.state, status.size, status.sha256) == (UploadState.COMPLETE, 3, digest)
 
-    @pytest.mark.parametrize(("ranges_max", "told"), [(8, (Span(2, 3), Span(4, 5))), (1, (Span(2, 3),)), (0, None)])
-    async def test_as_many_ranges_as_the_device_asked_for(self, ranges_max: int, told: tuple[Span, ...] | None) -> None:
+    @pytest.mark.parametrize(("ranges_max", "ranges"), [(8, (Span(2, 3), Span(4, 5))), (1, (Span(2, 3),)), (0, None)])
+    async def test_opened_has_as_many_ranges_as_asked_for(
+        self, ranges_max: int, ranges: tuple[Span, ...] | None
+    ) -> None:
         async with listening() as site:
             first = await site.admitted()
             await first.open(1, open_request("log"))
@@ -164,7 +166,7 @@ class TestOpen:
             wire = await site.connect()
             wire.say(replace(token_hello(site.site.token()), ack_ranges_max=ranges_max))
             await wire.hear(frames.Welcome)
-            assert (await wire.open(1, open_request("log"))).ranges == told
+            assert (await wire.open(1, open_request("log"))).ranges == ranges
             assert (await first.hear(frames.Error, 1)).code == ErrorCode.FENCED
 
     async def test_what_cannot_be_opened_ends_its_stream_alone(self) -> None:
@@ -184,7 +186,7 @@ class TestOpen:
 
     @pytest.mark.parametrize("fails", [False, True])
     @pytest.mark.parametrize("ends", ["closed", "failed"])
-    async def test_an_upload_that_is_opened_too_late_is_let_go(self, ends: str, fails: bool) -> None:
+    async def test_an_upload_opened_after_the_end_is_detached(self, ends: str, fails: bool) -> None:
         async with listening() as site:
             bench = site.site.bench
             gate = bench.catalog.gates["open"]
@@ -209,7 +211,7 @@ class TestOpen:
             # Nobody has it, so cleanup may remove it one day.
             assert bench.uploads._live == {}
 
-    async def test_an_upload_complete_too_late_is_nobodys(self) -> None:
+    async def test_a_complete_file_opened_after_the_end_needs_nothing(self) -> None:
         async with listening() as site:
             bench = site.site.bench
             wire = await site.admitted()
@@ -252,7 +254,7 @@ class TestQuery:
             status = await wire.hear(frames.Status, 9)
             assert (status.next_expected_byte, status.ranges) == (0, (Span(10, 13),))
 
-    async def test_a_name_that_cannot_be_is_not_looked_up(self) -> None:
+    async def test_an_invalid_name_is_not_looked_up(self) -> None:
         async with listening() as site:
             wire = await site.admitted()
             wire.say(frames.Query("a\nb"))

@@ -1,4 +1,4 @@
-"""What a connection borrows, what of it waits to be written, and who is not read meanwhile, on real sockets."""
+"""Memory that connections borrow, data that awaits the disk, and when they are not read; on real sockets."""
 
 import asyncio
 from typing import cast
@@ -27,7 +27,7 @@ LARGE = 700 * 1024
 
 @on_uvloop
 class TestMemory:
-    async def test_those_who_wait_for_memory_get_it_first_come_first_served(self) -> None:
+    async def test_connections_get_memory_first_come_first_served(self) -> None:
         # Memory for one large frame at a time.
         pool = ReceivePool(LARGE, LARGE)
         async with listening(pool=pool) as site:
@@ -50,7 +50,7 @@ class TestMemory:
                 while (await wire.hear(frames.Ack, 1)).next_expected_byte < LARGE:
                     pass
 
-    async def test_who_waits_for_memory_and_leaves_is_passed_over(self) -> None:
+    async def test_a_connection_that_waits_for_memory_and_ends_is_passed_over(self) -> None:
         pool = ReceivePool(LARGE, LARGE)
         async with listening(pool=pool) as site:
             site.site.bench.disk.free_bytes = 2**40
@@ -84,7 +84,7 @@ class TestMemory:
             kept = sorted(len(each._carry) for each in buffers)
             assert kept[-2] <= CARRY_BYTES_MAX + CROWDED_BYTES, "all but the first that found nothing"
 
-    async def test_who_waits_for_others_data_to_be_written_does_not_stand_behind_who_waits_for_memory(self) -> None:
+    async def test_waiters_for_the_disk_do_not_queue_behind_waiters_for_a_lease(self) -> None:
         pool = ReceivePool(LARGE, LARGE)
         async with listening(pool=pool) as site:
             storage, frame = site.site.bench.storage, chunk(1, 0, bytes(LARGE))
@@ -110,7 +110,7 @@ class TestMemory:
                 while (await wire.hear(frames.Ack, 1)).next_expected_byte < LARGE:
                     pass
 
-    async def test_a_quiet_device_is_asked_whether_it_is_there(self) -> None:
+    async def test_a_quiet_device_gets_a_ping(self) -> None:
         async with listening() as site:
             wire = await site.admitted()
             await site.pass_s(SETTINGS.limits.keepalive_s + 1)
@@ -128,7 +128,7 @@ class TestMemory:
             # Though the device has not closed yet.
             assert pool.lent_bytes == 0
 
-    async def test_who_has_enough_waiting_to_be_written_is_not_read_until_some_is(
+    async def test_a_connection_with_much_unwritten_is_not_read_until_some_is_written(
         self, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr("daemon.tcp.flow.UNWRITTEN_BYTES_MAX", 2 * LARGE)
@@ -153,7 +153,7 @@ class TestMemory:
                 pass
             assert (await modest.hear(frames.Ack, 1)).next_expected_byte == 1
 
-    async def test_who_had_enough_is_read_again_once_that_is_written_though_not_yet_durable(
+    async def test_a_connection_is_read_again_once_its_bytes_are_written_before_they_are_durable(
         self, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr("daemon.tcp.flow.UNWRITTEN_BYTES_MAX", LARGE)
@@ -174,7 +174,7 @@ class TestMemory:
             while (await wire.hear(frames.Ack, 1)).next_expected_byte < 3 * LARGE:
                 pass
 
-    async def test_while_too_much_waits_to_be_written_nobody_is_read(self) -> None:
+    async def test_while_copies_fill_the_pool_no_connection_is_read(self) -> None:
         pool = ReceivePool(64 * 1024, 16 * 1024)
         async with listening(pool=pool) as site:
             bench = site.site.bench

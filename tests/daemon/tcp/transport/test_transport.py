@@ -187,7 +187,7 @@ class TestLastWords:
             opened = await wire.open(1, open_request("log"))
             connection = next(iter(site.server._connections))
             connection.close()
-            # What happens to the upload now has nowhere to go, and must not hurt whoever tells it.
+            # Results of the upload now have nowhere to go, and must not fail their sender.
             other = await site.admitted()
             assert (await other.open(1, open_request("log"))).upload_id == opened.upload_id
             await wire.ended()
@@ -230,7 +230,7 @@ class TestTls:
             wire.hang_up()
             await until(lambda: site.connections == 0)
 
-    async def test_one_too_many_is_told_so_inside_it(self, certificate: Certificate) -> None:
+    async def test_one_connection_too_many_is_refused_inside_tls(self, certificate: Certificate) -> None:
         async with listening(policy_of(connections_max=1), tls=contexts(certificate)) as site:
             await site.admitted()
             wire = await site.connect()
