@@ -209,6 +209,10 @@ class DeviceServer:
     def handshake_timeout_s(self) -> float:
         return self.policy.handshake_timeout_s
 
+    @property
+    def outgoing_bytes_max(self) -> int:
+        return self.policy.outgoing_bytes_max
+
     def disconnected(self, connection: DeviceConnection, reason: CloseReason) -> None:
         self._leave(connection)
         self._services.metrics.connections_closed[reason] += 1
@@ -217,8 +221,7 @@ class DeviceServer:
         return any(peer.address in network for network in self.policy.proxy_trusted)
 
     def _made(self, tls: ssl.SSLContext | None) -> DeviceConnection:
-        policy = self.policy
-        return DeviceConnection(self, self._pool, policy.outgoing_bytes_max, bool(policy.proxy_trusted), tls)
+        return DeviceConnection(self, self._pool, bool(self.policy.proxy_trusted), tls)
 
     def _leave(self, connection: DeviceConnection) -> None:
         self._refused.discard(connection)

@@ -21,10 +21,11 @@ class Opening:
     looks for it in the socket. 0 once the header is whole, or where none is expected.
     """
 
-    __slots__ = ("_began_s", "_preface", "_timeout_s", "missing_bytes", "peer")
+    __slots__ = ("_began_s", "_preface", "_timeout_s", "missing_bytes", "peer", "tls")
 
-    def __init__(self, is_proxied: bool, timeout_s: float, now: float) -> None:
-        """The PROXY header may take `timeout_s` from `now`."""
+    def __init__(self, is_proxied: bool, tls: ssl.SSLContext | None, timeout_s: float, now: float) -> None:
+        """The PROXY header may take `timeout_s` from `now`. `tls` begins behind it; None for plain TCP."""
+        self.tls = tls
         self._timeout_s = timeout_s
         self._began_s = now
         self._preface = b""

@@ -35,6 +35,11 @@ class Host(Protocol):
         """How long a PROXY header, and then a TLS handshake, may take."""
         ...
 
+    @property
+    def outgoing_bytes_max(self) -> int:
+        """Answers that may wait for a device to read them, before it is read no more itself."""
+        ...
+
     def accepted(self, connection: "DeviceConnection") -> None:
         """Look at the connection from now on. One that ends during asyncio's own TLS handshake is never reported."""
         ...
@@ -70,13 +75,11 @@ class DeviceConnection(asyncio.BufferedProtocol):
         "_is_handling",
         "_last_words",
         "_opening",
-        "_outgoing_bytes_max",
         "_pool",
         "_protocol",
         "_reason",
         "_resumes",
         "_socket",
-        "_tls",
         "_transport",
         "session",
     )
@@ -85,16 +88,13 @@ class DeviceConnection(asyncio.BufferedProtocol):
         self,
         host: Host,
         pool: ReceivePool,
-        outgoing_bytes_max: int,
         is_proxied: bool,
         tls: ssl.SSLContext | None = None,
     ) -> None:
         self._host = host
         self._clock = host.clock
         self._pool = pool
-        self._outgoing_bytes_max = outgoing_bytes_max
-        self._tls = tls
-        self._opening: Opening | None = Opening(is_proxied, host.handshake_timeout_s, self._clock.monotonic_s())
+        self._opening: Opening | None = Opening(is_proxied, tls, host.handshake_timeout_s, self._clock.monotonic_s())
         # `_socket` is below TLS; `_transport` carries frames, so it is None until the TLS handshake is done.
         self._socket: asyncio.Transport | None = None
         self._transport: asyncio.Transport | None = None
@@ -117,18 +117,20 @@ class DeviceConnection(asyncio.BufferedProtocol):
         self._socket = cast(asyncio.Transport, transport)
         self._host.accepted(self)
         opening, peer = self._opening, peer_of(transport)
-        if opening is None or not opening.missing_bytes:
-            self._begin(self._socket, peer)
+        if opening is None:
+            raise RuntimeError("a link begins only once")
+        opening.peer = peer
+        if not opening.missing_bytes:
+            self._begin(self._socket, opening)
         elif peer is None or not self._host.trusts(peer):
             self._refuse_proxy()
-        else:
-            opening.peer = peer
 
     def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002 - the interface's argument
         protocol = self._protocol
         if protocol is not None and not self._is_closing:
             return self._flow.buffer(protocol)
-        return self._pool.shared[: self._opening.missing_bytes or None if self._opening else None]
+        missing_bytes = 0 if self._opening is None else self._opening.missing_bytes
+        return self._pool.shared[: missing_bytes or None]
 
     def buffer_updated(self, nbytes: int) -> None:
         protocol = self._protocol
@@ -254,22 +256,22 @@ class DeviceConnection(asyncio.BufferedProtocol):
             self._refuse_proxy()
             return
         if is_whole and self._socket is not None:
-            self._begin(self._socket, opening.peer)
+            self._begin(self._socket, opening)
 
     def _refuse_proxy(self) -> None:
         self._reason = CloseReason.PROXY_INVALID
         self.abort()
 
-    def _begin(self, transport: asyncio.Transport, peer: PeerAddress | None) -> None:
+    def _begin(self, transport: asyncio.Transport, opening: Opening) -> None:
         self._opening = None
-        self.session = self._host.connected(self, peer)
+        self.session = self._host.connected(self, opening.peer)
         self._protocol = self.session.connection
-        if self._tls is None:
+        if opening.tls is None:
             self._use(transport)
         else:
             # Until TLS listens nothing may be read, or the first bytes of its handshake would be taken for a frame.
             transport.pause_reading()
-            self._host.spawn(self._secure(transport, self._tls))
+            self._host.spawn(self._secure(transport, opening.tls))
 
     async def _secure(self, transport: asyncio.Transport, tls: ssl.SSLContext) -> None:
         secured, error = None, None
@@ -285,7 +287,7 @@ class DeviceConnection(asyncio.BufferedProtocol):
     def _use(self, transport: asyncio.Transport) -> None:
         self._transport = transport
         self._flow.begin(transport, self)
-        transport.set_write_buffer_limits(high=self._outgoing_bytes_max)
+        transport.set_write_buffer_limits(high=self._host.outgoing_bytes_max)
         self.changed()
         self._look_again(self._clock.monotonic_s())
 

@@ -23,7 +23,7 @@ PROXY = PeerAddress(IPv4Address("127.0.0.1"), 5000)
 
 
 def opening(*, is_proxied: bool = True) -> Opening:
-    return Opening(is_proxied, timeout_s=10, now=0)
+    return Opening(is_proxied, None, timeout_s=10, now=0)
 
 
 def test_only_bytes_of_the_header_are_asked_for() -> None:
