@@ -16,6 +16,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from protocol.constants import OFFSET_MAX
+from protocol.naming import TENANT_PATTERN
 
 ENVIRONMENT_PREFIX = "UPLINKD_"
 ENVIRONMENT_DELIMITER = "__"
@@ -170,7 +171,7 @@ class Auth(Section):
     token_cache: int = Field(10_000, ge=0, le=1_000_000)
     revocation_s: float = Field(30, gt=0, le=HOUR_S)
     grace_s: float = Field(30, ge=0, le=HOUR_S)
-    tenant_default: str = Field("default", pattern=r"\A[A-Za-z0-9][A-Za-z0-9._-]{0,63}\z")
+    tenant_default: str = Field("default", pattern=rf"\A{TENANT_PATTERN}\z")
     tenant_claim: str = Field("tenant", min_length=1, max_length=255)
 
 

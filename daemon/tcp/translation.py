@@ -20,7 +20,7 @@ _STATES = {None: UploadState.NONE, State.PARTIAL: UploadState.RECEIVING} | {
 
 
 def open_request(tenant: str, device: str, request: frames.Open) -> OpenRequest:
-    """An OPEN for the catalog. The upload's id, the time and the quota are for whoever asks the catalog."""
+    """An OPEN for the catalog. The caller fills in the upload's id, the time and the quota."""
     return OpenRequest(
         upload_id=1,
         tenant=tenant,

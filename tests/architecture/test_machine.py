@@ -25,6 +25,7 @@ PURE = frozenset(
         "unicodedata",
         *("hashlib", "hmac"),  # digests over bytes that are given
         *("google_crc32c", "numpy"),
+        "re",
         "construct",  # in frames and layouts alone
     }
 )

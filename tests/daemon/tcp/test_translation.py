@@ -53,7 +53,7 @@ def test_an_open_that_says_all() -> None:
     assert asked.metadata == Metadata("text/plain", "42", "log.txt")
 
 
-def test_no_more_ranges_are_told_than_the_device_asked_for() -> None:
+def test_opened_has_no_more_ranges_than_the_device_asked_for() -> None:
     upload = LiveUpload(RECORD)
     answer = opened(upload, State.EXPIRED, STALE_S, 1)
     assert (answer.next_expected_byte, answer.previous, answer.expires_s) == (10, UploadState.EXPIRED, 100)
@@ -61,7 +61,7 @@ def test_no_more_ranges_are_told_than_the_device_asked_for() -> None:
     assert opened(upload, None, STALE_S, 0).ranges is None
 
 
-def test_a_complete_file_is_told_with_its_digests() -> None:
+def test_a_complete_files_status_has_its_digests() -> None:
     answer = opened_complete(COMPLETE)
     assert (answer.state, answer.next_expected_byte, answer.expires_s) == (UploadState.COMPLETE, 50, NEVER_S)
     assert (answer.crc32c, answer.sha256) == (5, b"d" * 32)
@@ -74,7 +74,7 @@ def test_a_status_tells_what_is_left_of_the_time(passed_s: int, left_s: int) -> 
     assert (answer.crc32c, answer.sha256) == (None, None)
 
 
-def test_a_partial_upload_may_be_resumed_so_it_is_told_as_receiving() -> None:
+def test_a_partial_upload_is_reported_as_receiving_since_it_may_be_resumed() -> None:
     assert status(replace(RECORD, state=State.PARTIAL), STALE_S, NOW_MS, 8).state is UploadState.RECEIVING
 
 

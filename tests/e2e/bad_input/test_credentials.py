@@ -115,7 +115,7 @@ class TestProofs:
             assert reply.frame.code == ErrorCode.UNAUTHENTICATED
             assert reply.frame.action is Action.REAUTHENTICATE
             assert reply.frame.text == (
-                "the proof does not fit: check the device's name, tenant and secret, or enrol it"
+                "the secret does not fit: check the device's name, tenant and secret, or enrol it"
             )
             await stranger.ended()
 

@@ -11,7 +11,7 @@ SOON_S = 0.1
 
 
 async def pass_without_sweep(site: Listening, seconds: float) -> None:
-    """Look at everybody shortly before the time is over; then let it pass without another look."""
+    """Sweep shortly before the time is over; then let it pass without another sweep."""
     await site.pass_s(seconds - SOON_S)
     site.site.bench.clock.pass_s(SOON_S)
 
