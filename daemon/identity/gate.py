@@ -12,6 +12,7 @@ from daemon.identity.tokens import Identity, Kind, Reason, Scope, TokenRefused
 from protocol.constants import AUTHORITY_UNLIMITED_S
 from protocol.errors import ErrorCode
 from protocol.handshake import prove
+from protocol.naming import is_device, is_tenant
 
 
 class Tokens(Protocol):
@@ -112,7 +113,9 @@ class Gate:
 
     async def _admit_enrolled(self, tenant: str, device: str, fits: Callable[[bytes], bool]) -> Admitted | Denied:
         """An unknown device and a wrong secret get the same answer. A disabled device must prove itself to learn it."""
-        known = await self._devices.device(tenant, device)
+        # Names that nobody can enrol may not even be text, and would fail in the catalog.
+        can_exist = is_tenant(tenant) and is_device(device)
+        known = await self._devices.device(tenant, device) if can_exist else None
         key = None if known is None else known.key
         is_proven = fits(key or _NO_KEY)
         if known is None or not key or not is_proven:
