@@ -3,10 +3,6 @@
 All contestants serve one and the same file, the one that the daemon stored, to the same client: a copy could lie in the
 page cache in larger or smaller pieces, and be sent faster or slower for that. The daemon checks the device's token at
 each request.
-
-The requests on a connection differ in their range alone, as a client's do that reads a file piece by piece. That is the
-case for which the daemon has a short way (control/replay.py); requests that differ otherwise are far slower, and no
-figure here is theirs.
 """
 
 import contextlib

@@ -12,7 +12,6 @@ from control.metrics import MetricsRoute
 from control.middleware import Observer, add_headers, make_middleware
 from control.operations import OperationRoutes
 from control.ports import Ports
-from control.replay import Replays
 from control.tokens import TokenRoutes
 
 PROBLEMS = web.AppKey("problems", Problems)
@@ -38,7 +37,6 @@ def make_app(ports: Ports, options: Options) -> web.Application:
     app[PROBLEMS] = problems
     app[OBSERVER] = observer
     app.on_response_prepare.append(add_headers)
-    app.on_response_prepare.append(Replays(ports.authenticator, ports.contents, observer).learn)
     app.router.add_routes(_routes(ports, options))
     return app
 

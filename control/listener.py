@@ -7,12 +7,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from http import HTTPStatus
 
-from aiohttp import EMPTY_PAYLOAD, web
+from aiohttp import web
 
 from control.app import OBSERVER, PROBLEMS
 from control.errors import REQUEST_ID, ProblemDetails, Problems, respond
 from control.middleware import UNMATCHED, Observer, answer_headers, request_id
-from control.replay import REPLAY_S, SOURCE, Replay, Source
 
 HEAD_TIMEOUT_S = 15.0
 """A connection that has made no request by then is closed: a header section is one packet."""
@@ -95,7 +94,6 @@ class _Server(web.Server):
     async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
         if isinstance(request.protocol, _Connection):
             request.protocol.spoke()
-            request[SOURCE] = request.protocol.source()
         try:
             return await self._app_handler(request)
         except web.HTTPException as error:
@@ -120,65 +118,19 @@ class _Server(web.Server):
 
 
 class _Connection(web.RequestHandler):
-    __slots__ = ("_answered", "_head_timer", "_is_partial", "_received", "_replay", "_replay_timer", "_server")
+    __slots__ = ("_head_timer", "_server")
 
     def __init__(self, server: _Server, loop: asyncio.AbstractEventLoop) -> None:
         super().__init__(server, loop=loop, keepalive_timeout=KEEPALIVE_TIMEOUT_S, access_log=_NO_ACCESS_LOG)
         self._server = server
         self._head_timer = loop.call_later(HEAD_TIMEOUT_S, self.force_close)
-        self._replay: Replay | None = None
-        self._replay_timer: asyncio.TimerHandle | None = None
-        self._received = b""
-        self._is_partial = False
-        self._answered = 0
 
     def spoke(self) -> None:
         """A request has arrived: from now on the keep-alive timeout holds."""
         self._head_timer.cancel()
 
-    def source(self) -> Source:
-        """Where the request that is being handled came from."""
-        return Source(self._received, self._adopt)
-
-    def data_received(self, data: bytes) -> None:
-        """Answer a request that is the last one again; all else is aiohttp's to parse."""
-        is_idle = self._answered == self._request_count and not self._is_partial
-        if self._replay is not None and is_idle and self.transport is not None:
-            # What is not taken yet must not grow: such a client waits its turn on the usual way.
-            answer = None if self.transport.get_write_buffer_size() else self._replay.answer(data)
-            if answer is not None:
-                self.transport.writelines(answer)
-                return
-        self._forget_replay()
-        count = self._request_count
-        super().data_received(data)
-        found = self._request_count - count
-        # Whether the parser holds the beginning of a request, or waits for a body: then what comes next is none.
-        self._is_partial = not (found and self._messages[-1][1] is EMPTY_PAYLOAD and data.endswith(b"\r\n\r\n"))
-        self._received = data if is_idle and found == 1 and not self._is_partial else b""
-
-    async def finish_response(
-        self, request: web.BaseRequest, resp: web.StreamResponse, start_time: float | None
-    ) -> tuple[web.StreamResponse, bool]:
-        """The end of every answer, of aiohttp's own ones too."""
-        finished = await super().finish_response(request, resp, start_time)
-        self._answered += 1
-        return finished
-
-    def _adopt(self, replay: Replay) -> None:
-        self._forget_replay()
-        self._replay = replay
-        self._replay_timer = self._loop.call_later(REPLAY_S, self._forget_replay)
-
-    def _forget_replay(self) -> None:
-        if self._replay is not None and self._replay_timer is not None:
-            self._replay_timer.cancel()
-            self._replay.end()
-            self._replay = None
-
     def connection_lost(self, exc: BaseException | None) -> None:
         self._head_timer.cancel()
-        self._forget_replay()
         super().connection_lost(exc)
 
     def handle_error(

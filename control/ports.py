@@ -195,8 +195,7 @@ class Exchange:
 
     `status` is 499 where the client went away before the end. `sent_bytes` counts the body, or where it was cut
     short all that had been handed to the socket. `error` is the registry's name, "" on success. `subject` is who
-    asked, "" where nobody was identified. With `repeats` it stands for that many further requests on one connection
-    that were the same but for the range; `duration_s` and `sent_bytes` are their sums.
+    asked, "" where nobody was identified.
     """
 
     request_id: str
@@ -209,7 +208,6 @@ class Exchange:
     error: str
     subject: str
     remote: str
-    repeats: int = 0
 
 
 class Authenticator(Protocol):
@@ -248,6 +246,10 @@ class Files(Protocol):
 class Content(Protocol):
     """The open bytes of one complete file."""
 
+    async def read(self, offset: int, count: int) -> bytes:
+        """The `count` bytes at `offset`, fewer only if the file ends there. Raises OSError."""
+        ...
+
     def send(self, socket_fd: int, offset: int, count: int) -> AsyncGenerator[int, None]:
         """Send the `count` bytes at `offset` to a connected socket that does not block, past its transport.
 
@@ -257,7 +259,7 @@ class Content(Protocol):
         ...
 
     async def close(self) -> None:
-        """Give the file back. Called once, with no sending under way."""
+        """Give the file back. Called once, with no read or send under way."""
         ...
 
 
@@ -266,17 +268,6 @@ class Contents(Protocol):
 
     async def open(self, file_id: int) -> Content:
         """Raises Refused, with status 404 or 410, when the bytes are gone."""
-        ...
-
-    async def read(self, file_id: int, offset: int, count: int) -> bytes:
-        """The `count` bytes at `offset`, fewer only if the file ends there: small ranges are answered by it.
-
-        Raises as `open` does, and OSError.
-        """
-        ...
-
-    def read_cached(self, file_id: int, offset: int, count: int) -> bytearray | None:
-        """The bytes if they can be had without waiting, of a file that `read` read lately and nobody deleted since."""
         ...
 
 

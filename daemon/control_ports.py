@@ -162,15 +162,6 @@ class _Contents:
         except FileNotFoundError as error:
             raise _bytes_gone(file_id) from error
 
-    async def read(self, file_id: int, offset: int, count: int) -> bytes:
-        try:
-            return await self.core.storage.read_once(file_id, offset, count)
-        except FileNotFoundError as error:
-            raise _bytes_gone(file_id) from error
-
-    def read_cached(self, file_id: int, offset: int, count: int) -> bytearray | None:
-        return self.core.storage.read_cached(file_id, offset, count)
-
 
 @dataclass(frozen=True, slots=True)
 class _Uploads:
@@ -249,7 +240,6 @@ class _Log:
             error=exchange.error or None,
             subject=exchange.subject or None,
             peer=exchange.remote,
-            **({"repeats": exchange.repeats} if exchange.repeats else {}),
         )
 
     def failure(self, request_id: str, route: str, error: Exception) -> None:

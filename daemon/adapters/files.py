@@ -80,13 +80,6 @@ class FileSystem(Protocol):
         """Up to `count` bytes at `offset`; fewer only at the end of the file."""
         ...
 
-    def read_cached(self, fd: int, count: int, offset: int) -> bytearray | None:
-        """The `count` bytes at `offset` if all are in memory, else None. Never waits, so it may run on the event loop.
-
-        Raises nothing: what is wrong with the file, `read` tells.
-        """
-        ...
-
     def send(self, fd: int, socket_fd: int, count: int, offset: int) -> int | None:
         """Send up to `count` bytes at `offset` to a connected socket that does not block, without a copy.
 
@@ -204,14 +197,6 @@ class SystemFiles:
             data = os.pread(fd, count, offset)
             parts.append(data)
         return b"".join(parts)
-
-    def read_cached(self, fd: int, count: int, offset: int) -> bytearray | None:
-        data = bytearray(count)
-        try:
-            return data if os.preadv(fd, [data], offset, os.RWF_NOWAIT) == count else None
-        except OSError:
-            # Not in memory, or a file system that cannot tell.
-            return None
 
     def send(self, fd: int, socket_fd: int, count: int, offset: int) -> int | None:
         try:

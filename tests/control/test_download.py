@@ -49,6 +49,12 @@ async def test_a_complete_file_is_served_whole(client: CheckingClient, world: Wo
     assert world.contents.open_count == 0
 
 
+async def test_an_empty_file_has_nothing_to_open(client: CheckingClient, world: World) -> None:
+    file = world.put(b"")
+    del world.contents.data[file.id]
+    assert (await client.get(content_of(file))).status == 200
+
+
 async def test_a_small_body_costs_one_read(client: CheckingClient, world: World) -> None:
     file = world.put(LARGE)
     await client.get(content_of(file), headers={"Range": "bytes=100-65635"})

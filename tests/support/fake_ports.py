@@ -117,6 +117,12 @@ class FakeContent:
         self._data = data
         self._is_sending = False
 
+    async def read(self, offset: int, count: int) -> bytes:
+        self._owner.reads.append((offset, count))
+        await asyncio.sleep(0)
+        self._owner.check(offset)
+        return self._data[offset : offset + count]
+
     async def send(self, socket_fd: int, offset: int, count: int) -> AsyncGenerator[int, None]:
         self._is_sending = True
         own = os.dup(socket_fd)
@@ -154,8 +160,6 @@ async def _writable(fd: int) -> None:
 class FakeContents:
     data: dict[int, bytes] = field(default_factory=dict)
     reads: list[tuple[int, int]] = field(default_factory=list)
-    cached: set[int] = field(default_factory=set)
-    cached_reads: list[tuple[int, int]] = field(default_factory=list)
     opened: int = 0
     open_count: int = 0
     fail_at: float = float("inf")
@@ -166,20 +170,6 @@ class FakeContents:
         self.opened += 1
         self.open_count += 1
         return FakeContent(self, self.data[file_id])
-
-    async def read(self, file_id: int, offset: int, count: int) -> bytes:
-        if file_id not in self.data:
-            raise refusal(Failure.GONE, 410, "the bytes are gone")
-        self.reads.append((offset, count))
-        await asyncio.sleep(0)
-        self.check(offset)
-        return self.data[file_id][offset : offset + count]
-
-    def read_cached(self, file_id: int, offset: int, count: int) -> bytearray | None:
-        if file_id not in self.cached or file_id not in self.data:
-            return None
-        self.cached_reads.append((offset, count))
-        return bytearray(self.data[file_id][offset : offset + count])
 
     def check(self, offset: int) -> None:
         if offset >= self.fail_at:

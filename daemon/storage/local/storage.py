@@ -123,21 +123,11 @@ class LocalStorage:
 
     async def remove(self, upload_id: int) -> int:
         self.release(upload_id)
-        self._readers.forget(upload_id)
         path = self._path(upload_id)
-        removed = await call(self._write_lane, lambda: self._files.remove(path))
-        # Once more, for who opened it while the removal waited its turn.
-        self._readers.forget(upload_id)
-        return removed
+        return await call(self._write_lane, lambda: self._files.remove(path))
 
     async def open(self, upload_id: int) -> Reading:
         return await self._readers.open(self._path(upload_id))
-
-    async def read_once(self, upload_id: int, offset: int, count: int) -> bytes:
-        return await self._readers.read_once(upload_id, self._path(upload_id), offset, count)
-
-    def read_cached(self, upload_id: int, offset: int, count: int) -> bytearray | None:
-        return self._readers.read_cached(upload_id, offset, count)
 
     async def space(self) -> Space:
         found = await call(self._read_lane, lambda: self._files.space(self._root))
@@ -178,7 +168,6 @@ class LocalStorage:
         await self._sync_lane.close()
         self._syncing.close()
         await self._write_lane.close()
-        self._readers.close()
         await self._read_lane.close()
 
     def _prepare(self) -> None:

@@ -144,15 +144,6 @@ def test_short_reads_are_continued(files: SystemFiles, path: Path, monkeypatch: 
     files.close(fd)
 
 
-def test_bytes_in_memory_are_read_without_waiting(files: SystemFiles, path: Path) -> None:
-    path.write_bytes(b"abcdef")
-    fd = files.open(path)
-    assert files.read_cached(fd, 3, 1) == bytearray(b"bcd")
-    assert files.read_cached(fd, 3, 4) is None, "all of them or none"
-    files.close(fd)
-    assert files.read_cached(fd, 3, 1) is None
-
-
 def test_bytes_are_sent_until_the_socket_is_full(files: SystemFiles, path: Path) -> None:
     path.write_bytes(bytes(range(250)) * 4000)
     fd = files.open(path)

@@ -113,9 +113,10 @@ class TestFiles:
 class TestContents:
     async def test_a_file_is_read(self, running: Running, ports: Ports) -> None:
         await running.keeping.add(1, NOW_MS, State.COMPLETE)
-        assert ports.contents.read_cached(1, 2, 3) is None
-        assert await ports.contents.read(1, 8, 100) == CONTENT[8:]
-        assert ports.contents.read_cached(1, 2, 3) == bytearray(CONTENT[2:5])
+        content = await ports.contents.open(1)
+        assert await content.read(2, 3) == CONTENT[2:5]
+        assert await content.read(8, 100) == CONTENT[8:]
+        await content.close()
 
     async def test_a_file_is_sent_to_a_socket(self, running: Running, ports: Ports) -> None:
         await running.keeping.add(1, NOW_MS, State.COMPLETE)
@@ -127,19 +128,19 @@ class TestContents:
             assert theirs.recv(100) == CONTENT[2:7]
         await content.close()
 
-    async def test_a_deleted_file_is_read_no_more(self, running: Running, ports: Ports) -> None:
+    async def test_a_deleted_file_is_opened_no_more(self, running: Running, ports: Ports) -> None:
         await running.keeping.add(1, NOW_MS, State.COMPLETE)
-        await ports.contents.read(1, 0, 1)
+        content = await ports.contents.open(1)
         await ports.uploads.delete(TENANT, 1, BOSS)
-        assert ports.contents.read_cached(1, 0, 1) is None
-        assert await refusal(ports.contents.read(1, 0, 1)) == (410, "GONE")
+        assert await refusal(ports.contents.open(1)) == (410, "GONE")
+        assert await content.read(0, 3) == CONTENT[:3], "who has it open reads on"
+        await content.close()
 
     @pytest.mark.parametrize("state", [State.COMPLETE, State.DELETED])
     async def test_bytes_that_are_gone(self, running: Running, ports: Ports, state: State) -> None:
         await running.keeping.add(1, NOW_MS, state)
         running.keeping.path(1).unlink()
         assert await refusal(ports.contents.open(1)) == (410, "GONE")
-        assert await refusal(ports.contents.read(1, 0, 1)) == (410, "GONE")
 
     async def test_a_file_that_never_was(self, ports: Ports) -> None:
         assert await refusal(ports.contents.open(1)) == (410, "GONE")

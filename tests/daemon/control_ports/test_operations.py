@@ -74,10 +74,6 @@ class TestTheRest:
             "peer": "::1",
         }
 
-    def test_repeated_requests_are_logged_as_one(self, running: Running, ports: Ports) -> None:
-        ports.log.exchange(Exchange("r1", "GET", "/", "/", 206, 0.1, 7, "", "", "::1", repeats=3))
-        assert running.log.lines[0]["repeats"] == 3
-
     def test_a_fault_is_logged_with_its_traceback(self, running: Running, ports: Ports) -> None:
         error = ValueError("broken")
         ports.log.failure("r1", "/v1/files", error)
