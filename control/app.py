@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from aiohttp import web
 
 from control.access import Access
-from control.download import DownloadLimits, DownloadRoutes
+from control.download import Delivery, DownloadRoutes
 from control.errors import Problems
 from control.files import FileRoutes, Lookup
 from control.metrics import MetricsRoute
@@ -26,7 +26,7 @@ class Options:
     """What an operator may choose. `metrics_public`: `/metrics` asks for no token."""
 
     metrics_public: bool = True
-    downloads: DownloadLimits = field(default_factory=DownloadLimits)
+    delivery: Delivery = field(default_factory=Delivery)
 
 
 def make_app(ports: Ports, options: Options) -> web.Application:
@@ -46,7 +46,7 @@ def _routes(ports: Ports, options: Options) -> list[web.RouteDef]:
     lookup = Lookup(access, ports.files)
     tokens = TokenRoutes(ports.token_exchange)
     files = FileRoutes(access, ports.files, ports.uploads, lookup)
-    downloads = DownloadRoutes(lookup, ports.contents, ports.request_ids, options.downloads)
+    downloads = DownloadRoutes(lookup, ports.contents, ports.request_ids, options.delivery)
     operations = OperationRoutes(access, ports.health, ports.cleaner)
     metrics = MetricsRoute(access, ports.exposition, public=options.metrics_public)
     # A name's slashes come as %2F, so it is one segment; aiohttp's own pattern would refuse braces in it.

@@ -7,12 +7,12 @@ kernel, past this process's memory, as fast as the client takes it.
 import asyncio
 from collections.abc import Awaitable
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TypeVar
 
 from aiohttp import hdrs, web
 
-from control import byte_ranges, conditions, payload, representation
+from control import accel, byte_ranges, conditions, payload, representation
 from control.byte_ranges import ByteRange
 from control.conditions import Validators, Verdict
 from control.errors import RequestError
@@ -35,14 +35,23 @@ class DownloadLimits:
     stall_timeout_s: float = 60.0
 
 
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """Who sends the bytes. With `accel_prefix`, a reverse proxy that says it can: from its internal location there."""
+
+    accel_prefix: str | None = None
+    limits: DownloadLimits = field(default_factory=DownloadLimits)
+
+
 class DownloadRoutes:
     """Serves the bytes of complete files."""
 
-    def __init__(self, lookup: Lookup, contents: Contents, ids: RequestIds, limits: DownloadLimits) -> None:
+    def __init__(self, lookup: Lookup, contents: Contents, ids: RequestIds, delivery: Delivery) -> None:
         self._lookup = lookup
         self._contents = contents
         self._ids = ids
-        self._limits = limits
+        self._limits = delivery.limits
+        self._accel_prefix = delivery.accel_prefix
         self._streams = 0
 
     async def by_id(self, request: web.Request) -> web.StreamResponse:
@@ -68,6 +77,12 @@ class DownloadRoutes:
         if verdict is Verdict.NOT_MODIFIED:
             return web.Response(status=304, headers=headers)
         body = self._payload(request, file, size, known_by)
+        if self._accel_prefix is not None and accel.is_offered(request.headers, body):
+            headers["Content-Type"] = representation.media_type(file.content_type)
+            headers[accel.REDIRECT] = self._accel_prefix + self._contents.path(file.id)
+            # nginx adds its own, and keeps ours as well.
+            del headers[hdrs.ACCEPT_RANGES]
+            return web.Response(headers=headers)
         headers["Content-Type"] = body.content_type
         if body.content_range is not None:
             headers["Content-Range"] = body.content_range

@@ -266,6 +266,10 @@ class Content(Protocol):
 class Contents(Protocol):
     """Opens complete files for reading; a file that is open stays readable though it is deleted meanwhile."""
 
+    def path(self, file_id: int) -> str:
+        """Where the bytes lie below the directory that a reverse proxy may send from, as `2a/000000000000002a`."""
+        ...
+
     async def open(self, file_id: int) -> Content:
         """Raises Refused, with status 404 or 410, when the bytes are gone."""
         ...

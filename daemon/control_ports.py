@@ -156,6 +156,9 @@ class _Files:
 class _Contents:
     core: Core
 
+    def path(self, file_id: int) -> str:
+        return self.core.storage.path(file_id)
+
     async def open(self, file_id: int) -> Reading:
         try:
             return await self.core.storage.open(file_id)

@@ -47,8 +47,8 @@ class DiskSpace:
 class FileSystem(Protocol):
     """What storage may ask of the file system. Everything raises OSError."""
 
-    def create_directory(self, path: Path) -> bool:
-        """Make a directory (mode 0700) if it is missing; whether it was."""
+    def create_directory(self, path: Path, mode: int = 0o700) -> bool:
+        """Make a directory if it is missing; whether it was. The process's umask narrows `mode`."""
         ...
 
     def open(self, path: Path) -> int:
@@ -56,7 +56,11 @@ class FileSystem(Protocol):
         ...
 
     def create(self, path: Path) -> int:
-        """A descriptor to read and write the file (mode 0600), which is made if it is missing."""
+        """A descriptor to read and write the file, which is made if it is missing.
+
+        Its mode is 0640, which the daemon's umask narrows to 0600. In a directory with a default ACL the ACL takes the
+        umask's place, so that an operator can let others read, such as nginx.
+        """
         ...
 
     def open_to_read(self, path: Path) -> int:
@@ -152,9 +156,9 @@ class SystemFiles:
     def __init__(self) -> None:
         self._writes_through = _kernel_version() >= DONTCACHE_SOUND_SINCE
 
-    def create_directory(self, path: Path) -> bool:
+    def create_directory(self, path: Path, mode: int = 0o700) -> bool:
         try:
-            path.mkdir(mode=0o700, parents=True)
+            path.mkdir(mode, parents=True)
         except FileExistsError:
             return False
         return True
@@ -163,7 +167,7 @@ class SystemFiles:
         return os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
 
     def create(self, path: Path) -> int:
-        return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o640)
 
     def open_to_read(self, path: Path) -> int:
         return os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)

@@ -81,6 +81,10 @@ class Storage(Protocol):
         """Open for reading. Raises OSError, FileNotFoundError where there are no bytes."""
         ...
 
+    def path(self, upload_id: int) -> str:
+        """Where the upload's bytes lie, or will, below the directory of all: for a reverse proxy that sends them."""
+        ...
+
     async def space(self) -> Space:
         """Raises OSError."""
         ...

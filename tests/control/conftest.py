@@ -7,7 +7,7 @@ from aiohttp import ClientSession
 from yarl import URL
 
 from control.app import Options, make_app
-from control.download import DownloadLimits
+from control.download import Delivery, DownloadLimits
 from control.listener import ControlServer, Endpoint, serve
 from tests.support.fake_ports import World
 from tests.support.openapi_contract import CheckingClient
@@ -21,7 +21,7 @@ def world() -> World:
 @pytest.fixture
 def options() -> Options:
     """Overridden by what tests another configuration."""
-    return Options(downloads=DownloadLimits(streams_max=8, stall_timeout_s=30.0))
+    return Options(delivery=Delivery(limits=DownloadLimits(streams_max=8, stall_timeout_s=30.0)))
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from aiohttp import ClientSession
 from yarl import URL
 
 from control.app import Options
-from control.download import DownloadLimits
+from control.download import Delivery, DownloadLimits
 from control.listener import ControlServer
 from control.payload import SMALL_BYTES
 from control.ports import File, FileState
@@ -299,7 +299,7 @@ class TestOneStream:
 
     @pytest.fixture
     def options(self) -> Options:
-        return Options(downloads=DownloadLimits(streams_max=1, stall_timeout_s=0.2))
+        return Options(delivery=Delivery(limits=DownloadLimits(streams_max=1, stall_timeout_s=0.2)))
 
     async def test_a_client_that_takes_nothing_is_cut_off(self, base: URL, world: World) -> None:
         file = world.put(LARGE * 8)

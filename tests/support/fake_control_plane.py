@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from aiohttp import web
 
 from control.app import Options, make_app
-from control.download import DownloadLimits
+from control.download import Delivery, DownloadLimits
 from control.listener import Endpoint, serve
 from control.ports import File
 from protocol.checksum import crc32c
@@ -47,7 +47,9 @@ class FakeControlPlane:
 async def running() -> AsyncIterator[FakeControlPlane]:
     """A control plane that listens on loopback."""
     fake = FakeControlPlane()
-    app = make_app(fake.world.ports(), Options(downloads=DownloadLimits(streams_max=8, stall_timeout_s=30.0)))
+    app = make_app(
+        fake.world.ports(), Options(delivery=Delivery(limits=DownloadLimits(streams_max=8, stall_timeout_s=30.0)))
+    )
     app.middlewares.insert(0, fake.intercept)
     server = await serve(app, [Endpoint("127.0.0.1", 0)], drain_timeout_s=1.0)
     host, port = server.addresses[0]

@@ -164,6 +164,9 @@ class FakeContents:
     open_count: int = 0
     fail_at: float = float("inf")
 
+    def path(self, file_id: int) -> str:
+        return f"shard/{file_id:016x}"
+
     async def open(self, file_id: int) -> Content:
         if file_id not in self.data:
             raise refusal(Failure.GONE, 410, "the bytes are gone")

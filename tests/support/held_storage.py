@@ -142,6 +142,9 @@ class FakeStorage:
         kept = self.written[upload_id]
         return _FakeReading(bytes(kept[offset] for offset in range(len(kept))))
 
+    def path(self, upload_id: int) -> str:
+        raise AssertionError("receiving names no files")
+
     async def space(self) -> Space:
         raise AssertionError("receiving measures nothing")
 

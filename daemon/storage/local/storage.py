@@ -24,6 +24,9 @@ from daemon.storage.local.syncing import Handle, Syncing
 SHARDS = 256
 """A million files make directories of four thousand, which every file system handles well."""
 
+SHARED_MODE = 0o750
+"""The daemon's umask narrows it to 0700. With a default ACL on `files`, whom the ACL names can enter."""
+
 UPLOAD_ID_MAX = 2**63 - 1
 """A catalog's integers end there; a file with a larger name is none of ours."""
 
@@ -129,6 +132,9 @@ class LocalStorage:
     async def open(self, upload_id: int) -> Reading:
         return await self._readers.open(self._path(upload_id))
 
+    def path(self, upload_id: int) -> str:
+        return f"{upload_id % SHARDS:02x}/{upload_id:016x}"
+
     async def space(self) -> Space:
         found = await call(self._read_lane, lambda: self._files.space(self._root))
         return Space(found.total_bytes, found.free_bytes)
@@ -174,8 +180,9 @@ class LocalStorage:
         shards = [self._shard(shard) for shard in range(SHARDS)]
         if self._files.create_directory(self._root):
             self._files.sync_directory(self._root.parent)
-        for directory in (self._root / "files", *shards, self._root / "quarantine"):
-            self._files.create_directory(directory)
+        self._files.create_directory(self._root / "quarantine")
+        for directory in (self._root / "files", *shards):
+            self._files.create_directory(directory, SHARED_MODE)
         # Always: the run that made them may have been cut off before this.
         self._files.sync_directory(self._root / "files")
         self._files.sync_directory(self._root)
@@ -184,7 +191,7 @@ class LocalStorage:
         return self._root / "files" / f"{shard:02x}"
 
     def _path(self, upload_id: int) -> Path:
-        return self._shard(upload_id % SHARDS) / f"{upload_id:016x}"
+        return self._root / "files" / self.path(upload_id)
 
     def _use(self, handle: Handle) -> None:
         handle.users += 1

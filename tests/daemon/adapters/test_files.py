@@ -40,7 +40,9 @@ def test_a_directory_is_made_once_and_private(files: SystemFiles, tmp_path: Path
 
 
 def test_a_new_file_is_private_and_an_old_one_keeps_its_bytes(files: SystemFiles, path: Path) -> None:
+    before = os.umask(0o077)
     write(files, path, [b"abc"])
+    os.umask(before)
     assert path.stat().st_mode & 0o777 == 0o600
     files.close(files.create(path))
     assert path.read_bytes() == b"abc"

@@ -118,6 +118,10 @@ class TestContents:
         assert await content.read(8, 100) == CONTENT[8:]
         await content.close()
 
+    async def test_where_the_bytes_lie(self, running: Running, ports: Ports) -> None:
+        await running.keeping.add(1, NOW_MS, State.COMPLETE)
+        assert running.keeping.path(1) == running.core.settings.data_dir / "files" / ports.contents.path(1)
+
     async def test_a_file_is_sent_to_a_socket(self, running: Running, ports: Ports) -> None:
         await running.keeping.add(1, NOW_MS, State.COMPLETE)
         content = await ports.contents.open(1)
