@@ -41,9 +41,7 @@ UPLINKD = "the bytes of a complete file, the device's token checked at each requ
 LIMIT = "one thread, sendfile; asks for no token, counts and logs nothing"
 NGINX = "static file, sendfile, a worker for each core, no access log; asks for no token"
 AIOHTTP = "aiohttp's FileResponse on uvloop, one process; asks for no token, counts and logs nothing"
-ACCEL = (
-    "nginx sends; it asks the daemon about the device's token and the file every 2 s"
-)
+ACCEL = "nginx sends; it asks the daemon about the device's token and the file every 2 s"
 
 
 @dataclass(frozen=True, slots=True)

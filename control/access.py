@@ -3,7 +3,8 @@
 from aiohttp import hdrs, web
 
 from control.errors import RequestError
-from control.ports import Authenticator, Failure, File, Principal, Role, Scope
+from control.ports import Authenticator, File, Principal, Role, Scope
+from protocol.errors import ErrorCode
 
 PRINCIPAL = web.RequestKey("principal", Principal)
 
@@ -39,7 +40,7 @@ class Access:
         if not any(principal.scopes & granting[scope] for scope in scopes):
             wanted = " or ".join(scopes)
             raise RequestError(
-                Failure.FORBIDDEN,
+                ErrorCode.FORBIDDEN,
                 f"the {principal.role} token of {principal.subject!r} does not grant {wanted}: "
                 "ask for a token with that scope",
             )
@@ -50,7 +51,7 @@ class Access:
         principal = self.require(request, *scopes)
         if principal.role is not Role.OPERATOR:
             raise RequestError(
-                Failure.FORBIDDEN, f"the token of {principal.subject!r} is a device's: ask for an operator's token"
+                ErrorCode.FORBIDDEN, f"the token of {principal.subject!r} is a device's: ask for an operator's token"
             )
         return principal
 
@@ -61,11 +62,11 @@ def bearer_token(request: web.Request) -> str:
     token = token.strip()
     if scheme.lower() != "bearer" or not token:
         raise RequestError(
-            Failure.UNAUTHENTICATED,
+            ErrorCode.UNAUTHENTICATED,
             "no bearer token: send `Authorization: Bearer …` with a token from POST /v1/token or the operator",
         )
     if len(token) > TOKEN_BYTES_MAX:
-        raise RequestError(Failure.UNAUTHENTICATED, f"the bearer token is longer than {TOKEN_BYTES_MAX} bytes")
+        raise RequestError(ErrorCode.UNAUTHENTICATED, f"the bearer token is longer than {TOKEN_BYTES_MAX} bytes")
     return token
 
 
@@ -76,7 +77,9 @@ def reaches(principal: Principal, device: str) -> bool:
 
 def no_such_file() -> RequestError:
     """The one answer for a file that is not there and for one that is another's."""
-    return RequestError(Failure.NOT_FOUND, "there is no such file within this token's reach: check the id or the name")
+    return RequestError(
+        ErrorCode.RESOURCE_UNKNOWN, "there is no such file within this token's reach: check the id or the name"
+    )
 
 
 def reachable(principal: Principal, file: File | None) -> File:

@@ -6,7 +6,6 @@ from aiohttp import web
 
 from control.access import Access
 from control.download import Delivery, DownloadRoutes
-from control.errors import Problems
 from control.files import FileRoutes, Lookup
 from control.metrics import MetricsRoute
 from control.middleware import Observer, add_headers, make_middleware
@@ -14,7 +13,6 @@ from control.operations import OperationRoutes
 from control.ports import Ports
 from control.tokens import TokenRoutes
 
-PROBLEMS = web.AppKey("problems", Problems)
 OBSERVER = web.AppKey("observer", Observer)
 
 BODY_BYTES_MAX = 16 * 1024
@@ -30,11 +28,9 @@ class Options:
 
 
 def make_app(ports: Ports, options: Options) -> web.Application:
-    """The whole control plane over its ports. Raises ValueError if the error registry lacks an entry."""
-    problems = Problems(ports.errors)
+    """The whole control plane over its ports."""
     observer = Observer(ports.clock, ports.http_metrics, ports.log, ports.request_ids)
-    app = web.Application(middlewares=[make_middleware(observer, problems)], client_max_size=BODY_BYTES_MAX)
-    app[PROBLEMS] = problems
+    app = web.Application(middlewares=[make_middleware(observer)], client_max_size=BODY_BYTES_MAX)
     app[OBSERVER] = observer
     app.on_response_prepare.append(add_headers)
     app.router.add_routes(_routes(ports, options))

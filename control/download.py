@@ -18,7 +18,8 @@ from control.conditions import Validators, Verdict
 from control.errors import RequestError
 from control.files import ENDED, Lookup, ended
 from control.payload import SMALL_BYTES, Payload
-from control.ports import Content, Contents, Failure, File, FileState, RequestIds, Scope
+from control.ports import Content, Contents, File, FileState, RequestIds, Scope
+from protocol.errors import ErrorCode
 
 Step = TypeVar("Step")
 
@@ -70,7 +71,7 @@ class DownloadRoutes:
         verdict = conditions.evaluate(request.headers, known_by)
         if verdict is Verdict.FAILED:
             raise RequestError(
-                Failure.PRECONDITION_FAILED,
+                ErrorCode.PRECONDITION_FAILED,
                 f"the file is not the one asked for, it is {known_by.etag} now: begin anew",
                 {"ETag": known_by.etag},
             )
@@ -102,7 +103,7 @@ class DownloadRoutes:
             spans = byte_ranges.select(asked, size)
         except byte_ranges.NotSatisfiableError as error:
             unsatisfied = {"Content-Range": f"bytes */{size}"}
-            raise RequestError(Failure.RANGE_NOT_SATISFIABLE, str(error), unsatisfied) from None
+            raise RequestError(ErrorCode.RANGE_NOT_SATISFIABLE, str(error), unsatisfied) from None
         if not spans:
             return payload.whole(size, media_type)
         return payload.partial(spans, size, media_type, self._ids.new())
@@ -129,7 +130,7 @@ class DownloadRoutes:
     ) -> web.StreamResponse:
         if self._streams >= self._limits.streams_max:
             raise RequestError(
-                Failure.UNAVAILABLE,
+                ErrorCode.UNAVAILABLE,
                 f"{self._streams} downloads are under way, as many as are served at a time: try again",
                 {"Retry-After": "1"},
             )
@@ -200,7 +201,7 @@ def _complete_size(file: File) -> int:
         raise ended(file)
     if file.state is not FileState.COMPLETE or file.size is None:
         raise RequestError(
-            Failure.NOT_COMPLETE,
+            ErrorCode.NOT_COMPLETE,
             f"file {file.id:016x} is {file.state}, not complete: its content is served once it is",
         )
     return file.size

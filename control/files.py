@@ -13,7 +13,8 @@ from control.bodies import json_response, json_text, text_response
 from control.errors import RequestError
 from control.file_json import file_status
 from control.listing import parse_query, write_cursor
-from control.ports import Failure, File, Files, FileState, Principal, Role, Scope, Uploads
+from control.ports import File, Files, FileState, Principal, Role, Scope, Uploads
+from protocol.errors import ErrorCode
 
 ENDED = frozenset({FileState.ABORTED, FileState.DELETED, FileState.EXPIRED})
 """States that hold no bytes."""
@@ -90,7 +91,7 @@ class FileRoutes:
 
 def ended(file: File) -> RequestError:
     """The refusal to touch a file that holds no bytes any more."""
-    return RequestError(Failure.GONE, f"file {file.id:016x} is {file.state}: its bytes are gone")
+    return RequestError(ErrorCode.GONE, f"file {file.id:016x} is {file.state}: its bytes are gone")
 
 
 async def _page(files: Sequence[File], next_cursor: str | None) -> web.Response:
@@ -114,4 +115,6 @@ def _file_name(raw_path: str) -> str:
     try:
         return unquote_to_bytes(segment.encode("utf-8", "surrogateescape")).decode()
     except UnicodeDecodeError:
-        raise RequestError(Failure.BAD_REQUEST, "the file's name in the path is not percent-encoded UTF-8") from None
+        raise RequestError(
+            ErrorCode.REQUEST_INVALID, "the file's name in the path is not percent-encoded UTF-8"
+        ) from None

@@ -9,8 +9,9 @@ from http import HTTPStatus
 
 from aiohttp import web
 
-from control.app import OBSERVER, PROBLEMS
-from control.errors import REQUEST_ID, ProblemDetails, Problems, respond
+from control import errors
+from control.app import OBSERVER
+from control.errors import REQUEST_ID, ProblemDetails, respond
 from control.middleware import UNMATCHED, Observer, answer_headers, request_id
 
 HEAD_TIMEOUT_S = 15.0
@@ -84,7 +85,6 @@ class _Runner(web.AppRunner):
 class _Server(web.Server):
     def __init__(self, app: web.Application, made: web.Server) -> None:
         super().__init__(self._handle, request_factory=made.request_factory)
-        self.problems: Problems = app[PROBLEMS]
         self.observer: Observer = app[OBSERVER]
         self._app_handler = made.request_handler
 
@@ -98,7 +98,7 @@ class _Server(web.Server):
             return await self._app_handler(request)
         except web.HTTPException as error:
             # Raised before the middleware is reached: an expectation that cannot be met.
-            return self.refuse(request, self.problems.describe(error))
+            return self.refuse(request, errors.describe(error))
 
     def refuse(self, request: web.BaseRequest, problem: ProblemDetails) -> web.Response:
         """The answer to what never reached the application, measured and logged like any other."""
@@ -146,6 +146,6 @@ class _Connection(web.RequestHandler):
         if status >= HTTPStatus.INTERNAL_SERVER_ERROR and isinstance(exc, Exception):
             self._server.observer.log.failure(request.get(REQUEST_ID, ""), UNMATCHED, exc)
         detail = "the bytes sent are not an HTTP request" if status < 500 else "the server failed to answer"
-        response = self._server.refuse(request, self._server.problems.malformed(status, detail))
+        response = self._server.refuse(request, errors.malformed(status, detail))
         response.force_close()
         return response

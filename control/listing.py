@@ -8,7 +8,8 @@ from datetime import UTC, datetime, timedelta
 from typing import Protocol
 
 from control.errors import RequestError
-from control.ports import Failure, FileQuery, FileState, Position
+from control.ports import FileQuery, FileState, Position
+from protocol.errors import ErrorCode
 
 LIMIT_DEFAULT = 100
 LIMIT_MAX = 1000
@@ -100,4 +101,4 @@ def _moment_ms(name: str, text: str | None, *, round_up: bool) -> int | None:
 
 
 def _bad(detail: str) -> RequestError:
-    return RequestError(Failure.BAD_REQUEST, detail)
+    return RequestError(ErrorCode.REQUEST_INVALID, detail)

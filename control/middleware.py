@@ -6,8 +6,9 @@ from http import HTTPStatus
 from aiohttp import hdrs, web
 from aiohttp.typedefs import Handler, Middleware
 
+from control import errors
 from control.access import PRINCIPAL
-from control.errors import REQUEST_ID, Problems, respond
+from control.errors import REQUEST_ID, respond
 from control.ports import Clock, Exchange, HttpMetrics, Log, RequestIds
 
 CLIENT_CLOSED_REQUEST = 499
@@ -84,7 +85,7 @@ def describe(
     )
 
 
-def make_middleware(observer: Observer, problems: Problems) -> Middleware:
+def make_middleware(observer: Observer) -> Middleware:
     """One layer for all of it: each further layer would cost every small range."""
 
     @web.middleware
@@ -99,7 +100,7 @@ def make_middleware(observer: Observer, problems: Problems) -> Middleware:
             sent_bytes = request.writer.output_size
             if isinstance(error, ConnectionError) and _client_is_gone(request):
                 raise ConnectionAbortedError("the client went away") from error
-            problem = problems.describe(error)
+            problem = errors.describe(error)
             status, error_name = problem.status, problem.error.name
             if status == HTTPStatus.INTERNAL_SERVER_ERROR:
                 observer.log.failure(request[REQUEST_ID], route_of(request), error)

@@ -8,7 +8,8 @@ from aiohttp import web
 from control.access import Access
 from control.bodies import json_response, read_object
 from control.errors import RequestError
-from control.ports import Cleaner, Failure, Health, Scope
+from control.ports import Cleaner, Health, Scope
+from protocol.errors import ErrorCode
 
 OPENAPI = package_files("control") / "openapi.yaml"
 
@@ -33,7 +34,7 @@ class OperationRoutes:
             return json_response({"status": "ready"})
         listed = [{"component": problem.component, "detail": problem.detail} for problem in problems]
         detail = "; ".join(f"{problem.component}: {problem.detail}" for problem in problems)
-        raise RequestError(Failure.UNAVAILABLE, f"not ready: {detail}", extra={"problems": listed})
+        raise RequestError(ErrorCode.UNAVAILABLE, f"not ready: {detail}", extra={"problems": listed})
 
     async def cleanup(self, request: web.Request) -> web.StreamResponse:
         """One cleanup pass of the whole data directory, now; with `dry_run` it only tells what it would do."""
@@ -41,7 +42,7 @@ class OperationRoutes:
         members = await read_object(request, frozenset({"dry_run"}))
         dry_run = members.get("dry_run", False)
         if not isinstance(dry_run, bool):
-            raise RequestError(Failure.BAD_REQUEST, "dry_run: send true or false")
+            raise RequestError(ErrorCode.REQUEST_INVALID, "dry_run: send true or false")
         return json_response(asdict(await self._cleaner.run(dry_run)))
 
     async def openapi(self, _: web.Request) -> web.StreamResponse:

@@ -4,10 +4,12 @@ Every async method may take its time off the event loop; none may block it. An i
 refuses by raising `Refused`; any other exception is a fault of the server and is answered with 500.
 """
 
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Protocol
+
+from protocol.errors import ErrorCode
 
 
 class Role(StrEnum):
@@ -36,41 +38,10 @@ class Principal:
     scopes: frozenset[str]
 
 
-class Failure(StrEnum):
-    """The refusals that the control plane itself makes; the registry gives each a code and an action."""
-
-    BAD_REQUEST = "bad_request"
-    UNAUTHENTICATED = "unauthenticated"
-    FORBIDDEN = "forbidden"
-    NOT_FOUND = "not_found"
-    METHOD_NOT_ALLOWED = "method_not_allowed"
-    GONE = "gone"
-    NOT_COMPLETE = "not_complete"
-    PRECONDITION_FAILED = "precondition_failed"
-    RANGE_NOT_SATISFIABLE = "range_not_satisfiable"
-    TOO_LARGE = "too_large"
-    INTERNAL = "internal"
-    UNAVAILABLE = "unavailable"
-
-
-@dataclass(frozen=True, slots=True)
-class ErrorInfo:
-    """One entry of the error registry: number, name, how far it reaches, and what the client must do."""
-
-    code: int
-    name: str
-    scope: str
-    action: str
-
-
-Errors = Mapping[Failure, ErrorInfo]
-"""The registry's entry for each failure; `make_app` refuses a mapping that lacks one."""
-
-
 class Refused(Exception):
     """A port says no: the registry's error, the HTTP status that fits it (400 to 599), and what happened to what."""
 
-    def __init__(self, error: ErrorInfo, status: int, detail: str, retry_after_s: int | None = None) -> None:
+    def __init__(self, error: ErrorCode, status: int, detail: str, retry_after_s: int | None = None) -> None:
         super().__init__(detail)
         self.error = error
         self.status = status
@@ -357,4 +328,3 @@ class Ports:
     log: Log
     request_ids: RequestIds
     clock: Clock
-    errors: Errors

@@ -17,36 +17,13 @@ from daemon.telemetry.exposition import Exposition
 from daemon.upkeep.cleanup import CleanupBusy
 from protocol.errors import ErrorCode
 
-_FAILURES = {
-    ports.Failure.BAD_REQUEST: ErrorCode.REQUEST_INVALID,
-    ports.Failure.UNAUTHENTICATED: ErrorCode.UNAUTHENTICATED,
-    ports.Failure.FORBIDDEN: ErrorCode.FORBIDDEN,
-    ports.Failure.NOT_FOUND: ErrorCode.RESOURCE_UNKNOWN,
-    ports.Failure.METHOD_NOT_ALLOWED: ErrorCode.METHOD_NOT_ALLOWED,
-    ports.Failure.GONE: ErrorCode.GONE,
-    ports.Failure.NOT_COMPLETE: ErrorCode.NOT_COMPLETE,
-    ports.Failure.PRECONDITION_FAILED: ErrorCode.PRECONDITION_FAILED,
-    ports.Failure.RANGE_NOT_SATISFIABLE: ErrorCode.RANGE_NOT_SATISFIABLE,
-    ports.Failure.TOO_LARGE: ErrorCode.REQUEST_TOO_LARGE,
-    ports.Failure.INTERNAL: ErrorCode.INTERNAL,
-    ports.Failure.UNAVAILABLE: ErrorCode.UNAVAILABLE,
-}
-
-
-def _info(code: ErrorCode) -> ports.ErrorInfo:
-    return ports.ErrorInfo(int(code), code.name, code.scope.value, code.action.name.lower())
-
-
-def _refused(code: ErrorCode, status: int, detail: str, retry_after_s: int | None = None) -> ports.Refused:
-    return ports.Refused(_info(code), status, detail, retry_after_s)
-
 
 def _bytes_gone(file_id: int) -> ports.Refused:
-    return _refused(ErrorCode.GONE, 410, f"the bytes of file {file_id:016x} are gone")
+    return ports.Refused(ErrorCode.GONE, 410, f"the bytes of file {file_id:016x} are gone")
 
 
 def _unavailable(what: str) -> ports.Refused:
-    return _refused(ErrorCode.UNAVAILABLE, 503, f"{what} does not answer: try again, and look at /readyz", 5)
+    return ports.Refused(ErrorCode.UNAVAILABLE, 503, f"{what} does not answer: try again, and look at /readyz", 5)
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,9 +35,9 @@ class _Authenticator:
             identity = self.core.verifier.verify(token, self.core.machine.clock.wall_ms())
         except TokenRefused as refused:
             code = ErrorCode.TOKEN_EXPIRED if refused.reason is Reason.EXPIRED else ErrorCode.UNAUTHENTICATED
-            raise _refused(code, 401, str(refused)) from refused
+            raise ports.Refused(code, 401, str(refused)) from refused
         if identity.kind is Kind.DEVICE and self.core.gate.is_disabled(identity.tenant, identity.subject):
-            raise _refused(ErrorCode.DEVICE_DISABLED, 401, "the operator has disabled this device")
+            raise ports.Refused(ErrorCode.DEVICE_DISABLED, 401, "the operator has disabled this device")
         scopes = frozenset(scope.value for scope in identity.scopes)
         return ports.Principal(identity.tenant, identity.subject, ports.Role(identity.kind.value), scopes)
 
@@ -79,9 +56,9 @@ class _TokenExchange:
         # An unknown device is compared too, so that its answer takes as long.
         key = known.key if known is not None and known.key is not None else bytes(32)
         if not verify_secret(key, secret) or known is None or known.key is None:
-            raise _refused(ErrorCode.UNAUTHENTICATED, 401, "the device is not enrolled, or its secret is wrong")
+            raise ports.Refused(ErrorCode.UNAUTHENTICATED, 401, "the device is not enrolled, or its secret is wrong")
         if known.disabled_ms is not None:
-            raise _refused(ErrorCode.DEVICE_DISABLED, 403, "the operator has disabled this device")
+            raise ports.Refused(ErrorCode.DEVICE_DISABLED, 403, "the operator has disabled this device")
         ttl_s = core.settings.auth.token_ttl_s
         identity = Identity(tenant, device, Kind.DEVICE, frozenset({Scope.UPLOAD}), None)
         return ports.IssuedToken(core.issuer.issue(identity, ttl_s, core.machine.clock.wall_ms()), int(ttl_s))
@@ -175,12 +152,12 @@ class _Uploads:
         try:
             upload = await core.catalog.get(file_id)
             if upload is None or upload.tenant != tenant:
-                raise _refused(ErrorCode.RESOURCE_UNKNOWN, 404, f"there is no file {file_id:016x}")
+                raise ports.Refused(ErrorCode.RESOURCE_UNKNOWN, 404, f"there is no file {file_id:016x}")
             ended = await core.uploads.end(file_id, State.DELETED)
         except CatalogFailed as error:
             raise _unavailable("the catalog") from error
         if ended is None:
-            raise _refused(ErrorCode.GONE, 410, f"file {file_id:016x} has ended already")
+            raise ports.Refused(ErrorCode.GONE, 410, f"file {file_id:016x} has ended already")
         core.log.info("upload deleted", upload=f"{file_id:016x}", device=upload.device, by=by.subject)
         await core.uploads.remove_bytes(file_id)
 
@@ -193,7 +170,7 @@ class _Cleaner:
         try:
             report = await self.core.cleanup.once(dry_run)
         except CleanupBusy as error:
-            raise _refused(
+            raise ports.Refused(
                 ErrorCode.CONFLICT, 409, "a cleanup pass is under way: ask again when it is done", 5
             ) from error
         except (CatalogFailed, OSError) as error:
@@ -272,5 +249,4 @@ def control_ports(core: Core, exposition: Exposition) -> ports.Ports:
         log=_Log(core.log),
         request_ids=_RequestIds(core.machine.entropy),
         clock=core.machine.clock,
-        errors={failure: _info(code) for failure, code in _FAILURES.items()},
     )

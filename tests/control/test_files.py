@@ -124,7 +124,7 @@ async def test_any_name_is_found_percent_encoded(client: CheckingClient, world: 
 
 async def test_a_name_that_is_not_utf8_is_refused(client: CheckingClient) -> None:
     answer = await client.get("/v1/devices/cam-1/files/%FF%FE")
-    assert (answer.status, answer.name) == (400, "BAD_REQUEST")
+    assert (answer.status, answer.name) == (400, "REQUEST_INVALID")
 
 
 async def test_a_device_cannot_tell_anothers_file_from_none(client: CheckingClient, world: World) -> None:
@@ -151,7 +151,7 @@ async def test_a_device_cannot_tell_anothers_file_from_none(client: CheckingClie
 )
 async def test_what_is_no_id_names_no_file(client: CheckingClient, bad: str) -> None:
     answer = await client.get(f"/v1/files/{quote(bad)}")
-    assert (answer.status, answer.name) == (404, "NOT_FOUND")
+    assert (answer.status, answer.name) == (404, "RESOURCE_UNKNOWN")
 
 
 async def test_delete_removes_once_and_says_gone_afterwards(client: CheckingClient, world: World) -> None:

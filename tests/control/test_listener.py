@@ -48,7 +48,7 @@ async def test_bytes_that_are_no_request_get_a_problem(base: URL, world: World, 
     check_problem(answer)
     assert answer.headers["X-Content-Type-Options"] == "nosniff"
     [seen] = world.http_metrics.seen
-    assert (seen.route, seen.status, seen.error) == ("unmatched", 400, "BAD_REQUEST")
+    assert (seen.route, seen.status, seen.error) == ("unmatched", 400, "REQUEST_INVALID")
     assert world.log.failures == []
 
 

@@ -7,7 +7,8 @@ from multidict import MultiDict
 
 from control.errors import RequestError
 from control.listing import LIMIT_DEFAULT, parse_query, write_cursor
-from control.ports import Failure, FileQuery, FileState, Position
+from control.ports import FileQuery, FileState, Position
+from protocol.errors import ErrorCode
 
 
 def test_an_empty_query_lists_everything_by_the_default_page() -> None:
@@ -63,7 +64,7 @@ def test_a_time_before_the_epoch_is_the_epoch() -> None:
 def test_nonsense_is_refused_by_name(name: str, value: str) -> None:
     with pytest.raises(RequestError) as refused:
         parse_query(MultiDict({name: value}), "acme")
-    assert refused.value.failure is Failure.BAD_REQUEST
+    assert refused.value.code is ErrorCode.REQUEST_INVALID
     assert name in refused.value.detail
     assert len(refused.value.detail) < 200
 
@@ -84,4 +85,4 @@ def test_no_cursor_breaks_it(text: str) -> None:
     try:
         parse_query(MultiDict(cursor=text), "acme")
     except RequestError as refused:
-        assert refused.failure is Failure.BAD_REQUEST
+        assert refused.code is ErrorCode.REQUEST_INVALID

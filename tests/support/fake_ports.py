@@ -10,11 +10,8 @@ from dataclasses import dataclass, field, replace
 from control.ports import (
     CleanupReport,
     Content,
-    ErrorInfo,
-    Errors,
     Exchange,
     Extent,
-    Failure,
     File,
     FilePage,
     FileQuery,
@@ -29,11 +26,7 @@ from control.ports import (
     Role,
     Scope,
 )
-
-ERRORS: Errors = {
-    failure: ErrorInfo(100 + number, failure.name, "connection", f"ACTION_{number}")
-    for number, failure in enumerate(Failure)
-}
+from protocol.errors import ErrorCode
 
 SEND_BYTES = 100_000
 """What one call sends at most, so that a large body takes several."""
@@ -42,17 +35,13 @@ COMPLETED_MS = 1_767_225_600_000
 """2026-01-01T00:00:00Z."""
 
 
-def refusal(failure: Failure, status: int, detail: str) -> Refused:
-    return Refused(ERRORS[failure], status, detail)
-
-
 @dataclass
 class FakeAuthenticator:
     principals: dict[str, Principal] = field(default_factory=dict)
 
     def authenticate(self, token: str) -> Principal:
         if token not in self.principals:
-            raise refusal(Failure.UNAUTHENTICATED, 401, "the token's signature does not hold")
+            raise Refused(ErrorCode.UNAUTHENTICATED, 401, "the token's signature does not hold")
         return self.principals[token]
 
 
@@ -63,11 +52,9 @@ class FakeTokenExchange:
 
     async def exchange(self, tenant: str | None, device: str, secret: str) -> IssuedToken:
         if self.busy:
-            raise Refused(
-                ErrorInfo(201, "RATE_LIMITED", "connection", "WAIT"), 429, "too many exchanges", retry_after_s=7
-            )
+            raise Refused(ErrorCode.RATE_LIMITED, 429, "too many exchanges", retry_after_s=7)
         if self.secrets.get((tenant or "default", device)) != secret:
-            raise refusal(Failure.UNAUTHENTICATED, 401, "no such device, or another secret")
+            raise Refused(ErrorCode.UNAUTHENTICATED, 401, "no such device, or another secret")
         return IssuedToken(f"token-of-{device}", 3600)
 
 
@@ -169,7 +156,7 @@ class FakeContents:
 
     async def open(self, file_id: int) -> Content:
         if file_id not in self.data:
-            raise refusal(Failure.GONE, 410, "the bytes are gone")
+            raise Refused(ErrorCode.GONE, 410, "the bytes are gone")
         self.opened += 1
         self.open_count += 1
         return FakeContent(self, self.data[file_id])
@@ -197,7 +184,7 @@ class FakeCleaner:
 
     async def run(self, dry_run: bool) -> CleanupReport:
         if self.busy:
-            raise Refused(ErrorInfo(202, "CONFLICT", "connection", "WAIT"), 409, "a cleanup pass is under way")
+            raise Refused(ErrorCode.CONFLICT, 409, "a cleanup pass is under way")
         self.runs.append(dry_run)
         return CleanupReport(dry_run, 3, 0, 2, 1, 5, 0, 4096, None)
 
@@ -298,7 +285,6 @@ class World:
             log=self.log,
             request_ids=FakeRequestIds(),
             clock=FakeClock(),
-            errors=ERRORS,
         )
 
     def admit(self, subject: str, role: Role, *scopes: Scope, tenant: str = "default") -> None:

@@ -4,9 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from control.errors import Problems
 from control.ports import (
-    Failure,
     Ports,
     Principal,
     Refused,
@@ -15,20 +13,10 @@ from control.ports import (
 from daemon.catalog.records import Device
 from daemon.identity.device_secrets import derive_key, make_secret, read_secret
 from daemon.identity.tokens import Identity, Kind, Scope
-from protocol.errors import ErrorCode
 from tests.support.catalog_samples import DEVICE, TENANT
 from tests.support.fake_machine import NOW_MS
 from tests.support.refusals import OTHER, refusal
 from tests.support.running_core import Running, failing
-
-
-class TestErrors:
-    def test_every_failure_of_the_control_plane_has_a_code_and_an_action(self, ports: Ports) -> None:
-        Problems(ports.errors)
-        assert set(ports.errors) == set(Failure)
-        for info in ports.errors.values():
-            code = ErrorCode[info.name]
-            assert (info.code, info.scope, info.action) == (code, code.scope.value, code.action.name.lower())
 
 
 class TestAuthenticator:
