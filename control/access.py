@@ -3,7 +3,8 @@
 from aiohttp import hdrs, web
 
 from control.errors import RequestError
-from control.ports import Authenticator, File, Principal, Role, Scope
+from control.ports import Authenticator, Principal, Role, Scope
+from daemon.catalog.records import Upload
 from protocol.errors import ErrorCode
 
 PRINCIPAL = web.RequestKey("principal", Principal)
@@ -82,7 +83,7 @@ def no_such_file() -> RequestError:
     )
 
 
-def reachable(principal: Principal, file: File | None) -> File:
+def reachable(principal: Principal, file: Upload | None) -> Upload:
     """`file` if it is there and within reach. Raises RequestError, with status 404."""
     if file is None or not reaches(principal, file.device):
         raise no_such_file()

@@ -16,9 +16,10 @@ from control import accel, byte_ranges, conditions, payload, representation
 from control.byte_ranges import ByteRange
 from control.conditions import Validators, Verdict
 from control.errors import RequestError
-from control.files import ENDED, Lookup, ended
+from control.files import Lookup, ended
 from control.payload import SMALL_BYTES, Payload
-from control.ports import Content, Contents, File, FileState, RequestIds, Scope
+from control.ports import Content, Contents, RequestIds, Scope
+from daemon.catalog.records import TOMBSTONES, State, Upload
 from protocol.errors import ErrorCode
 
 Step = TypeVar("Step")
@@ -64,7 +65,7 @@ class DownloadRoutes:
         # Under one name two files may follow each other within a second.
         return await self._serve(request, file, date_is_strong=False)
 
-    async def _serve(self, request: web.Request, file: File, *, date_is_strong: bool) -> web.StreamResponse:
+    async def _serve(self, request: web.Request, file: Upload, *, date_is_strong: bool) -> web.StreamResponse:
         size = _complete_size(file)
         known_by = representation.validators(file, date_is_strong=date_is_strong)
         headers = representation.headers(file, known_by)
@@ -79,7 +80,7 @@ class DownloadRoutes:
             return web.Response(status=304, headers=headers)
         body = self._payload(request, file, size, known_by)
         if self._accel_prefix is not None and accel.is_offered(request.headers, body):
-            headers["Content-Type"] = representation.media_type(file.content_type)
+            headers["Content-Type"] = representation.media_type(file.metadata.content_type)
             headers[accel.REDIRECT] = self._accel_prefix + self._contents.path(file.id)
             # nginx adds its own, and keeps ours as well.
             del headers[hdrs.ACCEPT_RANGES]
@@ -93,8 +94,8 @@ class DownloadRoutes:
             return web.Response(status=body.status, headers=headers, body=await self._read_small(file, body))
         return await self._stream(request, file, headers, body)
 
-    def _payload(self, request: web.Request, file: File, size: int, known_by: Validators) -> Payload:
-        media_type = representation.media_type(file.content_type)
+    def _payload(self, request: web.Request, file: Upload, size: int, known_by: Validators) -> Payload:
+        media_type = representation.media_type(file.metadata.content_type)
         asked = request.headers.get(hdrs.RANGE)
         # Only GET has ranges (RFC 9110, section 14.2).
         if asked is None or request.method != hdrs.METH_GET or not conditions.range_applies(request.headers, known_by):
@@ -108,7 +109,7 @@ class DownloadRoutes:
             return payload.whole(size, media_type)
         return payload.partial(spans, size, media_type, self._ids.new())
 
-    async def _read_small(self, file: File, body: Payload) -> bytes:
+    async def _read_small(self, file: Upload, body: Payload) -> bytes:
         if not body.length:
             # Nothing was ever stored for an empty file.
             return b""
@@ -126,7 +127,7 @@ class DownloadRoutes:
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
     async def _stream(
-        self, request: web.Request, file: File, headers: dict[str, str], body: Payload
+        self, request: web.Request, file: Upload, headers: dict[str, str], body: Payload
     ) -> web.StreamResponse:
         if self._streams >= self._limits.streams_max:
             raise RequestError(
@@ -196,10 +197,10 @@ def _fd(transport: asyncio.Transport) -> int:
     return number
 
 
-def _complete_size(file: File) -> int:
-    if file.state in ENDED:
+def _complete_size(file: Upload) -> int:
+    if file.state in TOMBSTONES:
         raise ended(file)
-    if file.state is not FileState.COMPLETE or file.size is None:
+    if file.state is not State.COMPLETE or file.size is None:
         raise RequestError(
             ErrorCode.NOT_COMPLETE,
             f"file {file.id:016x} is {file.state}, not complete: its content is served once it is",

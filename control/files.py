@@ -11,15 +11,13 @@ from aiohttp import web
 from control.access import Access, no_such_file, reachable, reaches
 from control.bodies import json_response, json_text, text_response
 from control.errors import RequestError
-from control.file_json import file_status
+from control.file_json import Json, file_status
 from control.listing import parse_query, write_cursor
-from control.ports import File, Files, FileState, Principal, Role, Scope, Uploads
+from control.ports import Files, Principal, Role, Scope, Uploads
+from daemon.catalog.records import TOMBSTONES, Upload
+from protocol.constants import OFFSET_MAX
 from protocol.errors import ErrorCode
 
-ENDED = frozenset({FileState.ABORTED, FileState.DELETED, FileState.EXPIRED})
-"""States that hold no bytes."""
-
-ID_MAX = 2**63 - 1
 _ID = re.compile(r"[0-9a-f]{16}")
 
 TURN_FILES = 64
@@ -36,13 +34,13 @@ class Lookup:
         self._access = access
         self._files = files
 
-    async def by_id(self, request: web.Request, scope: Scope) -> tuple[Principal, File]:
+    async def by_id(self, request: web.Request, scope: Scope) -> tuple[Principal, Upload]:
         """Raises RequestError: 404 for an id that is malformed, unknown, or another's."""
         principal = self._access.require(request, scope)
         file_id = _file_id(request.match_info["id"])
         return principal, reachable(principal, await self._files.get(principal.tenant, file_id))
 
-    async def by_name(self, request: web.Request, scope: Scope) -> tuple[Principal, File]:
+    async def by_name(self, request: web.Request, scope: Scope) -> tuple[Principal, Upload]:
         """Raises RequestError: 400 for a name that is not UTF-8, 404 for one that is unknown or another device's."""
         principal = self._access.require(request, scope)
         device = request.match_info["device"]
@@ -66,46 +64,48 @@ class FileRoutes:
         principal = self._access.require(request, Scope.READ)
         query = parse_query(request.query, principal.tenant)
         if query.device is not None and not reaches(principal, query.device):
-            return await _page([], None)
+            return await self._page([], None)
         if principal.role is Role.DEVICE:
             query = replace(query, device=principal.subject)
         page = await self._files.list(query)
-        return await _page(page.files, None if page.next is None else write_cursor(page.next))
+        return await self._page(page.uploads, None if page.next is None else write_cursor(page.next))
 
     async def status_by_id(self, request: web.Request) -> web.StreamResponse:
         _, file = await self._lookup.by_id(request, Scope.READ)
-        return json_response(file_status(file))
+        return json_response(self._status(file))
 
     async def status_by_name(self, request: web.Request) -> web.StreamResponse:
         _, file = await self._lookup.by_name(request, Scope.READ)
-        return json_response(file_status(file))
+        return json_response(self._status(file))
 
     async def delete(self, request: web.Request) -> web.StreamResponse:
         """Cancel a live upload or delete a file; its row stays as a tombstone, and a second time is 410."""
         principal, file = await self._lookup.by_id(request, Scope.DELETE)
-        if file.state in ENDED:
+        if file.state in TOMBSTONES:
             raise ended(file)
         await self._uploads.delete(principal.tenant, file.id, principal)
         return web.Response(status=204)
 
+    def _status(self, file: Upload) -> dict[str, Json]:
+        return file_status(file, self._files.expires_ms(file))
 
-def ended(file: File) -> RequestError:
+    async def _page(self, files: Sequence[Upload], next_cursor: str | None) -> web.Response:
+        texts = []
+        for count, file in enumerate(files, 1):
+            texts.append(json_text(self._status(file)))
+            if not count % TURN_FILES:
+                await asyncio.sleep(0)
+        return text_response(f'{{"files":[{",".join(texts)}],"next_cursor":{json_text(next_cursor)}}}')
+
+
+def ended(file: Upload) -> RequestError:
     """The refusal to touch a file that holds no bytes any more."""
     return RequestError(ErrorCode.GONE, f"file {file.id:016x} is {file.state}: its bytes are gone")
 
 
-async def _page(files: Sequence[File], next_cursor: str | None) -> web.Response:
-    texts = []
-    for count, file in enumerate(files, 1):
-        texts.append(json_text(file_status(file)))
-        if not count % TURN_FILES:
-            await asyncio.sleep(0)
-    return text_response(f'{{"files":[{",".join(texts)}],"next_cursor":{json_text(next_cursor)}}}')
-
-
 def _file_id(text: str) -> int:
     file_id = int(text, 16) if _ID.fullmatch(text) else 0
-    if not 1 <= file_id <= ID_MAX:
+    if not 1 <= file_id <= OFFSET_MAX:
         raise no_such_file()
     return file_id
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Protocol
 
+from daemon.catalog.records import Page, Query, Upload
 from protocol.errors import ErrorCode
 
 
@@ -55,78 +56,6 @@ class IssuedToken:
 
     token: str = field(repr=False)
     expires_in_s: int
-
-
-class FileState(StrEnum):
-    """Where a file stands. The last three hold no bytes."""
-
-    RECEIVING = "receiving"
-    PARTIAL = "partial"
-    COMPLETE = "complete"
-    REJECTED = "rejected"
-    ABORTED = "aborted"
-    DELETED = "deleted"
-    EXPIRED = "expired"
-
-
-@dataclass(frozen=True, slots=True)
-class Extent:
-    """Durable bytes [start, end): `end` is exclusive."""
-
-    start: int
-    end: int
-
-
-@dataclass(frozen=True, slots=True)
-class File:
-    """One upload as the catalog knows it. Times are Unix milliseconds; None is unknown or not yet; "" is absent."""
-
-    id: int
-    device: str
-    name: str
-    state: FileState
-    size: int | None
-    next_expected_byte: int
-    ranges: tuple[Extent, ...]
-    created_ms: int
-    updated_ms: int
-    completed_ms: int | None
-    expires_ms: int | None
-    crc32c: int | None
-    sha256: bytes | None
-    content_type: str = ""
-    external_id: str = ""
-    original_name: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Position:
-    """A place in the list, newest first: the file that was the last of a page."""
-
-    created_ms: int
-    id: int
-
-
-@dataclass(frozen=True, slots=True)
-class FileQuery:
-    """One page of a tenant's files, newest first. None and the empty set filter nothing; times are inclusive."""
-
-    tenant: str
-    limit: int
-    device: str | None = None
-    states: frozenset[FileState] = frozenset()
-    name_prefix: str | None = None
-    updated_from_ms: int | None = None
-    updated_to_ms: int | None = None
-    after: Position | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class FilePage:
-    """At most `limit` files, and where the next page starts if there is one."""
-
-    files: tuple[File, ...]
-    next: Position | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,14 +132,20 @@ class TokenExchange(Protocol):
 class Files(Protocol):
     """Reads the catalog."""
 
-    async def list(self, query: FileQuery) -> FilePage: ...
+    async def list(self, query: Query) -> Page:
+        """One page of a tenant's files, newest first."""
+        ...
 
-    async def get(self, tenant: str, file_id: int) -> File | None:
+    async def get(self, tenant: str, file_id: int) -> Upload | None:
         """The file with this id if it is the tenant's."""
         ...
 
-    async def find(self, tenant: str, device: str, name: str) -> File | None:
+    async def find(self, tenant: str, device: str, name: str) -> Upload | None:
         """The file that the name stands for now: the current one, else the newest complete, else the newest ended."""
+        ...
+
+    def expires_ms(self, file: Upload) -> int | None:
+        """When cleanup deletes the file as things stand, in Unix milliseconds; None is never."""
         ...
 
 

@@ -8,7 +8,7 @@ from structlog.stdlib import BoundLogger
 from control import ports
 from daemon.adapters.entropy import Entropy
 from daemon.catalog.interface import CatalogFailed
-from daemon.catalog.records import PAGE_ROWS_MAX, Position, Query, State, Upload
+from daemon.catalog.records import Page, Query, State, Upload
 from daemon.core import Core
 from daemon.identity.device_secrets import verify_secret
 from daemon.identity.tokens import Identity, Kind, Reason, Scope, TokenRefused
@@ -68,65 +68,34 @@ class _TokenExchange:
 class _Files:
     core: Core
 
-    async def list(self, query: ports.FileQuery) -> ports.FilePage:
-        after = None if query.after is None else Position(query.after.created_ms, query.after.id)
-        wanted = Query(
-            tenant=query.tenant,
-            limit=min(query.limit, PAGE_ROWS_MAX),
-            device=query.device,
-            states=frozenset(State(state.value) for state in query.states),
-            name_prefix=query.name_prefix,
-            updated_from_ms=query.updated_from_ms,
-            updated_to_ms=query.updated_to_ms,
-            after=after,
-        )
+    async def list(self, query: Query) -> Page:
         try:
-            page = await self.core.catalog.list(wanted)
+            return await self.core.catalog.list(query)
         except CatalogFailed as error:
             raise _unavailable("the catalog") from error
-        following = None if page.next is None else ports.Position(page.next.time_ms, page.next.id)
-        return ports.FilePage(tuple(self._file(upload) for upload in page.uploads), following)
 
-    async def get(self, tenant: str, file_id: int) -> ports.File | None:
+    async def get(self, tenant: str, file_id: int) -> Upload | None:
         try:
             upload = await self.core.catalog.get(file_id)
         except CatalogFailed as error:
             raise _unavailable("the catalog") from error
-        return None if upload is None or upload.tenant != tenant else self._file(upload)
+        return None if upload is None or upload.tenant != tenant else upload
 
-    async def find(self, tenant: str, device: str, name: str) -> ports.File | None:
+    async def find(self, tenant: str, device: str, name: str) -> Upload | None:
         try:
-            upload = await self.core.catalog.find(tenant, device, name)
+            return await self.core.catalog.find(tenant, device, name)
         except CatalogFailed as error:
             raise _unavailable("the catalog") from error
-        return None if upload is None else self._file(upload)
 
-    def _file(self, upload: Upload) -> ports.File:
+    def expires_ms(self, file: Upload) -> int | None:
         cleanup = self.core.settings.cleanup
         lifetime_s = {
             State.RECEIVING: cleanup.stale_s,
             State.COMPLETE: cleanup.retention_s,
             State.REJECTED: cleanup.rejected_s,
         }
-        expires_s = lifetime_s.get(upload.state, 0)
-        return ports.File(
-            id=upload.id,
-            device=upload.device,
-            name=upload.name,
-            state=ports.FileState(upload.state.value),
-            size=upload.size,
-            next_expected_byte=upload.next_expected_byte,
-            ranges=tuple(ports.Extent(each.start, each.end) for each in upload.ranges),
-            created_ms=upload.created_ms,
-            updated_ms=upload.updated_ms,
-            completed_ms=upload.completed_ms,
-            expires_ms=upload.updated_ms + int(expires_s * 1000) if expires_s else None,
-            crc32c=upload.crc32c,
-            sha256=upload.sha256,
-            content_type=upload.metadata.content_type,
-            external_id=upload.metadata.external_id,
-            original_name=upload.metadata.original_name,
-        )
+        expires_s = lifetime_s.get(file.state, 0)
+        return file.updated_ms + int(expires_s * 1000) if expires_s else None
 
 
 @dataclass(frozen=True, slots=True)

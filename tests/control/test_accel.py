@@ -6,7 +6,7 @@ from yarl import URL
 
 from control.app import Options
 from control.download import Delivery
-from control.ports import File, FileState
+from daemon.catalog.records import State, Upload
 from tests.support.fake_ports import World
 from tests.support.openapi_contract import Answer, CheckingClient
 
@@ -20,11 +20,11 @@ def options() -> Options:
 
 
 @pytest.fixture
-def file(world: World) -> File:
+def file(world: World) -> Upload:
     return world.alter(world.put(DATA), content_type="text/plain")
 
 
-async def get(base: URL, file: File, method: str = "GET", **headers: str) -> Answer:
+async def get(base: URL, file: Upload, method: str = "GET", **headers: str) -> Answer:
     """What nginx gets; a client sees it only with what nginx adds, so it is not held to the description."""
     fields = BY_NGINX | {name.replace("_", "-"): value for name, value in headers.items()}
     fields["Authorization"] = "Bearer operator"
@@ -37,7 +37,7 @@ async def get(base: URL, file: File, method: str = "GET", **headers: str) -> Ans
     "headers", [{}, {"Range": "bytes=5-9"}, {"Range": "bytes=5-9,5000-"}], ids=["whole", "range", "ranges"]
 )
 async def test_the_proxy_gets_the_place_and_what_describes_the_file(
-    base: URL, client: CheckingClient, world: World, file: File, headers: dict[str, str]
+    base: URL, client: CheckingClient, world: World, file: Upload, headers: dict[str, str]
 ) -> None:
     answer = await get(base, file, **headers)
     assert (answer.status, answer.body) == (200, b"")
@@ -50,7 +50,7 @@ async def test_the_proxy_gets_the_place_and_what_describes_the_file(
     assert [exchange.sent_bytes for exchange in world.log.exchanges] == [0, len(DATA)]
 
 
-async def test_head_names_the_place_too(base: URL, file: File) -> None:
+async def test_head_names_the_place_too(base: URL, file: Upload) -> None:
     assert "X-Accel-Redirect" in (await get(base, file, "HEAD")).headers
 
 
@@ -67,7 +67,7 @@ async def test_head_names_the_place_too(base: URL, file: File) -> None:
     ],
 )
 async def test_what_nginx_would_answer_otherwise_the_daemon_sends(
-    base: URL, file: File, method: str, headers: dict[str, str]
+    base: URL, file: Upload, method: str, headers: dict[str, str]
 ) -> None:
     answer = await get(base, file, method, **headers)
     assert answer.status == 200
@@ -76,17 +76,17 @@ async def test_what_nginx_would_answer_otherwise_the_daemon_sends(
     assert answer.body == (DATA if method == "GET" else b"")
 
 
-async def test_a_resume_of_the_same_file_is_the_proxys(base: URL, file: File) -> None:
+async def test_a_resume_of_the_same_file_is_the_proxys(base: URL, file: Upload) -> None:
     etag = (await get(base, file)).headers["ETag"]
     assert "X-Accel-Redirect" in (await get(base, file, Range="bytes=5-", If_Range=etag)).headers
 
 
-async def test_conditions_and_refusals_stay_the_daemons(base: URL, world: World, file: File) -> None:
+async def test_conditions_and_refusals_stay_the_daemons(base: URL, world: World, file: Upload) -> None:
     etag = (await get(base, file)).headers["ETag"]
     assert (await get(base, file, If_None_Match=etag)).status == 304
     assert (await get(base, file, If_Match='"another"')).status == 412
     assert (await get(base, file, Range="bytes=99999-")).status == 416
-    world.alter(file, state=FileState.DELETED)
+    world.alter(file, state=State.DELETED)
     gone = await get(base, file)
     assert gone.status == 410
     assert "X-Accel-Redirect" not in gone.headers
@@ -104,7 +104,7 @@ class TestDirect:
     def options(self) -> Options:
         return Options()
 
-    async def test_the_daemon_sends(self, base: URL, file: File) -> None:
+    async def test_the_daemon_sends(self, base: URL, file: Upload) -> None:
         answer = await get(base, file)
         assert answer.body == DATA
         assert "X-Accel-Redirect" not in answer.headers

@@ -17,7 +17,7 @@ from control.app import Options
 from control.download import Delivery, DownloadLimits
 from control.listener import ControlServer
 from control.payload import SMALL_BYTES
-from control.ports import File, FileState
+from daemon.catalog.records import State, Upload
 from tests.support.deadlines import DEADLINE_S
 from tests.support.fake_ports import FakeContent, World
 from tests.support.openapi_contract import Answer, CheckingClient
@@ -27,7 +27,7 @@ SMALL = bytes(range(256)) * 40
 LARGE = bytes(range(251)) * 20_000
 
 
-def content_of(file: File) -> str:
+def content_of(file: Upload) -> str:
     return f"/v1/files/{file.id:016x}/content"
 
 
@@ -153,8 +153,8 @@ async def test_conditions(client: CheckingClient, world: World) -> None:
     assert len(world.contents.reads) == 1, "a condition that ends the request costs no read"
 
 
-@pytest.mark.parametrize("state", [FileState.RECEIVING, FileState.PARTIAL, FileState.REJECTED])
-async def test_what_is_not_complete_is_not_served(client: CheckingClient, world: World, state: FileState) -> None:
+@pytest.mark.parametrize("state", [State.RECEIVING, State.PARTIAL, State.REJECTED])
+async def test_what_is_not_complete_is_not_served(client: CheckingClient, world: World, state: State) -> None:
     file = world.alter(world.put(SMALL), state=state)
     for path in [content_of(file), "/v1/devices/cam-1/files/log.bin/content"]:
         for headers in [{}, {"Range": "bytes=0-1"}]:

@@ -10,7 +10,7 @@ from aiohttp import web
 from control.app import Options, make_app
 from control.download import Delivery, DownloadLimits
 from control.listener import Endpoint, serve
-from control.ports import File
+from daemon.catalog.records import Upload
 from protocol.checksum import crc32c
 from tests.support.fake_ports import World
 from tests.support.waiting import until
@@ -29,7 +29,7 @@ class FakeControlPlane:
     url: str = ""
     progress: int = 0
 
-    def put(self, data: bytes, name: str = "log.bin") -> File:
+    def put(self, data: bytes, name: str = "log.bin") -> Upload:
         """A complete file with `data` and its digests."""
         file = self.world.put(data, name)
         true = replace(file, crc32c=crc32c(data) if data else 0)

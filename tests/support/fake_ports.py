@@ -11,14 +11,8 @@ from control.ports import (
     CleanupReport,
     Content,
     Exchange,
-    Extent,
-    File,
-    FilePage,
-    FileQuery,
-    FileState,
     IssuedToken,
     Ports,
-    Position,
     Principal,
     Problem,
     Refused,
@@ -26,7 +20,11 @@ from control.ports import (
     Role,
     Scope,
 )
+from daemon.catalog.records import Metadata, Page, Position, Query, State, Upload
 from protocol.errors import ErrorCode
+from protocol.ranges import DigestedRange
+
+NO_METADATA = Metadata()
 
 SEND_BYTES = 100_000
 """What one call sends at most, so that a large body takes several."""
@@ -60,10 +58,11 @@ class FakeTokenExchange:
 
 @dataclass
 class FakeFiles:
-    by_id: dict[int, tuple[str, File]] = field(default_factory=dict)
-    queries: list[FileQuery] = field(default_factory=list)
+    by_id: dict[int, tuple[str, Upload]] = field(default_factory=dict)
+    queries: list[Query] = field(default_factory=list)
+    expiry_ms: dict[int, int] = field(default_factory=dict)
 
-    async def list(self, query: FileQuery) -> FilePage:
+    async def list(self, query: Query) -> Page:
         self.queries.append(query)
         found = sorted(
             (file for tenant, file in self.by_id.values() if tenant == query.tenant and _fits(file, query)),
@@ -72,20 +71,23 @@ class FakeFiles:
         )
         page = found[: query.limit]
         more = len(found) > query.limit
-        return FilePage(tuple(page), Position(page[-1].created_ms, page[-1].id) if more else None)
+        return Page(tuple(page), Position(page[-1].created_ms, page[-1].id) if more else None)
 
-    async def get(self, tenant: str, file_id: int) -> File | None:
+    async def get(self, tenant: str, file_id: int) -> Upload | None:
         owner, file = self.by_id.get(file_id, ("", None))
         return file if owner == tenant else None
 
-    async def find(self, tenant: str, device: str, name: str) -> File | None:
+    async def find(self, tenant: str, device: str, name: str) -> Upload | None:
         found = [
             file for owner, file in self.by_id.values() if (owner, file.device, file.name) == (tenant, device, name)
         ]
         return max(found, key=lambda file: file.id, default=None)
 
+    def expires_ms(self, file: Upload) -> int | None:
+        return self.expiry_ms.get(file.id)
 
-def _fits(file: File, query: FileQuery) -> bool:
+
+def _fits(file: Upload, query: Query) -> bool:
     return all(
         (
             query.device in {None, file.device},
@@ -93,7 +95,7 @@ def _fits(file: File, query: FileQuery) -> bool:
             file.name.startswith(query.name_prefix or ""),
             query.updated_from_ms is None or file.updated_ms >= query.updated_from_ms,
             query.updated_to_ms is None or file.updated_ms <= query.updated_to_ms,
-            query.after is None or (file.created_ms, file.id) < (query.after.created_ms, query.after.id),
+            query.after is None or (file.created_ms, file.id) < (query.after.time_ms, query.after.id),
         )
     )
 
@@ -174,7 +176,7 @@ class FakeUploads:
     async def delete(self, tenant: str, file_id: int, by: Principal) -> None:
         self.deleted.append((tenant, file_id, by))
         owner, file = self.files.by_id[file_id]
-        self.files.by_id[file_id] = (owner, replace(file, state=FileState.DELETED))
+        self.files.by_id[file_id] = (owner, replace(file, state=State.DELETED))
 
 
 @dataclass
@@ -291,7 +293,7 @@ class World:
         """Make `subject` a token that is its own name."""
         self.authenticator.principals[subject] = Principal(tenant, subject, role, frozenset(scopes))
 
-    def put(self, data: bytes = b"", name: str = "log.bin", device: str = "cam-1", tenant: str = "default") -> File:
+    def put(self, data: bytes = b"", name: str = "log.bin", device: str = "cam-1", tenant: str = "default") -> Upload:
         """A complete file with `data`."""
         file_id = next(self._ids)
         file = make_file(
@@ -299,8 +301,7 @@ class World:
             device=device,
             name=name,
             size=len(data),
-            next_expected_byte=len(data),
-            ranges=(Extent(0, len(data)),) if data else (),
+            ranges=(DigestedRange(0, len(data), 0),) if data else (),
             sha256=hashlib.sha256(data).digest(),
             created_ms=COMPLETED_MS - 60_000 + file_id,
         )
@@ -310,17 +311,17 @@ class World:
 
     def alter(
         self,
-        file: File,
+        file: Upload,
         *,
-        state: FileState | None = None,
+        state: State | None = None,
         content_type: str | None = None,
         updated_ms: int | None = None,
-    ) -> File:
+    ) -> Upload:
         """Change a file that was put."""
         altered = replace(
             file,
             state=state or file.state,
-            content_type=file.content_type if content_type is None else content_type,
+            metadata=file.metadata if content_type is None else Metadata(content_type),
             updated_ms=file.updated_ms if updated_ms is None else updated_ms,
         )
         self.files.by_id[file.id] = (self.files.by_id[file.id][0], altered)
@@ -332,35 +333,34 @@ def make_file(
     id: int = 0xABC,  # noqa: A002 - the field's own name
     device: str = "cam-1",
     name: str = "log.bin",
-    state: FileState = FileState.COMPLETE,
+    state: State = State.COMPLETE,
     size: int | None = 10,
-    next_expected_byte: int = 10,
-    ranges: tuple[Extent, ...] = (Extent(0, 10),),
+    ranges: tuple[DigestedRange, ...] = (DigestedRange(0, 10, 0),),
     created_ms: int = COMPLETED_MS - 60_000,
     completed_ms: int | None = COMPLETED_MS,
-    expires_ms: int | None = None,
     crc32c: int | None = 0x0A0B0C0D,
     sha256: bytes | None = bytes(range(32)),
-    content_type: str = "",
-    external_id: str = "",
-    original_name: str = "",
-) -> File:
+    metadata: Metadata = NO_METADATA,
+    tenant: str = "default",
+) -> Upload:
     """A complete file, but for what the test says."""
-    return File(
+    return Upload(
         id=id,
+        tenant=tenant,
         device=device,
         name=name,
         state=state,
+        is_current=state in {State.RECEIVING, State.PARTIAL, State.COMPLETE},
+        epoch=1,
         size=size,
-        next_expected_byte=next_expected_byte,
+        tag=b"",
         ranges=ranges,
+        crc32c=crc32c,
+        sha256=sha256,
+        crc32c_expected=None,
+        sha256_expected=sha256,
+        metadata=metadata,
         created_ms=created_ms,
         updated_ms=COMPLETED_MS,
         completed_ms=completed_ms,
-        expires_ms=expires_ms,
-        crc32c=crc32c,
-        sha256=sha256,
-        content_type=content_type,
-        external_id=external_id,
-        original_name=original_name,
     )
