@@ -3,7 +3,7 @@
 from aiohttp import hdrs, web
 
 from control.errors import RequestError
-from control.ports import Authenticator, Principal, Role, Scope
+from control.ports import Authenticator, Permission, Principal
 from daemon.catalog.records import Upload
 from protocol.errors import ErrorCode
 
@@ -11,16 +11,6 @@ PRINCIPAL = web.RequestKey("principal", Principal)
 
 TOKEN_BYTES_MAX = 4096
 """The longest token looked at; real ones are below 1 KiB, and each is hashed for the cache."""
-
-_BY_ROLE: dict[Role, dict[Scope, frozenset[str]]] = {
-    Role.DEVICE: {
-        Scope.READ: frozenset({Scope.UPLOAD, Scope.READ}),
-        Scope.DELETE: frozenset({Scope.UPLOAD, Scope.DELETE}),
-        Scope.ADMIN: frozenset(),
-    },
-    Role.OPERATOR: {scope: frozenset({scope}) for scope in (Scope.READ, Scope.DELETE, Scope.ADMIN)},
-}
-"""Scopes of which one is enough, by role. A device that may upload may read and delete what it uploaded."""
 
 
 class Access:
@@ -34,23 +24,21 @@ class Access:
         request[PRINCIPAL] = principal
         return principal
 
-    def require(self, request: web.Request, *scopes: Scope) -> Principal:
-        """The principal, if the token grants one of `scopes`. Raises RequestError or Refused: 401 or 403."""
+    def require(self, request: web.Request, *permissions: Permission) -> Principal:
+        """The principal, if its token has one of `permissions`. Raises RequestError or RequestRefused: 401 or 403."""
         principal = self._identify(request)
-        granting = _BY_ROLE[principal.role]
-        if not any(principal.scopes & granting[scope] for scope in scopes):
-            wanted = " or ".join(scopes)
+        if principal.permissions.isdisjoint(permissions):
             raise RequestError(
                 ErrorCode.FORBIDDEN,
-                f"the {principal.role} token of {principal.subject!r} does not grant {wanted}: "
+                f"the token of {principal.subject!r} does not grant {' or '.join(permissions)}: "
                 "ask for a token with that scope",
             )
         return principal
 
-    def require_operator(self, request: web.Request, *scopes: Scope) -> Principal:
+    def require_operator(self, request: web.Request, *permissions: Permission) -> Principal:
         """As `require`, and the token is an operator's."""
-        principal = self.require(request, *scopes)
-        if principal.role is not Role.OPERATOR:
+        principal = self.require(request, *permissions)
+        if not principal.is_operator:
             raise RequestError(
                 ErrorCode.FORBIDDEN, f"the token of {principal.subject!r} is a device's: ask for an operator's token"
             )
@@ -73,7 +61,7 @@ def bearer_token(request: web.Request) -> str:
 
 def reaches(principal: Principal, device: str) -> bool:
     """Whether files of `device` exist at all for this principal; what it cannot reach it cannot tell from none."""
-    return principal.role is Role.OPERATOR or principal.subject == device
+    return principal.is_operator or principal.subject == device
 
 
 def no_such_file() -> RequestError:

@@ -44,7 +44,7 @@ def _routes(ports: Ports, options: Options) -> list[web.RouteDef]:
     files = FileRoutes(access, ports.files, ports.uploads, lookup)
     downloads = DownloadRoutes(lookup, ports.contents, ports.request_ids, options.delivery)
     operations = OperationRoutes(access, ports.health, ports.cleaner)
-    metrics = MetricsRoute(access, ports.exposition, public=options.metrics_public)
+    metrics = MetricsRoute(access, ports.metrics_page, public=options.metrics_public)
     # A name's slashes come as %2F, so it is one segment; aiohttp's own pattern would refuse braces in it.
     named = "/v1/devices/{device:[^/]+}/files/{name:[^/]+}"
     return [

@@ -14,11 +14,11 @@ from aiohttp import hdrs, web
 
 from control import accel, byte_ranges, conditions, payload, representation
 from control.byte_ranges import ByteRange
-from control.conditions import Validators, Verdict
+from control.conditions import ConditionResult, Validators
 from control.errors import RequestError
 from control.files import Lookup, ended
 from control.payload import SMALL_BYTES, Payload
-from control.ports import Content, Contents, RequestIds, Scope
+from control.ports import Content, ContentStore, Permission, RequestIds
 from daemon.catalog.records import TOMBSTONES, State, Upload
 from protocol.errors import ErrorCode
 
@@ -48,7 +48,7 @@ class Delivery:
 class DownloadRoutes:
     """Serves the bytes of complete files."""
 
-    def __init__(self, lookup: Lookup, contents: Contents, ids: RequestIds, delivery: Delivery) -> None:
+    def __init__(self, lookup: Lookup, contents: ContentStore, ids: RequestIds, delivery: Delivery) -> None:
         self._lookup = lookup
         self._contents = contents
         self._ids = ids
@@ -57,11 +57,11 @@ class DownloadRoutes:
         self._streams = 0
 
     async def by_id(self, request: web.Request) -> web.StreamResponse:
-        _, file = await self._lookup.by_id(request, Scope.READ)
+        _, file = await self._lookup.by_id(request, Permission.READ)
         return await self._serve(request, file, date_is_strong=True)
 
     async def by_name(self, request: web.Request) -> web.StreamResponse:
-        _, file = await self._lookup.by_name(request, Scope.READ)
+        _, file = await self._lookup.by_name(request, Permission.READ)
         # Under one name two files may follow each other within a second.
         return await self._serve(request, file, date_is_strong=False)
 
@@ -70,13 +70,13 @@ class DownloadRoutes:
         known_by = representation.validators(file, date_is_strong=date_is_strong)
         headers = representation.headers(file, known_by)
         verdict = conditions.evaluate(request.headers, known_by)
-        if verdict is Verdict.FAILED:
+        if verdict is ConditionResult.FAILED:
             raise RequestError(
                 ErrorCode.PRECONDITION_FAILED,
                 f"the file is not the one asked for, it is {known_by.etag} now: begin anew",
                 {"ETag": known_by.etag},
             )
-        if verdict is Verdict.NOT_MODIFIED:
+        if verdict is ConditionResult.NOT_MODIFIED:
             return web.Response(status=304, headers=headers)
         body = self._payload(request, file, size, known_by)
         if self._accel_prefix is not None and accel.is_offered(request.headers, body):

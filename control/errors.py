@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from aiohttp import web
 
 from control.file_json import Json
-from control.ports import Refused
+from control.ports import RequestRefused
 from protocol.errors import ErrorCode
 
 REQUEST_ID = web.RequestKey("request_id", str)
@@ -67,7 +67,7 @@ def describe(error: Exception) -> ProblemDetails:
     if isinstance(error, RequestError):
         status = STATUSES[error.code]
         return ProblemDetails(error.code, status, error.detail, _challenged(status, error.headers), error.extra)
-    if isinstance(error, Refused):
+    if isinstance(error, RequestRefused):
         wait = {} if error.retry_after_s is None else {"Retry-After": str(error.retry_after_s)}
         return ProblemDetails(error.error, error.status, error.detail, _challenged(error.status, wait))
     if isinstance(error, web.HTTPException) and error.status < 500:

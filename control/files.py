@@ -13,7 +13,7 @@ from control.bodies import json_response, json_text, text_response
 from control.errors import RequestError
 from control.file_json import Json, file_status
 from control.listing import parse_query, write_cursor
-from control.ports import Files, Principal, Role, Scope, Uploads
+from control.ports import FileCatalog, FileDeleter, Permission, Principal
 from daemon.catalog.records import TOMBSTONES, Upload
 from protocol.constants import OFFSET_MAX
 from protocol.errors import ErrorCode
@@ -30,19 +30,19 @@ _NAME_SEGMENT = 5
 class Lookup:
     """Finds the file that a path names, within the token's reach."""
 
-    def __init__(self, access: Access, files: Files) -> None:
+    def __init__(self, access: Access, files: FileCatalog) -> None:
         self._access = access
         self._files = files
 
-    async def by_id(self, request: web.Request, scope: Scope) -> tuple[Principal, Upload]:
+    async def by_id(self, request: web.Request, permission: Permission) -> tuple[Principal, Upload]:
         """Raises RequestError: 404 for an id that is malformed, unknown, or another's."""
-        principal = self._access.require(request, scope)
+        principal = self._access.require(request, permission)
         file_id = _file_id(request.match_info["id"])
         return principal, reachable(principal, await self._files.get(principal.tenant, file_id))
 
-    async def by_name(self, request: web.Request, scope: Scope) -> tuple[Principal, Upload]:
+    async def by_name(self, request: web.Request, permission: Permission) -> tuple[Principal, Upload]:
         """Raises RequestError: 400 for a name that is not UTF-8, 404 for one that is unknown or another device's."""
-        principal = self._access.require(request, scope)
+        principal = self._access.require(request, permission)
         device = request.match_info["device"]
         name = _file_name(request.rel_url.raw_path)
         if not reaches(principal, device):
@@ -53,7 +53,7 @@ class Lookup:
 class FileRoutes:
     """The JSON side of files."""
 
-    def __init__(self, access: Access, files: Files, uploads: Uploads, lookup: Lookup) -> None:
+    def __init__(self, access: Access, files: FileCatalog, uploads: FileDeleter, lookup: Lookup) -> None:
         self._access = access
         self._files = files
         self._uploads = uploads
@@ -61,26 +61,26 @@ class FileRoutes:
 
     async def list(self, request: web.Request) -> web.StreamResponse:
         """One page, newest first. A device that asks for another's files gets an empty page."""
-        principal = self._access.require(request, Scope.READ)
+        principal = self._access.require(request, Permission.READ)
         query = parse_query(request.query, principal.tenant)
         if query.device is not None and not reaches(principal, query.device):
             return await self._page([], None)
-        if principal.role is Role.DEVICE:
+        if not principal.is_operator:
             query = replace(query, device=principal.subject)
         page = await self._files.list(query)
         return await self._page(page.uploads, None if page.next is None else write_cursor(page.next))
 
     async def status_by_id(self, request: web.Request) -> web.StreamResponse:
-        _, file = await self._lookup.by_id(request, Scope.READ)
+        _, file = await self._lookup.by_id(request, Permission.READ)
         return json_response(self._status(file))
 
     async def status_by_name(self, request: web.Request) -> web.StreamResponse:
-        _, file = await self._lookup.by_name(request, Scope.READ)
+        _, file = await self._lookup.by_name(request, Permission.READ)
         return json_response(self._status(file))
 
     async def delete(self, request: web.Request) -> web.StreamResponse:
         """Cancel a live upload or delete a file; its row stays as a tombstone, and a second time is 410."""
-        principal, file = await self._lookup.by_id(request, Scope.DELETE)
+        principal, file = await self._lookup.by_id(request, Permission.DELETE)
         if file.state in TOMBSTONES:
             raise ended(file)
         await self._uploads.delete(principal.tenant, file.id, principal)

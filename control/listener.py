@@ -27,7 +27,7 @@ _NO_ACCESS_LOG = logging.Logger("control.access", logging.CRITICAL)
 
 
 @dataclass(frozen=True, slots=True)
-class Endpoint:
+class ListenAddress:
     """Where to listen, if no socket is handed over; port 0 takes a free one."""
 
     host: str
@@ -52,7 +52,7 @@ class ControlServer:
 
 async def serve(
     app: web.Application,
-    listeners: Sequence[Endpoint | socket.socket],
+    listeners: Sequence[ListenAddress | socket.socket],
     *,
     drain_timeout_s: float,
 ) -> ControlServer:
@@ -68,8 +68,8 @@ async def serve(
     return ControlServer(runner)
 
 
-def _site(runner: web.AppRunner, listener: Endpoint | socket.socket) -> web.BaseSite:
-    if isinstance(listener, Endpoint):
+def _site(runner: web.AppRunner, listener: ListenAddress | socket.socket) -> web.BaseSite:
+    if isinstance(listener, ListenAddress):
         return web.TCPSite(runner, listener.host, listener.port, backlog=BACKLOG)
     return web.SockSite(runner, listener, backlog=BACKLOG)
 

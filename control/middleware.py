@@ -9,7 +9,7 @@ from aiohttp.typedefs import Handler, Middleware
 from control import errors
 from control.access import PRINCIPAL
 from control.errors import REQUEST_ID, respond
-from control.ports import Clock, Exchange, HttpMetrics, Log, RequestIds
+from control.ports import Exchange, ExchangeLog, ExchangeMetrics, MonotonicClock, RequestIds
 
 CLIENT_CLOSED_REQUEST = 499
 """What is logged and counted where the client left first; a custom of the field, never sent."""
@@ -48,7 +48,7 @@ async def add_headers(request: web.Request, response: web.StreamResponse) -> Non
 class Observer:
     """Measures and logs exchanges."""
 
-    def __init__(self, clock: Clock, http_metrics: HttpMetrics, log: Log, ids: RequestIds) -> None:
+    def __init__(self, clock: MonotonicClock, http_metrics: ExchangeMetrics, log: ExchangeLog, ids: RequestIds) -> None:
         self.clock = clock
         self.log = log
         self.ids = ids

@@ -8,7 +8,7 @@ from aiohttp import web
 from control.access import Access
 from control.bodies import json_response, read_object
 from control.errors import RequestError
-from control.ports import Cleaner, Health, Scope
+from control.ports import CleanupRunner, HealthCheck, Permission
 from protocol.errors import ErrorCode
 
 OPENAPI = package_files("control") / "openapi.yaml"
@@ -17,7 +17,7 @@ OPENAPI = package_files("control") / "openapi.yaml"
 class OperationRoutes:
     """Health, cleanup and the description of the interface."""
 
-    def __init__(self, access: Access, health: Health, cleaner: Cleaner) -> None:
+    def __init__(self, access: Access, health: HealthCheck, cleaner: CleanupRunner) -> None:
         self._access = access
         self._health = health
         self._cleaner = cleaner
@@ -38,7 +38,7 @@ class OperationRoutes:
 
     async def cleanup(self, request: web.Request) -> web.StreamResponse:
         """One cleanup pass of the whole data directory, now; with `dry_run` it only tells what it would do."""
-        self._access.require(request, Scope.ADMIN)
+        self._access.require(request, Permission.ADMIN)
         members = await read_object(request, frozenset({"dry_run"}))
         dry_run = members.get("dry_run", False)
         if not isinstance(dry_run, bool):

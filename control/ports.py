@@ -13,17 +13,9 @@ from daemon.catalog.records import Page, Query, Upload
 from protocol.errors import ErrorCode
 
 
-class Role(StrEnum):
-    """Whom a token speaks for."""
+class Permission(StrEnum):
+    """What a token allows. Permissions are independent: none implies another."""
 
-    DEVICE = "device"
-    OPERATOR = "operator"
-
-
-class Scope(StrEnum):
-    """What a token allows. Scopes are independent: none implies another."""
-
-    UPLOAD = "upload"
     READ = "read"
     DELETE = "delete"
     ADMIN = "admin"
@@ -35,11 +27,11 @@ class Principal:
 
     tenant: str
     subject: str
-    role: Role
-    scopes: frozenset[str]
+    is_operator: bool
+    permissions: frozenset[Permission]
 
 
-class Refused(Exception):
+class RequestRefused(Exception):
     """A port says no: the registry's error, the HTTP status that fits it (400 to 599), and what happened to what."""
 
     def __init__(self, error: ErrorCode, status: int, detail: str, retry_after_s: int | None = None) -> None:
@@ -73,20 +65,14 @@ class CleanupReport:
     stopped: str | None
 
 
-@dataclass(frozen=True, slots=True)
-class Problem:
+class Fault(Protocol):
     """One thing that keeps the daemon from doing its work: which part, and what is wrong with it."""
 
-    component: str
-    detail: str
+    @property
+    def component(self) -> str: ...
 
-
-@dataclass(frozen=True, slots=True)
-class Rendered:
-    """Metrics as a scraper reads them."""
-
-    body: bytes
-    content_type: str
+    @property
+    def detail(self) -> str: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,7 +115,7 @@ class TokenExchange(Protocol):
         ...
 
 
-class Files(Protocol):
+class FileCatalog(Protocol):
     """Reads the catalog."""
 
     async def list(self, query: Query) -> Page:
@@ -169,7 +155,7 @@ class Content(Protocol):
         ...
 
 
-class Contents(Protocol):
+class ContentStore(Protocol):
     """Opens complete files for reading; a file that is open stays readable though it is deleted meanwhile."""
 
     def path(self, file_id: int) -> str:
@@ -181,7 +167,7 @@ class Contents(Protocol):
         ...
 
 
-class Uploads(Protocol):
+class FileDeleter(Protocol):
     """Changes uploads and files."""
 
     async def delete(self, tenant: str, file_id: int, by: Principal) -> None:
@@ -189,7 +175,7 @@ class Uploads(Protocol):
         ...
 
 
-class Cleaner(Protocol):
+class CleanupRunner(Protocol):
     """Cleanup on demand."""
 
     async def run(self, dry_run: bool) -> CleanupReport:
@@ -197,29 +183,29 @@ class Cleaner(Protocol):
         ...
 
 
-class Health(Protocol):
+class HealthCheck(Protocol):
     """Knows what is wrong with the daemon."""
 
-    async def problems(self) -> Sequence[Problem]:
+    async def problems(self) -> Sequence[Fault]:
         """Empty when uploads can be received and files read. Answers within a second or two whatever is stuck."""
         ...
 
 
-class Exposition(Protocol):
+class MetricsPage(Protocol):
     """The process's metrics."""
 
-    def render(self, accept: str) -> Rendered:
-        """All metrics in the text format that suits the Accept header."""
+    def render(self, accept: str) -> tuple[bytes, str]:
+        """All metrics in the text format that suits the Accept header, and its content type."""
         ...
 
 
-class HttpMetrics(Protocol):
+class ExchangeMetrics(Protocol):
     """Counts requests."""
 
     def observe(self, exchange: Exchange) -> None: ...
 
 
-class Log(Protocol):
+class ExchangeLog(Protocol):
     """Where the control plane writes what happened."""
 
     def exchange(self, exchange: Exchange) -> None:
@@ -239,7 +225,7 @@ class RequestIds(Protocol):
         ...
 
 
-class Clock(Protocol):
+class MonotonicClock(Protocol):
     """Measures how long requests take."""
 
     def monotonic_s(self) -> float:
@@ -253,13 +239,13 @@ class Ports:
 
     authenticator: Authenticator
     token_exchange: TokenExchange
-    files: Files
-    contents: Contents
-    uploads: Uploads
-    cleaner: Cleaner
-    health: Health
-    exposition: Exposition
-    http_metrics: HttpMetrics
-    log: Log
+    files: FileCatalog
+    contents: ContentStore
+    uploads: FileDeleter
+    cleaner: CleanupRunner
+    health: HealthCheck
+    metrics_page: MetricsPage
+    http_metrics: ExchangeMetrics
+    log: ExchangeLog
     request_ids: RequestIds
-    clock: Clock
+    clock: MonotonicClock

@@ -11,7 +11,7 @@ from typing import Protocol, TypeAlias
 
 from control.app import Options, make_app
 from control.download import Delivery, DownloadLimits
-from control.listener import Endpoint
+from control.listener import ListenAddress
 from control.listener import serve as serve_control
 from daemon.adapters.exits import abandon
 from daemon.admin.commands import Commands
@@ -57,9 +57,9 @@ async def listen_http(core: Core, exposition: Exposition, passed: Sequence[socke
     delivery = Delivery(accel_prefix, DownloadLimits(streams_max=http.download_concurrency))
     options = Options(http.metrics_public, delivery)
     application = make_app(control_ports(core, exposition), options)
-    listeners: list[Endpoint | socket] = [*passed]
+    listeners: list[ListenAddress | socket] = [*passed]
     if not listeners:
-        listeners.append(Endpoint(http.host, http.port))
+        listeners.append(ListenAddress(http.host, http.port))
     return await serve_control(application, listeners, drain_timeout_s=settings.drain.timeout_s / 2)
 
 

@@ -1,11 +1,12 @@
 """What the control plane asks of the daemon, answered by the core. control/ports.py declares it."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from structlog.stdlib import BoundLogger
 
 from control import ports
+from control.ports import Permission
 from daemon.adapters.entropy import Entropy
 from daemon.catalog.interface import CatalogFailed
 from daemon.catalog.records import Page, Query, State, Upload
@@ -17,13 +18,23 @@ from daemon.telemetry.exposition import Exposition
 from daemon.upkeep.cleanup import CleanupBusy
 from protocol.errors import ErrorCode
 
+_PERMISSIONS: Mapping[Scope, frozenset[Permission]] = {
+    Scope.UPLOAD: frozenset({Permission.READ, Permission.DELETE}),
+    Scope.READ: frozenset({Permission.READ}),
+    Scope.DELETE: frozenset({Permission.DELETE}),
+    Scope.ADMIN: frozenset({Permission.ADMIN}),
+}
+"""What each scope of a token permits over HTTP. A device that may upload may read and delete what it uploaded."""
 
-def _bytes_gone(file_id: int) -> ports.Refused:
-    return ports.Refused(ErrorCode.GONE, 410, f"the bytes of file {file_id:016x} are gone")
+
+def _bytes_gone(file_id: int) -> ports.RequestRefused:
+    return ports.RequestRefused(ErrorCode.GONE, 410, f"the bytes of file {file_id:016x} are gone")
 
 
-def _unavailable(what: str) -> ports.Refused:
-    return ports.Refused(ErrorCode.UNAVAILABLE, 503, f"{what} does not answer: try again, and look at /readyz", 5)
+def _unavailable(what: str) -> ports.RequestRefused:
+    return ports.RequestRefused(
+        ErrorCode.UNAVAILABLE, 503, f"{what} does not answer: try again, and look at /readyz", 5
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,11 +46,11 @@ class _Authenticator:
             identity = self.core.verifier.verify(token, self.core.machine.clock.wall_ms())
         except TokenRefused as refused:
             code = ErrorCode.TOKEN_EXPIRED if refused.reason is Reason.EXPIRED else ErrorCode.UNAUTHENTICATED
-            raise ports.Refused(code, 401, str(refused)) from refused
+            raise ports.RequestRefused(code, 401, str(refused)) from refused
         if identity.kind is Kind.DEVICE and self.core.gate.is_disabled(identity.tenant, identity.subject):
-            raise ports.Refused(ErrorCode.DEVICE_DISABLED, 401, "the operator has disabled this device")
-        scopes = frozenset(scope.value for scope in identity.scopes)
-        return ports.Principal(identity.tenant, identity.subject, ports.Role(identity.kind.value), scopes)
+            raise ports.RequestRefused(ErrorCode.DEVICE_DISABLED, 401, "the operator has disabled this device")
+        permissions = frozenset[Permission]().union(*(_PERMISSIONS[scope] for scope in identity.scopes))
+        return ports.Principal(identity.tenant, identity.subject, identity.kind is Kind.OPERATOR, permissions)
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,9 +67,11 @@ class _TokenExchange:
         # An unknown device is compared too, so that its answer takes as long.
         key = known.key if known is not None and known.key is not None else bytes(32)
         if not verify_secret(key, secret) or known is None or known.key is None:
-            raise ports.Refused(ErrorCode.UNAUTHENTICATED, 401, "the device is not enrolled, or its secret is wrong")
+            raise ports.RequestRefused(
+                ErrorCode.UNAUTHENTICATED, 401, "the device is not enrolled, or its secret is wrong"
+            )
         if known.disabled_ms is not None:
-            raise ports.Refused(ErrorCode.DEVICE_DISABLED, 403, "the operator has disabled this device")
+            raise ports.RequestRefused(ErrorCode.DEVICE_DISABLED, 403, "the operator has disabled this device")
         ttl_s = core.settings.auth.token_ttl_s
         identity = Identity(tenant, device, Kind.DEVICE, frozenset({Scope.UPLOAD}), None)
         return ports.IssuedToken(core.issuer.issue(identity, ttl_s, core.machine.clock.wall_ms()), int(ttl_s))
@@ -121,12 +134,12 @@ class _Uploads:
         try:
             upload = await core.catalog.get(file_id)
             if upload is None or upload.tenant != tenant:
-                raise ports.Refused(ErrorCode.RESOURCE_UNKNOWN, 404, f"there is no file {file_id:016x}")
+                raise ports.RequestRefused(ErrorCode.RESOURCE_UNKNOWN, 404, f"there is no file {file_id:016x}")
             ended = await core.uploads.end(file_id, State.DELETED)
         except CatalogFailed as error:
             raise _unavailable("the catalog") from error
         if ended is None:
-            raise ports.Refused(ErrorCode.GONE, 410, f"file {file_id:016x} has ended already")
+            raise ports.RequestRefused(ErrorCode.GONE, 410, f"file {file_id:016x} has ended already")
         core.log.info("upload deleted", upload=f"{file_id:016x}", device=upload.device, by=by.subject)
         await core.uploads.remove_bytes(file_id)
 
@@ -139,7 +152,7 @@ class _Cleaner:
         try:
             report = await self.core.cleanup.once(dry_run)
         except CleanupBusy as error:
-            raise ports.Refused(
+            raise ports.RequestRefused(
                 ErrorCode.CONFLICT, 409, "a cleanup pass is under way: ask again when it is done", 5
             ) from error
         except (CatalogFailed, OSError) as error:
@@ -155,22 +168,6 @@ class _Cleaner:
             freed_bytes=report.freed_bytes,
             stopped=report.stopped,
         )
-
-
-@dataclass(frozen=True, slots=True)
-class _Health:
-    core: Core
-
-    async def problems(self) -> Sequence[ports.Problem]:
-        return [ports.Problem(each.component, each.detail) for each in await self.core.health.problems()]
-
-
-@dataclass(frozen=True, slots=True)
-class _Exposition:
-    exposition: Exposition
-
-    def render(self, accept: str) -> ports.Rendered:
-        return ports.Rendered(*self.exposition.render(accept))
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,8 +209,8 @@ def control_ports(core: Core, exposition: Exposition) -> ports.Ports:
         contents=_Contents(core),
         uploads=_Uploads(core),
         cleaner=_Cleaner(core),
-        health=_Health(core),
-        exposition=_Exposition(exposition),
+        health=core.health,
+        metrics_page=exposition,
         http_metrics=core.metrics.http,
         log=_Log(core.log),
         request_ids=_RequestIds(core.machine.entropy),

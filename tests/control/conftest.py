@@ -8,7 +8,7 @@ from yarl import URL
 
 from control.app import Options, make_app
 from control.download import Delivery, DownloadLimits
-from control.listener import ControlServer, Endpoint, serve
+from control.listener import ControlServer, ListenAddress, serve
 from tests.support.fake_ports import World
 from tests.support.openapi_contract import CheckingClient
 
@@ -26,7 +26,7 @@ def options() -> Options:
 
 @pytest.fixture
 async def server(world: World, options: Options) -> AsyncIterator[ControlServer]:
-    running = await serve(make_app(world.ports(), options), [Endpoint("127.0.0.1", 0)], drain_timeout_s=5.0)
+    running = await serve(make_app(world.ports(), options), [ListenAddress("127.0.0.1", 0)], drain_timeout_s=5.0)
     yield running
     await running.close()
 

@@ -3,7 +3,7 @@
 import pytest
 from multidict import CIMultiDict
 
-from control.conditions import Validators, Verdict, evaluate, range_applies
+from control.conditions import ConditionResult, Validators, evaluate, range_applies
 
 HERE = Validators('"here"', 784111777, date_is_strong=True)
 AT, BEFORE, AFTER = (
@@ -12,7 +12,7 @@ AT, BEFORE, AFTER = (
     "Sun, 06 Nov 1994 08:49:38 GMT",
 )
 
-PROCEED, NOT_MODIFIED, FAILED = Verdict.PROCEED, Verdict.NOT_MODIFIED, Verdict.FAILED
+PROCEED, NOT_MODIFIED, FAILED = ConditionResult.PROCEED, ConditionResult.NOT_MODIFIED, ConditionResult.FAILED
 
 
 @pytest.mark.parametrize(
@@ -44,7 +44,7 @@ PROCEED, NOT_MODIFIED, FAILED = Verdict.PROCEED, Verdict.NOT_MODIFIED, Verdict.F
         ({"If-Match": '"here"', "If-None-Match": '"here"'}, NOT_MODIFIED),
     ],
 )
-def test_verdict(headers: dict[str, str], verdict: Verdict) -> None:
+def test_verdict(headers: dict[str, str], verdict: ConditionResult) -> None:
     assert evaluate(CIMultiDict(headers), HERE) is verdict
 
 

@@ -8,7 +8,7 @@ from aiohttp import web
 
 import control
 from control.errors import STATUSES, RequestError, describe
-from control.ports import Refused
+from control.ports import RequestRefused
 from protocol.errors import ErrorCode
 from tests.support.fake_ports import World
 from tests.support.openapi_contract import CheckingClient
@@ -25,7 +25,7 @@ def test_every_code_that_the_control_plane_raises_has_a_status() -> None:
     ("error", "code", "status"),
     [
         (RequestError(ErrorCode.NOT_COMPLETE, "arriving"), ErrorCode.NOT_COMPLETE, 409),
-        (Refused(ErrorCode.UNAVAILABLE, 507, "disk full"), ErrorCode.UNAVAILABLE, 507),
+        (RequestRefused(ErrorCode.UNAVAILABLE, 507, "disk full"), ErrorCode.UNAVAILABLE, 507),
         (web.HTTPNotFound(), ErrorCode.RESOURCE_UNKNOWN, 404),
         (web.HTTPMethodNotAllowed("PUT", ["GET"]), ErrorCode.METHOD_NOT_ALLOWED, 405),
         (web.HTTPRequestEntityTooLarge(max_size=1, actual_size=2), ErrorCode.REQUEST_TOO_LARGE, 413),
@@ -95,4 +95,4 @@ async def test_a_ports_connection_error_is_not_taken_for_the_clients(client: Che
 
 
 def test_refused_reads_as_what_happened() -> None:
-    assert str(Refused(ErrorCode.GONE, 410, "file 1 is deleted")) == "file 1 is deleted"
+    assert str(RequestRefused(ErrorCode.GONE, 410, "file 1 is deleted")) == "file 1 is deleted"

@@ -8,7 +8,7 @@ import pytest
 
 from control.file_json import Json, file_status
 from control.files import TURN_FILES
-from control.ports import Role, Scope
+from control.ports import Permission
 from daemon.catalog.records import State, Upload
 from protocol.ranges import DigestedRange
 from tests.support.deadlines import DEADLINE_S
@@ -178,7 +178,7 @@ async def test_reading_does_not_permit_deleting(client: CheckingClient, world: W
     file = world.put(b"x")
     answer = await client.request("DELETE", f"/v1/files/{file.id:016x}", token="reader")
     assert (answer.status, answer.name) == (403, "FORBIDDEN")
-    world.admit("deleter", Role.OPERATOR, Scope.DELETE)
+    world.admit("deleter", Permission.DELETE)
     assert (await client.get("/v1/files", token="deleter")).status == 403
 
 

@@ -9,7 +9,7 @@ from aiohttp import web
 
 from control.app import Options, make_app
 from control.download import Delivery, DownloadLimits
-from control.listener import Endpoint, serve
+from control.listener import ListenAddress, serve
 from daemon.catalog.records import Upload
 from protocol.checksum import crc32c
 from tests.support.fake_ports import World
@@ -51,7 +51,7 @@ async def running() -> AsyncIterator[FakeControlPlane]:
         fake.world.ports(), Options(delivery=Delivery(limits=DownloadLimits(streams_max=8, stall_timeout_s=30.0)))
     )
     app.middlewares.insert(0, fake.intercept)
-    server = await serve(app, [Endpoint("127.0.0.1", 0)], drain_timeout_s=1.0)
+    server = await serve(app, [ListenAddress("127.0.0.1", 0)], drain_timeout_s=1.0)
     host, port = server.addresses[0]
     fake.url = f"http://{host}:{port}"
     yield fake

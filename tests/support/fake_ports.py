@@ -12,13 +12,10 @@ from control.ports import (
     Content,
     Exchange,
     IssuedToken,
+    Permission,
     Ports,
     Principal,
-    Problem,
-    Refused,
-    Rendered,
-    Role,
-    Scope,
+    RequestRefused,
 )
 from daemon.catalog.records import Metadata, Page, Position, Query, State, Upload
 from protocol.errors import ErrorCode
@@ -39,7 +36,7 @@ class FakeAuthenticator:
 
     def authenticate(self, token: str) -> Principal:
         if token not in self.principals:
-            raise Refused(ErrorCode.UNAUTHENTICATED, 401, "the token's signature does not hold")
+            raise RequestRefused(ErrorCode.UNAUTHENTICATED, 401, "the token's signature does not hold")
         return self.principals[token]
 
 
@@ -50,9 +47,9 @@ class FakeTokenExchange:
 
     async def exchange(self, tenant: str | None, device: str, secret: str) -> IssuedToken:
         if self.busy:
-            raise Refused(ErrorCode.RATE_LIMITED, 429, "too many exchanges", retry_after_s=7)
+            raise RequestRefused(ErrorCode.RATE_LIMITED, 429, "too many exchanges", retry_after_s=7)
         if self.secrets.get((tenant or "default", device)) != secret:
-            raise Refused(ErrorCode.UNAUTHENTICATED, 401, "no such device, or another secret")
+            raise RequestRefused(ErrorCode.UNAUTHENTICATED, 401, "no such device, or another secret")
         return IssuedToken(f"token-of-{device}", 3600)
 
 
@@ -158,7 +155,7 @@ class FakeContents:
 
     async def open(self, file_id: int) -> Content:
         if file_id not in self.data:
-            raise Refused(ErrorCode.GONE, 410, "the bytes are gone")
+            raise RequestRefused(ErrorCode.GONE, 410, "the bytes are gone")
         self.opened += 1
         self.open_count += 1
         return FakeContent(self, self.data[file_id])
@@ -186,19 +183,25 @@ class FakeCleaner:
 
     async def run(self, dry_run: bool) -> CleanupReport:
         if self.busy:
-            raise Refused(ErrorCode.CONFLICT, 409, "a cleanup pass is under way")
+            raise RequestRefused(ErrorCode.CONFLICT, 409, "a cleanup pass is under way")
         self.runs.append(dry_run)
         return CleanupReport(dry_run, 3, 0, 2, 1, 5, 0, 4096, None)
 
 
+@dataclass(frozen=True)
+class FakeFault:
+    component: str
+    detail: str
+
+
 @dataclass
 class FakeHealth:
-    found: list[Problem] = field(default_factory=list)
+    found: list[FakeFault] = field(default_factory=list)
     fault: Callable[[], Exception] | None = None
     gate: asyncio.Event | None = None
     asked: int = 0
 
-    async def problems(self) -> Sequence[Problem]:
+    async def problems(self) -> Sequence[FakeFault]:
         self.asked += 1
         if self.gate is not None:
             await self.gate.wait()
@@ -208,10 +211,10 @@ class FakeHealth:
 
 
 class FakeExposition:
-    def render(self, accept: str) -> Rendered:
+    def render(self, accept: str) -> tuple[bytes, str]:
         if "openmetrics" in accept:
-            return Rendered(b"# EOF\n", "application/openmetrics-text; version=1.0.0; charset=utf-8")
-        return Rendered(b"up 1\n", "text/plain; version=0.0.4; charset=utf-8")
+            return (b"# EOF\n", "application/openmetrics-text; version=1.0.0; charset=utf-8")
+        return (b"up 1\n", "text/plain; version=0.0.4; charset=utf-8")
 
 
 @dataclass
@@ -267,11 +270,11 @@ class World:
         self.http_metrics = FakeHttpMetrics()
         self.log = FakeLog()
         self._ids = itertools.count(0x1001)
-        self.admit("operator", Role.OPERATOR, Scope.READ, Scope.DELETE, Scope.ADMIN)
-        self.admit("reader", Role.OPERATOR, Scope.READ)
-        self.admit("cam-1", Role.DEVICE, Scope.UPLOAD)
-        self.admit("cam-2", Role.DEVICE, Scope.UPLOAD)
-        self.admit("stranger", Role.OPERATOR, Scope.READ, Scope.DELETE, Scope.ADMIN, tenant="elsewhere")
+        self.admit("operator", *Permission)
+        self.admit("reader", Permission.READ)
+        self.admit("cam-1", Permission.READ, Permission.DELETE, is_operator=False)
+        self.admit("cam-2", Permission.READ, Permission.DELETE, is_operator=False)
+        self.admit("stranger", *Permission, tenant="elsewhere")
 
     def ports(self) -> Ports:
         return Ports(
@@ -282,16 +285,16 @@ class World:
             uploads=self.uploads,
             cleaner=self.cleaner,
             health=self.health,
-            exposition=FakeExposition(),
+            metrics_page=FakeExposition(),
             http_metrics=self.http_metrics,
             log=self.log,
             request_ids=FakeRequestIds(),
             clock=FakeClock(),
         )
 
-    def admit(self, subject: str, role: Role, *scopes: Scope, tenant: str = "default") -> None:
+    def admit(self, subject: str, *permissions: Permission, tenant: str = "default", is_operator: bool = True) -> None:
         """Make `subject` a token that is its own name."""
-        self.authenticator.principals[subject] = Principal(tenant, subject, role, frozenset(scopes))
+        self.authenticator.principals[subject] = Principal(tenant, subject, is_operator, frozenset(permissions))
 
     def put(self, data: bytes = b"", name: str = "log.bin", device: str = "cam-1", tenant: str = "default") -> Upload:
         """A complete file with `data`."""
