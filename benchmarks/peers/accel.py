@@ -18,6 +18,7 @@ FRAME = """
 {user}
 daemon off;
 worker_processes auto;
+pcre_jit on;
 error_log stderr;
 pid {directory}/nginx.pid;
 events {{ worker_connections 1024; }}
