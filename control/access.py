@@ -10,7 +10,7 @@ from protocol.errors import ErrorCode
 PRINCIPAL = web.RequestKey("principal", Principal)
 
 TOKEN_BYTES_MAX = 4096
-"""The longest token looked at; real ones are below 1 KiB, and each is hashed for the cache."""
+"""Longer tokens are refused unread: real ones are below 1 KiB, and each is hashed for the cache."""
 
 
 class Access:
@@ -25,7 +25,7 @@ class Access:
         return principal
 
     def require(self, request: web.Request, *permissions: Permission) -> Principal:
-        """The principal, if its token has one of `permissions`. Raises RequestError or RequestRefused: 401 or 403."""
+        """The principal, if its token grants one of `permissions`. Raises RequestError, RequestRefused: 401, 403."""
         principal = self._identify(request)
         if principal.permissions.isdisjoint(permissions):
             raise RequestError(
@@ -60,12 +60,12 @@ def bearer_token(request: web.Request) -> str:
 
 
 def reaches(principal: Principal, device: str) -> bool:
-    """Whether files of `device` exist at all for this principal; what it cannot reach it cannot tell from none."""
+    """Whether this principal may see the files of `device`; to others they look as if they did not exist."""
     return principal.is_operator or principal.subject == device
 
 
 def no_such_file() -> RequestError:
-    """The one answer for a file that is not there and for one that is another's."""
+    """The same answer for a file that does not exist and for one out of reach."""
     return RequestError(
         ErrorCode.RESOURCE_UNKNOWN, "there is no such file within this token's reach: check the id or the name"
     )

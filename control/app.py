@@ -1,4 +1,4 @@
-"""The composition of the control plane: every route, and what stands around them."""
+"""The composition of the control plane: every route, and what surrounds them."""
 
 from dataclasses import dataclass, field
 

@@ -11,7 +11,7 @@ from control.file_json import Json
 from protocol.errors import ErrorCode
 
 BODY_TIMEOUT_S = 10.0
-"""Bodies are below 16 KiB; a client that needs longer for one holds its connection for nothing."""
+"""Bodies are below 16 KiB; a slower client only keeps a connection busy."""
 
 NO_STORE: Mapping[str, str] = {"Cache-Control": "no-store"}
 

@@ -26,7 +26,7 @@ class Headers(Protocol):
 
 
 class ConditionResult(Enum):
-    """What the preconditions say of the request."""
+    """What follows from the preconditions of a request."""
 
     PROCEED = auto()
     NOT_MODIFIED = auto()
@@ -47,7 +47,7 @@ class Validators:
 
 
 def evaluate(headers: Headers, validators: Validators) -> ConditionResult:
-    """Weigh the preconditions of a GET or HEAD in the order of RFC 9110, section 13.2.2 (If-Range apart)."""
+    """Evaluate the preconditions of a GET or HEAD, except If-Range, in the order of RFC 9110, section 13.2.2."""
     return _may_proceed(headers, validators) or _is_news(headers, validators) or ConditionResult.PROCEED
 
 

@@ -1,7 +1,7 @@
 """GET and HEAD of a file's content, by RFC 9110: conditions, one range, several, or all of it.
 
 A body of at most SMALL_BYTES is one read and one write. A larger one goes from the file to the socket within the
-kernel, past this process's memory, as fast as the client takes it.
+kernel, past this process's memory, as fast as the client reads it.
 """
 
 import asyncio
@@ -29,7 +29,7 @@ Step = TypeVar("Step")
 class DownloadLimits:
     """Bounds on what downloads may hold.
 
-    `streams_max` downloads of more than SMALL_BYTES run at a time (each holds two descriptors); a client that takes
+    `streams_max` downloads of more than SMALL_BYTES run at a time (each holds two descriptors); a client that reads
     nothing for `stall_timeout_s` is cut off.
     """
 
@@ -69,14 +69,14 @@ class DownloadRoutes:
         size = _complete_size(file)
         known_by = representation.validators(file, date_is_strong=date_is_strong)
         headers = representation.headers(file, known_by)
-        verdict = conditions.evaluate(request.headers, known_by)
-        if verdict is ConditionResult.FAILED:
+        result = conditions.evaluate(request.headers, known_by)
+        if result is ConditionResult.FAILED:
             raise RequestError(
                 ErrorCode.PRECONDITION_FAILED,
-                f"the file is not the one asked for, it is {known_by.etag} now: begin anew",
+                f"the file is not the one asked for, it is {known_by.etag} now: begin again",
                 {"ETag": known_by.etag},
             )
-        if verdict is ConditionResult.NOT_MODIFIED:
+        if result is ConditionResult.NOT_MODIFIED:
             return web.Response(status=304, headers=headers)
         body = self._payload(request, file, size, known_by)
         if self._accel_prefix is not None and accel.is_offered(request.headers, body):
@@ -132,7 +132,7 @@ class DownloadRoutes:
         if self._streams >= self._limits.streams_max:
             raise RequestError(
                 ErrorCode.UNAVAILABLE,
-                f"{self._streams} downloads are under way, as many as are served at a time: try again",
+                f"{self._streams} downloads are running, as many as http.download_concurrency allows: try again",
                 {"Retry-After": "1"},
             )
         self._streams += 1
@@ -156,7 +156,7 @@ class DownloadRoutes:
 
     async def _send(self, request: web.Request, content: Content, span: ByteRange) -> None:
         transport = _open_transport(request)
-        # The socket is written to directly, so what the transport was given must be out, to the last byte.
+        # What follows bypasses the transport, so all that the transport was given must be sent first.
         transport.set_write_buffer_limits(0)
         await self._within(request, request.writer.drain())
         sent = 0
@@ -173,15 +173,15 @@ class DownloadRoutes:
         payload.check_length(sent, span)
 
     async def _within(self, request: web.Request, step: Awaitable[Step]) -> Step:
-        """`step`, or the connection is cut when the client takes nothing for too long."""
+        """Await `step`, and cut the connection if the client reads nothing for too long."""
         try:
             async with asyncio.timeout(self._limits.stall_timeout_s):
                 return await step
         except TimeoutError:
             if request.transport is not None:
-                # A close would first wait for the client to take what is buffered.
+                # A close would first wait until the client reads what is buffered.
                 request.transport.abort()
-            raise ConnectionAbortedError(f"no data taken for {self._limits.stall_timeout_s} s") from None
+            raise ConnectionAbortedError(f"the client read nothing for {self._limits.stall_timeout_s} s") from None
 
 
 def _open_transport(request: web.Request) -> asyncio.Transport:

@@ -21,7 +21,7 @@ from protocol.errors import ErrorCode
 _ID = re.compile(r"[0-9a-f]{16}")
 
 TURN_FILES = 64
-"""Made into JSON at a time: a millisecond or two, so that a list of many keeps no device waiting."""
+"""Made into JSON in one turn of the event loop: a millisecond or two, so that a long list delays no device."""
 
 _NAME_SEGMENT = 5
 """Where the name stands in /v1/devices/{device}/files/{name}."""
@@ -79,7 +79,7 @@ class FileRoutes:
         return json_response(self._status(file))
 
     async def delete(self, request: web.Request) -> web.StreamResponse:
-        """Cancel a live upload or delete a file; its row stays as a tombstone, and a second time is 410."""
+        """Cancel a live upload or delete a file; its row stays as a tombstone, and a second DELETE gets 410."""
         principal, file = await self._lookup.by_id(request, Permission.DELETE)
         if file.state in TOMBSTONES:
             raise ended(file)
@@ -99,7 +99,7 @@ class FileRoutes:
 
 
 def ended(file: Upload) -> RequestError:
-    """The refusal to touch a file that holds no bytes any more."""
+    """The refusal of a file whose bytes are gone."""
     return RequestError(ErrorCode.GONE, f"file {file.id:016x} is {file.state}: its bytes are gone")
 
 

@@ -1,4 +1,4 @@
-"""Listening: the application on sockets, with problems even for bytes that are no request, and a graceful end."""
+"""The application on its sockets: bytes that are no request get a problem, too, and the end is graceful."""
 
 import asyncio
 import logging
@@ -15,7 +15,7 @@ from control.errors import REQUEST_ID, ProblemDetails, respond
 from control.middleware import UNMATCHED, Observer, answer_headers, request_id
 
 HEAD_TIMEOUT_S = 15.0
-"""A connection that has made no request by then is closed: a header section is one packet."""
+"""A connection without a request by then is closed: a header section is one packet."""
 
 KEEPALIVE_TIMEOUT_S = 75.0
 """Longer than the 60 s for which common reverse proxies keep an idle connection, so that they close it first."""
@@ -56,7 +56,7 @@ async def serve(
     *,
     drain_timeout_s: float,
 ) -> ControlServer:
-    """Listen on every one of `listeners`. Raises OSError, having closed what was open, if one cannot be had."""
+    """Listen on every one of `listeners`. Raises OSError if one of them fails, and closes the others."""
     runner = _Runner(app, shutdown_timeout=drain_timeout_s)
     await runner.setup()
     try:
@@ -75,7 +75,7 @@ def _site(runner: web.AppRunner, listener: ListenAddress | socket.socket) -> web
 
 
 class _Runner(web.AppRunner):
-    """An AppRunner whose connections are ours; `_make_server` is the hook that aiohttp's runners differ by."""
+    """An AppRunner that makes connections of our class; aiohttp's own runners override `_make_server` as well."""
 
     async def _make_server(self) -> web.Server:
         made = await super()._make_server()
@@ -101,7 +101,7 @@ class _Server(web.Server):
             return self.refuse(request, errors.describe(error))
 
     def refuse(self, request: web.BaseRequest, problem: ProblemDetails) -> web.Response:
-        """The answer to what never reached the application, measured and logged like any other."""
+        """Answer what never reached the application; it is measured and logged like any other request."""
         started_s = self.observer.clock.monotonic_s()
         request[REQUEST_ID] = request_id(request, self.observer.ids)
         response = respond(problem, request, request[REQUEST_ID])

@@ -1,4 +1,4 @@
-"""What operators and their tools ask of the process: is it alive, is it ready, clean up now, how is it described."""
+"""For operators and their tools: liveness, readiness, cleanup, and the description of the interface."""
 
 from dataclasses import asdict
 from importlib.resources import files as package_files
@@ -24,7 +24,7 @@ class OperationRoutes:
         self._openapi = OPENAPI.read_bytes()
 
     async def alive(self, _: web.Request) -> web.StreamResponse:
-        """200 while the event loop turns."""
+        """200 while the event loop runs."""
         return json_response({"status": "ok"})
 
     async def ready(self, _: web.Request) -> web.StreamResponse:
@@ -37,7 +37,7 @@ class OperationRoutes:
         raise RequestError(ErrorCode.UNAVAILABLE, f"not ready: {detail}", extra={"problems": listed})
 
     async def cleanup(self, request: web.Request) -> web.StreamResponse:
-        """One cleanup pass of the whole data directory, now; with `dry_run` it only tells what it would do."""
+        """One cleanup pass of the whole data directory, now; with `dry_run` it only reports what it would do."""
         self._access.require(request, Permission.ADMIN)
         members = await read_object(request, frozenset({"dry_run"}))
         dry_run = members.get("dry_run", False)

@@ -1,7 +1,7 @@
-"""All that the control plane needs of the rest of the process, as interfaces and frozen values.
+"""The behaviour that the control plane needs of the daemon. Plain values are the catalog's and the registry's own.
 
-Every async method may take its time off the event loop; none may block it. An implementation reports what it
-refuses by raising `Refused`; any other exception is a fault of the server and is answered with 500.
+No method may block the event loop. An implementation that refuses raises `RequestRefused`; any other exception is a
+fault of the server and gets 500.
 """
 
 from collections.abc import AsyncGenerator, Sequence
@@ -100,7 +100,7 @@ class Authenticator(Protocol):
     """Checks bearer tokens."""
 
     def authenticate(self, token: str) -> Principal:
-        """Whom the token speaks for; quick enough for each request. Raises Refused, with status 401."""
+        """Who holds the token; quick enough for each request. Raises RequestRefused, with status 401."""
         ...
 
 
@@ -110,7 +110,7 @@ class TokenExchange(Protocol):
     async def exchange(self, tenant: str | None, device: str, secret: str) -> IssuedToken:
         """No tenant is the default one.
 
-        Raises Refused: 401 for a wrong pair (whichever half is wrong), 403 for a disabled device.
+        Raises RequestRefused: 401 for a wrong pair (whichever half is wrong), 403 for a disabled device.
         """
         ...
 
@@ -163,7 +163,7 @@ class ContentStore(Protocol):
         ...
 
     async def open(self, file_id: int) -> Content:
-        """Raises Refused, with status 404 or 410, when the bytes are gone."""
+        """Raises RequestRefused, with status 404 or 410, when the bytes are gone."""
         ...
 
 
@@ -171,7 +171,7 @@ class FileDeleter(Protocol):
     """Changes uploads and files."""
 
     async def delete(self, tenant: str, file_id: int, by: Principal) -> None:
-        """Cancel a live upload, its device being told, or delete a file. Raises Refused, with status 404 or 410."""
+        """Delete a file, or cancel a live upload and let its device know. Raises RequestRefused: 404 or 410."""
         ...
 
 
@@ -179,7 +179,7 @@ class CleanupRunner(Protocol):
     """Cleanup on demand."""
 
     async def run(self, dry_run: bool) -> CleanupReport:
-        """One pass; with `dry_run` it only counts. Raises Refused, with status 409, when a pass is under way."""
+        """One pass; with `dry_run` it only counts. Raises RequestRefused, with status 409, when a pass is under way."""
         ...
 
 
@@ -187,7 +187,7 @@ class HealthCheck(Protocol):
     """Knows what is wrong with the daemon."""
 
     async def problems(self) -> Sequence[Fault]:
-        """Empty when uploads can be received and files read. Answers within a second or two whatever is stuck."""
+        """Empty when uploads can be received and files read. Answers within two seconds, whatever is stuck."""
         ...
 
 
@@ -213,7 +213,7 @@ class ExchangeLog(Protocol):
         ...
 
     def failure(self, request_id: str, route: str, error: Exception) -> None:
-        """A fault of the server, with its traceback; the client saw 500, or its connection cut amid a body."""
+        """A fault of the server, with its traceback; the client got 500, or a connection cut during the body."""
         ...
 
 
@@ -235,7 +235,7 @@ class MonotonicClock(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Ports:
-    """Everything `make_app` is given."""
+    """What `make_app` needs."""
 
     authenticator: Authenticator
     token_exchange: TokenExchange

@@ -49,7 +49,7 @@ def headers(file: Upload, known_by: Validators) -> dict[str, str]:
 def media_type(declared: str) -> str:
     """The type the device declared if it is one (RFC 9110, section 8.3.1), else application/octet-stream.
 
-    A multipart type is not taken over: it could not be told from an answer to several ranges.
+    A multipart type is replaced: it would look like an answer to several ranges.
     """
     return declared if _MEDIA_TYPE.fullmatch(declared) else OCTET_STREAM
 

@@ -44,7 +44,7 @@ def _text(members: dict[str, object], name: str) -> str:
 
 
 def _basic_credentials(header: str) -> tuple[str, str]:
-    """Device and secret of RFC 7617. A device's name may hold colons and a secret holds none: the last one parts."""
+    """Device and secret of RFC 7617. A name may have colons, a secret has none: split at the last one."""
     scheme, _, encoded = header.partition(" ")
     try:
         text = base64.b64decode(encoded.strip(), validate=True).decode()

@@ -16,7 +16,7 @@ PROCEED, NOT_MODIFIED, FAILED = ConditionResult.PROCEED, ConditionResult.NOT_MOD
 
 
 @pytest.mark.parametrize(
-    ("headers", "verdict"),
+    ("headers", "result"),
     [
         ({}, PROCEED),
         ({"If-Match": '"here"'}, PROCEED),
@@ -44,8 +44,8 @@ PROCEED, NOT_MODIFIED, FAILED = ConditionResult.PROCEED, ConditionResult.NOT_MOD
         ({"If-Match": '"here"', "If-None-Match": '"here"'}, NOT_MODIFIED),
     ],
 )
-def test_verdict(headers: dict[str, str], verdict: ConditionResult) -> None:
-    assert evaluate(CIMultiDict(headers), HERE) is verdict
+def test_what_follows_from_conditions(headers: dict[str, str], result: ConditionResult) -> None:
+    assert evaluate(CIMultiDict(headers), HERE) is result
 
 
 def test_a_list_may_come_in_several_lines() -> None:

@@ -182,7 +182,7 @@ async def test_reading_does_not_permit_deleting(client: CheckingClient, world: W
     assert (await client.get("/v1/files", token="deleter")).status == 403
 
 
-async def test_status_of_an_upload_amid_its_way(client: CheckingClient, world: World) -> None:
+async def test_status_of_an_upload_under_way(client: CheckingClient, world: World) -> None:
     ranges = (DigestedRange(0, 4, 0), DigestedRange(6, 8, 0))
     file = make_file(state=State.RECEIVING, size=None, ranges=ranges, crc32c=None, sha256=None, completed_ms=None)
     world.files.by_id[file.id] = ("default", file)
