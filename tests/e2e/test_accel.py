@@ -23,7 +23,7 @@ from benchmarks import process
 from benchmarks.peers import accel, nginx
 from device.client import Uplink
 from device.credentials import TokenCredentials
-from device.report import Metadata
+from device.report import FileMetadata
 from protocol import frames
 from tests.support.deadlines import DEADLINE_S
 from tests.support.openapi_contract import Answer, check_problem
@@ -94,7 +94,7 @@ class Site:
 async def send(live: Scene, name: str, data: bytes) -> str:
     async with Uplink(*live.address, TokenCredentials(live.token("cam"))) as uplink:
         digest = hashlib.sha256(data).digest()
-        sent = await uplink.send(data, name, sha256=digest, metadata=Metadata("text/x-log", "", "Böot.log"))
+        sent = await uplink.send(data, name, sha256=digest, metadata=FileMetadata("text/x-log", "", "Böot.log"))
     return f"{sent.upload_id:016x}"
 
 
