@@ -60,7 +60,7 @@ def configuration(place: Place) -> str:
         "ssl_certificate /etc/ssl/files.example.com.pem;": "",
         "ssl_certificate_key /etc/ssl/files.example.com.key;": "",
         "/var/lib/uplinkd;": f"{place.data_dir};",
-        "/var/cache/nginx/uplinkd ": f"{place.directory}/cache ",
+        "/run/nginx-uplinkd ": f"{place.directory}/cache ",
     }.items():
         if documented not in site:
             raise ValueError(f"{DOCUMENT}: its nginx configuration has no {documented!r}")

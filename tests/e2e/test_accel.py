@@ -202,9 +202,11 @@ async def test_nginx_sends_the_bytes(site: Site, query: str, headers: dict[str, 
 
 
 async def test_the_daemon_is_asked_once_for_many_ranges(site: Site) -> None:
-    starts, request_id = range(0, 50_000, 100), "one-of-many-ranges"
+    starts, token, request_id = range(0, 50_000, 100), site.token, "one-of-many-ranges"
     answers = [
-        await site.ask(f"{site.content}?many", Range=f"bytes={start}-{start + 99}", X_Request_Id=request_id)
+        await site.ask(
+            f"{site.content}?many", token=token, Range=f"bytes={start}-{start + 99}", X_Request_Id=request_id
+        )
         for start in starts
     ]
     assert b"".join(answer.body for answer in answers) == DATA[:50_000]
@@ -300,6 +302,13 @@ class TestRights:
         assert readable == {path for path in kept if path.is_relative_to(data_dir / "files")}
         assert data_dir / "secret" in kept - readable
         assert not may_read(data_dir)
+
+    async def test_the_tokens_that_nginx_keeps_are_the_workers_alone(self, site: Site) -> None:
+        token = site.token
+        await site.ask(site.content, token=token, Range="bytes=0-9")
+        kept = [path for path in (site.said.parent / "cache").iterdir() if token.encode() in path.read_bytes()]
+        assert kept
+        assert {path.stat().st_mode & 0o077 for path in (*kept, site.said.parent / "cache")} == {0}
 
     @pytest.mark.parametrize("headers", [{}, {"Range": "bytes=0-9"}], ids=["whole", "range"])
     async def test_what_they_may_not_read_is_not_sent(self, site: Site, headers: dict[str, str]) -> None:
