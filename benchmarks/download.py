@@ -41,7 +41,7 @@ UPLINKD = "the bytes of a complete file, the device's token checked at each requ
 LIMIT = "one thread, sendfile; asks for no token, counts and logs nothing"
 NGINX = "static file, sendfile, a worker for each core, no access log; asks for no token"
 AIOHTTP = "aiohttp's FileResponse on uvloop, one process; asks for no token, counts and logs nothing"
-ACCEL = "nginx sends; it asks the daemon about the device's token and the file every 2 s"
+ACCEL = "nginx sends; it asks the daemon about the device's token and the file every 10 s"
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +65,7 @@ SHAPES = (
     Shape("ranges-32", 32, RANGE_BYTES, (4_000, 1_000, 64)),
 )
 
-# Several times the 2 s for which nginx takes an answer of the daemon.
+# Seconds a run, so that nginx asks the daemon again in most rounds: it takes an answer for 10 s.
 ACCEL_SHAPES = (
     Shape("accel-ranges-1", 1, RANGE_BYTES, (60_000, 20_000, 64)),
     Shape("accel-ranges-32", 32, RANGE_BYTES, (100_000, 30_000, 64), 0.8),
