@@ -11,7 +11,7 @@ from daemon.adapters.entropy import Entropy
 from daemon.catalog.interface import CatalogFailed
 from daemon.catalog.records import Page, Query, State, Upload
 from daemon.core import Core
-from daemon.identity.device_secrets import verify_secret
+from daemon.identity.gate import Denied
 from daemon.identity.tokens import Identity, Kind, Reason, Scope, TokenRefused
 from daemon.storage.interface import Reading
 from daemon.telemetry.exposition import Exposition
@@ -61,17 +61,12 @@ class _TokenExchange:
         core = self.core
         tenant = tenant if tenant is not None else core.settings.auth.tenant_default
         try:
-            known = await core.catalog.device(tenant, device)
+            verdict = await core.gate.admit_secret(tenant, device, secret)
         except CatalogFailed as error:
             raise _unavailable("the catalog") from error
-        # An unknown device is compared too, so that its answer takes as long.
-        key = known.key if known is not None and known.key is not None else bytes(32)
-        if not verify_secret(key, secret) or known is None or known.key is None:
-            raise ports.RequestRefused(
-                ErrorCode.UNAUTHENTICATED, 401, "the device is not enrolled, or its secret is wrong"
-            )
-        if known.disabled_ms is not None:
-            raise ports.RequestRefused(ErrorCode.DEVICE_DISABLED, 403, "the operator has disabled this device")
+        if isinstance(verdict, Denied):
+            status = 403 if verdict.code is ErrorCode.DEVICE_DISABLED else 401
+            raise ports.RequestRefused(verdict.code, status, verdict.detail)
         ttl_s = core.settings.auth.token_ttl_s
         identity = Identity(tenant, device, Kind.DEVICE, frozenset({Scope.UPLOAD}), None)
         return ports.IssuedToken(core.issuer.issue(identity, ttl_s, core.machine.clock.wall_ms()), int(ttl_s))

@@ -16,11 +16,11 @@ from device.exceptions import LinkOver, StreamOver, explain, upload_failure
 from device.link import Link
 from device.pace import Pace
 from device.report import FileMetadata, ProgressListener, Sent
-from device.source import Bytes
 from device.timing import Timing
 from device.transfer import StatusQuery, Transfer, TransferOptions
 from device.transfer_source import open_transfer_source
 from protocol import frames
+from protocol.checksum import Buffer
 from protocol.constants import (
     AGENT_BYTES_MAX,
     Action,
@@ -120,7 +120,7 @@ class Uplink:
 
     async def send(
         self,
-        source: Bytes | BinaryIO,
+        source: Buffer | BinaryIO,
         name: str,
         *,
         size: int | None = None,

@@ -5,11 +5,10 @@ import os
 from typing import BinaryIO, Protocol
 
 from device.exceptions import SourceChanged, SourceError
+from protocol.checksum import Buffer
 
 READ_AHEAD_BYTES = 1024 * 1024
 """Read at a time: handing over to a thread costs about 50 µs, too much for each small chunk."""
-
-Bytes = bytes | bytearray | memoryview
 
 
 class Source(Protocol):
@@ -28,7 +27,7 @@ class Source(Protocol):
 class MemorySource:
     """Bytes in memory."""
 
-    def __init__(self, data: Bytes) -> None:
+    def __init__(self, data: Buffer) -> None:
         self._view = memoryview(data).cast("B")
         self.size = len(self._view)
 
@@ -66,9 +65,9 @@ class FileSource:
         return memoryview(data)
 
 
-async def open_source(source: Bytes | BinaryIO, size: int | None) -> Source:
+async def open_source(source: Buffer | BinaryIO, size: int | None) -> Source:
     """All of a source, or its first `size` bytes. Raises SourceError."""
-    if isinstance(source, Bytes):
+    if isinstance(source, Buffer):
         memory = MemorySource(source)
         _check(size, memory.size)
         return memory if size is None else MemorySource(memoryview(source).cast("B")[:size])

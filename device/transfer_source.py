@@ -14,7 +14,8 @@ from typing import BinaryIO, Protocol
 
 from device.digest import Digest, RunningDigest
 from device.exceptions import SourceChanged
-from device.source import READ_AHEAD_BYTES, Bytes, FileSource, Source, open_source
+from device.source import READ_AHEAD_BYTES, FileSource, Source, open_source
+from protocol.checksum import Buffer
 
 HASHED_FIRST_BYTES_MAX = 64 * 1024 * 1024
 """Larger files are not read twice. Hashing this many bytes takes 40 ms at 1.6 GB/s, and far longer on a small board."""
@@ -148,13 +149,13 @@ class UnidentifiedSource:
 
 
 async def open_transfer_source(
-    source: Bytes | BinaryIO, size: int | None, *, tag: bytes | None, sha256: bytes | None, identify: bool
+    source: Buffer | BinaryIO, size: int | None, *, tag: bytes | None, sha256: bytes | None, identify: bool
 ) -> TransferSource:
     """The first `size` bytes of a source, or all, identified unless the caller does without. Raises SourceError."""
     opened = await open_source(source, size)
     if not identify:
         return UnidentifiedSource(opened, tag, sha256)
-    if not isinstance(source, Bytes) and size is None and opened.size > HASHED_FIRST_BYTES_MAX:
+    if not isinstance(source, Buffer) and size is None and opened.size > HASHED_FIRST_BYTES_MAX:
         found = _file_status(source)
         # A file object that decompresses has a descriptor too, but another size.
         if found is not None and found.st_size == opened.size:

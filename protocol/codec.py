@@ -1,8 +1,7 @@
-"""Frames to bytes and back, by `struct` formats derived from `layouts`. PROTOCOL.md §5."""
+"""Frames to bytes and back, by `struct` formats derived from the declarations. PROTOCOL.md §5."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from enum import IntEnum
 from operator import attrgetter
 from struct import Struct
 from struct import error as StructError  # noqa: N812 - `struct.error` names no kind of error by itself
@@ -15,12 +14,8 @@ from protocol.constants import (
     OFFSET_MAX,
     SKIPPABLE,
     TEXT_BYTES_MAX,
-    Action,
-    Disposition,
-    Durability,
     FrameType,
     TlvType,
-    UploadState,
 )
 from protocol.errors import ErrorCode
 from protocol.exceptions import LocalProtocolError, ProtocolError
@@ -34,29 +29,16 @@ def _struct_of(*declarations: layouts.Declaration) -> Struct:
     return Struct(">" + "".join(field.format for field in fields))
 
 
-PREFIX = _struct_of(layouts.PREFIX)
+PREFIX = _struct_of(frames.PREFIX)
 PREFIX_BYTES = PREFIX.size
-_TLV_HEADER = _struct_of(layouts.TLV_HEADER)
-_RANGE = _struct_of(layouts.RANGE)
+_TLV_HEADER = _struct_of(frames.TLV_HEADER)
+_RANGE = _struct_of(frames.RANGE)
 
-CHUNK_HEADERS = {kind: _struct_of(declared) for kind, declared in layouts.CHUNK_HEADERS.items()}
-CHUNK_FRAMES = {kind: _struct_of(layouts.PREFIX, declared) for kind, declared in layouts.CHUNK_HEADERS.items()}
+CHUNK_HEADERS = {kind: _struct_of(declared) for kind, declared in frames.CHUNK_HEADERS.items()}
+CHUNK_FRAMES = {kind: _struct_of(frames.PREFIX, declared) for kind, declared in frames.CHUNK_HEADERS.items()}
 """Prefix and chunk header in one, for the hot path."""
 
-_ACK = _struct_of(layouts.PREFIX, layouts.CONTROL_LAYOUTS[FrameType.ACK].fixed)
-
-_FRAMES: dict[FrameType, type[frames.ControlFrame]] = {
-    kind: getattr(frames, kind.name.capitalize()) for kind in layouts.CONTROL_LAYOUTS
-}
-
-# Fields whose values are enumerated; anything else in them is refused.
-_ENUMERATED: dict[str, type[IntEnum]] = {
-    "action": Action,
-    "disposition": Disposition,
-    "durability": Durability,
-    "state": UploadState,
-    "previous": UploadState,
-}
+_ACK = _struct_of(frames.PREFIX, layouts.CONTROL_LAYOUTS[FrameType.ACK].fixed)
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,15 +123,15 @@ def _cut_to(room: int, kind: TlvType, raw: bytes) -> bytes | None:
 class _ControlCodec:
     """Encodes and decodes one type of control frame."""
 
-    __slots__ = ("_enumerated", "_fixed", "_frame", "_known", "_names", "_optional", "_required", "_type", "_values")
+    __slots__ = ("_enumerations", "_fixed", "_frame", "_known", "_names", "_optional", "_required", "_type", "_values")
 
     def __init__(self, kind: FrameType, layout: layouts.ControlLayout) -> None:
         self._type = kind
-        self._frame = _FRAMES[kind]
+        self._frame = layout.frame
         self._fixed = _struct_of(layout.fixed)
         self._names = tuple(field.name for field in layouts.fixed_fields(layout.fixed))
         self._values = [attrgetter(name) for name in self._names]
-        self._enumerated = tuple((name, _ENUMERATED[name]) for name in self._names if name in _ENUMERATED)
+        self._enumerations = layout.enumerations
         self._optional = [(tlv, _CODINGS[tlv].encode, attrgetter(tlv.name.lower())) for tlv in layout.fields]
         self._known = {int(tlv): (tlv.name.lower(), _CODINGS[tlv].decode) for tlv in layout.fields}
         self._required = frozenset(tlv.name.lower() for tlv in layout.required)
@@ -177,7 +159,7 @@ class _ControlCodec:
         fixed = dict(zip(self._names, self._fixed.unpack_from(body), strict=True))
         values: dict[str, Value] = dict(fixed)
         try:
-            for name, kinds in self._enumerated:
+            for name, kinds in self._enumerations:
                 values[name] = kinds(fixed[name])
             self._decode_optional(body, values)
         except (StructError, ValueError) as cause:
@@ -210,7 +192,7 @@ class _ControlCodec:
 
 
 _CODECS = {kind: _ControlCodec(kind, layout) for kind, layout in layouts.CONTROL_LAYOUTS.items()}
-_TYPES = {frame: kind for kind, frame in _FRAMES.items()}
+_TYPES = {layout.frame: kind for kind, layout in layouts.CONTROL_LAYOUTS.items()}
 
 
 def encode(frame: frames.ControlFrame, stream: int = 0, frame_bytes_max: int | None = None) -> bytes:

@@ -1,10 +1,30 @@
-"""What a name, a tag and metadata may be. PROTOCOL.md §6."""
+"""What names, tags and metadata may be. PROTOCOL.md §4 and §6."""
 
+import re
 import unicodedata
 
 from protocol.constants import METADATA_BYTES_MAX, NAME_BYTES_MAX, OFFSET_MAX, SIZE_UNKNOWN, TAG_BYTES_MAX
 from protocol.errors import ErrorCode
 from protocol.frames import Open
+
+TENANT_PATTERN = r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}"
+"""A tenant's name: one part of a path, of an URL and of a metric's label without escaping."""
+
+DEVICE_PATTERN = r"[A-Za-z0-9][A-Za-z0-9._:-]{0,127}"
+"""A device's name: as a tenant's, with room for colons, as in EUI-64 and MAC addresses."""
+
+_TENANT = re.compile(TENANT_PATTERN)
+_DEVICE = re.compile(DEVICE_PATTERN)
+
+
+def is_tenant(name: str) -> bool:
+    """Whether `name` is a tenant's: 1 to 64 of A-Z a-z 0-9 . _ - that begin with a letter or digit."""
+    return _TENANT.fullmatch(name) is not None
+
+
+def is_device(name: str) -> bool:
+    """Whether `name` is a device's: 1 to 128 of A-Z a-z 0-9 . _ : - that begin with a letter or digit."""
+    return _DEVICE.fullmatch(name) is not None
 
 
 def is_text(text: str) -> bool:

@@ -105,7 +105,7 @@ class RangeSet:
         self._join_next(index)
 
     def add(self, start: int, end: int, crc32c: int) -> None:
-        """Put in [start, end), of which nothing may be in the set yet; `crc32c` is that of these bytes."""
+        """Add [start, end), which must not overlap the set. `crc32c` is that of these bytes."""
         index = bisect_right(self._ranges, start, key=_start)
         self._ranges.insert(index, DigestedRange(start, end, crc32c))
         self._join_next(index)

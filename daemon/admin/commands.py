@@ -1,6 +1,5 @@
 """What an operator can ask for, from a running daemon or directly from a locked data directory."""
 
-import re
 from collections.abc import AsyncGenerator, Callable, Collection, Mapping, Sequence
 from contextlib import aclosing
 from typing import Protocol
@@ -21,31 +20,14 @@ from daemon.admin.messages import (
 from daemon.admin.results import CommandFailed, DeviceAdded, DeviceListed, DeviceSwitched, Status, TokenIssued
 from daemon.catalog.interface import CatalogFailed
 from daemon.catalog.records import Device, State
-from daemon.identity.device_secrets import derive_key, make_secret, read_secret
-from daemon.identity.tokens import Identity, Kind, Scope
+from daemon.identity.device_secrets import make_secret
+from daemon.identity.tokens import SCOPES, SCOPES_DEFAULT, SUBJECT_CHARS_MAX, Identity, Kind, Scope, is_operator
 from daemon.settings import YEAR_S, Settings
 from daemon.upkeep.cleanup import CleanupBusy, CleanupReport
 from daemon.upkeep.verify import Checked, Progress
 from protocol.errors import ErrorCode
-from protocol.naming import is_text
-
-SUBJECT_CHARS_MAX = 255
-"""The longest operator's name in a token."""
-
-SCOPES: Mapping[Kind, frozenset[Scope]] = {
-    Kind.DEVICE: frozenset({Scope.UPLOAD, Scope.READ, Scope.DELETE}),
-    Kind.OPERATOR: frozenset({Scope.READ, Scope.DELETE, Scope.ADMIN}),
-}
-"""What a token of each kind can give; a verifier drops the rest."""
-
-SCOPES_DEFAULT: Mapping[Kind, frozenset[Scope]] = {
-    Kind.DEVICE: frozenset({Scope.UPLOAD}),
-    Kind.OPERATOR: frozenset({Scope.READ}),
-}
-"""The least that is useful: scopes to delete or to administer must be asked for by name."""
-
-_TENANT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
-_DEVICE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,127}")
+from protocol.handshake import device_key, read_secret
+from protocol.naming import is_device, is_tenant
 
 
 class Catalog(Protocol):
@@ -153,7 +135,7 @@ class Commands:
         tenant = self._tenant(tenant)
         _check_device(device)
         secret = make_secret(self._entropy)
-        record = Device(tenant, device, derive_key(read_secret(secret)), self._clock.wall_ms())
+        record = Device(tenant, device, device_key(read_secret(secret)), self._clock.wall_ms())
         if not await self._parts.catalog.add_device(record, replace=replace):
             raise CommandFailed(
                 ErrorCode.CONFLICT,
@@ -213,7 +195,7 @@ class Commands:
                     ErrorCode.DEVICE_DISABLED,
                     f"device {subject} of tenant {tenant} is disabled, so its token would be refused: enable it first",
                 )
-        elif not (is_text(subject) and 1 <= len(subject) <= SUBJECT_CHARS_MAX):
+        elif not is_operator(subject):
             raise _invalid(f"an operator's name has 1 to {SUBJECT_CHARS_MAX} printable characters")
         identity = Identity(tenant, subject, kind, granted, None)
         token = self._parts.issuer.issue(identity, ttl_s, self._clock.wall_ms())
@@ -287,14 +269,14 @@ async def _perform_one(
 
 
 def _check_tenant(tenant: str) -> None:
-    if not _TENANT.fullmatch(tenant):
+    if not is_tenant(tenant):
         raise _invalid(
             f"{tenant!r} is no tenant's name: use 1 to 64 of A-Z a-z 0-9 . _ - that begin with a letter or digit"
         )
 
 
 def _check_device(device: str) -> None:
-    if not _DEVICE.fullmatch(device):
+    if not is_device(device):
         raise _invalid(
             f"{device!r} is no device's name: use 1 to 128 of A-Z a-z 0-9 . _ : - that begin with a letter or digit"
         )

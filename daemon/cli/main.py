@@ -20,7 +20,6 @@ from daemon import app
 from daemon.adapters.clock import SystemClock
 from daemon.adapters.entropy import SystemEntropy
 from daemon.adapters.files import SystemFiles
-from daemon.admin.commands import SCOPES_DEFAULT
 from daemon.admin.messages import (
     AddDevice,
     AskStatus,
@@ -40,7 +39,7 @@ from daemon.cli.console import Console
 from daemon.cli.dispatch import PATIENCE_S, Offline, offline, operate
 from daemon.core import DirectoryLocked
 from daemon.identity.keys import KeysInvalid
-from daemon.identity.tokens import Kind, Scope
+from daemon.identity.tokens import SCOPES_DEFAULT, Kind, Scope
 from daemon.settings import FILE_VARIABLE, Settings, SettingsInvalid, load
 from daemon.telemetry.logs import Logs, configure
 from daemon.upkeep.cleanup import CleanupReport

@@ -18,7 +18,7 @@ from daemon.tasks import Tasks
 from daemon.telemetry.metrics import Metrics, OpenOutcome, StorageFailure
 from protocol import frames
 from protocol.constants import OFFSET_MAX, UploadState
-from protocol.errors import ErrorCode, Scope
+from protocol.errors import ErrorCode, ErrorScope
 from protocol.events import ChunksReceived
 from protocol.frame_buffer import Lease
 from protocol.ranges import Span
@@ -285,7 +285,7 @@ class Uploads:
         refusal = self._admission.take(upload, start, end, needed)
         if refusal is None:
             return False
-        if refusal.code.scope is not Scope.CHUNK:
+        if refusal.code.scope is not ErrorScope.CHUNK:
             self._end_stream(upload, refusal.code, refusal.detail)
         elif upload.listener is not None:
             upload.listener.refused(Span(start, end), refusal.code, end - start)

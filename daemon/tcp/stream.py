@@ -1,4 +1,4 @@
-"""What becomes of an upload, told on its stream: ACK, NACK, VERIFYING and the last word. PROTOCOL.md §3.6, §7."""
+"""The results of one upload on their way to the device: ACK, NACK, VERIFYING, and how it ends. PROTOCOL.md §3.6, §7."""
 
 from collections.abc import Sequence
 from typing import Protocol
@@ -20,7 +20,7 @@ class Wire(Protocol):
         ...
 
 
-class Owner(Protocol):
+class StreamHost(Protocol):
     """The session that a stream belongs to."""
 
     @property
@@ -39,12 +39,12 @@ class Owner(Protocol):
         ...
 
 
-class Stream:
-    """The listener of one upload."""
+class DeviceStream:
+    """One stream of a connection, as the listener of its upload."""
 
     __slots__ = ("_number", "_session", "upload")
 
-    def __init__(self, session: Owner, number: int) -> None:
+    def __init__(self, session: StreamHost, number: int) -> None:
         self._session = session
         self._number = number
         self.upload: LiveUpload | None = None

@@ -11,7 +11,7 @@ from typing import Protocol, TypeVar
 from prometheus_client.utils import floatToGoString
 
 from protocol.constants import ChecksumKind, CredentialKind, UploadState
-from protocol.errors import ErrorCode, Scope
+from protocol.errors import ErrorCode, ErrorScope
 
 DURATION_BOUNDS_S = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 """From a batch on a fast disk to a disk that hangs."""
@@ -163,7 +163,7 @@ def _zeros(keys: Iterable[Key]) -> Counter[Key]:
     return Counter(dict.fromkeys(keys, 0))
 
 
-def _codes(*scopes: Scope) -> Counter[ErrorCode]:
+def _codes(*scopes: ErrorScope) -> Counter[ErrorCode]:
     return _zeros(code for code in ErrorCode if code.scope in scopes)
 
 
@@ -184,8 +184,8 @@ class Metrics:
     received_bytes: Counter[ChecksumKind] = field(default_factory=lambda: _zeros(ChecksumKind))
     received_chunks: Counter[ChecksumKind] = field(default_factory=lambda: _zeros(ChecksumKind))
     duplicate_bytes: int = 0
-    nacks: Counter[ErrorCode] = field(default_factory=lambda: _codes(Scope.CHUNK))
-    errors: Counter[ErrorCode] = field(default_factory=lambda: _codes(Scope.STREAM, Scope.CONNECTION))
+    nacks: Counter[ErrorCode] = field(default_factory=lambda: _codes(ErrorScope.CHUNK))
+    errors: Counter[ErrorCode] = field(default_factory=lambda: _codes(ErrorScope.STREAM, ErrorScope.CONNECTION))
     """Sent to devices in ERROR or REFUSED."""
     receive_pool_waits: int = 0
     """Times a connection had to wait for memory to receive into, or had to wait on because too little came back."""

@@ -83,8 +83,9 @@ def test_no_room_imports_the_tests_or_the_benchmarks() -> None:
     assert breaches(reaches_outside_of_the_rooms) == []
 
 
-def test_only_the_layouts_import_construct() -> None:
-    users = breaches(lambda module, found: top(found.target) == "construct" and module.name != "protocol.layouts")
+def test_only_the_declarations_of_the_wire_import_construct() -> None:
+    declarations = {"protocol.frames", "protocol.layouts"}
+    users = breaches(lambda module, found: top(found.target) == "construct" and module.name not in declarations)
     assert users == []
 
 

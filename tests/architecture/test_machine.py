@@ -25,7 +25,8 @@ PURE = frozenset(
         "unicodedata",
         *("hashlib", "hmac"),  # digests over bytes that are given
         *("google_crc32c", "numpy"),
-        "construct",  # in layouts alone
+        "re",
+        "construct",  # in frames and layouts alone
     }
 )
 """All that `protocol` may import: nothing here knows of a clock, chance, a file, a socket, a thread or a log."""

@@ -6,14 +6,14 @@ from device.credentials import TokenCredentials
 from device.exceptions import UnreachableError, UploadFailed
 from protocol import codec, frames
 from protocol.constants import Action
-from protocol.errors import ErrorCode, Scope
+from protocol.errors import ErrorCode, ErrorScope
 from tests.device.conftest import Uplinks
 from tests.support.content import DATA
 from tests.support.fake_server import FakeServer, Hook, Script, breaks_connection, deque_of
 from tests.support.fake_time import FakeTime
 from tests.support.token_issuer import Tokens
 
-CONNECTION_CODES = [code for code in ErrorCode if code.scope is Scope.CONNECTION]
+CONNECTION_CODES = [code for code in ErrorCode if code.scope is ErrorScope.CONNECTION]
 
 
 @pytest.mark.parametrize("code", CONNECTION_CODES, ids=lambda code: code.name)

@@ -10,9 +10,8 @@ import pytest
 from device import transfer_source
 from device.digest import Digest
 from device.exceptions import SourceChanged
-from device.source import Bytes
 from device.transfer_source import HashedSource, TransferSource, UnidentifiedSource, WatchedFile, open_transfer_source
-from protocol.checksum import crc32c
+from protocol.checksum import Buffer, crc32c
 from protocol.constants import TAG_BYTES_MAX
 from tests.support.content import DATA, DIGEST
 
@@ -31,7 +30,7 @@ class Decompressed(io.BytesIO):
 
 
 async def identified(
-    source: Bytes | BinaryIO, size: int | None = None, tag: bytes | None = None, sha256: bytes | None = None
+    source: Buffer | BinaryIO, size: int | None = None, tag: bytes | None = None, sha256: bytes | None = None
 ) -> TransferSource:
     return await open_transfer_source(source, size, tag=tag, sha256=sha256, identify=True)
 
@@ -78,7 +77,7 @@ async def test_what_cannot_be_watched_is_hashed_first_whatever_its_size(kind: st
     packed = path.with_name("packed")
     packed.write_bytes(DATA[:100])
     with path.open("rb") as file, packed.open("rb") as compressed:
-        sources: dict[str, Bytes | BinaryIO] = {
+        sources: dict[str, Buffer | BinaryIO] = {
             "memory": DATA,
             "stream": io.BytesIO(DATA),
             "first bytes": file,

@@ -136,6 +136,7 @@ async def demo(directory: Path, seed: int, say: Callable[[str], None]) -> str:
         say("daemon    devices on {}:{}, operators on {}:{}".format(*daemon.addresses.listen, *daemon.addresses.http))
         secret = (await daemon.command("device", "add", DEVICE, "--quiet")).strip()
         say(f"device    {DEVICE} enrolled")
+        say("upload    begins, over a link that is cut again and again")
         started = time.monotonic()
         async with CuttingProxy(daemon.addresses.listen, rng, up=UP, down=DOWN, cuts_max=CUTS_MAX) as proxy:
             sent = await upload(path, sha256, secret, proxy)
@@ -144,7 +145,7 @@ async def demo(directory: Path, seed: int, say: Callable[[str], None]) -> str:
         resets = sum(cut.kind is Kind.RESET for cut in cuts)
         say(f"link      cut {len(cuts)} times: {resets} resets, {len(cuts) - resets} closes")
         say("          " + ", ".join(f"{cut.after_bytes} B {cut.direction.name.lower()}" for cut in cuts))
-        say(f"upload    {elapsed_s:.1f} s, {sent.resumes} resumes, {sent.resent_bytes} bytes sent again")
+        say(f"done      {elapsed_s:.1f} s, {sent.resumes} resumes, {sent.resent_bytes} bytes sent again")
         check(len(cuts) >= CUTS_MIN, f"the link was cut {len(cuts)} times, {CUTS_MIN} were to be")
         check(sent.size == FILE_BYTES, f"the daemon has {sent.size} bytes")
         async with control_plane(daemon.addresses.http, secret) as http:

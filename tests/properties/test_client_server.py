@@ -59,7 +59,7 @@ class Link:
         return self.rig.feed(b"".join(self.client.data_to_send()), self.sizes)
 
     def down(self) -> list[ClientEvent]:
-        data = self.rig.connection.data_to_send()
+        data = self.rig.connection.data_to_send(self.rig.now)
         events: list[ClientEvent] = []
         for size in [*self.sizes, len(data)]:
             events += self.client.receive(data[:size])
@@ -331,9 +331,9 @@ def test_nothing_larger_is_sent_than_the_device_takes(frame_bytes_max: int, k: i
         lambda: connection.fail(ErrorCode.INTERNAL, "x" * 300),
     ]
     for answer in answers:
-        connection.data_to_send()
+        connection.data_to_send(link.rig.now)
         answer()
-        raw = connection.data_to_send()
+        raw = connection.data_to_send(link.rig.now)
         assert codec.PREFIX_BYTES < len(raw) <= frame_bytes_max
         if raw[0] == FrameType.ACK:
             ack = codec.decode(FrameType.ACK, raw[8:])

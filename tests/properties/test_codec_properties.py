@@ -87,15 +87,15 @@ def test_construct_reads_what_the_codec_reads(kind: FrameType, data: st.DataObje
         assert parsed[field.name] == getattr(frame, field.name)
 
 
-@pytest.mark.parametrize("kind", layouts.CHUNK_HEADERS, ids=lambda kind: kind.name)
+@pytest.mark.parametrize("kind", frames.CHUNK_HEADERS, ids=lambda kind: kind.name)
 @given(data=st.data(), stream=STREAMS)
 def test_chunk_headers_are_the_same_by_struct_and_construct(kind: FrameType, data: st.DataObject, stream: int) -> None:
-    declared = layouts.CHUNK_HEADERS[kind]
+    declared = frames.CHUNK_HEADERS[kind]
     values = {field.name: data.draw(fixed_value(field)) for field in layouts.fixed_fields(declared)}
     built = bytes(declared.build(values))
     struct: Struct = codec.CHUNK_HEADERS[kind]
     assert struct.pack(*values.values()) == built
-    prefix = bytes(layouts.PREFIX.build({"type": kind, "flags": 0, "stream": stream, "length": len(built)}))
+    prefix = bytes(frames.PREFIX.build({"type": kind, "flags": 0, "stream": stream, "length": len(built)}))
     assert codec.CHUNK_FRAMES[kind].unpack(prefix + built) == (kind, 0, stream, len(built), *values.values())
 
 

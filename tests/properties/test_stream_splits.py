@@ -122,7 +122,7 @@ def outcome(raw: bytes, sizes: Sequence[int], pool: Pool, limits: ServerLimits =
     for number in STREAMS:
         open_stream(rig, number)
     events = merged(rig.feed(raw, sizes))
-    result = Outcome(events, rig.connection.data_to_send(), rig.connection.streams.unacknowledged_bytes)
+    result = Outcome(events, rig.connection.data_to_send(rig.now), rig.connection.streams.unacknowledged_bytes)
     rig.connection.close()
     assert pool.lent == 0
     return result

@@ -13,44 +13,55 @@ from protocol.chunks import (
     PIECE_BYTES_MIN,
     PIECES_MAX,
     Chunk,
+    ChunkFault,
     ChunkRun,
     gather_equal,
     is_worth_gathering,
     read_chunk,
 )
-from protocol.constants import OFFSET_MAX, ChecksumKind, FrameType
+from protocol.constants import OFFSET_MAX, SIZE_UNKNOWN, ChecksumKind, FrameType
+from protocol.errors import ErrorCode
+from protocol.ranges import Span
 from tests.support.server_rig import Pool, Refusal, chunk, corrupt, frame
 
 FORMS = tuple(codec.CHUNK_HEADERS)
 
 
-def read(raw: bytes, kind: FrameType = FrameType.CHUNK, begin: int = 0) -> Chunk | str:
-    return read_chunk(memoryview(raw), begin, kind)
+def read(raw: bytes, kind: FrameType = FrameType.CHUNK, begin: int = 0, size: int = SIZE_UNKNOWN) -> Chunk | ChunkFault:
+    return read_chunk(memoryview(raw), begin, kind, size)
 
 
 @pytest.mark.parametrize("kind", FORMS)
 def test_a_chunk_is_read_where_it_lies(kind: FrameType) -> None:
     raw = b"before" + chunk(1, 1000, b"payload", kind)
-    assert read(raw, kind, begin=6) == Chunk(1000, 1007, memoryview(b"payload"), intact=True)
+    assert read(raw, kind, begin=6) == Chunk(1000, 1007, memoryview(b"payload"))
 
 
 @pytest.mark.parametrize("kind", FORMS)
 def test_a_wrong_checksum_is_told_from_a_wrong_header(kind: FrameType) -> None:
-    found = read(corrupt(1, 0, b"payload", kind), kind)
-    assert isinstance(found, Chunk)
-    assert not found.intact
+    found = read(corrupt(1, 10, b"payload", kind), kind)
+    assert isinstance(found, ChunkFault)
+    assert (found.code, found.refused) == (ErrorCode.CHUNK_CORRUPT, Span(10, 17))
+
+
+@pytest.mark.parametrize("kind", FORMS)
+def test_a_chunk_beyond_the_end_of_the_file_is_refused_whatever_its_checksum(kind: FrameType) -> None:
+    assert isinstance(read(chunk(1, 10, b"payload", kind), kind, size=17), Chunk)
+    for raw in (chunk(1, 10, b"payload", kind), corrupt(1, 10, b"payload", kind)):
+        found = read(raw, kind, size=16)
+        assert found == ChunkFault(ErrorCode.CHUNK_BEYOND_END, "end_byte 16 of a file of 16 bytes")
 
 
 @pytest.mark.parametrize("size", [COMBINED_BYTES_MIN, COMBINED_BYTES_MIN + 1, 3 * COMBINED_BYTES_MIN])
 def test_a_large_chunk_is_verified_whether_or_not_its_data_have_a_crc_of_their_own(size: int) -> None:
     data, kind = bytes(range(256)) * (size // 256) + bytes(size % 256), FrameType.CHUNK_CRC32C
     own = crc32c(data) if is_quick_to_combine(size) else None
-    assert read(chunk(1, 5, data, kind), kind) == Chunk(5, 5 + size, memoryview(data), intact=True, crc32c=own)
+    assert read(chunk(1, 5, data, kind), kind) == Chunk(5, 5 + size, memoryview(data), crc32c=own)
     for position in (0, 8, 20, 24, 28, -1):
         raw = bytearray(chunk(1, 5, data, kind))
         raw[position] ^= 0x10
         found = read(bytes(raw), kind)
-        assert isinstance(found, str) or not found.intact
+        assert isinstance(found, ChunkFault)
 
 
 @pytest.mark.parametrize("position", range(8 + 16))
@@ -61,7 +72,7 @@ def test_crc32c_covers_every_byte_of_prefix_and_offsets(position: int) -> None:
     if position in range(4, 8):  # the length: bytes behind the frame are read as its data, or some are not
         raw += bytes(2**24 + 1) if position == 4 else bytes(2**17)
     found = read(bytes(raw), kind)
-    assert isinstance(found, str) or not found.intact
+    assert isinstance(found, ChunkFault)
 
 
 @pytest.mark.parametrize("kind", FORMS)
@@ -77,15 +88,17 @@ def test_crc32c_covers_every_byte_of_prefix_and_offsets(position: int) -> None:
 )
 def test_a_header_that_lies_is_refused_with_what_it_says(kind: FrameType, end_byte: int, reason: str) -> None:
     found = read(chunk(1, 100, b"four", kind, Refusal(end_byte=end_byte)), kind)
-    assert isinstance(found, str)
-    assert reason in found
+    assert isinstance(found, ChunkFault)
+    assert found.code is ErrorCode.CHUNK_INVALID
+    assert found.refused is None
+    assert reason in found.detail
 
 
 @pytest.mark.parametrize("kind", FORMS)
 @pytest.mark.parametrize("missing", [0, 1])
 def test_a_chunk_without_data_is_refused(kind: FrameType, missing: int) -> None:
     raw = frame(kind, bytes(codec.CHUNK_HEADERS[kind].size - missing), stream=1)
-    assert read(raw, kind) == f"a chunk of {len(raw) - 8} bytes has no data"
+    assert read(raw, kind) == ChunkFault(ErrorCode.CHUNK_INVALID, f"a chunk of {len(raw) - 8} bytes has no data")
 
 
 @pytest.mark.parametrize("kind", [FrameType.CHUNK, FrameType.CHUNK_CRC32C])
@@ -95,7 +108,9 @@ def test_the_last_byte_of_the_largest_file_is_the_last_offset_taken(kind: FrameT
     assert last.end == OFFSET_MAX
     header = bytearray(codec.CHUNK_FRAMES[kind].size)
     codec.CHUNK_FRAMES[kind].pack_into(header, 0, kind, 0, 1, codec.CHUNK_HEADERS[kind].size + 1, *[OFFSET_MAX] * 2, 0)
-    assert read(bytes(header) + b"x", kind) == f"end_byte {OFFSET_MAX} is beyond 2^63-2"
+    assert read(bytes(header) + b"x", kind) == ChunkFault(
+        ErrorCode.CHUNK_INVALID, f"end_byte {OFFSET_MAX} is beyond 2^63-2"
+    )
 
 
 def test_the_compact_form_reaches_the_last_byte_of_four_gib() -> None:

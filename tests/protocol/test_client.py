@@ -213,6 +213,7 @@ def test_the_other_requests_go_out_as_they_are() -> None:
         (1, frames.Aborted(42)),
         (1, frames.Nack(ErrorCode.CHUNK_CORRUPT, 0, 9, 0, "again")),
         (8, frames.Status(0, UploadState.NONE, 0)),
+        (8, frames.Status(42, UploadState.RECEIVING, 10, 50, 60, ranges=(Span(20, 30), Span(40, 41)))),
         (0, frames.Refreshed(3600)),
         (0, frames.Goaway(ErrorCode.SHUTTING_DOWN, 1500, "bye")),
     ],

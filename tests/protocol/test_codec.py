@@ -2,7 +2,7 @@
 
 import pytest
 
-from protocol import codec, frames, layouts
+from protocol import codec, frames
 from protocol.checksum import crc32c, sum8
 from protocol.constants import (
     AGENT_BYTES_MAX,
@@ -30,11 +30,11 @@ def opened(ranges: tuple[Span, ...] | None = RANGES, sha256: bytes | None = SHA2
     return frames.Opened(1, UploadState.RECEIVING, UploadState.NONE, 8, 60, 7, ranges, sha256)
 
 
-@pytest.mark.parametrize("kind", layouts.CHUNK_HEADERS, ids=lambda kind: kind.name)
+@pytest.mark.parametrize("kind", frames.CHUNK_HEADERS, ids=lambda kind: kind.name)
 def test_formats_have_the_sizes_of_the_declarations(kind: FrameType) -> None:
-    assert codec.PREFIX.size == codec.PREFIX_BYTES == layouts.PREFIX.sizeof()
-    assert codec.CHUNK_HEADERS[kind].size == layouts.CHUNK_HEADERS[kind].sizeof()
-    assert codec.CHUNK_FRAMES[kind].size == codec.PREFIX_BYTES + layouts.CHUNK_HEADERS[kind].sizeof()
+    assert codec.PREFIX.size == codec.PREFIX_BYTES == frames.PREFIX.sizeof()
+    assert codec.CHUNK_HEADERS[kind].size == frames.CHUNK_HEADERS[kind].sizeof()
+    assert codec.CHUNK_FRAMES[kind].size == codec.PREFIX_BYTES + frames.CHUNK_HEADERS[kind].sizeof()
 
 
 def test_without_a_limit_nothing_is_left_out() -> None:
@@ -97,19 +97,19 @@ def test_an_error_of_the_codec_names_frame_and_field() -> None:
     assert refused.value.code is ErrorCode.FRAME_MALFORMED
 
 
-@pytest.mark.parametrize("kind", layouts.CHUNK_HEADERS, ids=lambda kind: kind.name)
+@pytest.mark.parametrize("kind", frames.CHUNK_HEADERS, ids=lambda kind: kind.name)
 def test_a_chunk_is_framed_as_construct_reads_it(kind: FrameType) -> None:
     data = b"uplinkd\n"
     raw = codec.encode_chunk_header(kind, 7, 100, memoryview(bytearray(data)))
-    prefix = layouts.PREFIX.parse(raw)
-    header = layouts.CHUNK_HEADERS[kind].parse(raw[codec.PREFIX_BYTES :])
+    prefix = frames.PREFIX.parse(raw)
+    header = frames.CHUNK_HEADERS[kind].parse(raw[codec.PREFIX_BYTES :])
     assert (prefix.type, prefix.flags, prefix.stream) == (kind, 0, 7)
     assert prefix.length == len(raw) - codec.PREFIX_BYTES + len(data)
     assert (header.start_byte, header.end_byte) == (100, 107)
     assert header.checksum == (crc32c(raw[:24] + data) if kind is FrameType.CHUNK_CRC32C else sum8(data))
 
 
-@pytest.mark.parametrize("kind", layouts.CHUNK_HEADERS, ids=lambda kind: kind.name)
+@pytest.mark.parametrize("kind", frames.CHUNK_HEADERS, ids=lambda kind: kind.name)
 def test_an_empty_chunk_is_not_made(kind: FrameType) -> None:
     with pytest.raises(LocalProtocolError, match="at least one byte"):
         codec.encode_chunk_header(kind, 1, 0, b"")

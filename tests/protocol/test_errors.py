@@ -3,12 +3,15 @@
 import pytest
 
 from protocol.constants import Action
-from protocol.errors import ErrorCode, Scope
+from protocol.errors import ErrorCode, ErrorScope
 
 
 @pytest.mark.parametrize("code", ErrorCode, ids=lambda code: code.name)
 def test_the_high_byte_tells_the_scope(code: ErrorCode) -> None:
-    assert code.scope is {1: Scope.CONNECTION, 2: Scope.STREAM, 3: Scope.CHUNK, 4: Scope.REQUEST}[code // 256]
+    assert (
+        code.scope
+        is {1: ErrorScope.CONNECTION, 2: ErrorScope.STREAM, 3: ErrorScope.CHUNK, 4: ErrorScope.REQUEST}[code // 256]
+    )
 
 
 def test_codes_are_unique_and_fit_a_u16() -> None:
@@ -18,9 +21,9 @@ def test_codes_are_unique_and_fit_a_u16() -> None:
 
 @pytest.mark.parametrize("code", ErrorCode, ids=lambda code: code.name)
 def test_what_to_do_fits_what_ended(code: ErrorCode) -> None:
-    assert (code.action is Action.SEND_AGAIN) is (code.scope is Scope.CHUNK)
-    assert code.action is not Action.REAUTHENTICATE or code.scope is Scope.CONNECTION
-    assert code.action not in (Action.LEAVE, Action.OPEN_ANEW) or code.scope is Scope.STREAM
+    assert (code.action is Action.SEND_AGAIN) is (code.scope is ErrorScope.CHUNK)
+    assert code.action is not Action.REAUTHENTICATE or code.scope is ErrorScope.CONNECTION
+    assert code.action not in (Action.LEAVE, Action.OPEN_ANEW) or code.scope is ErrorScope.STREAM
 
 
 @pytest.mark.parametrize("code", ErrorCode, ids=lambda code: code.name)

@@ -1,4 +1,4 @@
-"""Names, tags and metadata: what an OPEN may carry. PROTOCOL.md §6."""
+"""Names of files, devices and tenants, tags and metadata. PROTOCOL.md §4 and §6."""
 
 from dataclasses import replace
 
@@ -14,7 +14,7 @@ from protocol.constants import (
 )
 from protocol.errors import ErrorCode
 from protocol.frames import Open
-from protocol.naming import check_open, is_name, is_text
+from protocol.naming import check_open, is_device, is_name, is_tenant, is_text
 
 OPEN = Open(Disposition.RESUME_OR_CREATE, 100, "log.bin")
 BAD_UTF8 = b"a\xffb".decode("utf-8", "surrogateescape")
@@ -32,6 +32,26 @@ def test_any_text_is_a_name_as_names_are_never_paths(name: str) -> None:
 @pytest.mark.parametrize("name", ["", BAD_UTF8, "\ud800", *(f"a{control}b" for control in CONTROLS)])
 def test_names_have_no_control_characters_and_are_utf8(name: str) -> None:
     assert not is_name(name)
+
+
+@pytest.mark.parametrize("name", ["pump-7", "7", "A" * 128, "00:1b:44:11:3a:b7", "a._:-"])
+def test_a_devices_name(name: str) -> None:
+    assert is_device(name)
+
+
+@pytest.mark.parametrize("name", ["", " ", "-pump", "pump/7", "pümp", "p" * 129, "pump\n", "../x", ":7"])
+def test_no_devices_name(name: str) -> None:
+    assert not is_device(name)
+
+
+@pytest.mark.parametrize("name", ["default", "4", "a" * 64, "a._-"])
+def test_a_tenants_name(name: str) -> None:
+    assert is_tenant(name)
+
+
+@pytest.mark.parametrize("name", ["", "_acme", "acme:1", "a" * 65, "acme\n", "a/b"])
+def test_no_tenants_name(name: str) -> None:
+    assert not is_tenant(name)
 
 
 @pytest.mark.parametrize("name", ["..", "../x", "a/..", "a/../b", "/..", "../../etc/passwd"])

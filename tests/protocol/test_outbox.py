@@ -3,7 +3,7 @@
 from protocol import codec, frames
 from protocol.constants import FRAME_BYTES_MIN, Action, UploadState
 from protocol.errors import ErrorCode
-from protocol.outbox import Outbox
+from protocol.outbox import WITHHELD_MAX, Outbox
 from protocol.ranges import Span
 from tests.support.server_rig import opened_of, parse
 
@@ -81,8 +81,8 @@ def test_withheld_acks_go_out_as_the_latest_of_each_stream() -> None:
     out.acknowledge(1, 10, [])
     out.acknowledge(2, 7, RANGES[:1])
     out.acknowledge(1, 20, [])
-    out.send(0, frames.Ping(1))
-    assert list(parse(out.take())) == [(0, frames.Ping(1))]
+    out.send(0, frames.Pong(1))
+    assert list(parse(out.take())) == [(0, frames.Pong(1))]
     out.release()
     assert list(parse(out.take())) == [(1, frames.Ack(20)), (2, frames.Ack(7, tuple(RANGES[:1])))]
     out.release()
@@ -100,38 +100,63 @@ def test_what_is_withheld_for_a_stream_that_ended_is_void() -> None:
     assert out.take() == b""
 
 
-def test_withheld_answers_go_out_in_order_ahead_of_the_acks() -> None:
-    answers: list[tuple[int, frames.ControlFrame]] = [
+def test_the_answer_to_a_query_outlives_a_stream_of_its_number() -> None:
+    out = outbox()
+    out.withhold()
+    out.send(1, frames.Status(0, UploadState.NONE, 0))
+    out.forget(1)
+    out.release()
+    assert list(parse(out.take())) == [(1, frames.Status(0, UploadState.NONE, 0))]
+
+
+def test_withheld_frames_go_out_in_order_ahead_of_the_acks() -> None:
+    withheld: list[tuple[int, frames.ControlFrame]] = [
         (1, opened_of()),
         (2, frames.Verifying(5)),
         (0, frames.Status(0, UploadState.NONE, 0)),
         (3, frames.Finished(42, 10, 0)),
         (4, frames.Aborted(42)),
+        (1, frames.Nack(ErrorCode.CHUNK_CORRUPT, 0, 1, 0)),
+        (5, frames.Error(ErrorCode.GONE, Action.GIVE_UP, 0)),
     ]
     out = outbox()
     out.withhold()
     out.acknowledge(1, 10, [])
-    for number, answer in answers:
-        out.send(number, answer)
+    for number, frame in withheld:
+        out.send(number, frame)
     assert out.take() == b""
     out.release()
-    assert list(parse(out.take())) == [*answers, (1, frames.Ack(10))]
+    assert list(parse(out.take())) == [*withheld, (1, frames.Ack(10))]
     out.release()
     assert out.take() == b""
 
 
-def test_refusals_and_what_concerns_the_connection_are_not_withheld() -> None:
+def test_what_concerns_the_connection_is_not_withheld() -> None:
     sent: list[tuple[int, frames.ControlFrame]] = [
-        (1, frames.Nack(ErrorCode.CHUNK_CORRUPT, 0, 1, 0)),
-        (1, frames.Error(ErrorCode.GONE, Action.GIVE_UP, 0)),
         (0, frames.Pong(1)),
         (0, frames.Refreshed(60)),
+        (0, frames.Goaway(ErrorCode.SHUTTING_DOWN, 1000)),
+        (0, frames.Error(ErrorCode.TOKEN_EXPIRED, Action.REAUTHENTICATE, 0)),
     ]
     out = outbox()
     out.withhold()
     for number, frame in sent:
         out.send(number, frame)
     assert list(parse(out.take())) == sent
+
+
+def test_an_outbox_is_full_once_many_frames_are_withheld() -> None:
+    out = outbox()
+    for _ in range(2 * WITHHELD_MAX):
+        out.send(1, frames.Verifying(1))
+    assert not out.is_full, "what is not withheld goes out"
+    out.withhold()
+    for _ in range(WITHHELD_MAX):
+        assert not out.is_full
+        out.send(1, frames.Nack(ErrorCode.CHUNK_CORRUPT, 0, 1, 0))
+    assert out.is_full
+    out.release()
+    assert not out.is_full
 
 
 def test_nothing_goes_out_behind_the_last_words() -> None:

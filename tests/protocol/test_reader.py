@@ -12,9 +12,9 @@ from tests.support.server_rig import Pool, chunk, frame
 PING = codec.encode(frames.Ping(7))
 
 
-def reader_of(data: bytes, chunk_frame_bytes_max: int = 0, pool: Pool | None = None) -> FrameReader:
+def reader_of(data: bytes, chunk_bytes_max: int = 0, pool: Pool | None = None) -> FrameReader:
     reader = FrameReader(pool or Pool())
-    reader.chunk_frame_bytes_max = chunk_frame_bytes_max
+    reader.chunk_bytes_max = chunk_bytes_max
     put(reader, data)
     return reader
 
@@ -40,14 +40,14 @@ def test_frames_are_found_one_behind_the_other() -> None:
     assert reader.next() == Head(FrameType.CHUNK, 3, 8 + 17 + 4)
     reader.consume(29)
     assert reader.next() is None
-    assert not reader.settle()
+    assert not reader.save_rest()
 
 
 @pytest.mark.parametrize("cut", range(len(PING)))
 def test_a_frame_is_not_there_before_its_last_byte(cut: int) -> None:
     reader = reader_of(PING[:cut])
     assert reader.next() is None
-    assert reader.settle() == (cut > 0)
+    assert reader.save_rest() == (cut > 0)
     put(reader, PING[cut:])
     assert reader.next() == Head(FrameType.PING, 0, 12)
 
@@ -90,9 +90,10 @@ def test_a_frame_at_the_limit_is_awaited(kind: int) -> None:
 
 
 def test_where_chunks_may_come_their_limit_is_their_own() -> None:
-    for kind in codec.CHUNK_HEADERS:
-        assert reader_of(codec.PREFIX.pack(kind, 0, 1, 100_000 - 8), 100_000).next() is None
-        assert refusal(reader_of(codec.PREFIX.pack(kind, 0, 1, 100_000 - 7), 100_000)) is ErrorCode.FRAME_TOO_LARGE
+    for kind, header in codec.CHUNK_HEADERS.items():
+        largest = header.size + 100_000
+        assert reader_of(codec.PREFIX.pack(kind, 0, 1, largest), 100_000).next() is None
+        assert refusal(reader_of(codec.PREFIX.pack(kind, 0, 1, largest + 1), 100_000)) is ErrorCode.FRAME_TOO_LARGE
     assert refusal(reader_of(codec.PREFIX.pack(FrameType.OPEN, 0, 1, 50_000), 100_000)) is ErrorCode.FRAME_TOO_LARGE
 
 
@@ -101,7 +102,7 @@ def test_after_discarding_no_memory_is_borrowed_for_the_frame_that_was_announced
     reader = reader_of(codec.PREFIX.pack(FrameType.CHUNK, 0, 1, 2**32 - 1), pool=pool)
     refusal(reader)
     reader.discard()
-    assert not reader.settle()
+    assert not reader.save_rest()
     assert reader.buffer.writable(2**20).nbytes > 0
     assert pool.lent == 0
 
@@ -111,5 +112,5 @@ def test_small_frames_that_wait_are_kept_in_borrowed_memory_once_they_are_many()
         pool = Pool()
         reader = reader_of(PING * count, pool=pool)
         assert reader.next() == Head(FrameType.PING, 0, 12)
-        assert reader.settle()
+        assert reader.save_rest()
         assert pool.lent == lent

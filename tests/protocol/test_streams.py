@@ -5,6 +5,7 @@ import pytest
 from protocol.constants import NACKS_PER_RANGE_MAX, SIZE_UNKNOWN
 from protocol.errors import ErrorCode
 from protocol.exceptions import ProtocolError
+from protocol.ranges import Span
 from protocol.state import StreamState
 from protocol.streams import Stream, Streams
 
@@ -68,34 +69,36 @@ def test_no_more_streams_are_open_than_allowed_and_the_number_is_used_up() -> No
 
 def test_the_eighth_refusal_of_one_range_is_one_too_many() -> None:
     stream = Stream(StreamState.RECEIVING)
-    assert [stream.refuse(100) for _ in range(NACKS_PER_RANGE_MAX)] == [False] * (NACKS_PER_RANGE_MAX - 1) + [True]
+    refusals = [stream.refuse(Span(100, 150)) for _ in range(NACKS_PER_RANGE_MAX)]
+    assert refusals == [False] * (NACKS_PER_RANGE_MAX - 1) + [True]
     assert NACKS_PER_RANGE_MAX == 8
 
 
 def test_refusals_of_other_ranges_do_not_count_together() -> None:
     stream = Stream(StreamState.RECEIVING)
-    assert not any(stream.refuse(start) for start in range(20))
+    assert not any(stream.refuse(Span(start, 100)) for start in range(20))
+    assert not any(stream.refuse(Span(0, end)) for end in range(1, 20))
 
 
-def test_bytes_that_arrive_intact_clear_the_refusals_among_them_only() -> None:
+def test_an_acknowledgement_clears_the_refusals_that_begin_among_its_bytes_only() -> None:
     stream = Stream(StreamState.RECEIVING)
-    for start in (99, 100, 149, 150):
-        for _ in range(NACKS_PER_RANGE_MAX - 1):
-            stream.refuse(start)
-    stream.forgive(100, 150)
-    assert [stream.refuse(start) for start in (99, 100, 149, 150)] == [True, False, False, True]
+    ranges = [Span(99, 120), Span(100, 120), Span(149, 160), Span(150, 160), Span(0, 1)]
+    for each in ranges * (NACKS_PER_RANGE_MAX - 1):
+        stream.refuse(each)
+    stream.clear_refusals(1, [Span(100, 150)])
+    assert [stream.refuse(each) for each in ranges] == [True, False, False, True, False]
 
 
 def test_a_hostile_device_cannot_make_refusals_pile_up() -> None:
     stream = Stream(StreamState.RECEIVING)
     for _ in range(NACKS_PER_RANGE_MAX - 1):
-        stream.refuse(0)
+        stream.refuse(Span(0, 1))
     for start in range(1, 64):
-        stream.refuse(start)
-    assert stream.refuse(0), "so many are remembered"
+        stream.refuse(Span(start, start + 1))
+    assert stream.refuse(Span(0, 1)), "so many are remembered"
     for start in range(100, 164):
-        stream.refuse(start)
-    assert not stream.refuse(0), "and no more"
+        stream.refuse(Span(start, start + 1))
+    assert not stream.refuse(Span(0, 1)), "and no more"
 
 
 def test_the_window_is_one_for_all_streams_and_full_to_the_byte() -> None:
@@ -114,8 +117,8 @@ def test_what_was_dealt_with_counts_no_more_and_never_twice() -> None:
     first, second = opened(streams, 1), opened(streams, 2)
     streams.receive(first, 60)
     streams.receive(second, 40)
-    streams.settle(first, 50)
-    streams.settle(first, 50)
+    streams.free_window(first, 50)
+    streams.free_window(first, 50)
     assert first.unacknowledged_bytes == 0
     assert streams.unacknowledged_bytes == 40
 
@@ -133,7 +136,7 @@ def test_refused_bytes_may_come_again_into_a_full_window() -> None:
     streams = Streams(4, 100)
     stream = opened(streams, 1)
     streams.receive(stream, 100)
-    streams.allow_again(30)
+    streams.allow_resend(30)
     streams.receive(stream, 30)
     with pytest.raises(ProtocolError):
         streams.receive(stream, 1)
@@ -142,7 +145,7 @@ def test_refused_bytes_may_come_again_into_a_full_window() -> None:
 def test_however_much_is_refused_there_is_one_window_more_at_most() -> None:
     streams = Streams(4, 100)
     stream = opened(streams, 1)
-    streams.allow_again(2**62)
+    streams.allow_resend(2**62)
     streams.receive(stream, 200)
     with pytest.raises(ProtocolError):
         streams.receive(stream, 1)
@@ -157,7 +160,7 @@ def test_there_is_work_while_a_stream_waits_for_an_answer() -> None:
     assert not streams.has_work
     streams.receive(stream, 10)
     assert streams.has_work, "an ACK"
-    streams.settle(stream, 10)
+    streams.free_window(stream, 10)
     assert not streams.has_work
     stream.state = StreamState.FINISHING
     assert streams.has_work, "the answer to FINISH"

@@ -23,28 +23,55 @@ def welcomed() -> Timers:
 
 def test_a_handshake_must_be_done_in_time_however_many_bytes_come() -> None:
     timers = Timers(SETTINGS, T)
-    for second in range(11):
+    for second in range(10):
         timers.received(1, T + second)
+        timers.sent(T + second)
         assert timers.check(T + second) is None
-    assert code_of(timers.check(T + 10.1)) is ErrorCode.HANDSHAKE_TIMEOUT
+        assert timers.deadline == T + 10
+    assert timers.check(T + 9.999) is None
+    assert code_of(timers.check(T + 10)) is ErrorCode.HANDSHAKE_TIMEOUT
 
 
 def test_a_silent_connection_is_asked_once_an_interval_and_then_given_up() -> None:
     timers = welcomed()
-    assert timers.check(T + 30) is None
-    assert timers.check(T + 31) is Probe.PING
-    assert timers.check(T + 32) is None
-    assert timers.check(T + 62) is Probe.PING
-    assert timers.check(T + 90) is None
-    assert code_of(timers.check(T + 91)) is ErrorCode.IDLE_TIMEOUT
+    for due in (T + 30, T + 60):
+        assert timers.deadline == due
+        assert timers.check(due - 0.001) is None
+        assert timers.check(due) is Probe.PING
+        assert timers.check(due) is None
+    assert timers.deadline == T + 90
+    assert timers.check(T + 89.999) is None
+    assert code_of(timers.check(T + 90)) is ErrorCode.IDLE_TIMEOUT
 
 
 def test_every_received_byte_is_a_sign_of_life() -> None:
     timers = welcomed()
     timers.received(1, T + 80)
-    assert timers.check(T + 110) is None
-    assert timers.check(T + 111) is Probe.PING
-    assert code_of(timers.check(T + 171)) is ErrorCode.IDLE_TIMEOUT
+    timers.sent(T + 80)
+    assert timers.deadline == T + 110
+    assert timers.check(T + 110) is Probe.PING
+    assert code_of(timers.check(T + 170)) is ErrorCode.IDLE_TIMEOUT
+
+
+def test_a_server_that_has_sent_nothing_asks_though_bytes_arrive() -> None:
+    timers = welcomed()
+    for second in range(1, 30):
+        timers.received(1, T + second)
+        assert timers.deadline == T + 30
+        assert timers.check(T + second) is None
+    timers.received(1, T + 30)
+    assert timers.check(T + 30) is Probe.PING
+    timers.sent(T + 40)
+    timers.received(1, T + 69)
+    assert timers.deadline == T + 70
+
+
+def test_a_connection_on_which_both_ends_speak_needs_no_question() -> None:
+    timers = welcomed()
+    for second in range(1, 100):
+        timers.received(1, T + second)
+        timers.sent(T + second)
+        assert timers.check(T + second) is None
 
 
 def test_a_frame_that_grows_by_a_byte_a_second_is_too_slow() -> None:
@@ -63,6 +90,7 @@ def test_a_frame_at_the_lowest_rate_is_awaited_as_long_as_it_keeps_it() -> None:
     timers.frame(under_way=True, now=T)
     for second in range(1, 100):
         timers.received(100, T + second)
+        timers.sent(T + second)
         timers.frame(under_way=True, now=T + second)
         assert timers.check(T + second) is None
 
@@ -70,8 +98,11 @@ def test_a_frame_at_the_lowest_rate_is_awaited_as_long_as_it_keeps_it() -> None:
 def test_a_good_start_does_not_pay_for_slowness_later() -> None:
     timers = welcomed()
     timers.frame(under_way=True, now=T)
+    assert timers.deadline == T + 20
     timers.received(1_000_000, T + 20)
+    timers.sent(T + 20)
     assert timers.check(T + 20) is None
+    assert timers.deadline == T + 40
     timers.received(1, T + 40)
     assert code_of(timers.check(T + 40)) is ErrorCode.TOO_SLOW
 
@@ -98,5 +129,15 @@ def test_a_pause_of_the_server_is_not_the_silence_of_the_device(silence_s: float
     timers = welcomed()
     timers.frame(under_way=True, now=T)
     timers.paused(T + silence_s)
+    timers.sent(T + silence_s)
     assert timers.check(T + silence_s + 29) is None
-    assert timers.check(T + silence_s + 31) is Probe.PING
+    assert timers.check(T + silence_s + 30) is Probe.PING
+
+
+def test_a_server_that_does_not_read_still_gives_a_sign_of_life() -> None:
+    timers = welcomed()
+    timers.paused(T + 30)
+    assert timers.check(T + 30) is Probe.PING
+    timers.paused(T + 31)
+    assert timers.check(T + 31) is None
+    assert timers.deadline == T + 60

@@ -8,7 +8,7 @@ import pytest
 from protocol import codec, frames
 from protocol.checksum import crc32c, crc32c_combine, sum8
 from protocol.constants import SIZE_UNKNOWN, Action, FrameType, TlvType
-from protocol.errors import ErrorCode, Scope
+from protocol.errors import ErrorCode, ErrorScope
 from protocol.events import ChunksReceived
 from protocol.exceptions import ProtocolError
 from protocol.handshake import device_key, prove
@@ -91,9 +91,9 @@ def test_a_bad_chunk_is_refused_and_the_connection_lives_on(case: Case) -> None:
     assert not any(isinstance(event, ChunksReceived) for event in events)
     [(answered, answer)] = rig.sent()
     assert answered == stream
-    assert isinstance(answer, frames.Nack if case.text("scope") == Scope.CHUNK.value else frames.Error)
+    assert isinstance(answer, frames.Nack if case.text("scope") == ErrorScope.CHUNK.value else frames.Error)
     assert answer.code == case.record("error")["value"]
-    assert (stream in rig.connection.streams) is (case.text("scope") == Scope.CHUNK.value)
+    assert (stream in rig.connection.streams) is (case.text("scope") == ErrorScope.CHUNK.value)
     rig.feed(codec.encode(frames.Ping(7)))
     assert rig.sent() == [(0, frames.Pong(7))]
 
@@ -123,7 +123,7 @@ def test_a_bad_frame_is_refused_by_the_server(case: Case) -> None:
     [(stream, answer)] = rig.sent()
     assert isinstance(answer, frames.Error)
     assert answer.code == case.record("error")["value"]
-    assert stream == (0 if case.text("scope") == Scope.CONNECTION.value else int.from_bytes(raw[2:4], "big"))
+    assert stream == (0 if case.text("scope") == ErrorScope.CONNECTION.value else int.from_bytes(raw[2:4], "big"))
 
 
 @named(HANDSHAKES)
@@ -192,5 +192,5 @@ def test_an_error_is_in_the_frame_that_carries_its_scope_with_its_action(case: C
         return
     if isinstance(frame, frames.Error | frames.Refused):
         assert frame.action is code.action
-    on_stream = Scope.CHUNK if kind is FrameType.NACK else Scope.STREAM
-    assert code.scope is (on_stream if case.number("stream") else Scope.CONNECTION)
+    on_stream = ErrorScope.CHUNK if kind is FrameType.NACK else ErrorScope.STREAM
+    assert code.scope is (on_stream if case.number("stream") else ErrorScope.CONNECTION)

@@ -62,7 +62,8 @@ def completion(upload_id: int, epoch: int = 1, size: int = 100, now_ms: int = 2_
 
 def memory_catalog() -> sqlite3.Connection:
     """A connection to a catalog that is nowhere."""
-    connection = sqlite3.connect(":memory:", isolation_level=None)
+    # The garbage collector may close it, on whichever thread it runs.
+    connection = sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False)
     for migration in schema.load():
         connection.executescript(migration.sql)
     return connection

@@ -53,7 +53,7 @@ def device(name: str = DEVICE, disabled_ms: int | None = None) -> Device:
 
 
 class FakeDevices:
-    """Who is enrolled, and who is disabled; `device` waits for `answers`."""
+    """Enrolled and disabled devices; `device` waits for `answers`."""
 
     def __init__(self, *known: Device) -> None:
         self.known = {(each.tenant, each.device): each for each in known}
@@ -86,7 +86,7 @@ class Site:
 
     @property
     def issuer(self) -> TokenIssuer:
-        """Makes tokens that the gate believes."""
+        """Makes tokens that the gate accepts."""
         return TokenIssuer(auth_policy(self.settings), KEY)
 
     def token(self, device: str = DEVICE, ttl_s: float = 3600, scope: Scope = Scope.UPLOAD) -> str:
@@ -95,7 +95,7 @@ class Site:
         return self.issuer.issue(identity, ttl_s, self.bench.clock.wall_ms())
 
     def gate(self) -> Gate:
-        """Believes the tokens of `issuer`."""
+        """Accepts the tokens of `issuer`."""
         return Gate(TokenVerifier(auth_policy(self.settings), [KEY]), self.devices, self.bench.clock)
 
     def services(self) -> Services:
@@ -135,7 +135,7 @@ class Listening:
         return sum(self.server.phases().values())
 
     async def connect(self, *, local: tuple[str, int] | None = None) -> Wire:
-        """A connection on which nothing was said, but for TLS."""
+        """A connection before its first frame, but after TLS."""
         wire = await Wire.connect(self.address, tls=self.tls, local=local)
         self.wires.append(wire)
         return wire
@@ -148,7 +148,7 @@ class Listening:
         return wire
 
     async def pass_s(self, seconds: float) -> None:
-        """Let time pass, and the server look at everybody, as it does once a second."""
+        """Let time pass, and the server check all connections, as it does once a second."""
         self.site.bench.clock.pass_s(seconds)
         await self.server.sweep(0)
 
@@ -198,7 +198,7 @@ async def listening(
             await site.bench.tasks.wait()
     assert site.bench.failures == []
     assert pool.lent_bytes == 0
-    assert pool.charged_bytes == 0
+    assert pool.copied_bytes == 0
 
 
 def only(site: Listening) -> Session:

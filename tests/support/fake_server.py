@@ -56,7 +56,7 @@ class OwnBuffers:
     def lease(self, size_bytes: int) -> OwnLease:
         return OwnLease(size_bytes)
 
-    def spare(self, size_bytes: int) -> OwnLease:
+    def try_lease(self, size_bytes: int) -> OwnLease:
         return self.lease(size_bytes)
 
 
@@ -157,7 +157,7 @@ class Session:
         self.writer.close()
 
     def flush(self) -> None:
-        data = self.connection.data_to_send()
+        data = self.connection.data_to_send(0.0)
         if data and not self.writer.is_closing():
             self.writer.write(data)
 

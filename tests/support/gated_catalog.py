@@ -1,6 +1,7 @@
 """The catalog's real decisions, on a database in memory, each behind a gate where it waits, passes or fails."""
 
 import asyncio
+import weakref
 from collections import defaultdict, deque
 from collections.abc import Sequence
 from pathlib import Path
@@ -38,6 +39,8 @@ class ControlledCatalog(SqliteCatalog):
 
     def __init__(self) -> None:
         self._connection = memory_catalog()
+        # Many tests drop the catalog instead of closing it, and Python 3.13 warns of open connections.
+        weakref.finalize(self, self._connection.close)
         lane = ConnectionLane(LoopThreads(), "catalog", Path("nowhere"), lambda: self._connection, "BEGIN")
         super().__init__(lane, lane)
         self._lane = lane

@@ -1,4 +1,4 @@
-"""A device made by hand: it says whatever a test wants, well-formed or not, and reads what the server answers."""
+"""A device made by hand: it sends what a test wants, well-formed or not, and reads the answers."""
 
 import asyncio
 import ssl
@@ -57,6 +57,16 @@ def field(kind: int, value: bytes, length: int | None = None) -> bytes:
     return bytes([kind]) + (len(value) if length is None else length).to_bytes(2, "big") + value
 
 
+def whole_upload(token: str, data: bytes = b"abc") -> bytes:
+    """HELLO, OPEN, a chunk and FINISH, as a device that waits for nothing sends them."""
+    return (
+        codec.encode(token_hello(token))
+        + codec.encode(open_request("log"), 1)
+        + chunk(1, 0, data)
+        + codec.encode(frames.Finish(len(data)), 1)
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class Reply:
     """One frame of the server, and the same as received."""
@@ -104,15 +114,15 @@ class Wire:
         return found
 
     async def secure(self, tls: ssl.SSLContext) -> None:
-        """From now on TLS."""
+        """Begin TLS."""
         await self._writer.start_tls(tls, server_hostname="127.0.0.1")
 
     def send(self, data: bytes) -> None:
-        """Any bytes."""
+        """Send any bytes."""
         self._writer.write(data)
 
     def say(self, frame: frames.ControlFrame, stream: int = 0) -> bytes:
-        """A well-formed frame; as sent."""
+        """Send a well-formed frame; its bytes."""
         sent = codec.encode(frame, stream)
         self.said.append(sent)
         self.send(sent)
@@ -153,7 +163,7 @@ class Wire:
         return reply.frame
 
     async def ended(self) -> None:
-        """Return once the server has ended its side, having said nothing more."""
+        """Return once the server has ended its side without another frame."""
         async with asyncio.timeout(DEADLINE_S):
             assert await self._reader.read() == b""
 
@@ -166,14 +176,14 @@ class Wire:
                 return
 
     async def flood(self, data: bytes) -> None:
-        """Send `data` again and again, for ever. Raises ConnectionError once the server has had enough."""
+        """Send `data` until the server closes. Raises ConnectionError."""
         while True:
             self.flooded_bytes += len(data)
             self.send(data)
             await self._writer.drain()
 
     async def prove(self, device: str, secret: bytes, meant: frames.Hello | None = None) -> Reply:
-        """Prove a secret; what the server says to it. `meant` is proven in place of the HELLO that is sent."""
+        """Prove a secret; the server's answer. `meant` is proven in place of the HELLO that is sent."""
         hello = self.say(secret_hello(device))
         challenge = await self.reply()
         proven = hello if meant is None else codec.encode(meant)
@@ -192,7 +202,7 @@ class Wire:
             pass
 
     async def drip(self, data: Callable[[], bytes], interval_s: float) -> Reply:
-        """Send `data()` again and again at this interval until the server says something; what it said."""
+        """Send `data()` again and again at this interval until the server answers; its answer."""
         said = asyncio.create_task(self.reply())
         try:
             while not said.done():
@@ -206,3 +216,11 @@ class Wire:
 def changed(hello: frames.Hello, **changes: object) -> frames.Hello:
     """HELLO with other fields."""
     return replace(hello, **changes)  # type: ignore[arg-type]  # each value fits the field it names
+
+
+async def heard_all(wire: Wire) -> None:
+    """Hear the answers to `whole_upload`."""
+    await wire.hear(frames.Welcome)
+    await wire.hear(frames.Opened, 1)
+    while not isinstance(reply := (await wire.reply()).frame, frames.Finished):
+        assert isinstance(reply, frames.Ack)

@@ -1,4 +1,4 @@
-"""A real daemon with devices, an operator who looks, and a bystander whose upload nothing may disturb."""
+"""A real daemon with devices, an operator, and a bystander whose upload nothing may disturb."""
 
 import asyncio
 import time
@@ -28,7 +28,7 @@ Stored = Mapping[str, tuple[object, ...]]
 
 @dataclass(slots=True)
 class Scene:
-    """The daemon and who is around it. Tokens are made as an issuer that shares the daemon's secret makes them."""
+    """The daemon with its devices and operators. An issuer that shares the daemon's secret makes their tokens."""
 
     daemon: DaemonProcess
     data_dir: Path
@@ -74,9 +74,9 @@ class Scene:
         assert answer["next_cursor"] is None
         sizes = {path.name: path.stat().st_size for path in (self.data_dir / "files").rglob("*") if path.is_file()}
         for file in files:
-            told = (file[key] for key in ("device", "name", "state", "size", "next_expected_byte"))
+            fields = (file[key] for key in ("device", "name", "state", "size", "next_expected_byte"))
             ranges = tuple((each["start"], each["end"]) for each in file["ranges"])
-            found[file["id"]] = (*told, ranges, sizes.pop(file["id"], 0))
+            found[file["id"]] = (*fields, ranges, sizes.pop(file["id"], 0))
         assert not sizes, f"bytes that belong to no file: {sizes}"
         return found
 
@@ -102,7 +102,7 @@ async def scene(data_dir: Path, settings: Mapping[str, str] = {}) -> AsyncIterat
 
 
 class Bystander:
-    """A device amid an upload that goes on all the time, on one connection."""
+    """A device with one upload that goes on all the time, on one connection."""
 
     NAME = "bystander.log"
 

@@ -1,4 +1,4 @@
-"""What input to the server's end comes to, as its tests expect it, and data for a large chunk."""
+"""Events and failures that tests of the server's end expect, and data for a large chunk."""
 
 from protocol import frames
 from protocol.checksum import crc32c
@@ -9,7 +9,7 @@ from protocol.state import ConnectionState
 from tests.support.server_rig import ServerRig
 
 LARGE = bytes(range(256)) * 256
-"""Data of a chunk for which memory is borrowed, and whose own CRC32C is made."""
+"""Data of a chunk that needs a lease and gets a CRC32C of its own."""
 
 
 def received(

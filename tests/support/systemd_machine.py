@@ -10,8 +10,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from tests.support.deadlines import PROCESS_S
+from tests.support.installs import PROJECT, WHEELS, offline
 
-PROJECT = Path(__file__).parents[2]
+INSIDE = Path("/mnt/project")
+"""The project as the machine sees it."""
+
 SCRIPT = Path(__file__).parent / "nested.sh"
 
 SYSTEM_PYTHON = Path("/usr/bin/python3")
@@ -90,43 +93,11 @@ class Machine:
             assert time.monotonic() < until, f"waited in vain until {what}\n{self.journal()}"
             time.sleep(POLL_S)
 
-    def install(self, wheel: str) -> None:
-        """What `make install` does, but for fetching the dependencies: those of the tests are lent."""
-        site = f"python{sys.version_info[0]}.{sys.version_info[1]}/site-packages"
-        lent = "/opt/uplinkd/lent"
-        venv = "/opt/uplinkd/.venv"
-        self.run(str(SYSTEM_PYTHON), "-m", "venv", "--without-pip", venv)
-        # A copy, since the service's user may not be able to read the checkout.
-        self.run("mkdir", lent)
-        self.run("sh", "-c", f"tar -C /mnt/project/.venv/lib/{site} --mode=a+rX -c . | tar -C {lent} -x")
-        self.run("sh", "-c", f"echo {lent} > {venv}/lib/{site}/lent.pth")
-        pip = ("/mnt/project/.venv/bin/python", "-m", "pip", "--python", f"{venv}/bin/python")
-        self.run(*pip, "install", "--quiet", "--no-deps", "--no-index", wheel)
-        self.run("make", "--silent", "--directory=/mnt/project", "install-files")
-        self.run("systemd-sysusers", "uplinkd.conf")
-        self.run("systemd-tmpfiles", "--create", "uplinkd.conf")
-        self.run("systemctl", "daemon-reload")
-
-
-def wheel(directory: Path) -> Path:
-    """Build the project's wheel, from a copy, since a build leaves files beside its sources."""
-    sources = directory / "sources"
-    tracked = ("protocol", "daemon", "control", "device", "pyproject.toml", "README.md", "LICENSE")
-    for name in tracked:
-        source = PROJECT / name
-        if source.is_dir():
-            shutil.copytree(source, sources / name, ignore=shutil.ignore_patterns("__pycache__"))
-        else:
-            shutil.copy(source, sources / name)
-    command = ("pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation", "--no-index")
-    subprocess.run(
-        [sys.executable, "-m", *command, f"--wheel-dir={directory}", str(sources)],
-        env=ENVIRONMENT,
-        check=True,
-        timeout=PROCESS_S,
-    )
-    [built] = directory.glob("*.whl")
-    return built
+    def make(self, target: str) -> str:
+        """Run `make install` or `make rollback` as an operator would; what it printed. There is no network."""
+        settings = [f"{name}={value}" for name, value in offline(INSIDE / WHEELS.relative_to(PROJECT)).items()]
+        python = f"PYTHON={SYSTEM_PYTHON}"
+        return self.run("env", *settings, "make", "--silent", f"--directory={INSIDE}", target, python)
 
 
 @contextlib.contextmanager
@@ -171,8 +142,8 @@ def _check_host() -> None:
     mine = f"{sys.version_info[0]} {sys.version_info[1]}"
     if not SYSTEM_PYTHON.exists() or subprocess.check_output([SYSTEM_PYTHON, "-c", version], text=True).strip() != mine:
         raise Unable(f"needs {SYSTEM_PYTHON} of the version that runs the tests")
-    if not (PROJECT / ".venv" / "bin" / "python").exists():
-        raise Unable("needs the environment that `make venv` makes")
+    if not (WHEELS / ".complete").exists():
+        raise Unable("needs what `make venv` fetches")
 
 
 def _init_pid(outside: "subprocess.Popen[bytes]") -> int:

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.support.systemd_machine import Machine, Unable, booted, wheel
+from tests.support.systemd_machine import Machine, Unable, booted
 
 UNIT = "uplinkd.service"
 SOCKETS = ("uplinkd.socket", "uplinkd-http.socket")
@@ -16,14 +16,9 @@ READYZ = "http://127.0.0.1:7780/readyz"
 
 @pytest.fixture(scope="module")
 def machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
-    directory = tmp_path_factory.mktemp("nested")
     try:
-        with booted(directory / "machine") as booted_machine:
-            built = wheel(directory)
-            # Beneath /tmp, which is the machine's own.
-            inside = f"/tmp/{built.name}"
-            booted_machine.write(inside, built.read_bytes())
-            booted_machine.install(inside)
+        with booted(tmp_path_factory.mktemp("nested") / "machine") as booted_machine:
+            booted_machine.make("install")
             yield booted_machine
     except Unable as reason:
         pytest.skip(str(reason))
@@ -180,3 +175,24 @@ def test_bad_settings_are_told_and_end_it(machine: Machine) -> None:
         assert machine.show(UNIT, "NRestarts") == "0"
     finally:
         machine.write("/etc/uplinkd/uplinkd.toml", kept)
+
+
+def release(machine: Machine) -> str:
+    """The release that the daemon runs from."""
+    python, *_ = machine.run("cat", f"/proc/{main_pid(machine)}/cmdline").split("\0")
+    return python.removeprefix("/opt/uplinkd/").partition("/")[0]
+
+
+def test_an_upgrade_and_its_rollback_each_wait_for_a_restart(machine: Machine) -> None:
+    machine.run("systemctl", "start", UNIT)
+    before, first = main_pid(machine), release(machine)
+    machine.make("install")
+    assert main_pid(machine) == before
+    ask(machine, READYZ)
+    machine.run("systemctl", "restart", UNIT)
+    assert release(machine) == f"{first}-2"
+    ask(machine, READYZ)
+    machine.make("rollback")
+    machine.run("systemctl", "restart", UNIT)
+    assert release(machine) == first
+    ask(machine, READYZ)

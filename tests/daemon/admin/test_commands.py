@@ -6,15 +6,16 @@ from pathlib import Path
 import pytest
 
 from daemon.adapters.entropy import SystemEntropy
-from daemon.admin.commands import SCOPES, Commands
+from daemon.admin.commands import Commands
 from daemon.admin.results import CommandFailed, DeviceAdded, DeviceListed, DeviceSwitched, Status
 from daemon.health import Problem
-from daemon.identity.device_secrets import derive_key, read_secret, verify_secret
-from daemon.identity.tokens import Identity, Kind, Reason, Scope, TokenRefused
+from daemon.identity.device_secrets import verify_secret
+from daemon.identity.tokens import SCOPES, Identity, Kind, Reason, Scope, TokenRefused
 from daemon.settings import YEAR_S
 from daemon.upkeep.cleanup import CleanupBusy
 from daemon.upkeep.verify import Checked, Progress
 from protocol.errors import ErrorCode
+from protocol.handshake import device_key, read_secret
 from tests.support.catalog_samples import TENANT
 from tests.support.command_parts import REPORT, VERSION, FakeGate, Parts, parts_in
 from tests.support.fake_machine import NOW_MS
@@ -41,7 +42,7 @@ class TestAddDevice:
         added = await commands.add_device("acme", "pump-7")
         kept = await parts.catalog.device("acme", "pump-7")
         assert kept is not None
-        assert kept.key == derive_key(read_secret(added.secret))
+        assert kept.key == device_key(read_secret(added.secret))
         assert verify_secret(kept.key, added.secret)
         assert (kept.created_ms, kept.disabled_ms) == (NOW_MS, None)
 

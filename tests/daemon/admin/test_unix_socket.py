@@ -292,7 +292,7 @@ class TestAsk:
             with pytest.raises(CommandFailed, match="check admin_socket"):
                 await results(tmp_path / "socket", AskStatus())
 
-    @pytest.mark.parametrize("lines", [(b"",), (write_answer(Greeting(VERSION)), b'{"type":'), (b'{"type"',)])
+    @pytest.mark.parametrize("lines", [(), (write_answer(Greeting(VERSION)), b'{"type":'), (b'{"type"',)])
     async def test_answers_cut_short(self, tmp_path: Path, lines: tuple[bytes, ...]) -> None:
         async with speaker(tmp_path / "socket", *lines):
             with pytest.raises(CommandFailed, match="ended before it answered"):

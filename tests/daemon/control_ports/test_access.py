@@ -11,8 +11,10 @@ from control.ports import (
     RequestRefused,
 )
 from daemon.catalog.records import Device
-from daemon.identity.device_secrets import derive_key, make_secret, read_secret
+from daemon.identity.device_secrets import make_secret
+from daemon.identity.gate import Gate
 from daemon.identity.tokens import Identity, Kind, Scope
+from protocol.handshake import device_key, read_secret
 from tests.support.catalog_samples import DEVICE, TENANT
 from tests.support.fake_machine import NOW_MS
 from tests.support.refusals import OTHER, refusal
@@ -93,7 +95,7 @@ class TestTokenExchange:
     @pytest.fixture
     async def secret(self, running: Running) -> str:
         secret = make_secret(running.core.machine.entropy)
-        await running.core.catalog.add_device(Device(TENANT, DEVICE, derive_key(read_secret(secret)), NOW_MS))
+        await running.core.catalog.add_device(Device(TENANT, DEVICE, device_key(read_secret(secret)), NOW_MS))
         return secret
 
     async def test_a_right_secret_gets_a_token_to_upload(self, ports: Ports, secret: str) -> None:
@@ -123,5 +125,5 @@ class TestTokenExchange:
         assert await refusal(ports.token_exchange.exchange(TENANT, DEVICE, "A" * 43)) == (401, "UNAUTHENTICATED")
 
     async def test_the_catalog_does_not_answer(self, running: Running, ports: Ports, secret: str) -> None:
-        running.core.catalog = failing()
+        running.core.gate = Gate(running.core.verifier, failing(), running.core.machine.clock)
         assert await refusal(ports.token_exchange.exchange(TENANT, DEVICE, secret)) == (503, "UNAVAILABLE")

@@ -1,4 +1,4 @@
-"""Signals, and what systemd is told, through a real socket."""
+"""Signals, and the messages that systemd gets through a real socket."""
 
 import asyncio
 import os
@@ -102,10 +102,10 @@ class TestServe:
         assert systemd.hear() == []
         assert systemd.log.at("warning") == []
 
-    async def test_a_systemd_that_cannot_be_told_is_reported(self, systemd: Systemd, tmp_path: Path) -> None:
+    async def test_a_systemd_that_cannot_be_reached_is_reported(self, systemd: Systemd, tmp_path: Path) -> None:
         async with living(systemd, {"NOTIFY_SOCKET": str(tmp_path / "gone")}):
             await until(lambda: systemd.log.at("warning"))
-        assert systemd.log.at("warning") == ["systemd was not told"] * 2
+        assert systemd.log.at("warning") == ["systemd was not notified"] * 2
 
 
 class TestWatchdog:

@@ -59,7 +59,7 @@ def pulse(loop: Loop, pauses: list[float]) -> Pulse:
     return Pulse(loop, loop, pauses.append, interval_s=0.5)
 
 
-def test_it_tells_how_late_each_beat_came(loop: Loop, pulse: Pulse, pauses: list[float]) -> None:
+def test_it_reports_how_late_each_beat_came(loop: Loop, pulse: Pulse, pauses: list[float]) -> None:
     pulse.start()
     for late_s in (0.0, 0.25, 4.0):
         loop.run_next(late_s)

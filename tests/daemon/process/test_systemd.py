@@ -76,9 +76,9 @@ class TestNotifier:
         assert notifier.enabled
 
     @pytest.mark.parametrize("name", ["none", "x" * 300])
-    def test_a_socket_out_of_reach_is_told(self, tmp_path: Path, name: str) -> None:
+    def test_a_socket_out_of_reach_is_named(self, tmp_path: Path, name: str) -> None:
         notifier = Notifier({"NOTIFY_SOCKET": str(tmp_path / name)})
-        with pytest.raises(NotifyFailed, match=r"could not be told READY=1: .*; check NOTIFY_SOCKET"):
+        with pytest.raises(NotifyFailed, match=r"did not get READY=1: .*; check NOTIFY_SOCKET"):
             notifier.ready("x")
 
     def test_a_full_queue_never_blocks(self, systemd: socket.socket, notifier: Notifier) -> None:

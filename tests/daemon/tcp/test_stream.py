@@ -1,4 +1,4 @@
-"""What a device is told on an open stream until it ends, and what is left of its upload then."""
+"""What a device gets on an open stream until it ends, and what is left of its upload then."""
 
 import hashlib
 

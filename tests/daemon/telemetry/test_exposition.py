@@ -21,7 +21,7 @@ from daemon.telemetry.metrics import (
     StorageFailure,
 )
 from protocol.constants import ChecksumKind, CredentialKind, UploadState
-from protocol.errors import ErrorCode, Scope
+from protocol.errors import ErrorCode, ErrorScope
 
 DOCUMENT = Path(__file__).parents[3] / "docs" / "metrics.md"
 
@@ -105,7 +105,7 @@ class TestConnections:
 
     def test_every_error_a_device_may_be_told_is_there_from_the_start(self, scraper: Scraper) -> None:
         told = {labels["code"] for labels in scraper.series("errors_total") + scraper.series("nacks_total")}
-        assert told == {code.name for code in ErrorCode if code.scope is not Scope.REQUEST}
+        assert told == {code.name for code in ErrorCode if code.scope is not ErrorScope.REQUEST}
 
     def test_receive_pool(self, metrics: Metrics, scraper: Scraper) -> None:
         metrics.receive_pool_waits += 1

@@ -52,7 +52,7 @@ async def test_a_later_process_resumes(server: FakeServer, uplinks: Uplinks) -> 
 async def test_a_lost_last_answer_heals(server: FakeServer, uplinks: Uplinks) -> None:
     def finish_unheard(session: Session, event: ServerEvent) -> None:
         session.answer(event)
-        session.connection.data_to_send()
+        session.connection.data_to_send(0.0)
         session.cut()
 
     server.scripts.append(Script(finishes=deque_of(finish_unheard)))

@@ -7,7 +7,7 @@ import pytest
 from device.credentials import TokenCredentials
 from device.exceptions import UploadFailed
 from protocol.constants import Action, Disposition, UploadState
-from protocol.errors import ErrorCode, Scope
+from protocol.errors import ErrorCode, ErrorScope
 from protocol.events import ServerEvent
 from tests.device.conftest import Uplinks
 from tests.support.content import DATA
@@ -15,7 +15,7 @@ from tests.support.fake_server import FakeServer, Script, Session, breaks_stream
 from tests.support.fake_time import FakeTime
 from tests.support.token_issuer import Tokens
 
-STREAM_CODES = [code for code in ErrorCode if code.scope is Scope.STREAM]
+STREAM_CODES = [code for code in ErrorCode if code.scope is ErrorScope.STREAM]
 
 
 @pytest.mark.parametrize("code", STREAM_CODES, ids=lambda code: code.name)

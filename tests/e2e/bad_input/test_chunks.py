@@ -15,6 +15,16 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 CHUNKS = [FrameType.CHUNK, FrameType.CHUNK_COMPACT, FrameType.CHUNK_CRC32C]
 
 
+async def begun_with_gaps(wire: Wire, name: str) -> None:
+    """An upload of 1000 bytes that has as many gaps as are kept, the last chunk below byte 900."""
+    await begun(wire, name, size=1000)
+    for number in range(1, RANGES_MAX + 1):
+        wire.send(chunk(1, 100 * number, DATA))
+        ack = await wire.hear(frames.Ack, 1)
+        assert ack.ranges is not None
+        assert ack.ranges[-1] == Span(100 * number, 100 * number + 10)
+
+
 class TestChunks:
     @pytest.mark.parametrize("kind", CHUNKS)
     @pytest.mark.parametrize(
@@ -83,18 +93,25 @@ class TestChunks:
             await lives_on(wire)
 
     async def test_a_gap_too_many_costs_the_chunk(self, wire: Wire, nothing_stored: Nothing, name: str) -> None:
-        await begun(wire, name, size=1000)
-        for number in range(1, RANGES_MAX + 1):
-            wire.send(chunk(1, 100 * number, DATA))
-            ack = await wire.hear(frames.Ack, 1)
-            assert ack.ranges is not None
-            assert ack.ranges[-1] == Span(100 * number, 100 * number + 10)
+        await begun_with_gaps(wire, name)
         async with nothing_stored:
             wire.send(chunk(1, 900, DATA))
             answer = await wire.hear(frames.Nack, 1)
             assert (answer.code, answer.start_byte, answer.end_byte) == (ErrorCode.TOO_MANY_GAPS, 900, 909)
             assert answer.next_expected_byte == 10
         await wire.upload(1, 10, b"x" * 90)
+
+    async def test_the_same_gap_eight_times_ends_the_stream(
+        self, wire: Wire, nothing_stored: Nothing, name: str
+    ) -> None:
+        await begun_with_gaps(wire, name)
+        async with nothing_stored:
+            for _ in range(NACKS_PER_RANGE_MAX - 1):
+                wire.send(chunk(1, 900, DATA))
+                assert (await wire.hear(frames.Nack, 1)).code == ErrorCode.TOO_MANY_GAPS
+            wire.send(chunk(1, 900, DATA))
+            await failed(wire, ErrorCode.NACKS_EXHAUSTED, 1)
+            await lives_on(wire)
 
 
 class TestStreams:

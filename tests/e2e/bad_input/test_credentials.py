@@ -4,8 +4,8 @@ import jwt
 import pytest
 import pytest_asyncio
 
-from protocol import frames
-from protocol.constants import Action, CredentialKind, Disposition, UploadState
+from protocol import codec, frames
+from protocol.constants import Action, CredentialKind, Disposition, TlvType, UploadState
 from protocol.errors import ErrorCode
 from protocol.handshake import read_secret
 from tests.e2e.bad_input.conftest import Nothing
@@ -115,7 +115,7 @@ class TestProofs:
             assert reply.frame.code == ErrorCode.UNAUTHENTICATED
             assert reply.frame.action is Action.REAUTHENTICATE
             assert reply.frame.text == (
-                "the proof does not fit: check the device's name, tenant and secret, or enrol it"
+                "the secret does not fit: check the device's name, tenant and secret, or enrol it"
             )
             await stranger.ended()
 
@@ -149,6 +149,23 @@ class TestProofs:
             for device in ("prover", "unknown"):
                 answer = await live.http.post("/v1/token", {"device": device, "secret": "A" * 43})
                 assert (answer.status, answer.name) == (401, "UNAUTHENTICATED")
+
+    @pytest.mark.parametrize("field", [TlvType.DEVICE, TlvType.TENANT])
+    async def test_names_that_are_no_text_are_wrong_and_not_a_failure(
+        self, stranger: Wire, nothing_stored: Nothing, field: TlvType
+    ) -> None:
+        hello = codec.encode(secret_hello("prover", tenant="plant"))
+        name = {TlvType.DEVICE: b"prover", TlvType.TENANT: b"plant"}[field]
+        async with nothing_stored:
+            stranger.send(hello.replace(name, b"\xff" * len(name)))
+            await stranger.hear(frames.Challenge)
+            stranger.say(frames.Proof(bytes(32)))
+            await refused(stranger, ErrorCode.UNAUTHENTICATED)
+
+    async def test_a_device_that_is_no_text_gets_no_token(self, live: Scene, nothing_stored: Nothing) -> None:
+        async with nothing_stored:
+            answer = await live.http.post("/v1/token", {"device": "\ud800", "secret": "A" * 43})
+            assert (answer.status, answer.name) == (401, "UNAUTHENTICATED")
 
 
 class TestOthersFiles:

@@ -56,8 +56,10 @@ def test_without_memory_to_borrow_input_waits_and_then_goes_on() -> None:
 def test_closing_gives_the_memory_back_and_takes_nothing_more() -> None:
     rig = with_stream()
     rig.feed(chunk(1, 0, LARGE)[:20_000])
+    assert rig.connection.has_lease
     assert rig.pool.lent == 1
     rig.connection.close()
+    assert not rig.connection.has_lease
     assert rig.pool.lent == 0
     assert rig.connection.state is ConnectionState.CLOSING
     assert rig.resume() == []

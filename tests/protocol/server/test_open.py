@@ -6,7 +6,7 @@ from protocol import codec, frames
 from protocol.constants import OFFSET_MAX, SIZE_UNKNOWN, Action, FrameType, UploadState
 from protocol.errors import ErrorCode
 from protocol.events import OpenRequested
-from protocol.server import WAIT_MS
+from protocol.server_output import WAIT_MS
 from protocol.state import StreamState
 from tests.support.server_outcomes import received, stream_failure
 from tests.support.server_rig import chunk, merged, open_frame, opened_of, welcomed, with_stream

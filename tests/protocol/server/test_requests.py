@@ -5,7 +5,7 @@ import pytest
 from protocol import codec, frames
 from protocol.constants import OFFSET_MAX, SIZE_UNKNOWN
 from protocol.errors import ErrorCode
-from protocol.events import AbortRequested, FinishRequested, QueryReceived
+from protocol.events import AbortRequested, FinishRequested, QueryReceived, StreamFailed
 from protocol.ranges import Span
 from protocol.server import REQUESTS_MAX
 from protocol.state import StreamState
@@ -35,6 +35,16 @@ def test_a_zero_byte_file_is_open_and_finish() -> None:
 def test_finish_must_name_the_declared_size(declared: int, size: int) -> None:
     rig = with_stream(size=declared)
     assert stream_failure(rig, codec.encode(frames.Finish(size), 1))[0] is ErrorCode.SIZE_INVALID
+
+
+def test_a_finish_that_was_incomplete_binds_the_size() -> None:
+    rig = with_stream()
+    assert rig.feed(codec.encode(frames.Finish(10), 1)) == [FinishRequested(1, frames.Finish(10))]
+    rig.connection.refuse_range(1, Span(0, 10), ErrorCode.INCOMPLETE, 0)
+    (failed,) = rig.feed(codec.encode(frames.Finish(8), 1))
+    assert failed == StreamFailed(
+        1, ErrorCode.SIZE_INVALID, "FINISH says 8; OPEN or an earlier FINISH bound the size to 10"
+    )
 
 
 def test_a_size_declared_by_finish_binds() -> None:

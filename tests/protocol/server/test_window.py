@@ -5,8 +5,9 @@ from dataclasses import replace
 import pytest
 
 from protocol import frames
-from protocol.constants import FRAME_BYTES_MIN
+from protocol.constants import FRAME_BYTES_MIN, NACKS_PER_RANGE_MAX
 from protocol.errors import ErrorCode
+from protocol.events import StreamFailed
 from protocol.ranges import Span
 from tests.support.server_outcomes import failure, received
 from tests.support.server_rig import HELLO, LIMITS, chunk, corrupt, merged, open_stream, with_stream
@@ -70,3 +71,31 @@ def test_a_range_refused_by_the_caller_counts_no_more_and_the_stream_lives_on() 
     assert (nack.code, nack.start_byte, nack.end_byte) == (ErrorCode.TOO_MANY_GAPS, 50, 149)
     assert rig.connection.streams.unacknowledged_bytes == 0
     assert rig.feed(chunk(1, 0, bytes(100)))
+
+
+@pytest.mark.parametrize("first", [0, NACKS_PER_RANGE_MAX - 1])
+def test_the_eighth_refusal_of_a_range_ends_the_stream_whatever_the_reasons(first: int) -> None:
+    rig = with_stream()
+    for _ in range(first):
+        rig.feed(corrupt(1, 50, bytes(100)))
+    for _ in range(first, NACKS_PER_RANGE_MAX):
+        assert rig.connection.take_events() == []
+        rig.feed(chunk(1, 50, bytes(100)))
+        rig.connection.refuse_range(1, Span(50, 150), ErrorCode.TOO_MANY_GAPS, 100)
+    (failed,) = rig.connection.take_events()
+    assert isinstance(failed, StreamFailed)
+    assert (failed.stream, failed.code) == (1, ErrorCode.NACKS_EXHAUSTED)
+    *nacks, error = [sent for _, sent in rig.sent()]
+    assert [type(each) for each in nacks] == [frames.Nack] * (NACKS_PER_RANGE_MAX - 1)
+    assert isinstance(error, frames.Error)
+    assert error.code == ErrorCode.NACKS_EXHAUSTED
+    assert 1 not in rig.connection.streams
+    assert rig.connection.streams.unacknowledged_bytes == 0
+
+
+def test_a_missing_range_may_be_named_as_often_as_it_is_missing() -> None:
+    rig = with_stream()
+    for _ in range(3 * NACKS_PER_RANGE_MAX):
+        rig.connection.refuse_range(1, Span(0, 4), ErrorCode.INCOMPLETE, 0)
+    assert rig.connection.take_events() == []
+    assert 1 in rig.connection.streams

@@ -1,11 +1,14 @@
 """Chunks: every form, runs of adjacent ones, and what one costs that lies or is corrupt. PROTOCOL.md §9."""
 
+from dataclasses import replace
+
 import pytest
 
 from protocol import codec, frames
 from protocol.constants import NACKS_PER_RANGE_MAX, OFFSET_MAX, Action, ChecksumKind, Feature, FrameType
 from protocol.errors import ErrorCode
 from protocol.events import ChunkRefused, ChunksReceived, FinishRequested, StreamFailed
+from protocol.ranges import Span
 from tests.support.server_outcomes import LARGE, failure, received, stream_failure
 from tests.support.server_rig import LIMITS, Refusal, chunk, corrupt, frame, merged, open_stream, welcomed, with_stream
 
@@ -122,12 +125,22 @@ def test_equal_chunks_far_beyond_the_end_are_not_gathered() -> None:
     assert len(events) == 2, "what is behind it is for a stream that has ended"
 
 
-def test_an_oversized_chunk_is_refused_by_its_prefix() -> None:
-    rig = with_stream()
-    largest = LIMITS.chunk_bytes_max + 20
-    assert rig.feed(codec.PREFIX.pack(FrameType.CHUNK_CRC32C, 0, 1, largest)) == []
-    rig = with_stream()
-    assert failure(rig.feed(codec.PREFIX.pack(FrameType.CHUNK, 0, 1, largest + 1))) is ErrorCode.FRAME_TOO_LARGE
+@pytest.mark.parametrize("kind", list(codec.CHUNK_HEADERS))
+@pytest.mark.parametrize("chunk_bytes_max", [10, LIMITS.chunk_bytes_max])
+def test_the_largest_chunk_is_exact_in_every_form(kind: FrameType, chunk_bytes_max: int) -> None:
+    limits = replace(LIMITS, chunk_bytes_max=chunk_bytes_max)
+    data = bytes(chunk_bytes_max + 1)
+    (event,) = with_stream(limits=limits).feed(chunk(1, 0, data[:-1], kind))
+    assert isinstance(event, ChunksReceived)
+    assert (event.start, event.end) == (0, chunk_bytes_max)
+    assert failure(with_stream(limits=limits).feed(chunk(1, 0, data, kind))) is ErrorCode.FRAME_TOO_LARGE
+
+
+@pytest.mark.parametrize("kind", list(codec.CHUNK_HEADERS))
+def test_an_oversized_chunk_is_refused_by_its_prefix(kind: FrameType) -> None:
+    length = codec.CHUNK_HEADERS[kind].size + LIMITS.chunk_bytes_max
+    assert with_stream().feed(codec.PREFIX.pack(kind, 0, 1, length)) == []
+    assert failure(with_stream().feed(codec.PREFIX.pack(kind, 0, 1, length + 1))) is ErrorCode.FRAME_TOO_LARGE
 
 
 # Corrupt chunks.
@@ -158,18 +171,16 @@ def test_the_eighth_refusal_of_a_range_ends_the_stream() -> None:
     assert error.action is Action.REOPEN
 
 
-def test_a_good_copy_clears_the_count() -> None:
+def test_chunks_that_begin_alike_but_end_elsewhere_are_other_ranges() -> None:
+    rig = with_stream()
+    for length in range(1, 4 * NACKS_PER_RANGE_MAX):
+        assert rig.feed(corrupt(1, 4, bytes(length))) == [ChunkRefused(1, ErrorCode.CHUNK_CORRUPT)]
+
+
+def test_a_good_copy_clears_the_count_once_it_is_acknowledged() -> None:
     rig = with_stream()
     for _ in range(3):
         for _ in range(NACKS_PER_RANGE_MAX - 1):
-            rig.feed(corrupt(1, 4, b"evil"))
+            assert rig.feed(corrupt(1, 4, b"evil")) == [ChunkRefused(1, ErrorCode.CHUNK_CORRUPT)]
         assert rig.feed(chunk(1, 4, b"good")) == [received(1, 4, b"good")]
-
-
-@pytest.mark.parametrize("size", [12, 4], ids=["one chunk", "gathered"])
-def test_good_bytes_clear_the_count_of_all_ranges_among_them(size: int) -> None:
-    rig = with_stream()
-    for _ in range(NACKS_PER_RANGE_MAX - 1):
-        rig.feed(corrupt(1, 4, b"evil") + corrupt(1, 44, b"evil"))
-    rig.feed(b"".join(chunk(1, at, bytes(size)) for at in range(0, 48, size)))
-    assert rig.feed(corrupt(1, 4, b"evil") + corrupt(1, 44, b"evil")) == [ChunkRefused(1, ErrorCode.CHUNK_CORRUPT)] * 2
+        rig.connection.acknowledge(1, 0, [Span(4, 8)], 4)

@@ -4,7 +4,7 @@ from protocol import frames
 from protocol.constants import SIZE_UNKNOWN, Action
 from protocol.errors import ErrorCode
 from protocol.events import ConnectionFailed
-from protocol.server import WAIT_MS
+from protocol.server_output import WAIT_MS
 from tests.support.server_outcomes import LARGE, received
 from tests.support.server_rig import ServerRig, chunk, open_frame, with_stream
 
@@ -14,7 +14,9 @@ def test_after_goaway_no_open_is_answered_and_the_rest_goes_on() -> None:
     rig.connection.go_away(1500, "restart")
     assert rig.sent() == [(0, frames.Goaway(ErrorCode.SHUTTING_DOWN, 1500, "restart"))]
     assert rig.feed(open_frame(2) + chunk(2, 0, b"void") + chunk(1, 0, b"data")) == [received(1, 0, b"data")]
+    assert not rig.connection.has_output
     rig.connection.acknowledge(1, 4, [], 4)
+    assert rig.connection.has_output
     assert rig.sent() == [(1, frames.Ack(4))]
 
 

@@ -6,9 +6,19 @@ from protocol import codec, frames
 from protocol.constants import SIZE_UNKNOWN, Action
 from protocol.errors import ErrorCode
 from protocol.events import TokenOffered
+from protocol.outbox import WITHHELD_MAX
 from protocol.state import ConnectionState
 from tests.support.server_outcomes import received
-from tests.support.server_rig import ServerRig, chunk, open_frame, open_stream, opened_of, welcomed, with_stream
+from tests.support.server_rig import (
+    ServerRig,
+    chunk,
+    corrupt,
+    open_frame,
+    open_stream,
+    opened_of,
+    welcomed,
+    with_stream,
+)
 
 
 def expired() -> ServerRig:
@@ -25,11 +35,43 @@ def test_after_expiry_chunks_are_received_and_not_acknowledged_until_refreshed()
     rig.connection.acknowledge(1, 4, [], 4)
     rig.connection.acknowledge(2, 4, [], 4)
     rig.connection.fail_stream(2, ErrorCode.FENCED, "taken over")
-    assert [type(sent) for _, sent in rig.sent()] == [frames.Error]
+    assert rig.sent() == []
     assert rig.feed(codec.encode(frames.Refresh("new"))) == [TokenOffered("new")]
     rig.connection.refreshed(600)
-    assert rig.sent() == [(0, frames.Refreshed(600)), (1, frames.Ack(4))]
+    refreshed, (number, error), ack = rig.sent()
+    assert refreshed == (0, frames.Refreshed(600))
+    assert isinstance(error, frames.Error)
+    assert (number, error.code, error.next_expected_byte) == (2, ErrorCode.FENCED, 4)
+    assert ack == (1, frames.Ack(4))
     assert rig.connection.state is ConnectionState.OPEN
+
+
+def test_after_expiry_nothing_but_pong_is_sent() -> None:
+    rig = expired()
+    rig.feed(codec.encode(frames.Ping(7)) + corrupt(1, 0, b"evil") + chunk(3, 0, b"data"))
+    assert rig.connection.check_time(rig.now + 60) == []
+    assert rig.sent() == [(0, frames.Pong(7))]
+    rig.connection.refreshed(600)
+    assert [type(sent) for _, sent in rig.sent()] == [frames.Refreshed, frames.Nack, frames.Error]
+
+
+def test_a_flood_of_refusals_after_expiry_is_not_read_on() -> None:
+    rig = expired()
+    raw = b"".join(corrupt(1, at, b"x") for at in range(10 * WITHHELD_MAX))
+    assert len(rig.feed(raw)) == WITHHELD_MAX
+    assert rig.connection.is_held
+    rig.connection.refreshed(600)
+    assert len(rig.resume()) == 9 * WITHHELD_MAX
+
+
+def test_an_answer_does_not_let_a_flood_go_on() -> None:
+    rig = welcomed()
+    open_stream(rig, 1)
+    rig.feed(codec.encode(frames.Query("log.bin"), 0))
+    rig.connection.expire()
+    rig.feed(b"".join(corrupt(1, at, b"x") for at in range(2 * WITHHELD_MAX)))
+    rig.connection.answered()
+    assert rig.connection.is_held
 
 
 @pytest.mark.parametrize("end", ["finished", "aborted"])
