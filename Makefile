@@ -23,7 +23,8 @@ PYTEST = $(BIN)/pytest -n $(JOBS) --dist loadfile
 QUICK_TESTS := $(addprefix tests/,architecture protocol daemon control device) --ignore tests/daemon/tcp/transport
 
 # What the tests start besides Python. Without one of them, the tests that need it are skipped.
-TOOLS := aria2 curl e2fsprogs gcc iproute2 libc6-dev libssl-dev mount openssl procps python3-venv strace systemd wget
+TOOLS := acl aria2 curl e2fsprogs gcc iproute2 jq libc6-dev libssl-dev mount nginx openssl procps python3-venv strace systemd \
+	wget
 
 # What the benchmarks measure the project beside. A peer that is not installed is named as missing.
 PEERS := mosquitto nginx openssh-client openssh-server rsync
@@ -115,7 +116,8 @@ lock:  ## pin the newest versions that pyproject.toml allows, with their hashes
 
 tools:  ## install what the tests need from Debian (root)
 	@test "$$(id -u)" = 0 || { echo "make tools: only root can install packages: sudo make tools" >&2; exit 1; }
-	DEBIAN_FRONTEND=noninteractive apt-get install --yes --quiet --no-install-recommends --no-upgrade $(TOOLS)
+	DEBIAN_FRONTEND=noninteractive .ci/without_services \
+		apt-get install --yes --quiet --no-install-recommends --no-upgrade $(TOOLS)
 
 peers: venv  ## install what the benchmarks measure the project beside (root for those of Debian)
 	@if [ "$$(id -u)" = 0 ]; then \

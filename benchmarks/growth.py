@@ -24,7 +24,7 @@ from benchmarks.rounds import Contestant, Sample, Series, play
 from benchmarks.seeds import PAGE_FILES, Seed
 from benchmarks.uplinkd import PROMISE, Uplinkd, serving
 from control.listing import write_cursor
-from control.ports import Position
+from daemon.catalog.records import Position
 from protocol import frames
 
 FILES = {

@@ -10,8 +10,8 @@ from socket import socket
 from typing import Protocol, TypeAlias
 
 from control.app import Options, make_app
-from control.download import DownloadLimits
-from control.listener import Endpoint
+from control.download import Delivery, DownloadLimits
+from control.listener import ListenAddress
 from control.listener import serve as serve_control
 from daemon.adapters.exits import abandon
 from daemon.admin.commands import Commands
@@ -52,11 +52,14 @@ ListenHttp: TypeAlias = Callable[[Core, Exposition, Sequence[socket]], Awaitable
 async def listen_http(core: Core, exposition: Exposition, passed: Sequence[socket]) -> HttpServer:
     """The control plane on the core. Raises OSError."""
     settings = core.settings
-    options = Options(settings.http.metrics_public, DownloadLimits(streams_max=settings.http.download_concurrency))
+    http = settings.http
+    accel_prefix = http.accel_prefix if http.content_delivery == "accel" else None
+    delivery = Delivery(accel_prefix, DownloadLimits(streams_max=http.download_concurrency))
+    options = Options(http.metrics_public, delivery)
     application = make_app(control_ports(core, exposition), options)
-    listeners: list[Endpoint | socket] = [*passed]
+    listeners: list[ListenAddress | socket] = [*passed]
     if not listeners:
-        listeners.append(Endpoint(settings.http.host, settings.http.port))
+        listeners.append(ListenAddress(http.host, http.port))
     return await serve_control(application, listeners, drain_timeout_s=settings.drain.timeout_s / 2)
 
 

@@ -182,6 +182,8 @@ class Http(Section):
     port: int = Field(7780, ge=0, le=65535)
     metrics_public: bool = True
     download_concurrency: int = Field(64, ge=1, le=10_000)
+    content_delivery: Literal["direct", "accel"] = "direct"
+    accel_prefix: str = Field("/files/", pattern=r"\A/(?:[A-Za-z0-9._~-]+/)+\z", max_length=255)
 
 
 class Log(Section):

@@ -47,8 +47,8 @@ class DiskSpace:
 class FileSystem(Protocol):
     """What storage may ask of the file system. Everything raises OSError."""
 
-    def create_directory(self, path: Path) -> bool:
-        """Make a directory (mode 0700) if it is missing; whether it was."""
+    def create_directory(self, path: Path, mode: int = 0o700) -> bool:
+        """Make a directory if it is missing; whether it was. The process's umask narrows `mode`."""
         ...
 
     def open(self, path: Path) -> int:
@@ -56,7 +56,11 @@ class FileSystem(Protocol):
         ...
 
     def create(self, path: Path) -> int:
-        """A descriptor to read and write the file (mode 0600), which is made if it is missing."""
+        """A descriptor to read and write the file, which is made if it is missing.
+
+        Its mode is 0640, which the daemon's umask narrows to 0600. In a directory with a default ACL the ACL takes the
+        umask's place, so that an operator can let others read, such as nginx.
+        """
         ...
 
     def open_to_read(self, path: Path) -> int:
@@ -78,13 +82,6 @@ class FileSystem(Protocol):
 
     def read(self, fd: int, count: int, offset: int) -> bytes:
         """Up to `count` bytes at `offset`; fewer only at the end of the file."""
-        ...
-
-    def read_cached(self, fd: int, count: int, offset: int) -> bytearray | None:
-        """The `count` bytes at `offset` if all are in memory, else None. Never waits, so it may run on the event loop.
-
-        Raises nothing: what is wrong with the file, `read` tells.
-        """
         ...
 
     def send(self, fd: int, socket_fd: int, count: int, offset: int) -> int | None:
@@ -159,9 +156,9 @@ class SystemFiles:
     def __init__(self) -> None:
         self._writes_through = _kernel_version() >= DONTCACHE_SOUND_SINCE
 
-    def create_directory(self, path: Path) -> bool:
+    def create_directory(self, path: Path, mode: int = 0o700) -> bool:
         try:
-            path.mkdir(mode=0o700, parents=True)
+            path.mkdir(mode, parents=True)
         except FileExistsError:
             return False
         return True
@@ -170,7 +167,7 @@ class SystemFiles:
         return os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
 
     def create(self, path: Path) -> int:
-        return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o640)
 
     def open_to_read(self, path: Path) -> int:
         return os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
@@ -204,14 +201,6 @@ class SystemFiles:
             data = os.pread(fd, count, offset)
             parts.append(data)
         return b"".join(parts)
-
-    def read_cached(self, fd: int, count: int, offset: int) -> bytearray | None:
-        data = bytearray(count)
-        try:
-            return data if os.preadv(fd, [data], offset, os.RWF_NOWAIT) == count else None
-        except OSError:
-            # Not in memory, or a file system that cannot tell.
-            return None
 
     def send(self, fd: int, socket_fd: int, count: int, offset: int) -> int | None:
         try:

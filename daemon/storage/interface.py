@@ -81,12 +81,8 @@ class Storage(Protocol):
         """Open for reading. Raises OSError, FileNotFoundError where there are no bytes."""
         ...
 
-    async def read_once(self, upload_id: int, offset: int, count: int) -> bytes:
-        """Open, read and close in one trip. Raises OSError, FileNotFoundError where there are no bytes."""
-        ...
-
-    def read_cached(self, upload_id: int, offset: int, count: int) -> bytearray | None:
-        """The bytes if they are in memory and the upload was read by `read_once` lately; never waits for the disk."""
+    def path(self, upload_id: int) -> str:
+        """Where the upload's bytes lie, or will, below the directory of all: for a reverse proxy that sends them."""
         ...
 
     async def space(self) -> Space:

@@ -8,9 +8,9 @@ from dataclasses import dataclass, field, replace
 from aiohttp import web
 
 from control.app import Options, make_app
-from control.download import DownloadLimits
-from control.listener import Endpoint, serve
-from control.ports import File
+from control.download import Delivery, DownloadLimits
+from control.listener import ListenAddress, serve
+from daemon.catalog.records import Upload
 from protocol.checksum import crc32c
 from tests.support.fake_ports import World
 from tests.support.waiting import until
@@ -29,7 +29,7 @@ class FakeControlPlane:
     url: str = ""
     progress: int = 0
 
-    def put(self, data: bytes, name: str = "log.bin") -> File:
+    def put(self, data: bytes, name: str = "log.bin") -> Upload:
         """A complete file with `data` and its digests."""
         file = self.world.put(data, name)
         true = replace(file, crc32c=crc32c(data) if data else 0)
@@ -47,9 +47,11 @@ class FakeControlPlane:
 async def running() -> AsyncIterator[FakeControlPlane]:
     """A control plane that listens on loopback."""
     fake = FakeControlPlane()
-    app = make_app(fake.world.ports(), Options(downloads=DownloadLimits(streams_max=8, stall_timeout_s=30.0)))
+    app = make_app(
+        fake.world.ports(), Options(delivery=Delivery(limits=DownloadLimits(streams_max=8, stall_timeout_s=30.0)))
+    )
     app.middlewares.insert(0, fake.intercept)
-    server = await serve(app, [Endpoint("127.0.0.1", 0)], drain_timeout_s=1.0)
+    server = await serve(app, [ListenAddress("127.0.0.1", 0)], drain_timeout_s=1.0)
     host, port = server.addresses[0]
     fake.url = f"http://{host}:{port}"
     yield fake

@@ -142,11 +142,8 @@ class FakeStorage:
         kept = self.written[upload_id]
         return _FakeReading(bytes(kept[offset] for offset in range(len(kept))))
 
-    def read_cached(self, upload_id: int, offset: int, count: int) -> bytearray | None:
-        raise AssertionError("receiving reads nothing back from memory")
-
-    async def read_once(self, upload_id: int, offset: int, count: int) -> bytes:
-        raise AssertionError("receiving reads nothing in one trip")
+    def path(self, upload_id: int) -> str:
+        raise AssertionError("receiving names no files")
 
     async def space(self) -> Space:
         raise AssertionError("receiving measures nothing")

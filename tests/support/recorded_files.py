@@ -40,9 +40,9 @@ class RecordedFiles(SystemFiles):
         event = self.holds[operation] = threading.Event()
         return event.set
 
-    def create_directory(self, path: Path) -> bool:
+    def create_directory(self, path: Path, mode: int = 0o700) -> bool:
         self._called("create_directory", path.name)
-        return super().create_directory(path)
+        return super().create_directory(path, mode)
 
     def open(self, path: Path) -> int:
         self._called("open", path.name)

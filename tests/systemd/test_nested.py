@@ -87,6 +87,32 @@ def test_a_file_is_there_after_a_restart(machine: Machine) -> None:
     machine.run("cmp", "/usr/bin/bash", "/tmp/shell")
 
 
+def test_nginx_may_read_files_and_nothing_else(machine: Machine) -> None:
+    """As docs/http.md has the operator allow it; the unit's sandbox and umask stay as they are."""
+    drop_in = "/run/systemd/system/uplinkd.service.d"
+    machine.run("mkdir", "-p", drop_in)
+    machine.write(f"{drop_in}/nginx.conf", "[Service]\nStateDirectoryMode=0711\n")
+    machine.run("systemctl", "daemon-reload")
+    machine.run("systemctl", "restart", UNIT)
+    rights = "group:www-data:rX,default:group:www-data:rX"
+    machine.run("setfacl", "-R", "-m", rights, "/var/lib/uplinkd/files")
+    device = ("env", "UPLINK_DEVICE=nested-3", f"UPLINK_SECRET={enrol(machine, 'nested-3')}", "uplink")
+    machine.run(*device, "send", "/usr/bin/bash", "--name", "for-nginx")
+    machine.run("systemctl", "restart", UNIT)
+    newest = machine.run("sh", "-c", "find /var/lib/uplinkd/files -type f -printf '%T@ %p\n' | sort -n | tail -n 1")
+    path = newest.split()[1]
+    as_worker = ("runuser", "--user", "www-data", "--")
+    machine.run(*as_worker, "cmp", "/usr/bin/bash", path)
+    for closed in ("/var/lib/uplinkd/secret", "/var/lib/uplinkd", "/etc/uplinkd/uplinkd.toml"):
+        assert machine.attempt(*as_worker, "test", "-r", closed).returncode == 1
+    machine.run("rm", "-r", drop_in)
+    machine.run("systemctl", "daemon-reload")
+    machine.run("systemctl", "restart", UNIT)
+    assert machine.attempt(*as_worker, "cat", path).returncode == 1
+    machine.run("setfacl", "-R", "-b", "/var/lib/uplinkd/files")
+    machine.run("chmod", "-R", "g=,o=", "/var/lib/uplinkd/files")
+
+
 def test_a_reload_keeps_the_process_and_tells_systemd(machine: Machine) -> None:
     machine.run("systemctl", "start", UNIT)
     before = main_pid(machine)

@@ -1,10 +1,6 @@
-"""Reading what is stored: on one lane, in order, and from memory without a lane.
-
-Files of which pieces were read stay open for a while, since the next piece is often asked for at once.
-"""
+"""Reading what is stored: on one lane, in order."""
 
 import asyncio
-from collections import OrderedDict
 from collections.abc import AsyncGenerator, Callable
 from functools import partial
 from pathlib import Path
@@ -13,9 +9,6 @@ from daemon.adapters.clock import Clock
 from daemon.adapters.files import FileSystem
 from daemon.adapters.threads import Lane
 from daemon.storage.local.calls import Call, ask, call
-
-KEPT_MAX = 64
-"""Files kept open between two pieces: more than are read at a time, few among the descriptors of a process."""
 
 SEND_BYTES = 1 << 20
 """Sent by one call of the system. On a disk of 100 MB/s that is 10 ms for which other readers wait."""
@@ -36,8 +29,6 @@ class Readers:
         self._lane = lane
         self._clock = clock
         self._is_writing = is_writing
-        self._kept: OrderedDict[int, int] = OrderedDict()
-        self._forgotten = 0
 
     async def open(self, path: Path) -> "FileReading":
         """Raises OSError, FileNotFoundError where there is no file."""
@@ -52,55 +43,6 @@ class Readers:
 
         fd, size = await call(self._lane, run, lambda opened: self._close(opened[0]))
         return FileReading(self._files, self._lane, self._clock, self._is_writing, fd, size)
-
-    async def read_once(self, upload_id: int, path: Path, offset: int, count: int) -> bytes:
-        """One piece; the file stays open for the next. Raises OSError, FileNotFoundError where there is no file."""
-        kept = self._kept.get(upload_id)
-        if kept is not None:
-            self._kept.move_to_end(upload_id)
-            # Whoever closes it meanwhile does so on the lane, behind this.
-            return await call(self._lane, partial(self._files.read, kept, count, offset))
-
-        def run() -> tuple[int, bytes]:
-            fd = self._files.open_to_read(path)
-            try:
-                return fd, self._files.read(fd, count, offset)
-            except OSError:
-                self._files.close(fd)
-                raise
-
-        forgotten = self._forgotten
-        fd, data = await call(self._lane, run, lambda opened: self._close(opened[0]))
-        if upload_id in self._kept or forgotten != self._forgotten:
-            self._close(fd)
-        else:
-            self._keep(upload_id, fd)
-        return data
-
-    def read_cached(self, upload_id: int, offset: int, count: int) -> bytearray | None:
-        """A piece of a file that is kept open, if it is in memory."""
-        fd = self._kept.get(upload_id)
-        if fd is None:
-            return None
-        self._kept.move_to_end(upload_id)
-        return self._files.read_cached(fd, count, offset)
-
-    def forget(self, upload_id: int) -> None:
-        """The file is about to be removed: from now on it is read no more, but by those who have it open."""
-        self._forgotten += 1
-        fd = self._kept.pop(upload_id, None)
-        if fd is not None:
-            self._close(fd)
-
-    def close(self) -> None:
-        """Forget all files; nothing may be asked for any more."""
-        for upload_id in list(self._kept):
-            self.forget(upload_id)
-
-    def _keep(self, upload_id: int, fd: int) -> None:
-        self._kept[upload_id] = fd
-        if len(self._kept) > KEPT_MAX:
-            self._close(self._kept.popitem(last=False)[1])
 
     def _close(self, fd: int) -> None:
         # Nobody awaits this, so a failure is the event loop's to report.

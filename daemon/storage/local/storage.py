@@ -24,6 +24,9 @@ from daemon.storage.local.syncing import Handle, Syncing
 SHARDS = 256
 """A million files make directories of four thousand, which every file system handles well."""
 
+SHARED_MODE = 0o750
+"""The daemon's umask narrows it to 0700. With a default ACL on `files`, whom the ACL names can enter."""
+
 UPLOAD_ID_MAX = 2**63 - 1
 """A catalog's integers end there; a file with a larger name is none of ours."""
 
@@ -123,21 +126,14 @@ class LocalStorage:
 
     async def remove(self, upload_id: int) -> int:
         self.release(upload_id)
-        self._readers.forget(upload_id)
         path = self._path(upload_id)
-        removed = await call(self._write_lane, lambda: self._files.remove(path))
-        # Once more, for who opened it while the removal waited its turn.
-        self._readers.forget(upload_id)
-        return removed
+        return await call(self._write_lane, lambda: self._files.remove(path))
 
     async def open(self, upload_id: int) -> Reading:
         return await self._readers.open(self._path(upload_id))
 
-    async def read_once(self, upload_id: int, offset: int, count: int) -> bytes:
-        return await self._readers.read_once(upload_id, self._path(upload_id), offset, count)
-
-    def read_cached(self, upload_id: int, offset: int, count: int) -> bytearray | None:
-        return self._readers.read_cached(upload_id, offset, count)
+    def path(self, upload_id: int) -> str:
+        return f"{upload_id % SHARDS:02x}/{upload_id:016x}"
 
     async def space(self) -> Space:
         found = await call(self._read_lane, lambda: self._files.space(self._root))
@@ -178,15 +174,15 @@ class LocalStorage:
         await self._sync_lane.close()
         self._syncing.close()
         await self._write_lane.close()
-        self._readers.close()
         await self._read_lane.close()
 
     def _prepare(self) -> None:
         shards = [self._shard(shard) for shard in range(SHARDS)]
         if self._files.create_directory(self._root):
             self._files.sync_directory(self._root.parent)
-        for directory in (self._root / "files", *shards, self._root / "quarantine"):
-            self._files.create_directory(directory)
+        self._files.create_directory(self._root / "quarantine")
+        for directory in (self._root / "files", *shards):
+            self._files.create_directory(directory, SHARED_MODE)
         # Always: the run that made them may have been cut off before this.
         self._files.sync_directory(self._root / "files")
         self._files.sync_directory(self._root)
@@ -195,7 +191,7 @@ class LocalStorage:
         return self._root / "files" / f"{shard:02x}"
 
     def _path(self, upload_id: int) -> Path:
-        return self._shard(upload_id % SHARDS) / f"{upload_id:016x}"
+        return self._root / "files" / self.path(upload_id)
 
     def _use(self, handle: Handle) -> None:
         handle.users += 1

@@ -45,13 +45,6 @@ async def test_what_was_written_and_synced_is_read(storage: Storage) -> None:
     assert await content(storage, UPLOAD, 7) == b""
 
 
-async def test_one_trip_reads_like_three(storage: Storage) -> None:
-    await within(write(storage, UPLOAD, 0, b"abcdefg"))
-    assert await storage.read_once(UPLOAD, 2, 3) == b"cde"
-    with pytest.raises(FileNotFoundError):
-        await storage.read_once(OTHER, 0, 1)
-
-
 async def test_any_buffer_is_written(storage: Storage) -> None:
     done: asyncio.Future[OSError | None] = asyncio.get_running_loop().create_future()
     storage.write(UPLOAD, 0, [b"ab", bytearray(b"cd"), memoryview(b"xefx")[1:3]], False, done.set_result)

@@ -1,7 +1,12 @@
 """Directories: private, durable, and what is found in them or put aside."""
 
 import os
+import shutil
+import subprocess
+from collections.abc import Iterator
 from pathlib import Path
+
+import pytest
 
 from daemon.adapters.clock import SystemClock
 from daemon.adapters.threads import SystemThreads
@@ -9,6 +14,14 @@ from daemon.storage.local.storage import LocalStorage
 from tests.daemon.storage.local.storage.conftest import OPEN_FILES_MAX
 from tests.support.recorded_files import RecordedFiles, within, write
 from tests.support.storage_paths import name, path_of
+
+
+@pytest.fixture(autouse=True)
+def umask() -> Iterator[None]:
+    """As the daemon's command line sets it."""
+    before = os.umask(0o077)
+    yield
+    os.umask(before)
 
 
 async def test_directories_are_private_and_made_durable(tmp_path: Path) -> None:
@@ -31,6 +44,21 @@ async def test_the_parent_of_a_directory_that_was_there_is_nobodys_business(tmp_
 async def test_files_are_private(storage: LocalStorage, tmp_path: Path) -> None:
     await within(write(storage, 1, 0, b"x"))
     assert path_of(tmp_path, 1).stat().st_mode & 0o777 == 0o600
+
+
+@pytest.mark.skipif(shutil.which("setfacl") is None, reason="setfacl is not installed")
+async def test_an_operator_can_let_others_read_files(storage: LocalStorage, tmp_path: Path) -> None:
+    rights = "user:nobody:rX,default:user:nobody:rX"
+    subprocess.run(["setfacl", "-R", "-m", rights, str(tmp_path / "data" / "files")], check=True)  # noqa: ASYNC221
+    await within(write(storage, 1, 0, b"x"))
+    # With an ACL the group's bits show what the ACL may grant.
+    assert path_of(tmp_path, 1).stat().st_mode & 0o777 == 0o640
+
+
+async def test_where_an_upload_lies_is_said_below_the_files_directory(storage: LocalStorage, tmp_path: Path) -> None:
+    await within(write(storage, 0xABC, 0, b"x"))
+    assert tmp_path / "data" / "files" / storage.path(0xABC) == path_of(tmp_path, 0xABC)
+    assert path_of(tmp_path, 0xABC).exists()
 
 
 async def test_names_that_storage_does_not_give_stand_for_no_upload(storage: LocalStorage, tmp_path: Path) -> None:

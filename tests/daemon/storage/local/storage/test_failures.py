@@ -132,7 +132,9 @@ async def test_a_full_disk_fails_who_writes_too_much_and_recovers(full_disk: Pat
     assert (await within(sync(storage, 1, 2))).keys() == {2}
     await storage.remove(2)
     assert await within(write(storage, 1, 4, b" and more", durable_bytes=4)) is None
-    assert await storage.read_once(1, 0, 100) == b"kept and more"
+    reading = await storage.open(1)
+    assert await reading.read(0, 100) == b"kept and more"
+    await reading.close()
     await storage.close()
 
 

@@ -178,16 +178,3 @@ async def test_who_gave_up_on_anything_else_disturbs_nothing(storage: LocalStora
         await removing
     let_go()
     assert await within(write(storage, 2, 0, b"x")) is None
-
-
-async def test_what_was_opened_while_its_removal_waited_is_read_no_more(
-    storage: LocalStorage, files: RecordedFiles
-) -> None:
-    await within(write(storage, 1, 0, b"abc"))
-    let_go = files.hold("remove")
-    removal = asyncio.ensure_future(storage.remove(1))
-    await asyncio.sleep(0)
-    assert await storage.read_once(1, 0, 3) == b"abc"
-    let_go()
-    await removal
-    assert storage.read_cached(1, 0, 3) is None
