@@ -4,7 +4,6 @@ While one cycle is recorded the next is already synced; the order of cycles is k
 """
 
 import asyncio
-import errno
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -12,6 +11,7 @@ from typing import Protocol
 from daemon.adapters.clock import Clock
 from daemon.catalog.interface import Catalog, CatalogFailed
 from daemon.catalog.records import Completed, Completion, Progress
+from daemon.ingest.failures import catalog_failure, failure_kind, storage_failure
 from daemon.ingest.live_upload import Cut, LiveUpload
 from daemon.storage.interface import Storage
 from daemon.telemetry.metrics import Metrics, StorageFailure
@@ -20,8 +20,6 @@ from protocol.ranges import DigestedRange
 
 TURN_CUTS = 64
 """Answered at a time: some milliseconds, most of it the sending of ACKs. A thousand would keep everybody waiting."""
-
-_NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 
 class Owner(Protocol):
@@ -229,23 +227,6 @@ class Committer:
         if cut.received_s is not None:
             self._metrics.ack_latency.observe(self._clock.monotonic_s() - cut.received_s)
         return grown_bytes
-
-
-def storage_failure(error: OSError) -> tuple[ErrorCode, str]:
-    """What a device is told when its bytes could not be written or synced."""
-    if error.errno in _NO_ROOM:
-        return ErrorCode.DISK_FULL, "the server's disk is full; nothing acknowledged is lost"
-    return ErrorCode.STORAGE_FAILED, f"the server could not store the bytes: {error.strerror or error}"
-
-
-def catalog_failure(error: CatalogFailed) -> tuple[ErrorCode, str]:
-    """What a device is told when the catalog did not record something."""
-    return ErrorCode.DISK_FULL if error.disk_full else ErrorCode.STORAGE_FAILED, str(error)
-
-
-def failure_kind(error: OSError, otherwise: StorageFailure) -> StorageFailure:
-    """How a failure of the disk is counted."""
-    return StorageFailure.DISK_FULL if error.errno in _NO_ROOM else otherwise
 
 
 def _total_bytes(ranges: Sequence[DigestedRange]) -> int:

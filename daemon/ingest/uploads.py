@@ -10,8 +10,9 @@ from daemon.adapters.entropy import Entropy
 from daemon.catalog.interface import Catalog, CatalogFailed
 from daemon.catalog.records import Completed, Completion, OpenRequest, OpenResult, Outcome, State, Upload
 from daemon.ingest.admission import Admission, Refusal, refusal_of
-from daemon.ingest.committer import Committer, catalog_failure, failure_kind, storage_failure
+from daemon.ingest.committer import Committer
 from daemon.ingest.digester import Digester
+from daemon.ingest.failures import catalog_failure, failure_kind, storage_failure
 from daemon.ingest.live_upload import Cut, Listener, LiveUpload, Piece
 from daemon.storage.interface import Storage
 from daemon.tasks import Tasks
