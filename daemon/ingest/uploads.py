@@ -14,14 +14,12 @@ from daemon.ingest.committer import Committer
 from daemon.ingest.digester import Digester
 from daemon.ingest.failures import catalog_failure, failure_kind, storage_failure
 from daemon.ingest.live_upload import Cut, Listener, LiveUpload, Piece
+from daemon.ingest.received import Lease, Received
 from daemon.storage.interface import Storage
 from daemon.tasks import Tasks
 from daemon.telemetry.metrics import Metrics, OpenOutcome, StorageFailure
-from protocol import frames
 from protocol.constants import OFFSET_MAX, UploadState
 from protocol.errors import ErrorCode, ErrorScope
-from protocol.events import ChunksReceived
-from protocol.frame_buffer import Lease
 from protocol.ranges import Span
 
 _STANDING = frozenset({State.RECEIVING, State.PARTIAL, State.COMPLETE})
@@ -117,9 +115,12 @@ class Uploads:
             raise
         return upload
 
-    def receive(self, upload: LiveUpload, chunks: ChunksReceived) -> None:
-        """Take chunks of an attached upload; its listener hears what becomes of them."""
-        start, end, lease = chunks.start, chunks.end, chunks.lease
+    def receive(self, upload: LiveUpload, received: Received, lease: Lease | None) -> None:
+        """Take bytes of an attached upload; its listener gets the result.
+
+        The bytes are valid until `lease` is released, which is done here; without one they stay valid.
+        """
+        start, end = received.start, received.end
         gaps = upload.received.missing(start, end)
         needed = sum(gap.end - gap.start for gap in gaps)
         if needed < end - start:
@@ -131,7 +132,7 @@ class Uploads:
                 self._again(upload, start, end)
             return
         durable_bytes = upload.durable[-1].end if upload.durable else 0
-        pieces = upload.take_in(start, chunks.data, gaps, chunks.crc32c)
+        pieces = upload.take_in(start, received.data, gaps, received.crc32c)
         for index, piece in enumerate(pieces):
             if lease is not None and index:
                 lease.retain()
@@ -142,31 +143,31 @@ class Uploads:
                 self._digest(upload, piece, lease)
         self._committer.arrived(upload, end - start)
 
-    def finish(self, upload: LiveUpload, finish: frames.Finish) -> None:
-        """All bytes were sent: complete the upload once they are durable and their digests are right."""
+    def finish(self, upload: LiveUpload, size: int, crc32c: int | None = None, sha256: bytes | None = None) -> None:
+        """All `size` bytes were sent: complete the upload once they are durable and match the digests, where given."""
         listener = upload.listener
         if listener is None:
             return
-        if finish.size < upload.received.highest_byte:
-            detail = f"FINISH says {finish.size} bytes, {upload.received.highest_byte} have arrived"
+        if size < upload.received.highest_byte:
+            detail = f"FINISH says {size} bytes, {upload.received.highest_byte} have arrived"
             self._end_stream(upload, ErrorCode.SIZE_INVALID, detail)
             return
-        if refusal := self._admission.refuse_size(finish.size):
+        if refusal := self._admission.refuse_size(size):
             self._end_stream(upload, refusal.code, refusal.detail)
             return
-        upload.size = finish.size
+        upload.size = size
         if not upload.is_whole:
-            missing = upload.received.missing(0, finish.size)[0]
+            missing = upload.received.missing(0, size)[0]
             listener.refused(missing, ErrorCode.INCOMPLETE, 0)
             return
         crc = upload.received.prefix_crc32c()
-        given = {each for each in (upload.crc32c_expected, finish.crc32c) if each is not None}
-        if given - {crc} or _differ(upload.sha256_expected, finish.sha256):
+        given = {each for each in (upload.crc32c_expected, crc32c) if each is not None}
+        if given - {crc} or _differ(upload.sha256_expected, sha256):
             self._reject(upload, f"CRC32C is {crc:08x}")
             return
         upload.is_finishing = True
-        if finish.sha256 is not None:
-            upload.sha256_expected = finish.sha256
+        if sha256 is not None:
+            upload.sha256_expected = sha256
         if upload.sha256_expected is not None and upload.sha256 is None:
             self._digester.follow(upload)
             remaining_s = self._digester.remaining_s(upload)

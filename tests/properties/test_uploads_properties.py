@@ -21,7 +21,7 @@ from tests.support.catalog_samples import REPLACE, REQUEST
 from tests.support.deadlines import DEADLINE_S
 from tests.support.loop_turns import turns
 from tests.support.upload_bench import Bench
-from tests.support.upload_streams import Stream, finish
+from tests.support.upload_streams import Stream
 
 Result = TypeVar("Result")
 
@@ -202,7 +202,7 @@ class UploadsMachine(RuleBasedStateMachine):
 
     def _ask_to_finish(self, stream: WatchedStream, upload: LiveUpload, crc: int) -> None:
         stream.asked_to_finish = True
-        self.bench.uploads.finish(upload, finish(len(CONTENTS[stream.name]), crc))
+        self.bench.uploads.finish(upload, len(CONTENTS[stream.name]), crc)
 
     @precondition(lambda self: self.alive)
     @rule(which=st.integers(0, 3), how=st.sampled_from(["not", "not", "not", "detached", "aborted", "deleted"]))

@@ -18,7 +18,7 @@ from tests.support.fake_machine import CapturedLog, FakeClock
 from tests.support.gated_catalog import ControlledCatalog
 from tests.support.held_storage import FakeStorage
 from tests.support.loop_turns import LoopThreads
-from tests.support.upload_streams import CountedLease, Stream, run
+from tests.support.upload_streams import CountedLease, Run, Stream
 
 NEVER_S = 3600.0
 """A cycle that is cut by time alone is not cut within a test."""
@@ -110,7 +110,7 @@ class Bench:
         for piece in pieces:
             data.append(lease.view[position : position + len(piece)].toreadonly())
             position += len(piece)
-        self.uploads.receive(upload, run(start, tuple(data), lease))
+        self.uploads.receive(upload, Run(start, tuple(data)), lease)
         return lease
 
     def assert_at_rest(self, *opened: LiveUpload) -> None:

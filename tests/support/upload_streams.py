@@ -4,12 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from daemon.catalog.records import Upload
-from daemon.storage.interface import Buffer
-from protocol import frames
-from protocol.constants import ChecksumKind
+from protocol.checksum import Buffer
 from protocol.errors import ErrorCode
-from protocol.events import ChunksReceived
-from protocol.frame_buffer import Lease
 from protocol.ranges import Span
 
 
@@ -109,12 +105,14 @@ class Stream:
         self.heard.append(what)
 
 
-def run(start: int, data: tuple[Buffer, ...], lease: Lease | None = None) -> ChunksReceived:
-    """Chunks that arrived on a stream."""
-    end = start + sum(len(piece) for piece in data)
-    return ChunksReceived(1, start, end, data, len(data), ChecksumKind.SUM8, lease)
+@dataclass(frozen=True, slots=True)
+class Run:
+    """Bytes that have arrived, in pieces."""
 
+    start: int
+    data: tuple[Buffer, ...]
+    crc32c: int | None = None
 
-def finish(size: int, crc32c: int | None = None, sha256: bytes | None = None) -> frames.Finish:
-    """A FINISH."""
-    return frames.Finish(size, crc32c, sha256)
+    @property
+    def end(self) -> int:
+        return self.start + sum(map(len, self.data))

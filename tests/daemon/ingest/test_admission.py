@@ -11,7 +11,7 @@ from tests.support.catalog_samples import REPLACE, REQUEST, RESUME_ONLY
 from tests.support.loop_turns import until
 from tests.support.upload_bench import Bench
 from tests.support.upload_samples import CONTENT, UNSIZED, complete
-from tests.support.upload_streams import Nack, Stream, finish
+from tests.support.upload_streams import Nack, Stream
 
 
 async def test_a_file_above_the_largest_size_is_refused_whenever_that_is_known(bench: Bench) -> None:
@@ -23,10 +23,10 @@ async def test_a_file_above_the_largest_size_is_refused_whenever_that_is_known(b
     lease = bench.send(upload, 60, CONTENT[60:61])
     assert (stream.error, lease.holders) == (ErrorCode.FILE_TOO_LARGE, 0)
     again, second = await bench.open(UNSIZED)
-    bench.uploads.finish(again, finish(61))
+    bench.uploads.finish(again, 61)
     assert second.error is ErrorCode.FILE_TOO_LARGE
     third, last = await bench.open(UNSIZED)
-    bench.uploads.finish(third, finish(60))
+    bench.uploads.finish(third, 60)
     await until(lambda: last.completed is not None)
 
 
@@ -46,7 +46,7 @@ async def test_a_disk_at_its_floor_takes_nothing_until_there_is_room(bench: Benc
     again, second = await bench.open()
     assert again.next_expected_byte == 10
     bench.send(again, 10, CONTENT[10:])
-    bench.uploads.finish(again, finish(100))
+    bench.uploads.finish(again, 100)
     await until(lambda: second.completed is not None)
 
 
@@ -62,7 +62,7 @@ async def test_what_is_there_already_needs_no_room_again(bench: Bench) -> None:
     assert stream.error is ErrorCode.FENCED
     assert await bench.refusal(replace(REQUEST, disposition=REPLACE)) is ErrorCode.DISK_FULL
     bench.send(again, 90, CONTENT[90:])
-    bench.uploads.finish(again, finish(100))
+    bench.uploads.finish(again, 100)
     await until(lambda: second.completed is not None)
 
 
@@ -122,7 +122,7 @@ async def test_a_size_that_is_declared_later_replaces_the_count_of_what_is_left(
     bench.set_policy(quota_bytes_per_device=100)
     again, second = await bench.open()
     bench.send(again, 40, CONTENT[40:])
-    bench.uploads.finish(again, finish(100))
+    bench.uploads.finish(again, 100)
     await until(lambda: second.is_over)
     assert second.completed is not None
 

@@ -8,7 +8,7 @@ from tests.support.catalog_samples import REQUEST
 from tests.support.loop_turns import turns, until
 from tests.support.upload_bench import Bench
 from tests.support.upload_samples import CONTENT
-from tests.support.upload_streams import Ack, run
+from tests.support.upload_streams import Ack, Run
 
 
 async def test_nothing_is_acknowledged_before_it_is_written_synced_and_recorded(held: Bench) -> None:
@@ -61,8 +61,8 @@ async def test_one_ack_answers_all_chunks_of_a_cycle(held: Bench) -> None:
 
 async def test_chunks_without_a_lease_are_taken_as_well(bench: Bench) -> None:
     upload, stream = await bench.open()
-    bench.uploads.receive(upload, run(0, (CONTENT[:10],)))
-    bench.uploads.receive(upload, run(0, (CONTENT[:5],)))
+    bench.uploads.receive(upload, Run(0, (CONTENT[:10],)), None)
+    bench.uploads.receive(upload, Run(0, (CONTENT[:5],)), None)
     await until(lambda: stream.settled_bytes == 15)
     assert stream.acknowledged_byte == 10
 

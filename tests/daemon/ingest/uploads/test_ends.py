@@ -12,7 +12,6 @@ from protocol.errors import ErrorCode
 from tests.support.loop_turns import turns, until
 from tests.support.upload_bench import Bench
 from tests.support.upload_samples import BROKEN, CONTENT, completed_unanswered, state
-from tests.support.upload_streams import finish
 
 
 async def test_abort_deletes_the_bytes_and_is_answered(bench: Bench) -> None:
@@ -34,7 +33,7 @@ async def test_what_arrives_after_abort_is_not_written(bench: Bench) -> None:
     aborting = asyncio.ensure_future(bench.uploads.abort(upload))
     await until(lambda: end.asked == 1)
     lease = bench.send(upload, 0, CONTENT[:10])
-    bench.uploads.finish(upload, finish(10))
+    bench.uploads.finish(upload, 10)
     end.after.set()
     await aborting
     await turns()
@@ -64,7 +63,7 @@ async def test_an_abort_of_what_a_later_stream_has_is_not_done(bench: Bench) -> 
     await aborting
     assert stream.error is ErrorCode.FENCED
     bench.send(again, 0, CONTENT)
-    bench.uploads.finish(again, finish(100))
+    bench.uploads.finish(again, 100)
     await until(lambda: second.completed is not None)
 
 

@@ -8,7 +8,7 @@ from protocol.errors import ErrorCode
 from tests.support.loop_turns import turns, until
 from tests.support.upload_bench import Bench
 from tests.support.upload_samples import BROKEN, CONTENT, CRC, FULL
-from tests.support.upload_streams import Ack, finish
+from tests.support.upload_streams import Ack
 
 
 @pytest.mark.parametrize(("error", "code"), [(FULL, ErrorCode.DISK_FULL), (BROKEN, ErrorCode.STORAGE_FAILED)])
@@ -48,7 +48,7 @@ async def test_a_disk_that_fails_costs_what_is_not_durable_and_the_rest_is_sent_
     again, second = await held.open()
     assert (again.id, again.next_expected_byte, again.beyond()) == (upload.id, 10, [])
     held.send(again, 10, CONTENT[10:])
-    held.uploads.finish(again, finish(100, CRC))
+    held.uploads.finish(again, 100, CRC)
     await until(lambda: second.completed is not None)
     assert storage.content(upload.id) == CONTENT
 
@@ -82,7 +82,7 @@ async def test_a_commit_that_fails_is_not_acknowledged(
     again, second = await bench.open()
     assert again.next_expected_byte == (10 if was_done else 0)
     bench.send(again, again.next_expected_byte, CONTENT[again.next_expected_byte :])
-    bench.uploads.finish(again, finish(100, CRC))
+    bench.uploads.finish(again, 100, CRC)
     await until(lambda: second.completed is not None)
 
 
@@ -90,13 +90,13 @@ async def test_a_completion_that_fails_is_not_told_as_one(bench: Bench) -> None:
     bench.catalog.gates["complete"].failures.append(CatalogFailed("no completion"))
     upload, stream = await bench.open()
     bench.send(upload, 0, CONTENT)
-    bench.uploads.finish(upload, finish(100))
+    bench.uploads.finish(upload, 100)
     await until(lambda: stream.error is not None)
     assert stream.error is ErrorCode.STORAGE_FAILED
     again, second = await bench.open()
     assert again.next_expected_byte in {0, 100}
     bench.send(again, 0, CONTENT)
-    bench.uploads.finish(again, finish(100))
+    bench.uploads.finish(again, 100)
     await until(lambda: second.completed is not None)
 
 

@@ -14,7 +14,7 @@ from tests.support.catalog_samples import REPLACE, REQUEST, RESUME_ONLY
 from tests.support.loop_turns import turns, until
 from tests.support.upload_bench import Bench
 from tests.support.upload_samples import CONTENT, UNSIZED, complete, state
-from tests.support.upload_streams import Stream, finish
+from tests.support.upload_streams import Stream
 
 
 async def test_every_outcome_of_open_is_counted_and_refusals_have_their_code(bench: Bench) -> None:
@@ -80,7 +80,7 @@ async def test_a_complete_file_stays_until_its_replacement_is_complete(bench: Be
     await until(lambda: stream.acknowledged_byte == 5)
     assert (await state(bench, old_id), bench.storage.content(old_id)) == (State.COMPLETE, CONTENT)
     bench.send(upload, 5, CONTENT[5:10])
-    bench.uploads.finish(upload, finish(10))
+    bench.uploads.finish(upload, 10)
     await until(lambda: bench.storage.removed == [old_id])
     assert stream.completed is not None
     assert await state(bench, old_id) is State.DELETED
