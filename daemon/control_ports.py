@@ -13,7 +13,7 @@ from daemon.catalog.records import Page, Query, State, Upload
 from daemon.core import Core
 from daemon.identity.gate import Denied
 from daemon.identity.tokens import Identity, Kind, Reason, Scope, TokenRefused
-from daemon.storage.interface import Reading
+from daemon.storage.interface import Sendable
 from daemon.telemetry.exposition import Exposition
 from daemon.upkeep.cleanup import CleanupBusy
 from protocol.errors import ErrorCode
@@ -111,11 +111,11 @@ class _Contents:
     core: Core
 
     def path(self, file_id: int) -> str:
-        return self.core.storage.path(file_id)
+        return self.core.storage.contents.path(file_id)
 
-    async def open(self, file_id: int) -> Reading:
+    async def open(self, file_id: int) -> Sendable:
         try:
-            return await self.core.storage.open(file_id)
+            return await self.core.storage.contents.open(file_id)
         except FileNotFoundError as error:
             raise _bytes_gone(file_id) from error
 

@@ -176,14 +176,15 @@ def _compose(
         is_durable,
         lambda error: log.warning("files are synced one by one: their file system's sync failed", error=str(error)),
     )
-    committer = Committer(storage, catalog, clock, metrics, cycle_settings(settings))
-    digester = Digester(storage, machine.threads)
+    committer = Committer(storage.staging, catalog, clock, metrics, cycle_settings(settings))
+    digester = Digester(storage.contents, machine.threads)
     disk = Disk(storage, clock, log)
     admission = Admission(catalog, disk, upload_policy(settings))
     tasks = Tasks(lambda error: log.error("unforeseen failure", exc_info=error))
     uploads = Uploads(
         catalog=catalog,
-        storage=storage,
+        staging=storage.staging,
+        contents=storage.contents,
         committer=committer,
         digester=digester,
         admission=admission,
@@ -207,7 +208,8 @@ def _compose(
         uploads=uploads,
         cleanup=Cleanup(
             catalog=catalog,
-            storage=storage,
+            contents=storage.contents,
+            inventory=storage.inventory,
             uploads=uploads,
             clock=clock,
             entropy=entropy,
@@ -215,8 +217,8 @@ def _compose(
             log=log,
             policy=cleanup_policy(settings),
         ),
-        recovery=Recovery(catalog, storage, log),
-        file_verifier=Verifier(catalog, storage, machine.threads, clock),
+        recovery=Recovery(catalog, storage.contents, log),
+        file_verifier=Verifier(catalog, storage.contents, machine.threads, clock),
         gate=Gate(verifier, catalog, clock),
         verifier=verifier,
         issuer=TokenIssuer(auth_policy(settings), symmetric_key(secret)),

@@ -13,7 +13,7 @@ from daemon.catalog.interface import Catalog, CatalogFailed
 from daemon.catalog.records import Completed, Completion, Progress
 from daemon.ingest.failures import catalog_failure, failure_kind, storage_failure
 from daemon.ingest.live_upload import Cut, LiveUpload
-from daemon.storage.interface import Storage
+from daemon.storage.interface import Staging
 from daemon.telemetry.metrics import Metrics, StorageFailure
 from protocol.errors import ErrorCode
 from protocol.ranges import DigestedRange
@@ -62,9 +62,9 @@ class Committer:
     """Runs the cycles. `run` must be awaited by an owner for as long as bytes arrive."""
 
     def __init__(
-        self, storage: Storage, catalog: Catalog, clock: Clock, metrics: Metrics, settings: CycleSettings
+        self, staging: Staging, catalog: Catalog, clock: Clock, metrics: Metrics, settings: CycleSettings
     ) -> None:
-        self._storage = storage
+        self._staging = staging
         self._catalog = catalog
         self._clock = clock
         self._metrics = metrics
@@ -130,7 +130,7 @@ class Committer:
             if not synced.done():
                 synced.set_result(failed)
 
-        self._storage.sync([cut.upload.id for cut in cuts], report)
+        self._staging.sync([cut.upload.id for cut in cuts], report)
         return await synced
 
     def _cut(self) -> list[Cut]:

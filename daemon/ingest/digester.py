@@ -13,7 +13,8 @@ from dataclasses import dataclass
 
 from daemon.adapters.threads import Report, Threads
 from daemon.ingest.live_upload import LiveUpload, Piece
-from daemon.storage.interface import Buffer, Storage
+from daemon.storage.interface import Contents
+from protocol.checksum import Buffer
 
 STEP_BYTES = 4 * 1024 * 1024
 """Read and hashed at a time: some milliseconds, so that the hand-over costs nothing."""
@@ -42,8 +43,8 @@ class _Step:
 class Digester:
     """Hashes uploads. `run` must be awaited by an owner."""
 
-    def __init__(self, storage: Storage, threads: Threads) -> None:
-        self._storage = storage
+    def __init__(self, contents: Contents, threads: Threads) -> None:
+        self._contents = contents
         self._lane = threads.lane("sha256", _hash)
         self._jobs: OrderedDict[int, _Job] = OrderedDict()
         self._due = asyncio.Event()
@@ -117,7 +118,7 @@ class Digester:
         count = min(job.upload.next_expected_byte - job.hashed_bytes, STEP_BYTES)
         if count <= 0:
             return
-        reading = await self._storage.open(job.upload.id)
+        reading = await self._contents.open(job.upload.id)
         try:
             data = await reading.read(job.hashed_bytes, count)
         finally:

@@ -15,7 +15,7 @@ from daemon.ingest.digester import Digester
 from daemon.ingest.failures import catalog_failure, failure_kind, storage_failure
 from daemon.ingest.live_upload import Cut, Listener, LiveUpload, Piece
 from daemon.ingest.received import Lease, Received
-from daemon.storage.interface import Storage
+from daemon.storage.interface import Contents, Staging
 from daemon.tasks import Tasks
 from daemon.telemetry.metrics import Metrics, OpenOutcome, StorageFailure
 from protocol.constants import OFFSET_MAX, UploadState
@@ -36,7 +36,8 @@ class Uploads:
         self,
         *,
         catalog: Catalog,
-        storage: Storage,
+        staging: Staging,
+        contents: Contents,
         committer: Committer,
         digester: Digester,
         admission: Admission,
@@ -47,7 +48,8 @@ class Uploads:
         tasks: Tasks,
     ) -> None:
         self._catalog = catalog
-        self._storage = storage
+        self._staging = staging
+        self._contents = contents
         self._committer = committer
         self._digester = digester
         self._admission = admission
@@ -136,7 +138,7 @@ class Uploads:
         for index, piece in enumerate(pieces):
             if lease is not None and index:
                 lease.retain()
-            self._storage.write(
+            self._staging.write(
                 upload.id, piece.offset, piece.data, durable_bytes, partial(self._written, upload, lease)
             )
             if upload.sha256_wanted:
@@ -197,7 +199,7 @@ class Uploads:
     async def remove_bytes(self, upload_id: int) -> None:
         """Delete the bytes of an upload that has ended; what cannot be deleted is reported."""
         try:
-            await self._storage.remove(upload_id)
+            await self._contents.remove(upload_id)
         except OSError as error:
             # The row is gone already, so cleanup will find the bytes as orphans and report them.
             self._metrics.storage_failures[StorageFailure.DELETE] += 1
@@ -319,7 +321,7 @@ class Uploads:
         upload.is_over = True
         if self._live.get(upload.id) is upload:
             del self._live[upload.id]
-            self._storage.release(upload.id)
+            self._staging.release(upload.id)
             self._digester.forget(upload)
         listener, upload.listener = upload.listener, None
         return listener

@@ -16,7 +16,7 @@ from protocol.errors import ErrorCode
 from tests.support.catalog_samples import REQUEST
 from tests.support.fake_machine import CapturedLog, FakeClock
 from tests.support.gated_catalog import ControlledCatalog
-from tests.support.held_storage import FakeStorage
+from tests.support.held_storage import HeldStorage
 from tests.support.loop_turns import LoopThreads
 from tests.support.upload_streams import CountedLease, Run, Stream
 
@@ -55,7 +55,7 @@ class Bench:
     def __init__(self, policy: UploadPolicy = ROOMY, cycle_bytes: int = 1, cycle_s: float = NEVER_S) -> None:
         self.clock = FakeClock()
         self.catalog = ControlledCatalog()
-        self.storage = FakeStorage(self.catalog.recorded)
+        self.storage = HeldStorage(self.catalog.recorded)
         self.metrics = Metrics(started_ms=0)
         self.log = CapturedLog()
         self.disk = FakeDisk()
@@ -68,7 +68,8 @@ class Bench:
         self.digester = Digester(self.storage, LoopThreads())
         self.uploads = Uploads(
             catalog=self.catalog,
-            storage=self.storage,
+            staging=self.storage,
+            contents=self.storage,
             committer=self.committer,
             digester=self.digester,
             admission=self.admission,

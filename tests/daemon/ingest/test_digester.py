@@ -15,8 +15,9 @@ from daemon.adapters.threads import SystemThreads
 from daemon.ingest import digester as digester_module
 from daemon.ingest.digester import HASH_BYTES_PER_S, Digester
 from daemon.ingest.live_upload import LiveUpload, Piece
-from daemon.storage.interface import Buffer, Reading
+from daemon.storage.interface import Reading
 from daemon.storage.local.storage import LocalStorage
+from protocol.checksum import Buffer
 from tests.support.catalog_samples import first_bytes
 from tests.support.catalog_samples import upload as record
 from tests.support.deadlines import DEADLINE_S
@@ -66,7 +67,7 @@ async def heard() -> Heard:
 
 @pytest.fixture
 async def digester(storage: LocalStorage, heard: Heard) -> AsyncIterator[Digester]:
-    made = Digester(storage, SystemThreads())
+    made = Digester(storage.contents, SystemThreads())
     running = asyncio.ensure_future(made.run(heard.whole, heard.failed))
     yield made
     running.cancel()
@@ -77,7 +78,7 @@ async def digester(storage: LocalStorage, heard: Heard) -> AsyncIterator[Digeste
 
 async def stored(storage: LocalStorage, upload_id: int, content: bytes = CONTENT) -> LiveUpload:
     """An upload all of whose bytes are durable."""
-    await within(write(storage, upload_id, 0, content))
+    await within(write(storage.staging, upload_id, 0, content))
     return LiveUpload(record(id=upload_id, size=len(content), ranges=first_bytes(len(content)) if content else ()))
 
 
@@ -209,7 +210,7 @@ async def test_bytes_that_are_missing_are_a_failure_and_the_others_go_on(
 ) -> None:
     short, gone, well = await stored(storage, 1), await stored(storage, 2), await stored(storage, 3)
     short.size, short.durable = 2000, first_bytes(2000)
-    await storage.remove(2)
+    await storage.contents.remove(2)
     for upload in (short, gone, well):
         digester.follow(upload)
     while len(heard.digests) + len(heard.failures) < 3:
@@ -226,8 +227,8 @@ class HeldReads:
         self.started = asyncio.Event()
         self.may_go_on = asyncio.Event()
         self.opened: list[int] = []
-        self._open = storage.open
-        monkeypatch.setattr(storage, "open", self._held)
+        self._open = storage.contents.open
+        monkeypatch.setattr(storage.contents, "open", self._held)
 
     async def _held(self, upload_id: int) -> Reading:
         self.opened.append(upload_id)
@@ -280,7 +281,7 @@ async def test_stopping_while_the_thread_hashes_harms_nobody(
             assert may_go_on.wait(DEADLINE_S)
 
     monkeypatch.setattr(hashlib, "sha256", SlowHash)
-    digester = Digester(storage, SystemThreads())
+    digester = Digester(storage.contents, SystemThreads())
     running = asyncio.ensure_future(digester.run(heard.whole, heard.failed))
     digester.follow(await stored(storage, 1))
     assert await asyncio.to_thread(hashing.wait, DEADLINE_S)
