@@ -22,10 +22,13 @@ class UploadPolicy:
     tombstone_s: float
 
 
-class Disk(Protocol):
-    """Room on the disk, as last measured."""
+class Room(Protocol):
+    """Room on the disk, as last measured; `total_bytes` is 0 while it never was."""
 
     free_bytes: int
+
+    @property
+    def total_bytes(self) -> int: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +52,7 @@ _REFUSALS = {
 class Admission:
     """Holds uploads to what an operator allows and the disk has. `policy` may change at any time."""
 
-    def __init__(self, catalog: Catalog, disk: Disk, policy: UploadPolicy) -> None:
+    def __init__(self, catalog: Catalog, disk: Room, policy: UploadPolicy) -> None:
         self._catalog = catalog
         self._disk = disk
         self.policy = policy
@@ -70,10 +73,13 @@ class Admission:
         return None if known.state is State.COMPLETE else self._refuse_room(size - known.received_bytes)
 
     def refuse_size(self, size: int) -> Refusal | None:
-        """Why no file may have so many bytes."""
+        """Why no file may have this size; None where it may, or where it is 0, which stands for unknown."""
         largest = self.policy.size_max_bytes
         if largest and size > largest:
             return Refusal(ErrorCode.FILE_TOO_LARGE, f"{size} bytes; the largest file may have {largest}")
+        disk_bytes = self._disk.total_bytes
+        if size > disk_bytes - self.policy.disk_free_min_bytes and size and disk_bytes:
+            return Refusal(ErrorCode.FILE_TOO_LARGE, f"{size} bytes; the server's disk could not hold them if empty")
         return None
 
     async def allow(self, upload: LiveUpload, live: ValuesView[LiveUpload]) -> None:

@@ -33,6 +33,7 @@ class FakeDisk:
     """Room as the test sets it."""
 
     free_bytes: int = 1_000_000
+    total_bytes: int = 2**62
 
 
 class CountingEntropy:

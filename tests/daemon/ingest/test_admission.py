@@ -30,6 +30,30 @@ async def test_a_file_above_the_largest_size_is_refused_whenever_that_is_known(b
     await until(lambda: last.completed is not None)
 
 
+async def test_a_file_that_the_disk_can_never_hold_is_too_large_whenever_that_is_known(bench: Bench) -> None:
+    bench.disk.total_bytes = 1099
+    bench.disk.free_bytes = 1050
+    assert await bench.refusal() is ErrorCode.FILE_TOO_LARGE
+    upload, stream = await bench.open(UNSIZED)
+    bench.uploads.finish(upload, 100)
+    assert stream.error is ErrorCode.FILE_TOO_LARGE
+    sparse, second = await bench.open(UNSIZED)
+    lease = bench.send(sparse, 99, b"x")
+    assert (second.error, lease.holders) == (ErrorCode.FILE_TOO_LARGE, 0)
+    bench.disk.total_bytes = 1100
+    assert await bench.refusal() is ErrorCode.DISK_FULL, "it fits once others make room"
+
+
+async def test_a_disk_that_was_never_measured_is_not_too_small_for_good(bench: Bench) -> None:
+    bench.disk.total_bytes = bench.disk.free_bytes = 0
+    assert await bench.refusal() is ErrorCode.DISK_FULL
+
+
+async def test_a_floor_above_the_whole_disk_leaves_an_upload_of_unknown_size_waiting(bench: Bench) -> None:
+    bench.disk.total_bytes = bench.disk.free_bytes = 500
+    assert await bench.refusal(UNSIZED) is ErrorCode.DISK_FULL
+
+
 async def test_a_disk_at_its_floor_takes_nothing_until_there_is_room(bench: Bench) -> None:
     bench.disk.free_bytes = 1099
     assert await bench.refusal() is ErrorCode.DISK_FULL
