@@ -130,13 +130,13 @@ class _Uploads:
             upload = await core.catalog.get(file_id)
             if upload is None or upload.tenant != tenant:
                 raise ports.RequestRefused(ErrorCode.RESOURCE_UNKNOWN, 404, f"there is no file {file_id:016x}")
-            ended = await core.uploads.end(file_id, State.DELETED)
+            ended = await core.ends.end(file_id, State.DELETED)
         except CatalogFailed as error:
             raise _unavailable("the catalog") from error
         if ended is None:
             raise ports.RequestRefused(ErrorCode.GONE, 410, f"file {file_id:016x} has ended already")
         core.log.info("upload deleted", upload=f"{file_id:016x}", device=upload.device, by=by.subject)
-        await core.uploads.remove_bytes(file_id)
+        await core.ends.remove_bytes(file_id)
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,7 +25,9 @@ from daemon.identity.tokens import TokenIssuer, TokenVerifier
 from daemon.ingest.admission import Admission
 from daemon.ingest.committer import Committer
 from daemon.ingest.digester import Digester
+from daemon.ingest.ends import Ends
 from daemon.ingest.free_space import Disk
+from daemon.ingest.live_uploads import LiveUploads
 from daemon.ingest.uploads import Uploads
 from daemon.policies import auth_policy, cleanup_policy, cycle_settings, upload_policy
 from daemon.settings import Settings
@@ -78,6 +80,8 @@ class Core:
     digester: Digester
     disk: Disk
     admission: Admission
+    live: LiveUploads
+    ends: Ends
     uploads: Uploads
     cleanup: Cleanup
     recovery: Recovery
@@ -181,13 +185,24 @@ def _compose(
     disk = Disk(storage, clock, log)
     admission = Admission(catalog, disk, upload_policy(settings))
     tasks = Tasks(lambda error: log.error("unforeseen failure", exc_info=error))
+    live = LiveUploads(storage.staging, digester)
+    ends = Ends(
+        catalog=catalog,
+        contents=storage.contents,
+        live=live,
+        clock=clock,
+        metrics=metrics,
+        log=log,
+        tasks=tasks,
+    )
     uploads = Uploads(
         catalog=catalog,
         staging=storage.staging,
-        contents=storage.contents,
         committer=committer,
         digester=digester,
         admission=admission,
+        live=live,
+        ends=ends,
         clock=clock,
         entropy=entropy,
         metrics=metrics,
@@ -205,12 +220,14 @@ def _compose(
         digester=digester,
         disk=disk,
         admission=admission,
+        live=live,
+        ends=ends,
         uploads=uploads,
         cleanup=Cleanup(
             catalog=catalog,
             contents=storage.contents,
             inventory=storage.inventory,
-            uploads=uploads,
+            uploads=live,
             clock=clock,
             entropy=entropy,
             metrics=metrics,

@@ -9,6 +9,8 @@ from protocol.checksum import Buffer, crc32c, crc32c_combine
 from protocol.errors import ErrorCode
 from protocol.ranges import DigestedRange, RangeSet, Span
 
+TAKEN_OVER = "a later OPEN of the same name has taken the upload over"
+
 
 class Listener(Protocol):
     """The stream of an upload."""

@@ -215,7 +215,7 @@ class UploadsMachine(RuleBasedStateMachine):
             self.do(self.bench.uploads.abort(upload))
             assert stream.is_over
         elif how == "deleted":
-            self.do(self.bench.uploads.end(upload.id, State.DELETED))
+            self.do(self.bench.ends.end(upload.id, State.DELETED))
 
     async def _leave(self, stream: WatchedStream, upload: LiveUpload) -> None:
         self.bench.uploads.detach(upload, stream)

@@ -8,7 +8,9 @@ from daemon.catalog.records import OpenRequest, OpenResult
 from daemon.ingest.admission import Admission, Refusal, UploadPolicy
 from daemon.ingest.committer import Committer, CycleSettings
 from daemon.ingest.digester import Digester
+from daemon.ingest.ends import Ends
 from daemon.ingest.live_upload import LiveUpload
+from daemon.ingest.live_uploads import LiveUploads
 from daemon.ingest.uploads import Uploads
 from daemon.tasks import Tasks, background
 from daemon.telemetry.metrics import Metrics
@@ -67,13 +69,24 @@ class Bench:
         settings = CycleSettings(cycle_bytes, cycle_s)
         self.committer = Committer(self.storage, self.catalog, self.clock, self.metrics, settings)
         self.digester = Digester(self.storage, LoopThreads())
+        self.live = LiveUploads(self.storage, self.digester)
+        self.ends = Ends(
+            catalog=self.catalog,
+            contents=self.storage,
+            live=self.live,
+            clock=self.clock,
+            metrics=self.metrics,
+            log=self.log.logger,
+            tasks=self.tasks,
+        )
         self.uploads = Uploads(
             catalog=self.catalog,
             staging=self.storage,
-            contents=self.storage,
             committer=self.committer,
             digester=self.digester,
             admission=self.admission,
+            live=self.live,
+            ends=self.ends,
             clock=self.clock,
             entropy=CountingEntropy(),
             metrics=self.metrics,
@@ -121,7 +134,7 @@ class Bench:
         assert self.committer.pending_bytes == 0
         assert [lease.holders for lease in self.leases] == [0] * len(self.leases)
         assert self.storage.open_ids == {upload.id for upload in opened}
-        assert [upload.id for upload in opened if not self.uploads.is_live(upload.id)] == []
+        assert [upload.id for upload in opened if not self.live.is_live(upload.id)] == []
         assert len(self.tasks) == 0
 
 

@@ -66,7 +66,7 @@ class TestUploads:
             await until(lambda: listener.acknowledged_bytes == 10)
             await ports.uploads.delete(TENANT, upload.id, BOSS)
         assert listener.failures == [ErrorCode.GONE]
-        assert not running.core.uploads.is_live(upload.id)
+        assert not running.core.live.is_live(upload.id)
         assert not running.keeping.path(upload.id).exists()
         again = await running.core.uploads.open(
             replace(REQUEST, size=20, disposition=Disposition.RESUME_OR_CREATE), Listener()

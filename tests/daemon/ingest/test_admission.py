@@ -65,7 +65,7 @@ async def test_a_disk_at_its_floor_takes_nothing_until_there_is_room(bench: Benc
     lease = bench.send(upload, 10, CONTENT[10:20])
     assert (stream.error, lease.holders) == (ErrorCode.DISK_FULL, 0)
     assert bench.disk.free_bytes == 1009
-    await until(lambda: not bench.uploads.is_live(upload.id))
+    await until(lambda: not bench.live.is_live(upload.id))
     bench.disk.free_bytes = 1090
     again, second = await bench.open()
     assert again.next_expected_byte == 10
@@ -117,7 +117,7 @@ async def test_a_quota_bounds_what_a_device_sends_without_declaring_it(bench: Be
     bench.send(upload, 20, CONTENT[20:30])
     lease = bench.send(upload, 30, CONTENT[30:31])
     assert (stream.error, lease.holders) == (ErrorCode.QUOTA_EXCEEDED, 0)
-    await until(lambda: not bench.uploads.is_live(upload.id))
+    await until(lambda: not bench.live.is_live(upload.id))
     bench.set_policy(quota_bytes_per_device=140)
     again, second = await bench.open(request)
     assert again.next_expected_byte == 30

@@ -39,7 +39,7 @@ async def test_a_disk_that_fails_costs_what_is_not_durable_and_the_rest_is_sent_
         storage.sync_next()
         await turns()
     assert [lease.holders for lease in leases] == [0, 0]
-    assert not held.uploads.is_live(upload.id)
+    assert not held.live.is_live(upload.id)
     held.assert_at_rest()
     counted = StorageFailure.DISK_FULL if error is FULL else StorageFailure(fails)
     assert held.metrics.storage_failures[counted] >= 1
@@ -104,8 +104,8 @@ async def test_what_fails_after_the_stream_is_gone_is_logged_and_forgotten(held:
     upload, stream = await held.open()
     lease = held.send(upload, 0, CONTENT)
     held.uploads.detach(upload, stream)
-    assert held.uploads.is_live(upload.id)
+    assert held.live.is_live(upload.id)
     held.storage.write_next(BROKEN)
     assert (stream.heard, lease.holders) == ([], 0)
     assert held.log.at("warning") == ["upload lost"]
-    assert not held.uploads.is_live(upload.id)
+    assert not held.live.is_live(upload.id)

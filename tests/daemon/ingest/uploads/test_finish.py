@@ -42,7 +42,7 @@ async def test_finish_of_what_is_durable_already_needs_no_more_bytes(bench: Benc
     bench.send(upload, 0, CONTENT)
     await until(lambda: stream.acknowledged_byte == 100)
     bench.uploads.detach(upload, stream)
-    assert not bench.uploads.is_live(upload.id)
+    assert not bench.live.is_live(upload.id)
     again, second = await bench.open()
     bench.uploads.finish(again, 100, CRC)
     await until(lambda: second.completed is not None)
@@ -82,7 +82,7 @@ async def test_a_size_below_what_has_arrived_ends_the_stream_and_not_the_upload(
     bench.uploads.finish(upload, 49)
     assert stream.error is ErrorCode.SIZE_INVALID
     bench.uploads.finish(upload, 50)
-    await until(lambda: not bench.uploads.is_live(upload.id))
+    await until(lambda: not bench.live.is_live(upload.id))
     again, _ = await bench.open(UNSIZED)
     assert again.next_expected_byte == 50
 
@@ -95,7 +95,7 @@ async def test_a_finish_whose_stream_is_gone_does_not_complete(held: Bench) -> N
     await turns()
     held.storage.write_next()
     held.storage.sync_next()
-    await until(lambda: not held.uploads.is_live(upload.id))
+    await until(lambda: not held.live.is_live(upload.id))
     assert await state(held) is State.RECEIVING
     held.uploads.finish(upload, 100)
     assert await state(held) is State.RECEIVING

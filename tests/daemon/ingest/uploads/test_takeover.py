@@ -92,11 +92,11 @@ async def test_bytes_of_a_stream_that_is_gone_still_become_durable_and_then_noth
     upload, stream = await held.open()
     held.send(upload, 0, CONTENT[:40])
     held.uploads.detach(upload, stream)
-    assert held.uploads.is_live(upload.id)
+    assert held.live.is_live(upload.id)
     await turns()
     held.storage.write_next()
     held.storage.sync_next()
-    await until(lambda: not held.uploads.is_live(upload.id))
+    await until(lambda: not held.live.is_live(upload.id))
     assert stream.heard == []
     held.assert_at_rest()
     again, _ = await held.open()
@@ -110,5 +110,5 @@ async def test_a_stream_that_was_fenced_takes_nothing_with_it(bench: Bench) -> N
     bench.uploads.detach(upload, first)
     assert again.listener is second
     bench.uploads.detach(again, second)
-    assert not bench.uploads.is_live(upload.id)
+    assert not bench.live.is_live(upload.id)
     bench.assert_at_rest()
