@@ -181,7 +181,7 @@ class Uploads:
         if upload.is_over:
             return
         if upload.listener is not None and upload.epoch == cut.epoch:
-            upload.listener.acknowledged(upload.next_expected_byte, upload.beyond(), cut.settled_bytes)
+            upload.listener.acknowledged(upload.next_expected_byte, upload.beyond(), cut.answered_bytes)
         if upload.sha256_expected is not None and upload.sha256 is None:
             self._digester.follow(upload)
         self._live.forget_if_done(upload)

@@ -71,12 +71,12 @@ class WatchedStream(Stream):
     sent_bytes: int = 0
     asked_to_finish: bool = False
 
-    def acknowledged(self, next_expected_byte: int, beyond: Sequence[Span], settled_bytes: int) -> None:
-        super().acknowledged(next_expected_byte, beyond, settled_bytes)
+    def acknowledged(self, next_expected_byte: int, beyond: Sequence[Span], answered_bytes: int) -> None:
+        super().acknowledged(next_expected_byte, beyond, answered_bytes)
         assert self.upload is not None
         assert self.promises is not None
         self.promises.durable(self.upload.id, next_expected_byte, beyond)
-        assert self.settled_bytes <= self.sent_bytes, "more is acknowledged than was sent on this stream"
+        assert self.answered_bytes <= self.sent_bytes, "more is acknowledged than was sent on this stream"
 
     def finished(self, upload: Upload) -> None:
         super().finished(upload)
@@ -321,7 +321,7 @@ class UploadsMachine(RuleBasedStateMachine):
             await turns()
         await self._drained()
         for stream in self.alive:
-            assert stream.settled_bytes == stream.sent_bytes, "all that arrived on a stream is answered"
+            assert stream.answered_bytes == stream.sent_bytes, "all that arrived on a stream is answered"
             assert stream.upload is not None
             bench.uploads.detach(stream.upload, stream)
         self.streams.clear()

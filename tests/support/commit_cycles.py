@@ -1,4 +1,4 @@
-"""A committer with uploads that the test feeds by itself, and an owner that notes what it is told."""
+"""A committer with uploads that the test feeds by itself, and a listener that records its reports."""
 
 import asyncio
 import errno
@@ -15,8 +15,8 @@ FULL = OSError(errno.ENOSPC, "No space left on device")
 BROKEN = OSError(errno.EIO, "Input/output error")
 
 
-class Owner:
-    """Writes down what it is told; uploads whose ids are in `finishing` are completed once all bytes are there."""
+class RecordedCommits:
+    """Records all reports. Uploads whose ids are in `finishing` are completed once all bytes are there."""
 
     def __init__(self) -> None:
         self.finishing: set[int] = set()
@@ -47,11 +47,11 @@ class Owner:
             self.losses.append((upload.id, code, detail))
 
 
-async def waited(owner: Owner, count: int) -> None:
-    """Return once so much was told."""
-    while len(owner.told) < count:
-        await owner.changed.wait()
-        owner.changed.clear()
+async def waited(listener: RecordedCommits, count: int) -> None:
+    """Return once `count` cuts were reported."""
+    while len(listener.told) < count:
+        await listener.changed.wait()
+        listener.changed.clear()
 
 
 class Cycles:
@@ -64,7 +64,7 @@ class Cycles:
         self.metrics = self.bench.metrics
         self.clock = self.bench.clock
         self.committer: Committer = self.bench.committer
-        self.owner = Owner()
+        self.listener = RecordedCommits()
 
     async def open(self, name: str = "file") -> LiveUpload:
         upload_id = 1 + self.catalog.gates["open"].asked

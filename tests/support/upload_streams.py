@@ -37,7 +37,7 @@ class Ack:
 
     next_expected_byte: int
     beyond: tuple[Span, ...]
-    settled_bytes: int
+    answered_bytes: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +46,7 @@ class Nack:
 
     refused: Span
     code: ErrorCode
-    settled_bytes: int
+    answered_bytes: int
 
 
 @dataclass(eq=False)
@@ -73,16 +73,16 @@ class Stream:
         return self.acks[-1].next_expected_byte if self.acks else 0
 
     @property
-    def settled_bytes(self) -> int:
-        return sum(ack.settled_bytes for ack in self.acks) + sum(nack.settled_bytes for nack in self.nacks)
+    def answered_bytes(self) -> int:
+        return sum(ack.answered_bytes for ack in self.acks) + sum(nack.answered_bytes for nack in self.nacks)
 
-    def acknowledged(self, next_expected_byte: int, beyond: Sequence[Span], settled_bytes: int) -> None:
+    def acknowledged(self, next_expected_byte: int, beyond: Sequence[Span], answered_bytes: int) -> None:
         self._hear("acknowledged")
-        self.acks.append(Ack(next_expected_byte, tuple(beyond), settled_bytes))
+        self.acks.append(Ack(next_expected_byte, tuple(beyond), answered_bytes))
 
-    def refused(self, refused: Span, code: ErrorCode, settled_bytes: int) -> None:
+    def refused(self, refused: Span, code: ErrorCode, answered_bytes: int) -> None:
         self._hear("refused")
-        self.nacks.append(Nack(refused, code, settled_bytes))
+        self.nacks.append(Nack(refused, code, answered_bytes))
 
     def verifying(self, wait_ms: int) -> None:
         self._hear("verifying")

@@ -28,13 +28,13 @@ class Listener:
         self.failures: list[ErrorCode] = []
         self.acknowledged_bytes = 0
 
-    def acknowledged(self, next_expected_byte: int, beyond: object, settled_bytes: int) -> None:
+    def acknowledged(self, next_expected_byte: int, beyond: object, answered_bytes: int) -> None:
         self.acknowledged_bytes = next_expected_byte
 
     def failed(self, code: ErrorCode, detail: str) -> None:
         self.failures.append(code)
 
-    def refused(self, span: Span, code: ErrorCode, settled_bytes: int) -> None:
+    def refused(self, span: Span, code: ErrorCode, answered_bytes: int) -> None:
         self.failures.append(code)
 
     def verifying(self, wait_ms: int) -> None:

@@ -114,15 +114,15 @@ def test_a_cut_takes_what_arrived_since_the_last_and_when_the_first_of_it_did() 
     cut = upload.cut()
     arrive(upload, 15, CONTENT[15:])
     assert (cut.upload, cut.epoch, cut.ranges) == (upload, 3, held((0, 15)))
-    assert (cut.settled_bytes, cut.received_s) == (15, 5.0)
+    assert (cut.answered_bytes, cut.received_s) == (15, 5.0)
     upload.arrived(85, now=10.0)
     later = upload.cut()
-    assert (later.ranges, later.settled_bytes, later.received_s) == (held((0, 100)), 85, 10.0)
+    assert (later.ranges, later.answered_bytes, later.received_s) == (held((0, 100)), 85, 10.0)
 
 
 def test_a_cut_of_an_upload_to_which_nothing_came_has_no_time_of_receipt() -> None:
     cut = LiveUpload(record(ranges=held((0, 10)))).cut()
-    assert (cut.ranges, cut.settled_bytes, cut.received_s) == (held((0, 10)), 0, None)
+    assert (cut.ranges, cut.answered_bytes, cut.received_s) == (held((0, 10)), 0, None)
 
 
 def test_a_takeover_keeps_the_bytes_and_forgets_what_the_earlier_stream_said() -> None:
@@ -138,4 +138,4 @@ def test_a_takeover_keeps_the_bytes_and_forgets_what_the_earlier_stream_said() -
     assert (upload.epoch, upload.crc32c_expected) == (2, 9)
     granted: object = upload.allowance
     assert granted is None, "what the earlier OPEN was granted is not the later one's"
-    assert upload.cut().settled_bytes == 0, "the window of the earlier stream is its own"
+    assert upload.cut().answered_bytes == 0, "the window of the earlier stream is its own"

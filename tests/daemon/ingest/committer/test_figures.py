@@ -66,5 +66,5 @@ async def test_only_bytes_that_became_durable_have_a_latency(cycles: Cycles) -> 
     await until(lambda: cycles.committer.finished_cycles == 1)
     cycles.committer.touch(asking, urgent=True)
     await until(lambda: cycles.committer.finished_cycles == 2)
-    assert cycles.owner.told == [("lost", 1), ("progressed", 2)]
+    assert cycles.listener.told == [("lost", 1), ("progressed", 2)]
     assert cycles.metrics.ack_latency.count == 0

@@ -63,7 +63,7 @@ async def test_chunks_without_a_lease_are_taken_as_well(bench: Bench) -> None:
     upload, stream = await bench.open()
     bench.uploads.receive(upload, Run(0, (CONTENT[:10],)), None)
     bench.uploads.receive(upload, Run(0, (CONTENT[:5],)), None)
-    await until(lambda: stream.settled_bytes == 15)
+    await until(lambda: stream.answered_bytes == 15)
     assert stream.acknowledged_byte == 10
 
 
@@ -119,7 +119,7 @@ async def test_of_bytes_that_overlap_the_first_copy_stands(bench: Bench) -> None
     bench.storage.write_next()
     await until(lambda: bench.committer.pending_bytes == 0)
     assert stream.acknowledged_byte == 45
-    assert stream.settled_bytes == 10 + 10 + 40 + 8
+    assert stream.answered_bytes == 10 + 10 + 40 + 8
     assert bench.storage.content(upload.id) == CONTENT[:45]
     assert upload.durable == (DigestedRange(0, 45, crc32c(CONTENT[:45])),)
     assert bench.metrics.duplicate_bytes == 20 + 3

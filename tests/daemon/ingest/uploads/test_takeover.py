@@ -73,7 +73,7 @@ async def test_what_the_device_sends_again_after_a_takeover_is_acknowledged_with
         held.storage.sync_next()
         await turns()
     assert second.acknowledged_byte == 60
-    assert second.settled_bytes == 60
+    assert second.answered_bytes == 60
     assert first.heard == ["failed"]
 
 
