@@ -125,7 +125,7 @@ class Inventory(Protocol):
 
 
 class Storage(Protocol):
-    """All of it, opened together."""
+    """The parts of one storage, opened together."""
 
     @property
     def staging(self) -> Staging: ...

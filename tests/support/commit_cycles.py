@@ -20,7 +20,7 @@ class RecordedCommits:
 
     def __init__(self) -> None:
         self.finishing: set[int] = set()
-        self.told: list[tuple[str, int]] = []
+        self.reports: list[tuple[str, int]] = []
         self.cuts: list[Cut] = []
         self.losses: list[tuple[int, ErrorCode, str]] = []
         self.changed = asyncio.Event()
@@ -32,24 +32,24 @@ class RecordedCommits:
         return Completion(upload.id, cut.epoch, upload.received.total_bytes, 0, None, cut.ranges, 2_000)
 
     def progressed(self, cut: Cut) -> None:
-        self.told.append(("progressed", cut.upload.id))
+        self.reports.append(("progressed", cut.upload.id))
         self.changed.set()
         self.cuts.append(cut)
 
     def completed(self, cut: Cut, completed: Completed) -> None:
         assert completed.upload.id == cut.upload.id
-        self.told.append(("completed", cut.upload.id))
+        self.reports.append(("completed", cut.upload.id))
 
     def lost(self, upload: LiveUpload, code: ErrorCode, detail: str) -> None:
         if not upload.is_over:
             upload.is_over = True
-            self.told.append(("lost", upload.id))
+            self.reports.append(("lost", upload.id))
             self.losses.append((upload.id, code, detail))
 
 
 async def waited(listener: RecordedCommits, count: int) -> None:
     """Return once `count` cuts were reported."""
-    while len(listener.told) < count:
+    while len(listener.reports) < count:
         await listener.changed.wait()
         listener.changed.clear()
 

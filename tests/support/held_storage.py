@@ -1,6 +1,6 @@
 """Storage in memory whose every step the test lets happen, fail, or wait.
 
-It tells which bytes a power cut would leave, and looks at no piece of memory before its write's turn has come.
+It knows which bytes a power cut would leave, and reads no piece of memory before the turn of its write.
 """
 
 import asyncio
@@ -45,7 +45,7 @@ class HeldStorage:
     """
 
     def __init__(self, recorded: Callable[[int], Sequence[DigestedRange]]) -> None:
-        """`recorded` tells what the catalog knows to be durable, which nobody may write to again."""
+        """`recorded` gives the ranges that the catalog has as durable, which must not be written again."""
         self.recorded = recorded
         self.holds_writes = False
         self.holds_syncs = False

@@ -119,14 +119,14 @@ class RecordedFiles(SystemFiles):
 
 
 def write(staging: Staging, upload_id: int, offset: int, *pieces: bytes, durable_bytes: int = 0) -> Written:
-    """Write; the future gets what `done` is told."""
+    """Write; the future gets what `done` gets."""
     done: Written = asyncio.get_running_loop().create_future()
     staging.write(upload_id, offset, pieces, durable_bytes, done.set_result)
     return done
 
 
 def sync(staging: Staging, *upload_ids: int) -> Synced:
-    """Sync; the future gets what `done` is told."""
+    """Sync; the future gets what `done` gets."""
     done: Synced = asyncio.get_running_loop().create_future()
     staging.sync(upload_ids, done.set_result)
     return done

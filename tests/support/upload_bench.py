@@ -99,7 +99,7 @@ class Bench:
         self.admission.policy = replace(self.admission.policy, **changes)
 
     async def answer(self, request: OpenRequest, stream: Stream) -> tuple[OpenResult, LiveUpload | None] | Refusal:
-        """What an OPEN comes to."""
+        """The answer to an OPEN."""
         return await self.uploads.open(request, stream)
 
     async def open(self, request: OpenRequest = REQUEST) -> tuple[LiveUpload, Stream]:
@@ -140,7 +140,7 @@ class Bench:
 
 @asynccontextmanager
 async def running(bench: Bench) -> AsyncIterator[Bench]:
-    """Cycles and digests run meanwhile."""
+    """Run cycles and digests meanwhile."""
     uploads = bench.uploads
     async with background(bench.committer.run(uploads), bench.digester.run(uploads.digested, uploads.unreadable)):
         yield bench

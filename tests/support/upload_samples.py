@@ -1,4 +1,4 @@
-"""The file that a device sends, and what may become of it."""
+"""The file that a device sends, complete or about to be."""
 
 import errno
 import hashlib

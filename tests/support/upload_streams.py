@@ -1,4 +1,4 @@
-"""The device's side of an upload: the memory its chunks lie in, and the stream that hears what becomes of them."""
+"""The device's side of an upload: the memory that its bytes lie in, and the stream that gets the results."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -33,7 +33,7 @@ class CountedLease:
 
 @dataclass(frozen=True, slots=True)
 class Ack:
-    """What a stream was told by `acknowledged`."""
+    """What a stream got by `acknowledged`."""
 
     next_expected_byte: int
     beyond: tuple[Span, ...]
@@ -42,7 +42,7 @@ class Ack:
 
 @dataclass(frozen=True, slots=True)
 class Nack:
-    """What a stream was told by `refused`."""
+    """What a stream got by `refused`."""
 
     refused: Span
     code: ErrorCode
@@ -61,7 +61,7 @@ class Stream:
     error: ErrorCode | None = None
     detail: str = ""
     heard: list[str] = field(default_factory=list)
-    """The names of all of it, in order."""
+    """The names of all calls, in order."""
 
     @property
     def is_over(self) -> bool:
@@ -69,7 +69,7 @@ class Stream:
 
     @property
     def acknowledged_byte(self) -> int:
-        """The last N that was told."""
+        """The last N that was acknowledged."""
         return self.acks[-1].next_expected_byte if self.acks else 0
 
     @property
@@ -101,7 +101,7 @@ class Stream:
         self.error, self.detail = code, detail
 
     def _hear(self, what: str) -> None:
-        assert not self.is_over, f"{what} is told to a stream that is over"
+        assert not self.is_over, f"{what} on a stream that is over"
         self.heard.append(what)
 
 

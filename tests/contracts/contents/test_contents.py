@@ -23,26 +23,26 @@ async def test_any_part_can_be_read(storage: Stored) -> None:
     assert await content(storage.contents, UPLOAD, 2, 3) == b"cde"
 
 
-async def test_fewer_bytes_come_at_the_end_alone(storage: Stored) -> None:
+async def test_only_at_the_end_a_read_returns_fewer_bytes(storage: Stored) -> None:
     await within(write(storage.staging, UPLOAD, 0, b"abcdefg"))
     assert await content(storage.contents, UPLOAD, 5, 100) == b"fg"
     assert await content(storage.contents, UPLOAD, 7) == b""
 
 
-async def test_the_size_is_that_of_what_is_stored(storage: Stored) -> None:
+async def test_a_reading_knows_how_many_bytes_are_stored(storage: Stored) -> None:
     await within(write(storage.staging, UPLOAD, 0, b"abcdefg"))
     reading = await storage.contents.open(UPLOAD)
     assert reading.size == 7
     await reading.close()
 
 
-async def test_what_is_not_there_cannot_be_opened_and_frees_nothing(storage: Stored) -> None:
+async def test_an_unknown_upload_cannot_be_opened_and_its_removal_frees_nothing(storage: Stored) -> None:
     with pytest.raises(FileNotFoundError):
         await storage.contents.open(UPLOAD)
     assert await storage.contents.remove(UPLOAD) == 0
 
 
-async def test_bytes_are_removed_after_the_writes_before(storage: Stored) -> None:
+async def test_a_removal_waits_for_earlier_writes(storage: Stored) -> None:
     written = write(storage.staging, UPLOAD, 0, b"abc")
     assert await asyncio.wait_for(storage.contents.remove(UPLOAD), DEADLINE_S) == 3
     assert written.done()
@@ -65,7 +65,7 @@ async def test_a_removed_upload_can_be_written_again(storage: Stored) -> None:
     assert await content(storage.contents, UPLOAD) == b"xyz"
 
 
-async def test_what_is_open_stays_readable_when_it_is_removed(storage: Stored) -> None:
+async def test_an_open_reading_outlives_the_removal(storage: Stored) -> None:
     await within(write(storage.staging, UPLOAD, 0, b"abc"))
     reading = await storage.contents.open(UPLOAD)
     await storage.contents.remove(UPLOAD)

@@ -26,7 +26,7 @@ async def test_every_upload_is_in_one_part_of_storage(storage: Storage) -> None:
     assert sorted(each.upload_id or 0 for each in found) == sorted(ids)
 
 
-async def test_what_is_quarantined_is_not_listed_any_more(storage: Storage) -> None:
+async def test_what_is_quarantined_is_no_longer_listed(storage: Storage) -> None:
     await within(write(storage.staging, 1, 0, b"x"))
     inventory = storage.inventory
     ((shard, found),) = [(shard, each) for shard in range(inventory.shards) for each in await inventory.stored(shard)]

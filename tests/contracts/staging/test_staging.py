@@ -18,7 +18,7 @@ async def storage(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterat
         yield stored
 
 
-async def test_what_was_written_and_synced_is_read(storage: Stored) -> None:
+async def test_written_bytes_can_be_read(storage: Stored) -> None:
     assert await within(write(storage.staging, UPLOAD, 0, b"abc", b"", b"defg")) is None
     assert await within(sync(storage.staging, UPLOAD)) == {}
     assert await content(storage.contents, UPLOAD) == b"abcdefg"
@@ -31,13 +31,13 @@ async def test_any_buffer_is_written(storage: Stored) -> None:
     assert await content(storage.contents, UPLOAD) == b"abcdef"
 
 
-async def test_bytes_may_come_in_any_order(storage: Stored) -> None:
+async def test_writes_may_come_in_any_order(storage: Stored) -> None:
     written = [write(storage.staging, UPLOAD, offset, data) for offset, data in ((6, b"ghi"), (0, b"abc"), (3, b"def"))]
     assert await within(asyncio.gather(*written)) == [None] * 3
     assert await content(storage.contents, UPLOAD) == b"abcdefghi"
 
 
-async def test_writes_are_reported_in_their_order(storage: Stored) -> None:
+async def test_writes_are_reported_in_order(storage: Stored) -> None:
     reported: list[int] = []
 
     def note(number: int, _: OSError | None) -> None:
@@ -50,7 +50,7 @@ async def test_writes_are_reported_in_their_order(storage: Stored) -> None:
     assert reported == list(range(20))
 
 
-async def test_uploads_are_apart(storage: Stored) -> None:
+async def test_uploads_do_not_mix(storage: Stored) -> None:
     await within(write(storage.staging, UPLOAD, 0, b"one"))
     await within(write(storage.staging, OTHER, 0, b"other"))
     assert await within(sync(storage.staging, UPLOAD, OTHER)) == {}
@@ -58,7 +58,7 @@ async def test_uploads_are_apart(storage: Stored) -> None:
     assert await content(storage.contents, OTHER) == b"other"
 
 
-async def test_a_released_upload_with_durable_bytes_goes_on(storage: Stored) -> None:
+async def test_a_released_upload_can_go_on(storage: Stored) -> None:
     await within(write(storage.staging, UPLOAD, 0, b"abc"))
     await within(sync(storage.staging, UPLOAD))
     storage.staging.release(UPLOAD)
@@ -72,13 +72,13 @@ async def test_a_sync_of_nothing_succeeds(storage: Stored) -> None:
     assert await within(sync(storage.staging, UPLOAD)) == {}
 
 
-async def test_to_release_what_was_never_written_does_nothing(storage: Stored) -> None:
+async def test_releasing_an_unknown_upload_does_nothing(storage: Stored) -> None:
     storage.staging.release(UPLOAD)
     assert await within(write(storage.staging, UPLOAD, 0, b"abc")) is None
 
 
 @pytest.mark.parametrize("storage", LOCAL, indirect=True)
-async def test_durable_bytes_that_are_gone_fail_what_follows(storage: Stored) -> None:
+async def test_when_durable_bytes_are_gone_the_next_write_and_sync_fail(storage: Stored) -> None:
     """The storage in memory takes that for a mistake of the test."""
     written = write(storage.staging, UPLOAD, 3, b"def", durable_bytes=3)
     synced = sync(storage.staging, UPLOAD)

@@ -1,4 +1,4 @@
-"""What is let in: the largest file, room on the disk, a device's quota, gaps; and what is told of the rest."""
+"""Which bytes are let in: the largest file, room on the disk, a device's quota, gaps."""
 
 from dataclasses import replace
 
@@ -14,7 +14,7 @@ from tests.support.upload_samples import CONTENT, UNSIZED, complete
 from tests.support.upload_streams import Nack, Stream
 
 
-async def test_a_file_above_the_largest_size_is_refused_whenever_that_is_known(bench: Bench) -> None:
+async def test_a_file_above_the_largest_size_is_refused_as_soon_as_that_is_known(bench: Bench) -> None:
     bench.set_policy(size_max_bytes=60)
     assert await bench.refusal() is ErrorCode.FILE_TOO_LARGE
     upload, stream = await bench.open(UNSIZED)
@@ -30,7 +30,7 @@ async def test_a_file_above_the_largest_size_is_refused_whenever_that_is_known(b
     await until(lambda: last.completed is not None)
 
 
-async def test_a_file_that_the_disk_can_never_hold_is_too_large_whenever_that_is_known(bench: Bench) -> None:
+async def test_a_file_that_the_disk_could_never_hold_is_refused_as_soon_as_that_is_known(bench: Bench) -> None:
     bench.disk.total_bytes = 1099
     bench.disk.free_bytes = 1050
     assert await bench.refusal() is ErrorCode.FILE_TOO_LARGE
@@ -44,7 +44,7 @@ async def test_a_file_that_the_disk_can_never_hold_is_too_large_whenever_that_is
     assert await bench.refusal() is ErrorCode.DISK_FULL, "it fits once others make room"
 
 
-async def test_a_disk_that_was_never_measured_is_not_too_small_for_good(bench: Bench) -> None:
+async def test_a_disk_that_was_never_measured_refuses_nothing_for_good(bench: Bench) -> None:
     bench.disk.total_bytes = bench.disk.free_bytes = 0
     assert await bench.refusal() is ErrorCode.DISK_FULL
 
@@ -74,7 +74,7 @@ async def test_a_disk_at_its_floor_takes_nothing_until_there_is_room(bench: Benc
     await until(lambda: second.completed is not None)
 
 
-async def test_what_is_there_already_needs_no_room_again(bench: Bench) -> None:
+async def test_bytes_that_are_there_already_need_no_room(bench: Bench) -> None:
     upload, stream = await bench.open()
     bench.send(upload, 0, CONTENT[:90])
     await until(lambda: stream.acknowledged_byte == 90)
@@ -165,7 +165,7 @@ async def test_a_chunk_that_would_leave_too_many_gaps_is_refused_by_itself(bench
     assert stream.acks[-1].beyond == (Span(20, 21), Span(30, 31), Span(40, 41), Span(50, 53))
 
 
-async def test_bytes_that_leave_no_more_gaps_are_taken_though_fewer_are_allowed_now(bench: Bench) -> None:
+async def test_bytes_that_add_no_gap_are_taken_when_fewer_gaps_are_allowed_now(bench: Bench) -> None:
     upload, stream = await bench.open()
     for start in (10, 20, 30, 40):
         bench.send(upload, start, b"x")
@@ -177,7 +177,7 @@ async def test_bytes_that_leave_no_more_gaps_are_taken_though_fewer_are_allowed_
     assert stream.nacks == [Nack(Span(50, 51), ErrorCode.TOO_MANY_GAPS, 1)]
 
 
-async def test_a_refusal_tells_how_the_former_upload_ended(bench: Bench) -> None:
+async def test_a_refusal_says_how_the_last_upload_ended(bench: Bench) -> None:
     upload, _ = await bench.open()
     await bench.uploads.abort(upload)
     answer = await bench.answer(replace(REQUEST, disposition=RESUME_ONLY), Stream())

@@ -28,7 +28,7 @@ CONTENT = bytes(range(256)) * 4
 
 
 class Heard:
-    """What the digester tells."""
+    """What the digester reports."""
 
     def __init__(self) -> None:
         self.digests: list[tuple[LiveUpload, bytes]] = []
@@ -103,9 +103,7 @@ async def test_an_upload_without_bytes_has_a_digest_too(digester: Digester, hear
     assert heard.digests == [(upload, sha256(b""))]
 
 
-async def test_only_what_is_durable_is_hashed_as_it_becomes_so(
-    digester: Digester, storage: LocalStorage, heard: Heard
-) -> None:
+async def test_bytes_are_hashed_once_they_are_durable(digester: Digester, storage: LocalStorage, heard: Heard) -> None:
     upload = await stored(storage, 1)
     for durable in (150, 150, 300):
         upload.durable = first_bytes(durable)
@@ -120,7 +118,7 @@ async def test_only_what_is_durable_is_hashed_as_it_becomes_so(
     assert heard.digests == [(upload, sha256(CONTENT))]
 
 
-async def test_what_comes_in_order_is_hashed_as_it_comes_and_not_read(
+async def test_bytes_that_come_in_order_are_hashed_as_they_come_and_not_read_back(
     digester: Digester, storage: LocalStorage, heard: Heard, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     held = HeldReads(storage, monkeypatch)
@@ -136,7 +134,7 @@ async def test_what_comes_in_order_is_hashed_as_it_comes_and_not_read(
     assert held.opened == []
 
 
-async def test_a_digest_that_does_not_fit_is_told_once_all_is_durable(digester: Digester, heard: Heard) -> None:
+async def test_a_wrong_digest_is_reported_once_all_bytes_are_durable(digester: Digester, heard: Heard) -> None:
     upload = LiveUpload(record(size=len(CONTENT), sha256_expected=bytes(32)))
     hashed = asyncio.Event()
     digester.follow(upload)
@@ -162,7 +160,7 @@ async def test_only_the_next_bytes_of_an_upload_that_is_followed_are_taken(diges
     assert digester.take(upload, Piece(2, [b"c"]), lambda: None)
 
 
-async def test_after_a_gap_the_rest_is_read_and_then_taken_as_it_comes(
+async def test_after_a_gap_bytes_are_read_back_and_later_ones_hashed_as_they_come(
     digester: Digester, storage: LocalStorage, heard: Heard
 ) -> None:
     upload = await stored(storage, 1, CONTENT[:500])
@@ -175,7 +173,7 @@ async def test_after_a_gap_the_rest_is_read_and_then_taken_as_it_comes(
     assert heard.digests == [(upload, sha256(CONTENT))]
 
 
-async def test_an_upload_of_unknown_size_waits_for_it(digester: Digester, storage: LocalStorage, heard: Heard) -> None:
+async def test_an_unknown_size_delays_the_digest(digester: Digester, storage: LocalStorage, heard: Heard) -> None:
     unknown, other = await stored(storage, 1), await stored(storage, 2)
     unknown.size = None
     digester.follow(unknown)
@@ -205,7 +203,7 @@ async def test_the_time_left_is_that_of_the_bytes_left(digester: Digester, stora
     assert digester.remaining_s(LiveUpload(record(size=None))) == 0.0
 
 
-async def test_bytes_that_are_missing_are_a_failure_and_the_others_go_on(
+async def test_missing_bytes_fail_their_upload_and_no_other(
     digester: Digester, storage: LocalStorage, heard: Heard
 ) -> None:
     short, gone, well = await stored(storage, 1), await stored(storage, 2), await stored(storage, 3)
@@ -237,7 +235,7 @@ class HeldReads:
         return await self._open(upload_id)
 
 
-async def test_what_is_forgotten_meanwhile_is_not_told(
+async def test_an_upload_forgotten_during_a_step_is_not_reported(
     digester: Digester, storage: LocalStorage, heard: Heard, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole, gone, later = [await stored(storage, number, CONTENT[:100]) for number in (1, 2, 3)]
@@ -253,7 +251,7 @@ async def test_what_is_forgotten_meanwhile_is_not_told(
     assert held.opened == [1, 3], "what was forgotten is not even read"
 
 
-async def test_an_upload_that_is_opened_again_is_hashed_though_its_elder_failed(
+async def test_an_upload_that_is_opened_again_is_hashed_after_the_earlier_one_failed(
     digester: Digester, storage: LocalStorage, heard: Heard, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     elder = await stored(storage, 1, CONTENT[:50])
@@ -270,7 +268,7 @@ async def test_an_upload_that_is_opened_again_is_hashed_though_its_elder_failed(
     assert heard.failures == []
 
 
-async def test_stopping_while_the_thread_hashes_harms_nobody(
+async def test_the_digester_may_stop_while_the_thread_hashes(
     storage: LocalStorage, heard: Heard, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     hashing, may_go_on = threading.Event(), threading.Event()

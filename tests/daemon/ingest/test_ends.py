@@ -26,7 +26,7 @@ async def test_abort_deletes_the_bytes_and_is_answered(bench: Bench) -> None:
     bench.assert_at_rest()
 
 
-async def test_what_arrives_after_abort_is_not_written(bench: Bench) -> None:
+async def test_bytes_that_arrive_after_abort_are_not_written(bench: Bench) -> None:
     upload, stream = await bench.open()
     end = bench.catalog.gates["end"]
     end.after.clear()
@@ -42,7 +42,7 @@ async def test_what_arrives_after_abort_is_not_written(bench: Bench) -> None:
     bench.assert_at_rest()
 
 
-async def test_an_upload_that_is_complete_already_cannot_be_aborted_and_that_is_told(held: Bench) -> None:
+async def test_the_abort_of_a_complete_upload_is_answered_with_finished(held: Bench) -> None:
     upload, stream, gate = await completed_unanswered(held)
     await held.ends.abort(upload)
     gate.after.set()
@@ -52,7 +52,7 @@ async def test_an_upload_that_is_complete_already_cannot_be_aborted_and_that_is_
     assert held.storage.removed == []
 
 
-async def test_an_abort_of_what_a_later_stream_has_is_not_done(bench: Bench) -> None:
+async def test_an_abort_does_not_end_an_upload_that_a_later_stream_has(bench: Bench) -> None:
     upload, stream = await bench.open()
     end = bench.catalog.gates["end"]
     end.before.clear()
@@ -67,7 +67,7 @@ async def test_an_abort_of_what_a_later_stream_has_is_not_done(bench: Bench) -> 
     await until(lambda: second.completed is not None)
 
 
-async def test_an_abort_that_the_catalog_does_not_take_is_raised(bench: Bench) -> None:
+async def test_an_abort_that_the_catalog_does_not_record_is_raised(bench: Bench) -> None:
     upload, stream = await bench.open()
     bench.catalog.gates["end"].failures.append(CatalogFailed("no end"))
     with pytest.raises(CatalogFailed):
@@ -86,7 +86,7 @@ async def test_an_abort_that_the_catalog_does_not_take_is_raised(bench: Bench) -
         (State.PARTIAL, ErrorCode.EXPIRED, None),
     ],
 )
-async def test_an_end_from_outside_is_told_to_the_stream(
+async def test_an_end_from_outside_ends_the_stream(
     held: Bench, ending: State, code: ErrorCode, counted: UploadState | None
 ) -> None:
     upload, stream = await held.open()

@@ -1,4 +1,4 @@
-"""Room on the disk: figures, what readiness is told, and failures that are told once."""
+"""Room on the disk: figures, problems, and failures, which are logged once."""
 
 import asyncio
 
@@ -67,7 +67,7 @@ async def test_below_the_floor_is_a_problem_until_there_is_room(disk: Disk, volu
     assert disk.problem(FLOOR) is None
 
 
-async def test_what_is_taken_meanwhile_counts(disk: Disk) -> None:
+async def test_room_taken_between_measurements_counts(disk: Disk) -> None:
     await disk.measure()
     disk.free_bytes -= 350
     assert disk.problem(FLOOR) is not None

@@ -32,7 +32,7 @@ async def test_nothing_is_acknowledged_before_it_is_written_synced_and_recorded(
     held.assert_at_rest(upload)
 
 
-async def test_ranges_beyond_n_are_told_and_n_jumps_over_them(bench: Bench) -> None:
+async def test_ranges_beyond_n_are_acknowledged_and_n_jumps_over_them(bench: Bench) -> None:
     upload, stream = await bench.open()
     for start, end in ((20, 30), (50, 60), (0, 20)):
         bench.send(upload, start, CONTENT[start:end])
@@ -105,7 +105,7 @@ async def test_bytes_under_way_that_come_again_are_acknowledged_when_the_first_c
     assert held.storage.content(upload.id) == CONTENT[:30], "the first copy stands"
 
 
-async def test_of_bytes_that_overlap_the_first_copy_stands(bench: Bench) -> None:
+async def test_the_first_copy_of_overlapping_bytes_stands(bench: Bench) -> None:
     upload, stream = await bench.open()
     bench.storage.holds_writes = True
     bench.send(upload, 10, CONTENT[10:20])

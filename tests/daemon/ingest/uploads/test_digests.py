@@ -18,7 +18,7 @@ from tests.support.upload_samples import BROKEN, CONTENT, CRC, SHA256, UNSIZED, 
 
 
 @pytest.mark.parametrize("at_open", [True, False])
-async def test_digests_that_fit_complete_the_upload(bench: Bench, at_open: bool) -> None:
+async def test_right_digests_complete_the_upload(bench: Bench, at_open: bool) -> None:
     request = replace(REQUEST, crc32c_expected=CRC, sha256_expected=SHA256) if at_open else REQUEST
     upload, stream = await bench.open(request)
     bench.send(upload, 0, CONTENT)
@@ -32,18 +32,18 @@ async def test_digests_that_fit_complete_the_upload(bench: Bench, at_open: bool)
 
 
 @pytest.mark.parametrize("digest", ["crc32c", "sha256"])
-@pytest.mark.parametrize("told", ["at_open", "at_finish", "both"])
-async def test_a_digest_that_does_not_fit_rejects_the_upload(bench: Bench, digest: str, told: str) -> None:
+@pytest.mark.parametrize("given", ["at_open", "at_finish", "both"])
+async def test_a_wrong_digest_rejects_the_upload(bench: Bench, digest: str, given: str) -> None:
     wrong_crc, wrong_sha = CRC ^ 1, hashlib.sha256(b"other").digest()
     request = REQUEST
     crc: int | None = None
     sha: bytes | None = None
-    if told in {"at_open", "both"}:
+    if given in {"at_open", "both"}:
         wrong = {"crc32c_expected": wrong_crc} if digest == "crc32c" else {"sha256_expected": wrong_sha}
         request = replace(REQUEST, **wrong)
-    if told == "at_finish":
+    if given == "at_finish":
         crc, sha = (wrong_crc, None) if digest == "crc32c" else (None, wrong_sha)
-    elif told == "both":
+    elif given == "both":
         crc, sha = (CRC, None) if digest == "crc32c" else (None, SHA256)
     upload, stream = await bench.open(request)
     bench.send(upload, 0, CONTENT)
@@ -55,11 +55,11 @@ async def test_a_digest_that_does_not_fit_rejects_the_upload(bench: Bench, diges
     await turns()
     bench.assert_at_rest()
     assert bench.storage.removed == [], "the bytes are kept for inspection"
-    _, anew = await bench.open()
-    assert not anew.is_over
+    _, second = await bench.open()
+    assert not second.is_over
 
 
-async def test_bytes_with_a_wrong_digest_never_become_complete_though_their_cycle_is_about_to(held: Bench) -> None:
+async def test_a_cycle_under_way_does_not_complete_bytes_with_a_wrong_digest(held: Bench) -> None:
     upload, stream = await held.open()
     held.send(upload, 0, CONTENT)
     await turns()
@@ -98,9 +98,7 @@ async def test_a_wrong_digest_that_comes_when_the_upload_is_complete_changes_not
 
 
 @pytest.mark.parametrize(("disk_full", "code"), [(True, ErrorCode.DISK_FULL), (False, ErrorCode.STORAGE_FAILED)])
-async def test_a_rejection_that_cannot_be_recorded_is_told_as_a_failure(
-    bench: Bench, disk_full: bool, code: ErrorCode
-) -> None:
+async def test_a_rejection_that_cannot_be_recorded_is_a_failure(bench: Bench, disk_full: bool, code: ErrorCode) -> None:
     upload, stream = await bench.open()
     bench.send(upload, 0, CONTENT)
     bench.catalog.gates["end"].failures.append(CatalogFailed("no end", disk_full=disk_full))
@@ -175,7 +173,7 @@ async def test_bytes_that_cannot_be_read_back_are_a_failure(bench: Bench) -> Non
     bench.assert_at_rest()
 
 
-async def test_a_digest_of_what_is_over_is_of_no_interest(bench: Bench) -> None:
+async def test_the_digest_of_an_upload_that_is_over_is_ignored(bench: Bench) -> None:
     upload, stream = await bench.open(replace(REQUEST, sha256_expected=SHA256))
     await bench.uploads.abort(upload)
     bench.uploads.digested(upload, SHA256)
@@ -185,7 +183,7 @@ async def test_a_digest_of_what_is_over_is_of_no_interest(bench: Bench) -> None:
     assert upload.sha256 is None
 
 
-async def test_a_commit_of_bytes_that_were_lost_meanwhile_starts_no_digest(held: Bench) -> None:
+async def test_a_commit_of_bytes_that_were_lost_starts_no_digest(held: Bench) -> None:
     commit = held.catalog.gates["commit"]
     upload, stream = await held.open(replace(REQUEST, sha256_expected=SHA256))
     held.send(upload, 0, CONTENT[:10])

@@ -1,4 +1,4 @@
-"""Disk and catalog fail: what was not acknowledged is lost, told as such, and can be sent again."""
+"""Disk and catalog fail: bytes that were not acknowledged are lost and can be sent again."""
 
 import pytest
 
@@ -13,7 +13,7 @@ from tests.support.upload_streams import Ack
 
 @pytest.mark.parametrize(("error", "code"), [(FULL, ErrorCode.DISK_FULL), (BROKEN, ErrorCode.STORAGE_FAILED)])
 @pytest.mark.parametrize("fails", ["write", "sync"])
-async def test_a_disk_that_fails_costs_what_is_not_durable_and_the_rest_is_sent_again(
+async def test_a_failed_disk_costs_the_bytes_that_are_not_durable_and_they_can_be_sent_again(
     held: Bench, fails: str, error: OSError, code: ErrorCode
 ) -> None:
     storage = held.storage
@@ -86,7 +86,7 @@ async def test_a_commit_that_fails_is_not_acknowledged(
     await until(lambda: second.completed is not None)
 
 
-async def test_a_completion_that_fails_is_not_told_as_one(bench: Bench) -> None:
+async def test_a_failed_completion_is_not_answered_with_finished(bench: Bench) -> None:
     bench.catalog.gates["complete"].failures.append(CatalogFailed("no completion"))
     upload, stream = await bench.open()
     bench.send(upload, 0, CONTENT)
@@ -100,7 +100,7 @@ async def test_a_completion_that_fails_is_not_told_as_one(bench: Bench) -> None:
     await until(lambda: second.completed is not None)
 
 
-async def test_what_fails_after_the_stream_is_gone_is_logged_and_forgotten(held: Bench) -> None:
+async def test_a_failure_after_the_stream_is_gone_is_logged(held: Bench) -> None:
     upload, stream = await held.open()
     lease = held.send(upload, 0, CONTENT)
     held.uploads.detach(upload, stream)

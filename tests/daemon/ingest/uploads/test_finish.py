@@ -37,7 +37,7 @@ async def test_finish_completes_once_everything_is_durable(held: Bench, request_
     held.assert_at_rest()
 
 
-async def test_finish_of_what_is_durable_already_needs_no_more_bytes(bench: Bench) -> None:
+async def test_finish_of_durable_bytes_needs_no_more_bytes(bench: Bench) -> None:
     upload, stream = await bench.open()
     bench.send(upload, 0, CONTENT)
     await until(lambda: stream.acknowledged_byte == 100)
@@ -76,7 +76,7 @@ async def test_finish_before_all_bytes_names_the_first_that_are_missing(bench: B
     await until(lambda: stream.completed is not None)
 
 
-async def test_a_size_below_what_has_arrived_ends_the_stream_and_not_the_upload(bench: Bench) -> None:
+async def test_a_size_below_the_bytes_that_arrived_ends_the_stream_and_not_the_upload(bench: Bench) -> None:
     upload, stream = await bench.open(UNSIZED)
     bench.send(upload, 0, CONTENT[:50])
     bench.uploads.finish(upload, 49)

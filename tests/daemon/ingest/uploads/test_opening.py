@@ -1,4 +1,4 @@
-"""OPEN: create, resume, replace, and what is answered when none of it can be."""
+"""OPEN: create, resume, replace, and why none of them is possible."""
 
 import asyncio
 from dataclasses import replace

@@ -61,7 +61,7 @@ def test_few_files_are_synced_one_by_one(
     assert files.named("sync_file_system") == []
 
 
-def test_a_file_whose_write_failed_is_told_and_not_synced(
+def test_a_file_whose_write_failed_is_reported_and_not_synced(
     writer: DiskWriter, files: RecordedFiles, staged: dict[int, StagedFile]
 ) -> None:
     staged[3].error = FAILURE
@@ -70,7 +70,7 @@ def test_a_file_whose_write_failed_is_told_and_not_synced(
     assert staged[3].directory_unsynced
 
 
-def test_when_they_fail_together_each_is_asked(
+def test_when_the_sync_of_all_fails_each_file_is_synced_by_itself(
     writer: DiskWriter, files: RecordedFiles, staged: dict[int, StagedFile]
 ) -> None:
     files.failures["sync_file_system"] = FAILURE
@@ -79,10 +79,10 @@ def test_when_they_fail_together_each_is_asked(
     assert not any(handle.directory_unsynced for handle in staged.values())
 
 
-def test_after_one_such_failure_each_is_always_asked(
+def test_after_one_such_failure_files_are_always_synced_one_by_one(
     writer: DiskWriter, files: RecordedFiles, staged: dict[int, StagedFile]
 ) -> None:
-    """The system tells of lost bytes once: a file that was not in that cycle has still to be asked itself."""
+    """The system reports lost bytes once: a file that was not in that cycle must still be synced by itself."""
     files.failures["sync_file_system"] = FAILURE
     writer.sync(staged)
     del files.failures["sync_file_system"]
@@ -91,7 +91,7 @@ def test_after_one_such_failure_each_is_always_asked(
     assert len(files.named("sync_file_system")) == 1
 
 
-def test_where_the_file_system_does_not_keep_its_word_each_is_asked(
+def test_where_the_file_system_makes_no_promise_files_are_synced_one_by_one(
     files: RecordedFiles, tmp_path: Path, staged: dict[int, StagedFile]
 ) -> None:
     files.is_sound = False
@@ -99,7 +99,7 @@ def test_where_the_file_system_does_not_keep_its_word_each_is_asked(
     assert len(files.named("sync_data")) == len(staged)
 
 
-def test_the_disk_begins_once_a_file_has_got_a_good_deal(
+def test_the_disk_starts_once_a_file_has_enough_bytes(
     writer: DiskWriter, files: RecordedFiles, staged: dict[int, StagedFile]
 ) -> None:
     little = THROUGH_BYTES_MIN - 1
@@ -110,7 +110,7 @@ def test_the_disk_begins_once_a_file_has_got_a_good_deal(
     assert files.named("write_through") == []
 
 
-def test_much_at_a_time_goes_through_to_the_disk(
+def test_large_writes_go_through_to_the_disk(
     writer: DiskWriter, files: RecordedFiles, staged: dict[int, StagedFile]
 ) -> None:
     for offset in range(0, 2 * AHEAD_BYTES, THROUGH_BYTES_MIN):
@@ -119,7 +119,7 @@ def test_much_at_a_time_goes_through_to_the_disk(
     assert files.named("start_sync") == []
 
 
-def test_where_it_cannot_the_disk_is_told_to_begin(
+def test_where_writes_cannot_go_through_the_disk_is_told_to_start(
     writer: DiskWriter, files: RecordedFiles, staged: dict[int, StagedFile]
 ) -> None:
     files.writes_through = False
@@ -128,7 +128,7 @@ def test_where_it_cannot_the_disk_is_told_to_begin(
 
 
 @pytest.mark.parametrize("sizes", [[THROUGH_BYTES_MIN + 1], [THROUGH_BYTES_MIN, 1], [3, THROUGH_BYTES_MIN - 3, 1]])
-def test_a_page_that_is_not_full_stays_in_memory_for_its_rest(
+def test_a_partly_written_page_stays_in_memory(
     writer: DiskWriter, files: RecordedFiles, staged: dict[int, StagedFile], sizes: list[int]
 ) -> None:
     data = bytes(number % 251 for number in range(2 * THROUGH_BYTES_MIN + PAGE_BYTES))

@@ -18,7 +18,7 @@ async def test_names_that_storage_does_not_give_stand_for_no_upload(storage: Loc
     assert found[name(0x100)].upload_id == 0x100
 
 
-async def test_what_lies_there_has_a_time_until_it_is_gone(storage: LocalStorage, tmp_path: Path) -> None:
+async def test_a_file_has_a_time_until_it_is_gone(storage: LocalStorage, tmp_path: Path) -> None:
     path = tmp_path / "data" / "files" / "00" / "core"
     path.touch()
     os.utime(path, (1, 2))
@@ -27,7 +27,7 @@ async def test_what_lies_there_has_a_time_until_it_is_gone(storage: LocalStorage
     assert await storage.inventory.modified_ms(0, "core") is None
 
 
-async def test_nothing_that_is_put_aside_is_ever_replaced(
+async def test_nothing_in_quarantine_is_ever_replaced(
     storage: LocalStorage, files: RecordedFiles, tmp_path: Path
 ) -> None:
     long_name = "n" * 255
@@ -42,7 +42,7 @@ async def test_nothing_that_is_put_aside_is_ever_replaced(
     assert files.named("sync_directory")[:2] == [("sync_directory", "07-1"), ("sync_directory", "quarantine")]
 
 
-async def test_foreign_directories_are_put_aside_too(storage: LocalStorage, tmp_path: Path) -> None:
+async def test_foreign_directories_are_quarantined_too(storage: LocalStorage, tmp_path: Path) -> None:
     (tmp_path / "data" / "files" / "07" / "lost").mkdir()
     await storage.inventory.quarantine(7, "lost")
     assert (tmp_path / "data" / "quarantine" / "07-1" / "lost").is_dir()

@@ -34,7 +34,7 @@ async def test_directories_are_private_and_made_durable(tmp_path: Path) -> None:
     assert synced == [tmp_path.name, "files", "data"]
 
 
-async def test_the_parent_of_a_directory_that_was_there_is_nobodys_business(tmp_path: Path) -> None:
+async def test_the_parent_of_an_existing_directory_is_left_alone(tmp_path: Path) -> None:
     files = RecordedFiles()
     storage = LocalStorage(tmp_path, files, SystemThreads(), SystemClock(), OPEN_FILES_MAX)
     await storage.close()

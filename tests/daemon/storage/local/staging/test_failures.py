@@ -1,4 +1,4 @@
-"""Who is told of a failure, who is not harmed by it, and what is never tried again."""
+"""Which uploads a failure reaches, which it does not, and what is never tried again."""
 
 import asyncio
 import errno
@@ -20,7 +20,7 @@ from tests.support.recorded_files import RecordedFiles, sync, within, write
 from tests.support.storage_paths import name, path_of
 
 
-async def test_a_failed_write_is_told_to_its_upload_alone(storage: LocalStorage, files: RecordedFiles) -> None:
+async def test_a_failed_write_is_reported_for_its_upload_alone(storage: LocalStorage, files: RecordedFiles) -> None:
     await within(write(storage.staging, 2, 0, b"x"))
     files.failures["write"] = FAILURE
     written = write(storage.staging, 1, 0, b"x")
@@ -43,7 +43,7 @@ async def test_a_sync_knows_of_a_failed_write_whose_own_report_is_still_under_wa
     assert files.named("sync_data") == []
 
 
-async def test_a_failed_sync_is_told_to_its_upload_alone(storage: LocalStorage, files: RecordedFiles) -> None:
+async def test_a_failed_sync_is_reported_for_its_upload_alone(storage: LocalStorage, files: RecordedFiles) -> None:
     write(storage.staging, 1, 0, b"x")
     files.failures["sync_data"] = FAILURE
     assert await within(sync(storage.staging, 1)) == {1: FAILURE}
@@ -52,9 +52,11 @@ async def test_a_failed_sync_is_told_to_its_upload_alone(storage: LocalStorage, 
     assert await within(sync(storage.staging, 2)) == {}
 
 
-async def test_that_files_are_synced_together_no_more_is_told_once(tmp_path: Path, files: RecordedFiles) -> None:
-    told: list[OSError] = []
-    storage = LocalStorage(tmp_path, files, SystemThreads(), SystemClock(), 2 * TOGETHER_FILES_MIN, slower=told.append)
+async def test_the_end_of_syncing_together_is_reported_once(tmp_path: Path, files: RecordedFiles) -> None:
+    reasons: list[OSError] = []
+    storage = LocalStorage(
+        tmp_path, files, SystemThreads(), SystemClock(), 2 * TOGETHER_FILES_MIN, slower=reasons.append
+    )
     files.failures["sync_file_system"] = FAILURE
     ids = range(1, 1 + TOGETHER_FILES_MIN)
     for offset in range(2):
@@ -62,7 +64,7 @@ async def test_that_files_are_synced_together_no_more_is_told_once(tmp_path: Pat
             write(storage.staging, upload_id, offset, b"x")
         assert await within(sync(storage.staging, *ids)) == {}
     await storage.close()
-    assert told == [FAILURE]
+    assert reasons == [FAILURE]
 
 
 async def test_a_failed_sync_is_never_retried_on_the_same_file(storage: LocalStorage, files: RecordedFiles) -> None:
@@ -88,7 +90,7 @@ async def test_a_name_that_is_not_durable_fails_all_new_files_of_its_directory(
     assert await within(sync(storage.staging, 0x001)) == {0x001: FAILURE}
 
 
-async def test_after_a_failure_the_upload_begins_anew(storage: LocalStorage, files: RecordedFiles) -> None:
+async def test_after_a_failure_the_upload_can_begin_again(storage: LocalStorage, files: RecordedFiles) -> None:
     files.failures["create"] = FAILURE
     assert await within(write(storage.staging, 1, 0, b"x")) is FAILURE
     files.failures.clear()
@@ -97,7 +99,7 @@ async def test_after_a_failure_the_upload_begins_anew(storage: LocalStorage, fil
     assert await within(sync(storage.staging, 1)) == {}
 
 
-async def test_a_file_that_fails_to_close_harms_nobody(storage: LocalStorage, files: RecordedFiles) -> None:
+async def test_a_failed_close_fails_no_other_upload(storage: LocalStorage, files: RecordedFiles) -> None:
     write(storage.staging, 1, 0, b"x")
     await within(sync(storage.staging, 1))
     files.failures["close"] = FAILURE
@@ -121,7 +123,7 @@ def full_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", str(place)], check=True)
 
 
-async def test_a_full_disk_fails_who_writes_too_much_and_recovers(full_disk: Path) -> None:
+async def test_a_full_disk_fails_the_write_that_is_too_large_and_recovers(full_disk: Path) -> None:
     storage = LocalStorage(full_disk / "data", SystemFiles(), SystemThreads(), SystemClock(), OPEN_FILES_MAX)
     free_bytes = (await storage.space()).free_bytes
     assert await within(write(storage.staging, 1, 0, b"kept")) is None
@@ -138,7 +140,7 @@ async def test_a_full_disk_fails_who_writes_too_much_and_recovers(full_disk: Pat
     await storage.close()
 
 
-async def test_a_file_whose_size_cannot_be_told_is_not_left_open(storage: LocalStorage, files: RecordedFiles) -> None:
+async def test_a_file_whose_size_cannot_be_read_is_not_left_open(storage: LocalStorage, files: RecordedFiles) -> None:
     await within(write(storage.staging, 1, 0, b"x"))
     files.failures["size"] = FAILURE
     with pytest.raises(OSError, match="Input/output error"):
@@ -146,7 +148,7 @@ async def test_a_file_whose_size_cannot_be_told_is_not_left_open(storage: LocalS
     assert files.named("close") == [("close", name(1))]
 
 
-async def test_a_removal_that_fails_is_told(storage: LocalStorage, files: RecordedFiles) -> None:
+async def test_a_failed_removal_is_raised(storage: LocalStorage, files: RecordedFiles) -> None:
     files.failures["remove"] = FAILURE
     with pytest.raises(OSError, match="Input/output error"):
         await asyncio.wait_for(storage.contents.remove(1), DEADLINE_S)

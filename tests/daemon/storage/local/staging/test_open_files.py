@@ -1,4 +1,4 @@
-"""What stays open, what is closed for others, and what nobody waits for any more."""
+"""Which files stay open, which are closed to make room, and what cancelled calls leave."""
 
 import asyncio
 import errno
@@ -69,7 +69,7 @@ async def test_the_bound_holds_among_files_that_are_not_synced_yet(
     assert all(path_of(tmp_path, upload_id).read_bytes() == b"xx" for upload_id in MANY)
 
 
-async def test_what_had_to_be_closed_is_synced_with_its_file_system(
+async def test_files_closed_before_their_sync_are_synced_with_the_file_system(
     storage: LocalStorage, files: RecordedFiles
 ) -> None:
     await write_many(storage)
@@ -81,7 +81,7 @@ async def test_what_had_to_be_closed_is_synced_with_its_file_system(
     ]
 
 
-async def test_what_had_to_be_closed_is_lost_when_its_file_system_cannot_tell(
+async def test_files_closed_before_their_sync_are_lost_when_the_file_system_fails_to_sync(
     storage: LocalStorage, files: RecordedFiles
 ) -> None:
     await write_many(storage)
@@ -94,7 +94,9 @@ async def test_what_had_to_be_closed_is_lost_when_its_file_system_cannot_tell(
     assert await within(sync(storage.staging, MANY[-1])) == {}
 
 
-async def test_where_each_file_is_asked_it_is_before_it_is_closed(tmp_path: Path, files: RecordedFiles) -> None:
+async def test_without_a_sync_of_all_each_file_is_synced_before_it_is_closed(
+    tmp_path: Path, files: RecordedFiles
+) -> None:
     files.is_sound = False
     storage = LocalStorage(tmp_path, files, SystemThreads(), SystemClock(), OPEN_FILES_MAX)
     files.calls.clear()
@@ -160,7 +162,7 @@ async def test_closing_waits_for_a_sync_and_closes_what_it_had_in_use(tmp_path: 
     assert files.open_names == {}
 
 
-async def test_who_gave_up_opening_leaves_nothing_open(storage: LocalStorage, files: RecordedFiles) -> None:
+async def test_a_cancelled_opening_leaves_nothing_open(storage: LocalStorage, files: RecordedFiles) -> None:
     await within(write(storage.staging, 1, 0, b"x"))
     let_go = files.hold("open_to_read")
     opening = asyncio.ensure_future(storage.contents.open(1))
@@ -175,7 +177,7 @@ async def test_who_gave_up_opening_leaves_nothing_open(storage: LocalStorage, fi
     assert files.named("open_to_read", "close") == [("open_to_read", name(1)), ("close", name(1))]
 
 
-async def test_who_gave_up_on_anything_else_disturbs_nothing(storage: LocalStorage, files: RecordedFiles) -> None:
+async def test_a_cancelled_removal_disturbs_nothing(storage: LocalStorage, files: RecordedFiles) -> None:
     let_go = files.hold("remove")
     removing = asyncio.ensure_future(storage.contents.remove(1))
     await asyncio.sleep(0)
