@@ -70,7 +70,7 @@ class Admission:
         known = await self._catalog.find(request.tenant, request.device, request.name)
         if known is None or not known.is_current:
             return refusal
-        return None if known.state is State.COMPLETE else self._refuse_room(size - known.received_bytes)
+        return None if known.state is State.COMPLETE else self._refuse_room(max(size - known.received_bytes, 0))
 
     def refuse_size(self, size: int) -> Refusal | None:
         """Why no file may have this size; None where it may, or where it is 0, which stands for unknown."""
@@ -113,7 +113,7 @@ class Admission:
         return None
 
     def _refuse_room(self, size: int) -> Refusal | None:
-        if self._disk.free_bytes - max(size, 0) < self.policy.disk_free_min_bytes:
+        if self._disk.free_bytes - size < self.policy.disk_free_min_bytes:
             return Refusal(ErrorCode.DISK_FULL, "the server's disk has no room for this; nothing acknowledged is lost")
         return None
 
