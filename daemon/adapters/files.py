@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-Buffer = bytes | bytearray | memoryview
+from protocol.checksum import Buffer
 
 VECTORS_MAX = 1024
 """Pieces the system takes in one write (IOV_MAX on Linux)."""

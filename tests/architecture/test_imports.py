@@ -89,6 +89,10 @@ def test_only_the_declarations_of_the_wire_import_construct() -> None:
     assert users == []
 
 
+def test_ingest_takes_no_frames() -> None:
+    assert breaches(forges_frames) == []
+
+
 def test_there_is_no_cycle_of_imports() -> None:
     below = {
         name: {found.target for found in imports_of(module) if found.target in MODULES and found.target != name}

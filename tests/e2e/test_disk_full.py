@@ -150,6 +150,14 @@ async def test_an_upload_that_cannot_fit_is_refused_at_once_and_others_go_on(tmp
         stage.ledger.check(stage.data_dir)
 
 
+async def test_an_upload_that_can_never_fit_is_given_up(tmp_path: Path) -> None:
+    async with scene(tmp_path, FLOOR_BYTES) as stage, stage.connected("camera") as connection:
+        with pytest.raises(StreamFailed) as failed:
+            await connection.open("larger than the disk", bytes(VOLUME_BYTES - FLOOR_BYTES + 1))
+        assert failed.value.error.code == ErrorCode.FILE_TOO_LARGE
+        assert failed.value.error.action is Action.GIVE_UP
+
+
 async def test_uploads_stop_at_the_floor_and_go_on_when_a_file_is_deleted(tmp_path: Path) -> None:
     async with scene(tmp_path, FLOOR_BYTES) as stage:
         usable_bytes = stage.free_bytes - FLOOR_BYTES

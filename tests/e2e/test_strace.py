@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from daemon.adapters.files import SystemFiles
-from daemon.storage.local.syncing import TOGETHER_FILES_MIN
+from daemon.storage.local.disk_writer import TOGETHER_FILES_MIN
 from tests.support.ack_ledger import Connection, Ledger, connected
 from tests.support.daemon_process import DaemonProcess
 from tests.support.deadlines import SCENE_S
