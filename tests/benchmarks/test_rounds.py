@@ -1,4 +1,4 @@
-"""Who is measured when, and what of it counts."""
+"""When each contestant is measured, and which measurements count."""
 
 import threading
 from functools import partial
@@ -14,7 +14,7 @@ NAMES = ("a", "b", "c", "d")
 
 
 class Players:
-    """Contestants that write down whose turn it was; a figure is the turn's number."""
+    """Contestants that record whose turn it was; each figure is the number of the turn."""
 
     def __init__(self) -> None:
         self.turns: list[str] = []
@@ -62,7 +62,7 @@ def test_the_warm_up_does_not_count() -> None:
     assert counted == list(range(len(NAMES) + 1, 3 * len(NAMES) + 1))
 
 
-def test_samples_go_to_whom_they_belong_in_the_order_of_the_rounds() -> None:
+def test_each_contestant_gets_its_own_samples_in_the_order_of_the_rounds() -> None:
     players = Players()
     series = play(players.lab(), "case", "turns", players.contestants())
     assert tuple(each.contestant.name for each in series) == NAMES
@@ -71,14 +71,14 @@ def test_samples_go_to_whom_they_belong_in_the_order_of_the_rounds() -> None:
         assert each.values == sorted(each.values) == each.beside("turn")
 
 
-def test_every_turn_is_told_with_its_figure() -> None:
+def test_every_turn_is_reported_with_its_figure() -> None:
     players = _played("case")
     assert len(players.said) == len(players.turns)
     assert players.said[0].startswith(f"case: warm-up: {players.turns[0]}: 1 turns")
     assert players.said[-1].startswith(f"case: round 5/5: {players.turns[-1]}: 24 turns")
 
 
-def test_those_that_share_nothing_are_measured_at_the_same_time() -> None:
+def test_play_at_once_measures_all_contestants_at_the_same_time() -> None:
     both = threading.Barrier(2, timeout=DEADLINE_S)
 
     def measure(figure: float) -> Sample:
@@ -98,7 +98,7 @@ def test_those_that_share_nothing_are_measured_at_the_same_time() -> None:
     assert said == ["case: round 1/2: a 1.5, b 2.5 s", "case: round 2/2: a 1.5, b 2.5 s"]
 
 
-def test_a_failure_of_one_is_a_failure_of_the_game() -> None:
+def test_a_failing_contestant_fails_the_whole_run() -> None:
     def fail() -> Sample:
         raise OSError("the disk is full")
 
