@@ -31,7 +31,7 @@ RANGE_BYTES = 64 * 1024
 CHUNK_BYTES = 256 * 1024
 
 SEED = 20_260_102
-"""The same random places for everybody, in every round."""
+"""Any seed would do. It is fixed so that all contestants serve the same ranges in every round."""
 
 TIMEOUT_S = 120
 
@@ -74,7 +74,7 @@ ACCEL_SHAPES = (
 
 @dataclass(frozen=True, slots=True)
 class Site:
-    """Where a contestant serves the file. `bearer` is sent to all; only the project looks at it."""
+    """Where a contestant serves the file. All get the token `bearer`, but only the project checks it."""
 
     name: str
     promise: str
@@ -102,7 +102,7 @@ def run(lab: Lab) -> Result:
 
 @contextlib.contextmanager
 def uploaded(lab: Lab, file: Payload) -> Iterator[Site]:
-    """The daemon, to which a device has sent the file over the wire."""
+    """A daemon that holds the file, uploaded by a device."""
     with uplinkd.serving(lab.directory, accel.ACCEL) as daemon:
         sender.send(daemon, sender.Load(file, file.size_bytes, CHUNK_BYTES), lab.directory, NAME)
         token = daemon.token("sender-0")
@@ -164,13 +164,13 @@ def measure(lab: Lab, shape: Shape, file: Payload, sites: list[Site], limit: str
 
 
 def fetch(site: Site, shape: Shape, file: Payload, requests: int) -> Sample:
-    """One run of the client. Raises process.Failed when an answer is not the one asked for."""
+    """Run the client once. Raises process.Failed when a response is not the expected one."""
     numbers = (site.port, site.path, site.bearer, shape.connections, requests, shape.range_bytes, file.size_bytes, SEED)
     cpu_s = site.server.cpu_s()
-    said = json.loads(process.run([str(client()), *map(str, numbers)], TIMEOUT_S))
+    result = json.loads(process.run([str(client()), *map(str, numbers)], TIMEOUT_S))
     cpu_s = site.server.cpu_s() - cpu_s
-    rate = said["requests"] if shape.range_bytes else said["bytes"] / GIB
-    return Sample(rate / said["seconds"], {"server's CPU s/GiB": cpu_s / (said["bytes"] / GIB)})
+    rate = result["requests"] if shape.range_bytes else result["bytes"] / GIB
+    return Sample(rate / result["seconds"], {"server's CPU s/GiB": cpu_s / (result["bytes"] / GIB)})
 
 
 def client() -> Path:

@@ -89,7 +89,7 @@ def run(lab: Lab) -> Result:
     with contextlib.ExitStack() as stack:
         borrowed = []
         for files in FILES[lab.size]:
-            lab.say(f"seed: {files} files")
+            lab.report(f"seed: {files} files")
             borrowed.append(stack.enter_context(seeds.borrowed(lab.directory / str(files), template, files)))
         cases = [_start_up(lab, borrowed), *_work(lab, borrowed)]
     return Result("growth", [*cases, *_one_file(lab)])
@@ -228,7 +228,7 @@ def _receive(lab: Lab, source: payload.Payload, size: int) -> Sample:
         sender.send(daemon, sender.Load(source, size, CHUNK_BYTES), directory, "file")
         peak, after = server.peak_resident_bytes() / MIB, server.resident_bytes() / MIB
     shutil.rmtree(directory)
-    lab.say(f"one file: {size // MIB} MiB: {peak:.4g} MiB at most, {after:.4g} MiB afterwards")
+    lab.report(f"one file: {size // MIB} MiB: {peak:.4g} MiB at most, {after:.4g} MiB afterwards")
     return Sample(peak, {"peak_mib": peak, "after_mib": after})
 
 

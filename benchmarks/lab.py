@@ -24,7 +24,7 @@ class Lab:
 
     size: Size
     directory: Path
-    say: Callable[[str], None]
+    report: Callable[[str], None]
 
     @property
     def rounds(self) -> int:

@@ -56,7 +56,7 @@ def play(lab: Lab, case: str, unit: str, contestants: Sequence[Contestant]) -> l
             sample = contestant.measure()
             label = f"round {number}/{lab.rounds}" if number else "warm-up"
             took = time.monotonic() - began
-            lab.say(f"{case}: {label}: {contestant.name}: {sample.value:.4g} {unit} ({took:.1f} s)")
+            lab.report(f"{case}: {label}: {contestant.name}: {sample.value:.4g} {unit} ({took:.1f} s)")
             if number:
                 samples[contestant.name].append(sample)
     return [Series(contestant, tuple(samples[contestant.name])) for contestant in contestants]
@@ -70,7 +70,7 @@ def play_at_once(lab: Lab, case: str, unit: str, contestants: Sequence[Contestan
             samples.append(tuple(pool.map(lambda contestant: contestant.measure(), contestants)))
             figures = zip(contestants, samples[-1], strict=True)
             text = ", ".join(f"{contestant.name} {sample.value:.4g}" for contestant, sample in figures)
-            lab.say(f"{case}: round {number}/{lab.rounds}: {text} {unit}")
+            lab.report(f"{case}: round {number}/{lab.rounds}: {text} {unit}")
     return [
         Series(contestant, tuple(own)) for contestant, own in zip(contestants, zip(*samples, strict=True), strict=True)
     ]

@@ -2,8 +2,8 @@
  *
  * link NAMESPACE NAMESPACE RATE_BITS_PER_S DELAY_US QUEUE_BYTES LOSS_PPM SEED CUT_EVERY_MS SILENCE_MS
  *
- * Both directions work alike: a tail-drop queue, the rate limit, loss, then the delay. Every CUT_EVERY_MS the link drops
- * all packets in flight, stays silent for SILENCE_MS, and prints "cut", so that the caller can kill the connections.
+ * Both directions work alike: a tail-drop queue, the rate limit, loss, then the delay. Every CUT_EVERY_MS the link
+ * drops all packets in flight, stays silent for SILENCE_MS, and prints "cut", so that the caller can kill connections.
  * Its clock starts with the first packet. It prints "up" once both devices exist.
  *
  * SEED decides which time slots lose their packets, each slot as long as one full packet. Links with the same seed lose

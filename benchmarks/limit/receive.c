@@ -4,10 +4,10 @@
 //           --cycle-bytes BYTES --cycle-ms MS [--sha256] [--certificate PEM --key PEM]
 //
 // Receives N files of BYTES each over N connections, without a handshake. It verifies every chunk's checksum and keeps
-// the CRC32C of each file. It writes the data past the page cache if the kernel can, else it starts write-back after each
-// MiB. It syncs as often as the daemon (in cycles bounded by bytes and time, including the directory of new files) and
-// then acknowledges. It answers FINISH once everything is durable and, with --sha256 (one connection only), the digest
-// matches that in FINISH. Receiving, writing, hashing and syncing overlap. When all files are complete it prints
+// the CRC32C of each file. It writes the data past the page cache if the kernel can, else it starts write-back after
+// each MiB. It syncs as often as the daemon (in cycles bounded by bytes and time, including the directory of new files)
+// and then acknowledges. It answers FINISH once everything is durable and, with --sha256 (one connection only), the
+// digest matches that in FINISH. Receiving, writing, hashing and syncing overlap. When all files are complete it prints
 // {"cpu_s", "syncs", "sync_p99_ms"}.
 #define _GNU_SOURCE
 #include <arpa/inet.h>

@@ -1,6 +1,6 @@
 // The least work to serve a file: one thread, epoll, and for each request a response header and one sendfile.
 //
-//   sendfile PORT FILE        serves FILE under every path, with and without `Range: bytes=FIRST-LAST`, until it is killed
+//   sendfile PORT FILE        serves FILE under every path, with or without `Range: bytes=FIRST-LAST`
 #define _GNU_SOURCE
 #include <arpa/inet.h>
 #include <errno.h>

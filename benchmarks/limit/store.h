@@ -11,11 +11,12 @@
 #include "channel.h"
 
 enum {
-    SLOT_BYTES = (1 << 20) + 4096,  // four chunks of 256 KiB, like the daemon: a tenth faster than one, and eight are no faster
-    SLOTS_BESIDE = 64,        // slots that await writing or hashing, besides a partly filled one per connection
-    QUEUE_ENTRIES = 4096,     // more than there are slots
-    TOGETHER_FILES_MIN = 16,  // from this many files on, one syncfs is faster than a sync per file; as in the daemon
-    AHEAD_BYTES = 1 << 20,    // start write-back after this much of a file, before the sync
+    // Four chunks of 256 KiB, as in the daemon: a tenth faster than one, and eight are no faster.
+    SLOT_BYTES = (1 << 20) + 4096,
+    SLOTS_BESIDE = 64,              // slots that await writing or hashing, besides a partly filled one per connection
+    QUEUE_ENTRIES = 4096,           // more than there are slots
+    TOGETHER_FILES_MIN = 16,        // from here on, one syncfs is faster than a sync per file; as in the daemon
+    AHEAD_BYTES = 1 << 20,          // start write-back after this much of a file, before the sync
     THROUGH_BYTES_MIN = 64 * 1024,  // writes from this size on bypass the page cache; as in the daemon
     DONTCACHE = 0x80,               // RWF_DONTCACHE, new in Linux 6.14 and reliable since 6.16
     PIECES_MAX = 1024,              // IOV_MAX

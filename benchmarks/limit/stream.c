@@ -49,12 +49,12 @@ static int receive(const char *port, uint64_t size) {
     for (uint64_t have = 0;;) {
         int link = accept(listener, NULL, NULL);
         if (link < 0) return perror("accept"), 1;
-        uint64_t count = htobe64(have);
-        ssize_t n = send(link, &count, sizeof count, MSG_NOSIGNAL);
+        uint64_t next = htobe64(have);
+        ssize_t n = send(link, &next, sizeof next, MSG_NOSIGNAL);
         while (n > 0 && have < size && (n = recv(link, block, sizeof block, 0)) > 0) have += (uint64_t)n;
-        count = htobe64(have);
+        next = htobe64(have);
         /* Confirm, and wait for the sender to close, because the confirmation may be lost with the connection. */
-        if (have == size && send(link, &count, sizeof count, MSG_NOSIGNAL) > 0 && recv(link, block, 1, 0) == 0) return 0;
+        if (have == size && send(link, &next, sizeof next, MSG_NOSIGNAL) > 0 && recv(link, block, 1, 0) == 0) return 0;
         close(link);
     }
 }

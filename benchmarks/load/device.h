@@ -31,7 +31,7 @@ struct device {
     bool greeted, open;
     size_t used;
     uint64_t acked, sent;  // bytes of the upload
-    double *sent_at, *latency;  // for the next chunk to be acknowledged: when it was sent, and where to store its latency
+    double *sent_at, *latency;  // of the next chunk to be acknowledged: when it was sent; room for its latency
     uint8_t input[INPUT_BYTES];
 };
 
@@ -78,7 +78,8 @@ static void put_u64(uint8_t *to, uint64_t value) {
 
 // Frames here are far smaller than a socket's buffer and each awaits its answer, so a partial write is an error.
 static void transmit(struct device *device, const uint8_t *bytes, size_t count) {
-    ssize_t sent = device->tls ? SSL_write(device->tls, bytes, (int)count) : send(device->socket, bytes, count, MSG_NOSIGNAL);
+    ssize_t sent = device->tls ? SSL_write(device->tls, bytes, (int)count)
+                               : send(device->socket, bytes, count, MSG_NOSIGNAL);
     if (sent != (ssize_t)count) die("device %ld: sent %zd of %zu bytes", device - fleet.device, sent, count);
 }
 

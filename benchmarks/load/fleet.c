@@ -135,7 +135,8 @@ static void append(int devices, int chunks, double interval_s) {
 
 static SSL_CTX *tls_context(void) {
     static const unsigned char alpn[] = "\x09uplinkd/1";
-    SSL_CTX *context = SSL_CTX_new(TLS_client_method());  // does not verify the server: its certificate was made for this run
+    // Without verification: the server's certificate was made for this run.
+    SSL_CTX *context = SSL_CTX_new(TLS_client_method());
     SSL_CTX_set_alpn_protos(context, alpn, sizeof alpn - 1);
     SSL_CTX_set_mode(context, SSL_MODE_RELEASE_BUFFERS);
     return context;

@@ -5,7 +5,7 @@
 // Sends REQUESTS in all over CONNECTIONS, each for RANGE_BYTES at a random offset in a file of SIZE_BYTES; with
 // RANGE_BYTES 0, for the whole file. It checks the status, length and Content-Range of every response. It receives the
 // body with MSG_TRUNC, which discards it without a copy, so that the client is not the bottleneck.
-// Prints {"seconds": …, "requests": …, "bytes": …, "cpu_s": …}. The clock starts when all connections are established.
+// Prints {"seconds", "requests", "bytes", "cpu_s"}. The clock starts when all connections are established.
 #define _GNU_SOURCE
 #include <arpa/inet.h>
 #include <errno.h>

@@ -2,8 +2,8 @@
  *
  *     put METHOD PORT FILE [--authority PEM] [--header LINE]... TARGET...
  *
- * With --authority it uses TLS and trusts only that certificate. The clock runs from the first byte of the first request
- * to the last response, without connecting and TLS handshakes. Any response but 2xx is a failure. Prints
+ * With --authority it uses TLS and trusts only that certificate. The clock runs from the first byte of the first
+ * request to the last response, without connecting and TLS handshakes. Any response but 2xx is a failure. Prints
  * {"seconds":…,"bytes":…,"cpu_s":…}. The body comes from memory: the file is mapped and in the page cache. */
 #include <arpa/inet.h>
 #include <err.h>

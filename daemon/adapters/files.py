@@ -74,10 +74,10 @@ class FileSystem(Protocol):
         ...
 
     def write_through(self, fd: int, pieces: Sequence[Buffer], offset: int) -> bool:
-        """Like `write`, but starts write-back at once and bypasses the page cache if the system can. Whether it could.
+        """Like `write`, but starts write-back at once and bypasses the page cache if possible. Returns whether it did.
 
-        The bytes are not durable before `sync_data`. Write whole pages: a partly written page must be read again before
-        its rest can be written.
+        The bytes are not durable before `sync_data`. A page that is only partly written must be read back before the
+        rest of it can be written.
         """
         ...
 
@@ -124,7 +124,8 @@ class FileSystem(Protocol):
     def sync_file_system(self, fd: int) -> None:
         """Make everything written to the file system of `fd` survive a power cut, including names (syncfs).
 
-        Raises OSError once for each write to the file system that failed since `fd` was opened, by any process.
+        Raises OSError if any write to the file system failed since `fd` was opened or last synced. The error does not
+        show which file or process it was.
         """
         ...
 

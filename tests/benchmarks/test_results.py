@@ -108,7 +108,7 @@ def test_the_last_line_of_the_command_is_the_result_as_json(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def run(lab: Lab) -> Result:
-        lab.say("round 1")
+        lab.report("round 1")
         return result(case("one", rival(0.9), {"nginx": rival(2)}))
 
     benchmark = ModuleType("benchmarks.ingest")

@@ -18,13 +18,13 @@ class Players:
 
     def __init__(self) -> None:
         self.turns: list[str] = []
-        self.said: list[str] = []
+        self.reported: list[str] = []
 
     def contestants(self) -> list[Contestant]:
         return [Contestant(name, "nothing", partial(self._measure, name)) for name in NAMES]
 
     def lab(self, size: Size = Size.FULL) -> Lab:
-        return Lab(size, Path(), self.said.append)
+        return Lab(size, Path(), self.reported.append)
 
     def rounds(self) -> list[list[str]]:
         return [self.turns[at : at + len(NAMES)] for at in range(0, len(self.turns), len(NAMES))]
@@ -73,9 +73,9 @@ def test_each_contestant_gets_its_own_samples_in_the_order_of_the_rounds() -> No
 
 def test_every_turn_is_reported_with_its_figure() -> None:
     players = _played("case")
-    assert len(players.said) == len(players.turns)
-    assert players.said[0].startswith(f"case: warm-up: {players.turns[0]}: 1 turns")
-    assert players.said[-1].startswith(f"case: round 5/5: {players.turns[-1]}: 24 turns")
+    assert len(players.reported) == len(players.turns)
+    assert players.reported[0].startswith(f"case: warm-up: {players.turns[0]}: 1 turns")
+    assert players.reported[-1].startswith(f"case: round 5/5: {players.turns[-1]}: 24 turns")
 
 
 def test_play_at_once_measures_all_contestants_at_the_same_time() -> None:
@@ -89,19 +89,19 @@ def test_play_at_once_measures_all_contestants_at_the_same_time() -> None:
         Contestant("a", "nothing", lambda: measure(1.5)),
         Contestant("b", "nothing", lambda: measure(2.5)),
     ]
-    said: list[str] = []
-    series = play_at_once(Lab(Size.TINY, Path(), said.append), "case", "s", contestants)
+    reported: list[str] = []
+    series = play_at_once(Lab(Size.TINY, Path(), reported.append), "case", "s", contestants)
     assert series == [
         Series(contestants[0], (Sample(1.5), Sample(1.5))),
         Series(contestants[1], (Sample(2.5), Sample(2.5))),
     ]
-    assert said == ["case: round 1/2: a 1.5, b 2.5 s", "case: round 2/2: a 1.5, b 2.5 s"]
+    assert reported == ["case: round 1/2: a 1.5, b 2.5 s", "case: round 2/2: a 1.5, b 2.5 s"]
 
 
 def test_a_failing_contestant_fails_the_whole_run() -> None:
     def fail() -> Sample:
         raise OSError("the disk is full")
 
-    for game in (play, play_at_once):
+    for run in (play, play_at_once):
         with pytest.raises(OSError, match="disk is full"):
-            game(Lab(Size.TINY, Path(), lambda _: None), "case", "s", [Contestant("a", "nothing", fail)])
+            run(Lab(Size.TINY, Path(), lambda _: None), "case", "s", [Contestant("a", "nothing", fail)])
