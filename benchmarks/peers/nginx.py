@@ -28,7 +28,7 @@ http {{
   sendfile on;
   open_file_cache max=64;
   default_type application/octet-stream;
-  # By default a connection ends after 1,000 requests, and a client would measure new connections.
+  # By default nginx closes a connection after 1,000 requests, and the benchmark would measure reconnecting.
   keepalive_requests 10000000;
   client_max_body_size 0;
   # nginx makes a write per buffer, by default 16 KiB. This size is its best: larger ones do not fit the CPU's cache.

@@ -48,7 +48,7 @@ class FileSystem(Protocol):
     """The file calls that storage uses. All of them raise OSError unless they say otherwise."""
 
     def create_directory(self, path: Path, mode: int = 0o700) -> bool:
-        """Make a directory if it is missing; whether it was. The process's umask narrows `mode`."""
+        """Create the directory if it is missing. Returns whether it was. The process's umask narrows `mode`."""
         ...
 
     def open(self, path: Path) -> int:
@@ -56,10 +56,10 @@ class FileSystem(Protocol):
         ...
 
     def create(self, path: Path) -> int:
-        """A descriptor to read and write the file, which is made if it is missing.
+        """A descriptor to read and write the file, which is created if it is missing.
 
-        Its mode is 0640, which the daemon's umask narrows to 0600. In a directory with a default ACL the ACL takes the
-        umask's place, so that an operator can let others read, such as nginx.
+        Its mode is 0640, which the daemon's umask narrows to 0600. In a directory with a default ACL, the ACL replaces
+        the umask, so that an operator can let another program, such as nginx, read the files.
         """
         ...
 

@@ -41,7 +41,7 @@ def sites(lab: Lab, file: Payload) -> Iterator[list[Site]]:
         yield found
 
 
-def test_a_run_has_all_cases_and_says_who_is_missing() -> None:
+def test_a_run_has_all_cases_and_names_missing_peers() -> None:
     result = measure("download", Size.TINY)
     assert list(result.missing) == [nginx.missing()] * (nginx.missing() is not None)
     peers = set() if result.missing else {"nginx"}

@@ -136,7 +136,7 @@ async def demo(directory: Path, seed: int, say: Callable[[str], None]) -> str:
         say("daemon    devices on {}:{}, operators on {}:{}".format(*daemon.addresses.listen, *daemon.addresses.http))
         secret = (await daemon.command("device", "add", DEVICE, "--quiet")).strip()
         say(f"device    {DEVICE} enrolled")
-        say("upload    begins, over a link that is cut again and again")
+        say("upload    starts, over a link that is cut again and again")
         started = time.monotonic()
         async with CuttingProxy(daemon.addresses.listen, rng, up=UP, down=DOWN, cuts_max=CUTS_MAX) as proxy:
             sent = await upload(path, sha256, secret, proxy)

@@ -16,7 +16,7 @@ CHUNKS = [FrameType.CHUNK, FrameType.CHUNK_COMPACT, FrameType.CHUNK_CRC32C]
 
 
 async def begun_with_gaps(wire: Wire, name: str) -> None:
-    """An upload of 1000 bytes that has as many gaps as are kept, the last chunk below byte 900."""
+    """Start an upload of 1000 bytes with as many gaps as the daemon allows, all below byte 900."""
     await begun(wire, name, size=1000)
     for number in range(1, RANGES_MAX + 1):
         wire.send(chunk(1, 100 * number, DATA))
@@ -101,7 +101,7 @@ class TestChunks:
             assert answer.next_expected_byte == 10
         await wire.upload(1, 10, b"x" * 90)
 
-    async def test_the_same_gap_eight_times_ends_the_stream(
+    async def test_the_eighth_chunk_that_makes_one_gap_too_many_ends_the_stream(
         self, wire: Wire, nothing_stored: Nothing, name: str
     ) -> None:
         await begun_with_gaps(wire, name)

@@ -149,7 +149,7 @@ class TestProofs:
                 assert (answer.status, answer.name) == (401, "UNAUTHENTICATED")
 
     @pytest.mark.parametrize("field", [TlvType.DEVICE, TlvType.TENANT])
-    async def test_names_that_are_no_text_are_wrong_and_not_a_failure(
+    async def test_a_name_that_is_not_utf_8_is_refused_like_a_wrong_secret(
         self, stranger: Wire, nothing_stored: Nothing, field: TlvType
     ) -> None:
         hello = codec.encode(secret_hello("prover", tenant="plant"))
@@ -160,7 +160,7 @@ class TestProofs:
             stranger.say(frames.Proof(bytes(32)))
             await refused(stranger, ErrorCode.UNAUTHENTICATED)
 
-    async def test_a_device_that_is_no_text_gets_no_token(self, live: Scene, nothing_stored: Nothing) -> None:
+    async def test_a_device_name_that_is_not_utf_8_gets_no_token(self, live: Scene, nothing_stored: Nothing) -> None:
         async with nothing_stored:
             answer = await live.http.post("/v1/token", {"device": "\ud800", "secret": "A" * 43})
             assert (answer.status, answer.name) == (401, "UNAUTHENTICATED")
