@@ -33,7 +33,7 @@ class Room(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """Why a stream ends, or one of its chunks is not taken: which of the two, the scope of `code` says."""
+    """Why a stream ends, or why one of its chunks is not taken. The scope of `code` says which."""
 
     code: ErrorCode
     detail: str
