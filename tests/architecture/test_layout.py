@@ -66,6 +66,15 @@ def test_interfaces_and_records_run_nothing() -> None:
     assert runs_something(fake("control.files", "def get() -> int:\n return 1"))
 
 
+LINES_MAX = 400
+"""A file above this is two rooms."""
+
+
+def test_no_source_file_is_longer_than_one_room() -> None:
+    long = {name: lines for name, module in MODULES.items() if (lines := _lines(module.path)) > LINES_MAX}
+    assert long == {}
+
+
 def test_helpers_of_tests_are_in_the_support_folder() -> None:
     """Except fixtures, which pytest looks for beside the tests, and the demo, which is a program."""
     helpers = {
@@ -87,3 +96,7 @@ def test_no_test_imports_from_another_folder_of_tests() -> None:
         if not path.is_relative_to((ROOT / Path(*found.target.split("."))).parent)
     ]
     assert crossing == []
+
+
+def _lines(path: Path) -> int:
+    return path.read_text(encoding="utf-8").count("\n")

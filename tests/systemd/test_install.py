@@ -156,9 +156,7 @@ class TestFirst:
 
 
 class TestUpgrade:
-    def test_the_previous_release_and_the_settings_are_kept_and_older_releases_removed(
-        self, tmp_path: Path
-    ) -> None:
+    def test_the_previous_release_and_the_settings_are_kept_and_older_releases_removed(self, tmp_path: Path) -> None:
         # The release in use already has this version, as when a developer installs again.
         for name in ("0.0.7", "0.0.8", VERSION):
             add_release(tmp_path, name)
