@@ -123,6 +123,16 @@ async def site(top: Path) -> AsyncIterator[Site]:
         yield Site(live, session, port, top / "nginx" / "nginx.log", await send(live, NAME, DATA))
 
 
+@pytest.fixture(autouse=True)
+def nginx_errors(site: Site) -> Iterator[None]:
+    """Print what nginx logged during the test, for the report of one that fails."""
+    before = site.log.stat().st_size
+    yield
+    with site.log.open("rb") as log:
+        log.seek(before)
+        print(log.read().decode(errors="replace"))
+
+
 def grant(data_dir: Path) -> None:
     """Let nginx's workers read the files and nothing else, by the commands in docs/http.md."""
     data_dir.chmod(0o711)
