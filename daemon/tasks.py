@@ -1,4 +1,4 @@
-"""Tasks with an owner: none is forgotten, and none fails unheard."""
+"""Tasks with an owner, which awaits each and reports its failure."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Coroutine
@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager
 
 
 class Tasks:
-    """Owns tasks that nobody awaits one by one. An unforeseen exception goes to `on_failure` once the task is over."""
+    """Owns background tasks. When a task raises, `on_failure` gets the exception."""
 
     __slots__ = ("_on_failure", "_running")
 
@@ -20,7 +20,7 @@ class Tasks:
     def spawn(
         self, work: Coroutine[None, None, None], on_failure: Callable[[BaseException], None] | None = None
     ) -> None:
-        """Run `work` in the background; `on_failure` is told first what it raised."""
+        """Run `work` in the background. If it raises, its own `on_failure` gets the exception first."""
         task = asyncio.get_running_loop().create_task(work)
         self._running.add(task)
 
@@ -34,7 +34,7 @@ class Tasks:
         task.add_done_callback(over)
 
     async def wait(self) -> None:
-        """Return once all tasks are over, also those that they started meanwhile."""
+        """Wait until all tasks are done, including those that they start."""
         while self._running:
             await asyncio.wait(self._running)
 

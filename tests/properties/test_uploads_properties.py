@@ -305,7 +305,7 @@ class UploadsMachine(RuleBasedStateMachine):
             self.runner.close()
 
     async def _come_to_rest(self) -> None:
-        """End all failures and let all devices leave: what was acknowledged is there, and nothing else stays in memory."""
+        """End all failures and disconnect all devices. Acknowledged bytes are there, and memory holds nothing else."""
         bench = self.bench
         for gate in bench.catalog.gates.values():
             gate.failures.clear()
@@ -341,7 +341,7 @@ class UploadsMachine(RuleBasedStateMachine):
                 assert bench.storage.content(upload_id) == content
 
     async def _drained(self) -> None:
-        """Wait until nothing is pending. Writes that a takeover fenced need one more cycle, which no clock starts here."""
+        """Finish all drains. A drain after a takeover needs one more cycle, which no clock starts here."""
         for _ in range(3):
             await self._hurry()
         assert all(drain.done() for drain in self.drains)

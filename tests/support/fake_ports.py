@@ -183,7 +183,7 @@ class FakeCleaner:
 
     async def run(self, dry_run: bool) -> CleanupReport:
         if self.busy:
-            raise RequestRefused(ErrorCode.CONFLICT, 409, "a cleanup pass is under way")
+            raise RequestRefused(ErrorCode.CONFLICT, 409, "a cleanup pass is running")
         self.runs.append(dry_run)
         return CleanupReport(dry_run, 3, 0, 2, 1, 5, 0, 4096, None)
 
