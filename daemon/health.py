@@ -38,19 +38,19 @@ class Health:
 
     async def problems(self) -> list[Problem]:
         """All current problems; empty when the daemon can do its work."""
-        found = []
+        problems = []
         try:
             async with asyncio.timeout(ANSWER_S):
                 await self.catalog.ping()
         except TimeoutError:
-            found.append(Problem("catalog", f"no answer within {ANSWER_S:g} s: look at the disk of {self.data_dir}"))
+            problems.append(Problem("catalog", f"no answer within {ANSWER_S:g} s: look at the disk of {self.data_dir}"))
         except CatalogFailed as error:
-            found.append(Problem("catalog", str(error)))
+            problems.append(Problem("catalog", str(error)))
         if detail := self.disk.problem(self.admission.policy.disk_free_min_bytes):
-            found.append(Problem("disk", detail))
+            problems.append(Problem("disk", detail))
         if stuck_s := self.commit_stuck_s():
-            found.append(Problem("committer", f"a commit cycle has been under way for {stuck_s:.0f} s"))
-        return found
+            problems.append(Problem("committer", f"a commit cycle has been under way for {stuck_s:.0f} s"))
+        return problems
 
     def commit_stuck_s(self) -> float:
         """How long the current commit cycle has been stuck, in seconds; 0 if it is not."""

@@ -47,7 +47,7 @@ class Tasks:
 
 @asynccontextmanager
 async def background(*works: Coroutine[None, None, None]) -> AsyncIterator[None]:
-    """Run `works` beside the body of an `async with`, and end them with it. If one of them fails, so does the body."""
+    """Run `works` during the body of an `async with`, and end them with it. If one of them fails, so does the body."""
     try:
         async with asyncio.TaskGroup() as group:
             tasks = [group.create_task(work) for work in works]

@@ -68,8 +68,8 @@ class RangeSet:
     def tail(self, start: int) -> DigestedRange | None:
         """The range that ends exactly at `start`, which bytes from `start` on would extend."""
         index = bisect_right(self._ranges, start, key=_start) - 1
-        found = self._ranges[index] if index >= 0 else None
-        return found if found is not None and found.end == start else None
+        candidate = self._ranges[index] if index >= 0 else None
+        return candidate if candidate is not None and candidate.end == start else None
 
     def missing(self, start: int, end: int) -> list[Span]:
         """The parts of [start, end) that are not in the set, in order."""

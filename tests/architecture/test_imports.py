@@ -36,30 +36,30 @@ LEVELS = (
 """The daemon's folders and files from top to bottom: each may import only those below it."""
 
 
-def breaks_room_rules(module: Module, found: Import) -> bool:
-    target = top(found.target)
+def breaks_room_rules(module: Module, imported: Import) -> bool:
+    target = top(imported.target)
     if target not in ROOMS or target == module.room:
         return False
-    if any(in_package(found.target, allowed) for allowed in MAY_IMPORT[module.room]):
+    if any(in_package(imported.target, allowed) for allowed in MAY_IMPORT[module.room]):
         return False
     return not (module.name in JOIN_DAEMON_AND_CONTROL and target == "control")
 
 
-def imports_upwards(module: Module, found: Import) -> bool:
-    here, there = module.name.split("."), found.target.split(".")
+def imports_upwards(module: Module, imported: Import) -> bool:
+    here, there = module.name.split("."), imported.target.split(".")
     if here[0] != "daemon" or there[0] != "daemon" or len(here) < 2 or len(there) < 2 or here[1] == there[1]:
         return False
     return LEVELS.index(there[1]) <= LEVELS.index(here[1])
 
 
-def ingest_imports_frames(module: Module, found: Import) -> bool:
+def ingest_imports_frames(module: Module, imported: Import) -> bool:
     """Ingest takes plain values, so that another protocol can feed it without building frames."""
-    on_the_wire = any(in_package(found.target, each) for each in ("protocol.frames", "protocol.events"))
+    on_the_wire = any(in_package(imported.target, each) for each in ("protocol.frames", "protocol.events"))
     return in_package(module.name, "daemon.ingest") and on_the_wire
 
 
-def imports_outside_the_rooms(module: Module, found: Import) -> bool:
-    return top(found.target) in {"tests", "benchmarks"}
+def imports_outside_the_rooms(module: Module, imported: Import) -> bool:
+    return top(imported.target) in {"tests", "benchmarks"}
 
 
 def test_every_room_is_checked() -> None:
@@ -85,13 +85,15 @@ def test_no_room_imports_the_tests_or_the_benchmarks() -> None:
 
 def test_only_wire_declarations_import_construct() -> None:
     declarations = {"protocol.frames", "protocol.layouts"}
-    users = breaches(lambda module, found: top(found.target) == "construct" and module.name not in declarations)
+    users = breaches(lambda module, imported: top(imported.target) == "construct" and module.name not in declarations)
     assert users == []
 
 
 def test_imports_have_no_cycle() -> None:
     below = {
-        name: {found.target for found in imports_of(module) if found.target in MODULES and found.target != name}
+        name: {
+            imported.target for imported in imports_of(module) if imported.target in MODULES and imported.target != name
+        }
         for name, module in MODULES.items()
     }
     while ends := {name for name, targets in below.items() if not targets}:
@@ -157,7 +159,7 @@ def test_no_module_uses_type_checking() -> None:
 )
 def test_a_forbidden_import_is_detected(name: str, source: str, rule: Callable[[Module, Import], bool]) -> None:
     module = fake(name, source)
-    assert [rule(module, found) for found in imports_of(module)] == [True]
+    assert [rule(module, imported) for imported in imports_of(module)] == [True]
 
 
 @pytest.mark.parametrize(
@@ -177,7 +179,7 @@ def test_a_forbidden_import_is_detected(name: str, source: str, rule: Callable[[
 )
 def test_an_allowed_import_passes(name: str, source: str, rule: Callable[[Module, Import], bool]) -> None:
     module = fake(name, source)
-    assert [rule(module, found) for found in imports_of(module)] == [False]
+    assert [rule(module, imported) for imported in imports_of(module)] == [False]
 
 
 @pytest.mark.parametrize(

@@ -53,8 +53,8 @@ def test_every_module_with_code_has_tests_in_its_place(room: str) -> None:
 @pytest.mark.parametrize("room", ROOMS)
 def test_every_test_file_belongs_to_a_module(room: str) -> None:
     expected = {place for module in MODULES.values() for place in places_of_tests(module)}
-    found = {path for path in (ROOT / "tests" / room).rglob("test_*.py") if "__pycache__" not in path.parts}
-    strays = {str(path.relative_to(ROOT)) for path in found - expected}
+    files = {path for path in (ROOT / "tests" / room).rglob("test_*.py") if "__pycache__" not in path.parts}
+    strays = {str(path.relative_to(ROOT)) for path in files - expected}
     assert strays - TESTS_OF_NO_MODULE.keys() == set()
 
 
@@ -80,10 +80,10 @@ def test_test_helpers_are_in_the_support_folder() -> None:
 def test_no_test_imports_from_another_test_folder() -> None:
     """Helpers that two folders share belong in tests/support."""
     crossing = [
-        f"{path.relative_to(ROOT)}: {found.target}"
+        f"{path.relative_to(ROOT)}: {imported.target}"
         for path in sorted((ROOT / "tests").rglob("*.py"))
-        for found in imports_of(load(path))
-        if in_package(found.target, "tests") and not in_package(found.target, "tests.support")
-        if not path.is_relative_to((ROOT / Path(*found.target.split("."))).parent)
+        for imported in imports_of(load(path))
+        if in_package(imported.target, "tests") and not in_package(imported.target, "tests.support")
+        if not path.is_relative_to((ROOT / Path(*imported.target.split("."))).parent)
     ]
     assert crossing == []

@@ -101,9 +101,9 @@ SQLITE_ROOM = "daemon.catalog"
 
 def machine_uses(module: Module) -> Iterator[tuple[str, int]]:
     """The parts of the machine that a module touches, each with its line."""
-    for found in imports_of(module):
-        if top(found.target) in MACHINE_MODULES:
-            yield top(found.target), found.line
+    for imported in imports_of(module):
+        if top(imported.target) in MACHINE_MODULES:
+            yield top(imported.target), imported.line
     for node in ast.walk(module.tree):
         if isinstance(node, ast.Call) and (name := machine_call(node.func)):
             yield name, node.lineno
@@ -147,7 +147,9 @@ def test_every_exception_has_a_reason_and_is_needed(exemption: Exemption) -> Non
 
 def test_the_protocol_is_pure() -> None:
     protocol = [module for module in MODULES.values() if module.room == "protocol"]
-    impure = breaches(lambda module, found: module.room == "protocol" and top(found.target) not in PURE | {"protocol"})
+    impure = breaches(
+        lambda module, imported: module.room == "protocol" and top(imported.target) not in PURE | {"protocol"}
+    )
     assert impure == []
     assert [breach for module in protocol for breach in machine_breaches(module)] == []
 

@@ -64,9 +64,9 @@ async def exchange(path: Path, *lines: bytes) -> list[dict[str, object]]:
     async with asyncio.timeout(DEADLINE_S):
         reader, writer = await asyncio.open_unix_connection(path)
         writer.writelines(lines)
-        said = [json.loads(line) async for line in reader]
+        answers = [json.loads(line) async for line in reader]
         writer.close()
-        return said
+        return answers
 
 
 @asynccontextmanager

@@ -102,8 +102,8 @@ class TestDevices:
     def test_a_shell_can_run_the_output(self, shell: Shell) -> None:
         assert shell.run("device", "add", "pump-7", "--tenant", "acme") == Exit.DONE
         script = shell.out.getvalue() + 'echo "$UPLINK_TENANT $UPLINK_DEVICE ${#UPLINK_SECRET}"\n'
-        said = subprocess.run(["bash", "-euc", script], check=True, capture_output=True, text=True).stdout
-        assert said == "acme pump-7 43\n"
+        output = subprocess.run(["bash", "-euc", script], check=True, capture_output=True, text=True).stdout
+        assert output == "acme pump-7 43\n"
 
     def test_quiet_prints_only_the_secret(self, shell: Shell) -> None:
         assert shell.run("device", "add", "pump-7", "--quiet") == Exit.DONE
@@ -303,10 +303,10 @@ class TestSettings:
 
     def test_check_config_prints_settings_and_checks(self, shell: Shell) -> None:
         assert shell.run("check-config", "--set", "listen.port=7711") == Exit.DONE
-        said = shell.out.getvalue()
-        assert "listen.port = 7711  # flag\n" in said
-        assert f'data_dir = "{shell.data_dir}"  # environment UPLINKD_DATA_DIR\n' in said
-        assert "keys: ok" in said
+        output = shell.out.getvalue()
+        assert "listen.port = 7711  # flag\n" in output
+        assert f'data_dir = "{shell.data_dir}"  # environment UPLINKD_DATA_DIR\n' in output
+        assert "keys: ok" in output
         assert not shell.data_dir.exists()
 
     def test_check_config_for_programs(self, shell: Shell) -> None:
