@@ -1,10 +1,10 @@
-"""`download`: a file that a device uploaded, read over HTTP: whole, and in small ranges at random places.
+"""`download`: read an uploaded file over HTTP, as a whole and in small ranges at random offsets.
 
-All contestants serve one and the same file, the one that the daemon stored, to the same client: a copy could lie in the
-page cache in larger or smaller pieces, and be sent faster or slower for that.
+All contestants serve the same file, the one that the daemon stored, to the same client. Copies could be in the page
+cache in larger or smaller pieces and be faster or slower for that reason.
 
-The daemon is measured twice: sending the bytes itself, when it checks the token, looks the file up, counts and logs at
-each request; and with nginx before it that sends them, as docs/http.md configures it (cases `accel-…`).
+The daemon is measured twice. First it sends the bytes itself, and for each request checks the token, looks up the file,
+counts and logs. Then nginx in front of it sends them, configured as in docs/http.md (cases `accel-…`).
 """
 
 import contextlib
@@ -31,24 +31,24 @@ RANGE_BYTES = 64 * 1024
 CHUNK_BYTES = 256 * 1024
 
 SEED = 20_260_102
-"""The same random places for everybody, in every round."""
+"""Any seed would do. It is fixed so that all contestants serve the same ranges in every round."""
 
 TIMEOUT_S = 120
 
 NAME = "download"
 
 UPLINKD = "the bytes of a complete file, the device's token checked at each request, each request counted and logged"
-LIMIT = "one thread, sendfile; asks for no token, counts and logs nothing"
-NGINX = "static file, sendfile, a worker for each core, no access log; asks for no token"
-AIOHTTP = "aiohttp's FileResponse on uvloop, one process; asks for no token, counts and logs nothing"
+LIMIT = "one thread, sendfile; checks no token, counts and logs nothing"
+NGINX = "static file, sendfile, a worker for each core, no access log; checks no token"
+AIOHTTP = "aiohttp's FileResponse on uvloop, one process; checks no token, counts and logs nothing"
 ACCEL = "nginx sends; it asks the daemon about the device's token and the file every 10 s"
 
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """What is asked for in one case, and how often in a full, quick and tiny run. A range of 0 is the whole file.
+    """The requests of one case, and their number in a full, quick and tiny run. A range of 0 is the whole file.
 
-    `of_nginx` is how close to nginx the project must come; None is no target.
+    `of_nginx` is the ratio to nginx that the project must reach, or None.
     """
 
     name: str
@@ -58,14 +58,14 @@ class Shape:
     of_nginx: float | None = None
 
 
-# One download of a GiB takes a fraction of a second: several average out what the machine does meanwhile.
+# One download of a GiB takes a fraction of a second, so several are averaged.
 SHAPES = (
     Shape("whole", 1, 0, (16, 16, 2), 0.9),
     Shape("ranges-1", 1, RANGE_BYTES, (4_000, 1_000, 64)),
     Shape("ranges-32", 32, RANGE_BYTES, (4_000, 1_000, 64)),
 )
 
-# Seconds a run, so that nginx asks the daemon again in most rounds: it takes an answer for 10 s.
+# Enough requests for several seconds, so that nginx asks the daemon again in most rounds: it caches an answer for 10 s.
 ACCEL_SHAPES = (
     Shape("accel-ranges-1", 1, RANGE_BYTES, (60_000, 20_000, 64)),
     Shape("accel-ranges-32", 32, RANGE_BYTES, (100_000, 30_000, 64), 0.8),
@@ -74,7 +74,7 @@ ACCEL_SHAPES = (
 
 @dataclass(frozen=True, slots=True)
 class Site:
-    """Where a contestant serves the file. `bearer` is sent to all; only the project looks at it."""
+    """Where a contestant serves the file. All get the token `bearer`, but only the project checks it."""
 
     name: str
     promise: str
@@ -102,7 +102,7 @@ def run(lab: Lab) -> Result:
 
 @contextlib.contextmanager
 def uploaded(lab: Lab, file: Payload) -> Iterator[Site]:
-    """The daemon, to which a device has sent the file over the wire."""
+    """A daemon that holds the file, uploaded by a device."""
     with uplinkd.serving(lab.directory, accel.ACCEL) as daemon:
         sender.send(daemon, sender.Load(file, file.size_bytes, CHUNK_BYTES), lab.directory, NAME)
         token = daemon.token("sender-0")
@@ -131,10 +131,10 @@ def bare(lab: Lab, file: Path) -> Iterator[Site]:
 
 @contextlib.contextmanager
 def behind_nginx(lab: Lab, ours: Site) -> Iterator[Site]:
-    """nginx before the daemon of `ours`."""
+    """nginx in front of the daemon of `ours`."""
     directory = lab.directory / "accel"
     directory.mkdir()
-    # Workers of a root's nginx become www-data, who need not be able to reach the directory.
+    # When root starts nginx its workers become www-data, which may have no access to the directory.
     user = "root" if os.geteuid() == 0 else ""
     place = accel.Place(directory, ours.file.parents[2], process.free_port(), ours.port, user)
     with accel.serving(place) as server:
@@ -164,13 +164,13 @@ def measure(lab: Lab, shape: Shape, file: Payload, sites: list[Site], limit: str
 
 
 def fetch(site: Site, shape: Shape, file: Payload, requests: int) -> Sample:
-    """One run of the client. Raises process.Failed when an answer is not the one asked for."""
+    """Run the client once. Raises process.Failed when a response is not the expected one."""
     numbers = (site.port, site.path, site.bearer, shape.connections, requests, shape.range_bytes, file.size_bytes, SEED)
     cpu_s = site.server.cpu_s()
-    said = json.loads(process.run([str(client()), *map(str, numbers)], TIMEOUT_S))
+    result = json.loads(process.run([str(client()), *map(str, numbers)], TIMEOUT_S))
     cpu_s = site.server.cpu_s() - cpu_s
-    rate = said["requests"] if shape.range_bytes else said["bytes"] / GIB
-    return Sample(rate / said["seconds"], {"server's CPU s/GiB": cpu_s / (said["bytes"] / GIB)})
+    rate = result["requests"] if shape.range_bytes else result["bytes"] / GIB
+    return Sample(rate / result["seconds"], {"server's CPU s/GiB": cpu_s / (result["bytes"] / GIB)})
 
 
 def client() -> Path:

@@ -13,7 +13,7 @@ from daemon.catalog.records import Page, Query, State, Upload
 from daemon.core import Core
 from daemon.identity.gate import Denied
 from daemon.identity.tokens import Identity, Kind, Reason, Scope, TokenRefused
-from daemon.storage.interface import Reading
+from daemon.storage.interface import Sendable
 from daemon.telemetry.exposition import Exposition
 from daemon.upkeep.cleanup import CleanupBusy
 from protocol.errors import ErrorCode
@@ -111,11 +111,11 @@ class _Contents:
     core: Core
 
     def path(self, file_id: int) -> str:
-        return self.core.storage.path(file_id)
+        return self.core.storage.contents.path(file_id)
 
-    async def open(self, file_id: int) -> Reading:
+    async def open(self, file_id: int) -> Sendable:
         try:
-            return await self.core.storage.open(file_id)
+            return await self.core.storage.contents.open(file_id)
         except FileNotFoundError as error:
             raise _bytes_gone(file_id) from error
 
@@ -130,13 +130,13 @@ class _Uploads:
             upload = await core.catalog.get(file_id)
             if upload is None or upload.tenant != tenant:
                 raise ports.RequestRefused(ErrorCode.RESOURCE_UNKNOWN, 404, f"there is no file {file_id:016x}")
-            ended = await core.uploads.end(file_id, State.DELETED)
+            ended = await core.ends.end(file_id, State.DELETED)
         except CatalogFailed as error:
             raise _unavailable("the catalog") from error
         if ended is None:
             raise ports.RequestRefused(ErrorCode.GONE, 410, f"file {file_id:016x} has ended already")
         core.log.info("upload deleted", upload=f"{file_id:016x}", device=upload.device, by=by.subject)
-        await core.uploads.remove_bytes(file_id)
+        await core.ends.remove_bytes(file_id)
 
 
 @dataclass(frozen=True, slots=True)

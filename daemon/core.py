@@ -25,7 +25,9 @@ from daemon.identity.tokens import TokenIssuer, TokenVerifier
 from daemon.ingest.admission import Admission
 from daemon.ingest.committer import Committer
 from daemon.ingest.digester import Digester
+from daemon.ingest.ends import Ends
 from daemon.ingest.free_space import Disk
+from daemon.ingest.live_uploads import LiveUploads
 from daemon.ingest.uploads import Uploads
 from daemon.policies import auth_policy, cleanup_policy, cycle_settings, upload_policy
 from daemon.settings import Settings
@@ -78,6 +80,8 @@ class Core:
     digester: Digester
     disk: Disk
     admission: Admission
+    live: LiveUploads
+    ends: Ends
     uploads: Uploads
     cleanup: Cleanup
     recovery: Recovery
@@ -176,17 +180,29 @@ def _compose(
         is_durable,
         lambda error: log.warning("files are synced one by one: their file system's sync failed", error=str(error)),
     )
-    committer = Committer(storage, catalog, clock, metrics, cycle_settings(settings))
-    digester = Digester(storage, machine.threads)
+    committer = Committer(storage.staging, catalog, clock, metrics, cycle_settings(settings))
+    digester = Digester(storage.contents, machine.threads)
     disk = Disk(storage, clock, log)
     admission = Admission(catalog, disk, upload_policy(settings))
     tasks = Tasks(lambda error: log.error("unforeseen failure", exc_info=error))
+    live = LiveUploads(storage.staging, digester)
+    ends = Ends(
+        catalog=catalog,
+        contents=storage.contents,
+        live=live,
+        clock=clock,
+        metrics=metrics,
+        log=log,
+        tasks=tasks,
+    )
     uploads = Uploads(
         catalog=catalog,
-        storage=storage,
+        staging=storage.staging,
         committer=committer,
         digester=digester,
         admission=admission,
+        live=live,
+        ends=ends,
         clock=clock,
         entropy=entropy,
         metrics=metrics,
@@ -204,19 +220,22 @@ def _compose(
         digester=digester,
         disk=disk,
         admission=admission,
+        live=live,
+        ends=ends,
         uploads=uploads,
         cleanup=Cleanup(
             catalog=catalog,
-            storage=storage,
-            uploads=uploads,
+            contents=storage.contents,
+            inventory=storage.inventory,
+            uploads=live,
             clock=clock,
             entropy=entropy,
             metrics=metrics,
             log=log,
             policy=cleanup_policy(settings),
         ),
-        recovery=Recovery(catalog, storage, log),
-        file_verifier=Verifier(catalog, storage, machine.threads, clock),
+        recovery=Recovery(catalog, storage.contents, log),
+        file_verifier=Verifier(catalog, storage.contents, machine.threads, clock),
         gate=Gate(verifier, catalog, clock),
         verifier=verifier,
         issuer=TokenIssuer(auth_policy(settings), symmetric_key(secret)),

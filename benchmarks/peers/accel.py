@@ -1,4 +1,4 @@
-"""nginx before the daemon, as docs/http.md configures it: the daemon decides, nginx sends."""
+"""nginx in front of the daemon, configured as in docs/http.md: the daemon authorises, nginx sends."""
 
 import contextlib
 import re
@@ -12,7 +12,7 @@ from benchmarks.peers import programs
 DOCUMENT = Path(__file__).parents[2] / "docs" / "http.md"
 
 ACCEL = {"HTTP__CONTENT_DELIVERY": "accel"}
-"""The daemon's setting that belongs to it."""
+"""The setting that the daemon needs behind nginx."""
 
 FRAME = """
 {user}
@@ -25,7 +25,7 @@ events {{ worker_connections 1024; }}
 http {{
   access_log off;
   sendfile on;
-  # By default a connection ends after 1,000 requests, and a client would measure new connections.
+  # By default nginx closes a connection after 1,000 requests, and the benchmark would measure reconnecting.
   keepalive_requests 10000000;
   client_body_temp_path {directory}/unused;
   proxy_temp_path {directory}/proxied;
@@ -39,7 +39,7 @@ http {{
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """What differs from the document's machine. `user` is whom a root's workers become, "" for whoever runs it."""
+    """What differs from the document. `user` is the user of the workers if root starts nginx, else ""."""
 
     directory: Path
     data_dir: Path
@@ -49,10 +49,10 @@ class Place:
 
 
 def configuration(place: Place) -> str:
-    """All of nginx.conf, around the document's own block. Raises ValueError where the document has changed."""
+    """An nginx.conf around the block in the document. Raises ValueError if the document no longer fits."""
     blocks = re.findall(r"^```nginx\n(.*?)^```$", DOCUMENT.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
     if len(blocks) != 1:
-        raise ValueError(f"{DOCUMENT}: {len(blocks)} blocks of nginx, where one is expected")
+        raise ValueError(f"{DOCUMENT}: {len(blocks)} blocks of nginx, expected one")
     site = blocks[0]
     for documented, here in {
         "server 127.0.0.1:7780;": f"server 127.0.0.1:{place.http_port};",
@@ -71,7 +71,7 @@ def configuration(place: Place) -> str:
 
 @contextlib.contextmanager
 def serving(place: Place) -> Iterator[process.Server]:
-    """nginx with all that it writes in `place.directory`."""
+    """nginx, with all its files in `place.directory`."""
     path = place.directory / "nginx.conf"
     path.write_text(configuration(place))
     command = [programs.find("nginx") or "nginx", "-p", str(place.directory), "-c", str(path), "-e", "stderr"]

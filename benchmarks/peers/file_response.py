@@ -1,4 +1,4 @@
-"""aiohttp's FileResponse and nothing around it: what the framework of the control plane does by itself.
+"""A bare aiohttp FileResponse: the speed of the control plane's framework alone.
 
 python -m benchmarks.peers.file_response PORT FILE
 """
@@ -16,7 +16,7 @@ from benchmarks import process
 
 @contextlib.contextmanager
 def serving(directory: Path, file: Path) -> Iterator[tuple[process.Server, int]]:
-    """A process of its own that serves `file` under any path, and its port of loopback."""
+    """A process that serves `file` under any path, and its port on loopback."""
     port = process.free_port()
     command = [sys.executable, "-m", "benchmarks.peers.file_response", str(port), str(file)]
     with process.started(command, directory / "file_response.log", port) as server:

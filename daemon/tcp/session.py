@@ -3,7 +3,7 @@
 import logging
 import math
 from collections.abc import Coroutine
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from structlog.stdlib import BoundLogger
 
@@ -93,7 +93,7 @@ class Session:
         self.metrics.received_chunks[chunks.checksum] += chunks.count
         stream = self._streams.get(chunks.stream)
         if stream is not None and stream.upload is not None:
-            self._services.uploads.receive(stream.upload, replace(chunks, lease=lease))
+            self._services.uploads.receive(stream.upload, chunks, lease)
         else:
             lease.release()
 
@@ -107,7 +107,7 @@ class Session:
             case events.FinishRequested(number, finish):
                 self._check_rights(self._services.clock.monotonic_s())
                 if (stream := self._streams.get(number)) is not None and stream.upload is not None:
-                    self._services.uploads.finish(stream.upload, finish)
+                    self._services.uploads.finish(stream.upload, finish.size, finish.crc32c, finish.sha256)
             case events.AbortRequested(number):
                 self._spawn(self._abort(number))
             case events.QueryReceived(number, name):

@@ -49,14 +49,14 @@ class DeviceStream:
         self._number = number
         self.upload: LiveUpload | None = None
 
-    def acknowledged(self, next_expected_byte: int, beyond: Sequence[Span], settled_bytes: int) -> None:
+    def acknowledged(self, next_expected_byte: int, beyond: Sequence[Span], answered_bytes: int) -> None:
         self._session.metrics.acks += 1
-        self._session.connection.acknowledge(self._number, next_expected_byte, beyond, settled_bytes)
+        self._session.connection.acknowledge(self._number, next_expected_byte, beyond, answered_bytes)
         self._session.wire.changed()
 
-    def refused(self, refused: Span, code: ErrorCode, settled_bytes: int) -> None:
+    def refused(self, refused: Span, code: ErrorCode, answered_bytes: int) -> None:
         self._session.metrics.nacks[code] += 1
-        self._session.connection.refuse_range(self._number, refused, code, settled_bytes)
+        self._session.connection.refuse_range(self._number, refused, code, answered_bytes)
         self._session.wire.changed()
 
     def verifying(self, wait_ms: int) -> None:

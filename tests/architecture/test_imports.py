@@ -89,6 +89,10 @@ def test_only_wire_declarations_import_construct() -> None:
     assert users == []
 
 
+def test_ingest_takes_no_frames() -> None:
+    assert breaches(ingest_imports_frames) == []
+
+
 def test_imports_have_no_cycle() -> None:
     below = {
         name: {

@@ -66,6 +66,15 @@ def test_interfaces_and_records_need_no_tests() -> None:
     assert runs_something(fake("control.files", "def get() -> int:\n return 1"))
 
 
+LINES_MAX = 400
+"""A longer file has more than one purpose."""
+
+
+def test_no_source_file_is_longer_than_one_room() -> None:
+    long = {name: lines for name, module in MODULES.items() if (lines := _lines(module.path)) > LINES_MAX}
+    assert long == {}
+
+
 def test_test_helpers_are_in_the_support_folder() -> None:
     """Except fixtures, which pytest looks for next to the tests, and the demo, which is a program."""
     helpers = {
@@ -87,3 +96,7 @@ def test_no_test_imports_from_another_test_folder() -> None:
         if not path.is_relative_to((ROOT / Path(*imported.target.split("."))).parent)
     ]
     assert crossing == []
+
+
+def _lines(path: Path) -> int:
+    return path.read_text(encoding="utf-8").count("\n")

@@ -1,4 +1,4 @@
-"""The download benchmark: everybody serves the same bytes, and the client notices when one does not."""
+"""The download benchmark: all contestants serve the same bytes, and the client detects wrong responses."""
 
 import http.client
 import math
@@ -41,7 +41,7 @@ def sites(lab: Lab, file: Payload) -> Iterator[list[Site]]:
         yield found
 
 
-def test_a_run_has_all_cases_and_says_who_is_missing() -> None:
+def test_a_run_has_all_cases_and_names_missing_peers() -> None:
     result = measure("download", Size.TINY)
     assert list(result.missing) == [nginx.missing()] * (nginx.missing() is not None)
     peers = set() if result.missing else {"nginx"}
@@ -55,7 +55,7 @@ def test_a_run_has_all_cases_and_says_who_is_missing() -> None:
     )
 
 
-def test_everybody_serves_the_same_bytes(sites: list[Site], file: Payload) -> None:
+def test_all_contestants_serve_the_same_bytes(sites: list[Site], file: Payload) -> None:
     data = file.path.read_bytes()
     for site in sites:
         with closing(http.client.HTTPConnection("127.0.0.1", site.port)) as asking:
@@ -66,14 +66,14 @@ def test_everybody_serves_the_same_bytes(sites: list[Site], file: Payload) -> No
                 assert (answer.status, answer.read()) == (206, data[start : start + 65_536]), site.name
 
 
-def test_the_project_asks_for_the_token(lab: Lab, file: Payload) -> None:
+def test_the_daemon_checks_the_token(lab: Lab, file: Payload) -> None:
     with download.uploaded(lab, file) as site:
-        nobody = Site(site.name, site.promise, site.server, site.port, site.path, site.file)
+        without_token = Site(site.name, site.promise, site.server, site.port, site.path, site.file)
         with pytest.raises(process.Failed, match="401"):
-            download.fetch(nobody, RANGES, file, 4)
+            download.fetch(without_token, RANGES, file, 4)
 
 
-def test_the_client_notices_another_size(lab: Lab, file: Payload) -> None:
+def test_the_client_detects_a_wrong_size(lab: Lab, file: Payload) -> None:
     larger = Payload(file.path, file.size_bytes + 1)
     with download.limit(lab, file.path) as site:
         assert download.fetch(site, RANGES, file, 10).value > 0

@@ -16,7 +16,7 @@ from daemon.core import DirectoryLocked, system_machine
 from daemon.identity.keys import KeysInvalid
 from daemon.identity.tokens import Identity, Kind, Scope, TokenRefused
 from daemon.settings import Auth, Limits, Settings, Storage
-from daemon.storage.local.syncing import TOGETHER_FILES_MIN
+from daemon.storage.local.disk_writer import TOGETHER_FILES_MIN
 from daemon.tasks import background
 from tests.support.fake_machine import NOW_MS
 from tests.support.populated_store import CONTENT
@@ -87,7 +87,7 @@ class TestOpening:
             await running.keeping.add(1, NOW_MS, State.COMPLETE)
         async with core_on(settings) as running:
             assert (await running.keeping.get(1)).state is State.COMPLETE
-            reading = await running.core.storage.open(1)
+            reading = await running.core.storage.contents.open(1)
             assert await reading.read(0, 100) == CONTENT
             await reading.close()
 
@@ -95,8 +95,8 @@ class TestOpening:
         async with core_on(settings, replace(system_machine(), files=SinkingFiles())) as running:
             ids = range(1, 1 + TOGETHER_FILES_MIN)
             for upload_id in ids:
-                write(running.core.storage, upload_id, 0, b"x")
-            assert await sync(running.core.storage, *ids) == {}
+                write(running.core.storage.staging, upload_id, 0, b"x")
+            assert await sync(running.core.storage.staging, *ids) == {}
             (line,) = [each for each in running.log.lines if "error" in each]
             assert line["error"] == "[Errno 5] the disk is gone"
             assert running.log.at("warning") == ["files are synced one by one: their file system's sync failed"]

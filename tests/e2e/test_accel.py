@@ -1,4 +1,4 @@
-"""A real nginx before the daemon, as docs/http.md configures it: the daemon decides, nginx sends the bytes."""
+"""A real nginx in front of the daemon, configured as in docs/http.md: the daemon authorises, nginx sends the bytes."""
 
 import asyncio
 import hashlib
@@ -37,7 +37,8 @@ pytestmark = [
 
 IS_ROOT = os.geteuid() == 0
 needs_rights = pytest.mark.skipif(
-    not IS_ROOT or shutil.which("setfacl") is None, reason="needs root, whose workers are another user, and setfacl"
+    not IS_ROOT or shutil.which("setfacl") is None,
+    reason="needs root, for workers of another user, and setfacl",
 )
 
 DATA = random.Random(9110).randbytes(3_000_001)
@@ -46,17 +47,17 @@ BY_NAME = "/v1/devices/cam/files/logs%2F2026%20%C3%9F%2Fboot%3F.log/content"
 WORKER = "www-data"
 
 VARYING = {"Server", "Date", "Connection", "X-Request-ID", "Accept-Ranges"}
-"""What each answer has of its own, and what nginx leaves out of a 206, where nobody needs it."""
+"""Headers that differ between two responses, and one that nginx omits from a 206, which does not need it."""
 
 
 @dataclass(frozen=True)
 class Site:
-    """The daemon behind nginx, and a file of the device `cam`. `said` is nginx's error log."""
+    """A daemon behind nginx, and a file of the device `cam`. `log` is nginx's error log."""
 
     live: Scene
     session: ClientSession
     port: int
-    said: Path
+    log: Path
     id: str
 
     @property
@@ -68,14 +69,14 @@ class Site:
         return self.live.token("cam")
 
     async def send(self, name: str, data: bytes) -> str:
-        """A file of the device `cam`; its id."""
+        """Upload a file of the device `cam`. Returns its id."""
         return await send(self.live, name, data)
 
     def stored(self, file_id: str) -> Path:
         return next((self.live.data_dir / "files").rglob(file_id))
 
     async def ask(self, path: str, method: str = "GET", token: str | None = None, **headers: str) -> Answer:
-        """nginx, as the device unless another token is given; `_` in names of headers stands for `-`."""
+        """Ask nginx, as the device or with another token. `_` in names of headers stands for `-`."""
         return await self._ask(self.port, path, method, token, headers)
 
     async def ask_daemon(self, path: str, method: str = "GET", **headers: str) -> Answer:
@@ -87,7 +88,7 @@ class Site:
         url = URL(f"http://127.0.0.1:{port}{path}", encoded=True)
         async with self.session.request(method, url, headers=fields) as response:
             for name in response.headers.keys() - {"WWW-Authenticate"}:
-                assert len(response.headers.getall(name)) == 1, f"{name} stands twice"
+                assert len(response.headers.getall(name)) == 1, f"{name} is repeated"
             return Answer(response.status, response.headers, await response.read())
 
 
@@ -100,7 +101,7 @@ async def send(live: Scene, name: str, data: bytes) -> str:
 
 @pytest.fixture(scope="module")
 def top() -> Iterator[Path]:
-    """Not pytest's directory, which nginx's workers could not enter."""
+    """A directory that nginx's workers can enter, unlike pytest's own."""
     with tempfile.TemporaryDirectory(prefix="uplinkd-accel-") as name:
         path = Path(name)
         path.chmod(0o711)
@@ -122,8 +123,18 @@ async def site(top: Path) -> AsyncIterator[Site]:
         yield Site(live, session, port, top / "nginx" / "nginx.log", await send(live, NAME, DATA))
 
 
+@pytest.fixture(autouse=True)
+def nginx_errors(site: Site) -> Iterator[None]:
+    """Print what nginx logged during the test, for the report of one that fails."""
+    before = site.log.stat().st_size
+    yield
+    with site.log.open("rb") as log:
+        log.seek(before)
+        print(log.read().decode(errors="replace"))
+
+
 def grant(data_dir: Path) -> None:
-    """What docs/http.md has the operator run, so that nginx's workers can read the files and nothing else."""
+    """Let nginx's workers read the files and nothing else, by the commands in docs/http.md."""
     data_dir.chmod(0o711)
     rights = f"group:{WORKER}:rX,default:group:{WORKER}:rX"
     subprocess.run(["setfacl", "-R", "-m", rights, str(data_dir / "files")], check=True)
@@ -156,7 +167,9 @@ def described(answer: Answer) -> dict[str, str]:
         pytest.param(412, {"If_Unmodified_Since": "Sun, 06 Nov 1994 08:49:37 GMT"}, id="changed since"),
     ],
 )
-async def test_the_answer_is_the_daemons_own(site: Site, by_name: bool, status: int, headers: dict[str, str]) -> None:
+async def test_the_response_is_the_same_as_the_daemons(
+    site: Site, by_name: bool, status: int, headers: dict[str, str]
+) -> None:
     path = BY_NAME if by_name else site.content
     known = (await site.ask_daemon(path, "HEAD")).headers
     values = {"ETAG": known["ETag"], "MODIFIED": known["Last-Modified"]}
@@ -173,7 +186,7 @@ async def test_the_answer_is_the_daemons_own(site: Site, by_name: bool, status: 
 
 
 @pytest.mark.parametrize("asked", ["bytes=3000001-3000002", "bytes=9-1"])
-async def test_a_closed_range_that_cannot_be_satisfied_is_nginxs_to_refuse(site: Site, asked: str) -> None:
+async def test_nginx_refuses_an_unsatisfiable_closed_range(site: Site, asked: str) -> None:
     path = site.content
     async with site.session.get(
         f"http://127.0.0.1:{site.port}{path}", headers={"Authorization": f"Bearer {site.token}", "Range": asked}
@@ -182,7 +195,7 @@ async def test_a_closed_range_that_cannot_be_satisfied_is_nginxs_to_refuse(site:
         assert DATA[:9] not in await answer.read()
 
 
-async def test_several_ranges_are_the_same_bytes(site: Site) -> None:
+async def test_several_ranges_return_the_right_bytes(site: Site) -> None:
     answer = await site.ask(site.content, Range="bytes=2000000-,0-9")
     assert answer.status == 206
     message = message_from_bytes(f"Content-Type: {answer.headers['Content-Type']}\r\n\r\n".encode() + answer.body)
@@ -193,7 +206,7 @@ async def test_several_ranges_are_the_same_bytes(site: Site) -> None:
 
 @pytest.mark.parametrize(("query", "headers"), [("?whole", {}), ("?range", {"Range": "bytes=5-9"})])
 async def test_nginx_sends_the_bytes(site: Site, query: str, headers: dict[str, str]) -> None:
-    # With a query of its own, nginx has no answer of the daemon yet.
+    # For a new query nginx has no cached answer of the daemon yet.
     request_id = f"sent-by-nginx-{query[1:]}"
     answer = await site.ask(site.content + query, X_Request_Id=request_id, **headers)
     assert answer.body in {DATA, DATA[5:10]}
@@ -211,7 +224,7 @@ async def test_the_daemon_is_asked_once_for_many_ranges(site: Site) -> None:
     ]
     assert b"".join(answer.body for answer in answers) == DATA[:50_000]
     await site.live.until_logged(lambda line: request_id in line)
-    # Each answer holds for 10 s, and a busy machine may need several of those.
+    # nginx caches an answer for 10 s, and a busy machine may need several answers.
     assert sum(request_id in line for line in site.live.daemon.log) < len(starts) / 5
 
 
@@ -231,19 +244,19 @@ async def test_nginx_sends_nothing_that_the_daemon_refuses(site: Site, headers: 
 
 
 @pytest.mark.parametrize("method", ["POST", "DELETE", "PUT"])
-async def test_other_methods_are_the_daemons_to_refuse(site: Site, method: str) -> None:
+async def test_the_daemon_refuses_other_methods(site: Site, method: str) -> None:
     answer = await site.ask(site.content, method)
     assert answer.status == 405
     check_problem(answer)
 
 
-async def test_nobody_reaches_the_internal_locations(site: Site) -> None:
+async def test_the_internal_locations_cannot_be_reached(site: Site) -> None:
     stored = site.stored(site.id).relative_to(site.live.data_dir)
     for path in (f"/{stored}", "/uplinkd-grant", "/files/", "/files/../secret", "/files/..%2Fsecret"):
         assert (path, (await site.ask(path)).status) == (path, 404)
 
 
-async def test_a_file_that_is_still_arriving_is_not_sent(site: Site) -> None:
+async def test_an_unfinished_file_is_not_sent(site: Site) -> None:
     async with await site.live.admitted("cam") as wire:
         opened = await wire.open(1, open_request("arriving"))
         for headers in ({}, {"Range": "bytes=0-1"}):
@@ -263,13 +276,13 @@ async def test_a_deleted_file_is_gone(site: Site) -> None:
     assert answer.status == 410
     check_problem(answer)
 
-    # nginx has the file open for up to 2 s more.
+    # nginx may keep the file open for up to 2 s.
     async with asyncio.timeout(DEADLINE_S):
         while (answer := await site.ask(path, Range="bytes=0-9")).status != 410:
             assert answer.body == DATA[:10]
 
 
-async def test_a_download_under_way_outlives_the_deletion(site: Site) -> None:
+async def test_a_running_download_survives_the_deletion(site: Site) -> None:
     data = random.Random(2).randbytes(40_000_000)
     path = f"/v1/files/{await site.send('long', data)}/content"
     url, headers = f"http://127.0.0.1:{site.port}{path}", {"Authorization": f"Bearer {site.token}"}
@@ -286,13 +299,13 @@ async def test_an_empty_file(site: Site) -> None:
     assert (await site.ask(path, Range="bytes=0-9")).status == 416
 
 
-async def test_past_nginx_the_daemon_sends_the_bytes_itself(site: Site) -> None:
+async def test_without_nginx_the_daemon_sends_the_bytes_itself(site: Site) -> None:
     assert (await site.ask_daemon(site.content)).body == DATA
 
 
 @needs_rights
 class TestRights:
-    """nginx's workers are another user, who may read the files, and nothing else of the data directory."""
+    """nginx's workers are another user, which may read the files and nothing else in the data directory."""
 
     async def test_the_workers_may_read_files_and_nothing_else(self, site: Site) -> None:
         data_dir = site.live.data_dir
@@ -303,15 +316,15 @@ class TestRights:
         assert data_dir / "secret" in kept - readable
         assert not may_read(data_dir)
 
-    async def test_the_tokens_that_nginx_keeps_are_the_workers_alone(self, site: Site) -> None:
+    async def test_only_the_workers_can_read_the_cached_tokens(self, site: Site) -> None:
         token = site.token
         await site.ask(site.content, token=token, Range="bytes=0-9")
-        kept = [path for path in (site.said.parent / "cache").iterdir() if token.encode() in path.read_bytes()]
+        kept = [path for path in (site.log.parent / "cache").iterdir() if token.encode() in path.read_bytes()]
         assert kept
-        assert {path.stat().st_mode & 0o077 for path in (*kept, site.said.parent / "cache")} == {0}
+        assert {path.stat().st_mode & 0o077 for path in (*kept, site.log.parent / "cache")} == {0}
 
     @pytest.mark.parametrize("headers", [{}, {"Range": "bytes=0-9"}], ids=["whole", "range"])
-    async def test_what_they_may_not_read_is_not_sent(self, site: Site, headers: dict[str, str]) -> None:
+    async def test_a_file_that_the_workers_may_not_read_is_not_sent(self, site: Site, headers: dict[str, str]) -> None:
         file_id = await site.send(f"kept from nginx {headers}", DATA)
         site.stored(file_id).chmod(0o600)
         answer = await site.ask(f"/v1/files/{file_id}/content", **headers)

@@ -1,4 +1,4 @@
-"""A source that changes: a real daemon never ends up with a mix, and success is reported only for what is stored."""
+"""A source that changes: the daemon never stores a mix of versions, and success is reported only for stored content."""
 
 import asyncio
 import os
@@ -36,7 +36,7 @@ def file(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
 
 
 def overwrite(path: Path, *, same_time: bool) -> bytes:
-    """Other content of the same size; with the time of the former, or a later one."""
+    """Write other content of the same size, with the same modification time or a later one. Returns the content."""
     before = path.stat()
     other = random.Random(2).randbytes(before.st_size)
     path.write_bytes(other)
@@ -46,7 +46,7 @@ def overwrite(path: Path, *, same_time: bool) -> bytes:
 
 
 def renamed(path: Path, prefix: str) -> Path:
-    """A name of its own on the server."""
+    """Rename the file, so that its name on the server is unique."""
     return path.rename(path.with_name(f"{prefix}-{path.name}"))
 
 
@@ -65,7 +65,7 @@ async def send(live: Scene, path: Path, *, replace: bool = False) -> None:
 
 
 async def send_half(live: Scene, path: Path) -> None:
-    """Cut the sending off in the middle."""
+    """Cancel the upload in the middle."""
     half = asyncio.Event()
 
     def progressed(progress: UploadProgress) -> None:
@@ -86,7 +86,7 @@ async def stored(live: Scene, name: str) -> bytes:
 
 
 @pytest.mark.parametrize("same_time", [False, True])
-async def test_other_content_under_a_known_name_is_no_success(live: Scene, file: Path, same_time: bool) -> None:
+async def test_other_content_under_a_known_name_is_an_error(live: Scene, file: Path, same_time: bool) -> None:
     await send(live, file, replace=True)
     before = content(file)
     other = overwrite(file, same_time=same_time)
@@ -98,7 +98,9 @@ async def test_other_content_under_a_known_name_is_no_success(live: Scene, file:
 
 
 @pytest.mark.parametrize("same_time", [False, True])
-async def test_an_upload_resumed_after_a_change_is_no_mix(live: Scene, file: Path, same_time: bool) -> None:
+async def test_an_upload_resumed_after_a_change_fails_and_stores_no_mix(
+    live: Scene, file: Path, same_time: bool
+) -> None:
     path = renamed(file, f"resumed-{same_time}")
     await send_half(live, path)
     other = overwrite(path, same_time=same_time)

@@ -21,7 +21,7 @@ from tests.support.catalog_samples import REPLACE, REQUEST
 from tests.support.deadlines import DEADLINE_S
 from tests.support.loop_turns import turns
 from tests.support.upload_bench import Bench
-from tests.support.upload_streams import Stream, finish
+from tests.support.upload_streams import Stream
 
 Result = TypeVar("Result")
 
@@ -71,12 +71,12 @@ class WatchedStream(Stream):
     sent_bytes: int = 0
     asked_to_finish: bool = False
 
-    def acknowledged(self, next_expected_byte: int, beyond: Sequence[Span], settled_bytes: int) -> None:
-        super().acknowledged(next_expected_byte, beyond, settled_bytes)
+    def acknowledged(self, next_expected_byte: int, beyond: Sequence[Span], answered_bytes: int) -> None:
+        super().acknowledged(next_expected_byte, beyond, answered_bytes)
         assert self.upload is not None
         assert self.promises is not None
         self.promises.durable(self.upload.id, next_expected_byte, beyond)
-        assert self.settled_bytes <= self.sent_bytes, "more was acknowledged than was sent on this stream"
+        assert self.answered_bytes <= self.sent_bytes, "more was acknowledged than was sent on this stream"
 
     def finished(self, upload: Upload) -> None:
         super().finished(upload)
@@ -202,7 +202,7 @@ class UploadsMachine(RuleBasedStateMachine):
 
     def _ask_to_finish(self, stream: WatchedStream, upload: LiveUpload, crc: int) -> None:
         stream.asked_to_finish = True
-        self.bench.uploads.finish(upload, finish(len(CONTENTS[stream.name]), crc))
+        self.bench.uploads.finish(upload, len(CONTENTS[stream.name]), crc)
 
     @precondition(lambda self: self.alive)
     @rule(which=st.integers(0, 3), how=st.sampled_from(["not", "not", "not", "detached", "aborted", "deleted"]))
@@ -215,7 +215,7 @@ class UploadsMachine(RuleBasedStateMachine):
             self.do(self.bench.uploads.abort(upload))
             assert stream.is_over
         elif how == "deleted":
-            self.do(self.bench.uploads.end(upload.id, State.DELETED))
+            self.do(self.bench.ends.end(upload.id, State.DELETED))
 
     async def _leave(self, stream: WatchedStream, upload: LiveUpload) -> None:
         self.bench.uploads.detach(upload, stream)
@@ -321,7 +321,7 @@ class UploadsMachine(RuleBasedStateMachine):
             await turns()
         await self._drained()
         for stream in self.alive:
-            assert stream.settled_bytes == stream.sent_bytes, "every byte that arrived on a stream gets an answer"
+            assert stream.answered_bytes == stream.sent_bytes, "every byte that arrived on a stream gets an answer"
             assert stream.upload is not None
             bench.uploads.detach(stream.upload, stream)
         self.streams.clear()

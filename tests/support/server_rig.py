@@ -112,7 +112,7 @@ class ServerRig:
         self.connection = ServerConnection(limits, self.pool, self.now)
 
     def feed(self, data: bytes, sizes: Iterable[int] = ()) -> list[ServerEvent]:
-        """Feed input in pieces of these sizes, then the rest, until it is held. The events hold copies of their data."""
+        """Feed input in pieces of these sizes, then the rest, until it is held. The events hold copied data."""
         connection = self.connection
         rest = memoryview(self.unfed + data)
         events: list[ServerEvent] = []

@@ -1,4 +1,4 @@
-"""`make install` and `make rollback`: what lands where, with which mode, and what happens to earlier releases."""
+"""`make install` and `make rollback`: the installed files and their modes, and the fate of earlier releases."""
 
 import os
 import re
@@ -27,12 +27,12 @@ pytestmark = [needs_make, needs_wheels]
 def make(
     target: str, root: Path, *, python: Path = BASE_PYTHON, wheels: Path = WHEELS
 ) -> "subprocess.CompletedProcess[str]":
-    # A fresh environment, so that a make above this one does not hand its flags down.
+    # A clean environment, so that an outer make does not pass on its flags.
     return run("make", "--silent", target, f"DESTDIR={root}", f"PYTHON={python}", environment=offline(wheels))
 
 
 def links(root: Path) -> dict[str, str]:
-    """The releases that the links name."""
+    """The releases that `current` and `previous` point to."""
     found = (root / "opt/uplinkd" / name for name in ("current", "previous"))
     return {link.name: str(link.readlink()) for link in found if link.is_symlink()}
 
@@ -42,7 +42,7 @@ def releases(root: Path) -> set[str]:
 
 
 def add_release(root: Path, name: str) -> Path:
-    """An earlier release, without its environment; its unit says which it is."""
+    """Add an earlier release without its Python environment. Its unit file names the release."""
     release = root / "opt/uplinkd" / name
     shutil.copytree(PROJECT / "systemd", release / "share/systemd")
     shutil.move(release / "share/systemd/uplinkd.example.toml", release / "share")
@@ -71,7 +71,7 @@ def program_running_in(release: Path) -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A system where it was installed for the first time, by a root whose umask keeps others out."""
+    """A system after a first installation, by root with a umask of 077."""
     root = tmp_path_factory.mktemp("first")
     before = os.umask(0o077)
     try:
@@ -83,7 +83,7 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 class TestFirst:
-    def test_every_file_lands_where_the_system_looks(self, installed: Path) -> None:
+    def test_every_file_is_installed_in_its_place(self, installed: Path) -> None:
         release = installed / "opt/uplinkd" / VERSION
         environment = {"bin", "include", "lib", "lib64", "pyvenv.cfg"}
         files = {
@@ -114,12 +114,12 @@ class TestFirst:
         assert links(installed) == {"current": VERSION}
         assert (installed / "usr/local/bin/uplinkd").readlink() == Path("/opt/uplinkd/current/bin/uplinkd")
 
-    def test_units_refer_to_the_link(self, installed: Path) -> None:
+    def test_units_refer_to_the_current_link(self, installed: Path) -> None:
         paths = re.findall(r"/opt/uplinkd/(\w+)/", unit(installed))
         assert len(paths) > 1
         assert set(paths) == {"current"}
 
-    def test_the_program_runs_with_no_more_than_it_needs(self, installed: Path) -> None:
+    def test_the_program_runs_and_no_development_packages_are_installed(self, installed: Path) -> None:
         binaries = installed / "opt/uplinkd/current/bin"
         assert succeed(binaries / "uplinkd", "--version") == f"uplinkd {VERSION}\n"
         frozen = succeed(binaries / "python", "-m", "pip", "list", "--format=freeze")
@@ -127,13 +127,13 @@ class TestFirst:
         assert {"uvloop", "aiohttp"} <= packages
         assert not {"pytest", "mypy", "ruff", "setuptools"} & packages
 
-    def test_the_service_can_read_all_of_it_whatever_roots_umask(self, installed: Path) -> None:
+    def test_the_service_can_read_all_files_whatever_roots_umask(self, installed: Path) -> None:
         files = (path for path in installed.rglob("*") if path.is_file() and not path.is_symlink())
         assert [path for path in files if not path.stat().st_mode & stat.S_IROTH] == []
         directories = (path for path in installed.rglob("*") if path.is_dir())
         assert [path for path in directories if not path.stat().st_mode & stat.S_IXOTH] == []
 
-    def test_the_installed_settings_are_the_defaults_with_the_data_of_the_service(self, installed: Path) -> None:
+    def test_the_installed_settings_are_the_defaults_except_the_data_directory(self, installed: Path) -> None:
         settings = load(installed / "etc/uplinkd/uplinkd.toml", {}, {})
         assert settings == Settings(data_dir=Path("/var/lib/uplinkd"))
 
@@ -146,18 +146,18 @@ class TestFirst:
         uid, gid = int(user[2]), int(user[3])
         assert user[5:] == ["/var/lib/uplinkd", "/usr/sbin/nologin"]
 
-        def seen(path: str) -> tuple[str, int, int]:
+        def mode_and_owner(path: str) -> tuple[str, int, int]:
             found = (tmp_path / path).stat()
             return stat.filemode(found.st_mode), found.st_uid, found.st_gid
 
-        assert seen("etc/uplinkd") == ("drwxr-x---", 0, gid)
-        assert seen("etc/uplinkd/uplinkd.toml") == ("-rw-r-----", 0, gid)
-        assert seen("var/lib/uplinkd") == ("drwx------", uid, gid)
+        assert mode_and_owner("etc/uplinkd") == ("drwxr-x---", 0, gid)
+        assert mode_and_owner("etc/uplinkd/uplinkd.toml") == ("-rw-r-----", 0, gid)
+        assert mode_and_owner("var/lib/uplinkd") == ("drwx------", uid, gid)
 
 
 class TestUpgrade:
-    def test_the_release_before_is_kept_untouched_with_the_settings_and_older_ones_go(self, tmp_path: Path) -> None:
-        # The release in use has this version already: a developer installs again.
+    def test_the_previous_release_and_the_settings_are_kept_and_older_releases_removed(self, tmp_path: Path) -> None:
+        # The release in use already has this version, as when a developer installs again.
         for name in ("0.0.7", "0.0.8", VERSION):
             add_release(tmp_path, name)
         point(tmp_path, "previous", "0.0.8")
@@ -176,7 +176,7 @@ class TestUpgrade:
         assert mine.read_text() == 'data_dir = "/srv/uplinkd"\n'
         assert "ExecStart" in unit(tmp_path)
 
-    def test_one_that_fails_leaves_the_release_in_use_as_it_was(self, tmp_path: Path) -> None:
+    def test_a_failed_upgrade_leaves_the_release_in_use_unchanged(self, tmp_path: Path) -> None:
         add_release(tmp_path, "0.0.8")
         point(tmp_path, "current", "0.0.8")
         (tmp_path / "wheels").mkdir()
@@ -188,23 +188,24 @@ class TestUpgrade:
         assert releases(tmp_path) == {"0.0.8"}
         assert not (tmp_path / "etc").exists()
 
-    def test_a_release_that_something_still_runs_from_is_not_removed(self, tmp_path: Path) -> None:
+    def test_a_release_with_a_running_program_is_not_removed(self, tmp_path: Path) -> None:
         for name in ("0.0.6", "0.0.7", "0.0.8"):
             add_release(tmp_path, name)
         point(tmp_path, "current", "0.0.8")
         (tmp_path / "wheels").mkdir()
         with program_running_in(tmp_path / "opt/uplinkd/0.0.7"):
-            # What is left over goes before anything is installed.
+            # Old releases are removed before anything is installed.
             make("install", tmp_path, wheels=tmp_path / "wheels")
             assert releases(tmp_path) == {"0.0.7", "0.0.8"}
 
     @pytest.mark.parametrize(
-        ("python", "said"), [("nowhere", "is not here"), ("old", "Python 3.10.9 is too old"), ("bare", "python3-venv")]
+        ("python", "message"),
+        [("nowhere", "is not installed"), ("old", "Python 3.10.9 is too old"), ("bare", "python3-venv")],
     )
-    def test_a_python_that_will_not_do_is_refused_before_anything_is_written(
-        self, tmp_path: Path, python: str, said: str
+    def test_an_unsuitable_python_is_refused_before_anything_is_written(
+        self, tmp_path: Path, python: str, message: str
     ) -> None:
-        # Fails where the version is asked for, and succeeds in saying it; or fails where venv is imported.
+        # "old" fails the version check but prints its version; "bare" fails to import venv.
         question = {"old": "version_info", "bare": "ensurepip"}.get(python, "")
         if python != "nowhere":
             answers = f'case "$2" in *{question}*) exit 1 ;; esac\necho Python 3.10.9\n'
@@ -212,7 +213,7 @@ class TestUpgrade:
             (tmp_path / python).chmod(0o755)
         done = make("install", tmp_path / "root", python=tmp_path / python)
         assert done.returncode != 0
-        assert said in done.stderr
+        assert message in done.stderr
         assert not (tmp_path / "root").exists()
 
 
@@ -224,18 +225,18 @@ class TestRollback:
             point(tmp_path, link, name)
         return tmp_path
 
-    def test_the_release_before_is_in_use_again_with_its_units(self, upgraded: Path) -> None:
+    def test_the_previous_release_is_in_use_again_with_its_units(self, upgraded: Path) -> None:
         assert make("rollback", upgraded).returncode == 0
         assert links(upgraded) == {"current": "0.0.8", "previous": "0.0.9"}
         assert unit(upgraded) == "# 0.0.8\n"
 
-    def test_another_one_switches_forward_again(self, upgraded: Path) -> None:
+    def test_a_second_rollback_switches_forward_again(self, upgraded: Path) -> None:
         make("rollback", upgraded)
         assert make("rollback", upgraded).returncode == 0
         assert links(upgraded) == {"current": "0.0.9", "previous": "0.0.8"}
         assert unit(upgraded) == "# 0.0.9\n"
 
-    def test_without_a_release_before_nothing_is_switched(self, tmp_path: Path) -> None:
+    def test_without_a_previous_release_rollback_fails(self, tmp_path: Path) -> None:
         add_release(tmp_path, "0.0.9")
         point(tmp_path, "current", "0.0.9")
         done = make("rollback", tmp_path)
@@ -243,7 +244,7 @@ class TestRollback:
         assert "no release before 0.0.9" in done.stderr
         assert links(tmp_path) == {"current": "0.0.9"}
 
-    def test_where_nothing_is_installed_it_says_so(self, tmp_path: Path) -> None:
+    def test_without_an_installation_rollback_fails(self, tmp_path: Path) -> None:
         done = make("rollback", tmp_path)
         assert done.returncode != 0
         assert "nothing is installed" in done.stderr

@@ -1,4 +1,4 @@
-"""Reading what is stored: on one lane, in order."""
+"""Open files of uploads, read and sent on one lane, in order."""
 
 import asyncio
 from collections.abc import AsyncGenerator, Callable
@@ -11,17 +11,17 @@ from daemon.adapters.threads import Lane
 from daemon.storage.local.calls import Call, ask, call
 
 SEND_BYTES = 1 << 20
-"""Sent by one call of the system. On a disk of 100 MB/s that is 10 ms for which other readers wait."""
+"""Sent by one system call. On a disk of 100 MB/s other readers wait 10 ms for it."""
 
 SEND_TURN_S = 0.001
-"""After this a send gives way to other readers. With each MiB handed to the lane by itself a download was 0.73 times as
-fast, and with turns of 2 ms 1.03 times."""
+"""After this time a send gives way to other readers. A download was 0.73 times as fast when each MiB was queued by
+itself, and 1.03 times as fast with turns of 2 ms."""
 
 
 class Readers:
-    """Opens and reads files on `lane`, which must work in order.
+    """Opens files on `lane`.
 
-    While `is_writing`, a send gives way after each piece: it would take the processor from what is received.
+    While `is_writing`, a send gives way after each piece, so as not to take the processor from receiving.
     """
 
     def __init__(self, files: FileSystem, lane: Lane[Call], clock: Clock, is_writing: Callable[[], bool]) -> None:
@@ -31,7 +31,7 @@ class Readers:
         self._is_writing = is_writing
 
     async def open(self, path: Path) -> "FileReading":
-        """Raises OSError, FileNotFoundError where there is no file."""
+        """Open a file for reading. Raises OSError, FileNotFoundError where there is none."""
 
         def run() -> tuple[int, int]:
             fd = self._files.open_to_read(path)
@@ -45,12 +45,12 @@ class Readers:
         return FileReading(self._files, self._lane, self._clock, self._is_writing, fd, size)
 
     def _close(self, fd: int) -> None:
-        # Nobody awaits this, so a failure is the event loop's to report.
+        # Nobody awaits this: the event loop reports a failure.
         ask(self._lane, partial(self._files.close, fd))
 
 
 class FileReading:
-    """One open file: `interface.Reading`."""
+    """One open file: `interface.Sendable`."""
 
     __slots__ = ("_clock", "_fd", "_files", "_is_writing", "_lane", "size")
 
@@ -68,7 +68,7 @@ class FileReading:
         return await call(self._lane, partial(self._files.read, self._fd, count, offset))
 
     async def send(self, socket_fd: int, offset: int, count: int) -> AsyncGenerator[int, None]:
-        # Of our own, so that the number cannot come to mean another socket while the lane is at work.
+        # A duplicate, since the number could mean another socket while the lane is at work.
         own = self._files.duplicate(socket_fd)
         try:
             while count:
@@ -82,14 +82,14 @@ class FileReading:
                 offset, count = offset + sent, count - sent
                 yield sent
         finally:
-            # On the lane, behind what may be under way there for somebody who was cancelled.
+            # On the lane, behind a turn that may be under way there for a caller that was cancelled.
             ask(self._lane, partial(self._files.close, own))
 
     async def close(self) -> None:
         await call(self._lane, partial(self._files.close, self._fd))
 
     def _send_turn(self, socket_fd: int, offset: int, count: int, turn_s: float) -> int | None:
-        """On the lane: as FileSystem.send, over and over while the socket takes more, for one turn."""
+        """FileSystem.send, repeated while the socket takes more, for one turn. On the lane."""
         until_s = self._clock.monotonic_s() + turn_s
         sent = 0
         while sent < count:

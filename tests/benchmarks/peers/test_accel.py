@@ -1,4 +1,4 @@
-"""The document's configuration of nginx, on this machine's paths and ports."""
+"""The nginx configuration of docs/http.md, adapted to this machine's paths and ports."""
 
 from pathlib import Path
 
@@ -10,7 +10,7 @@ from benchmarks.peers.accel import Place
 PLACE = Place(Path("/somewhere"), Path("/data"), 1234, 5678, "")
 
 
-def test_what_belongs_to_the_machine_is_replaced() -> None:
+def test_paths_and_ports_are_replaced() -> None:
     text = accel.configuration(PLACE)
     for here in (
         "listen 127.0.0.1:1234;",
@@ -23,7 +23,7 @@ def test_what_belongs_to_the_machine_is_replaced() -> None:
         assert documented not in text
 
 
-def test_a_document_that_has_changed_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_document_that_no_longer_fits_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     changed = tmp_path / "http.md"
     changed.write_text(accel.DOCUMENT.read_text().replace("127.0.0.1:7780;", "localhost:7780;"))
     monkeypatch.setattr(accel, "DOCUMENT", changed)

@@ -1,4 +1,4 @@
-"""Bare aiohttp serves ranges of a file."""
+"""The bare aiohttp server."""
 
 import urllib.request
 from pathlib import Path

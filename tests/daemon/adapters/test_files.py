@@ -11,7 +11,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from daemon.adapters.files import RWF_DONTCACHE, VECTORS_MAX, Buffer, SystemFiles
+from daemon.adapters.files import RWF_DONTCACHE, VECTORS_MAX, SystemFiles
+from protocol.checksum import Buffer
 
 
 @pytest.fixture

@@ -179,7 +179,7 @@ class TestCut:
             site.site.devices.off = {(TENANT, DEVICE)}
             await site.services.gate.load()
             site.server.cut(TENANT, DEVICE)
-            assert not site.site.bench.uploads.is_live(opened.upload_id)
+            assert not site.site.bench.live.is_live(opened.upload_id)
 
 
 @on_uvloop

@@ -209,7 +209,7 @@ class TestOpen:
             gate.after.set()
             await until(lambda: len(bench.tasks) == 0)
             # Nobody has it, so cleanup may remove it one day.
-            assert bench.uploads._live == {}
+            assert not bench.live.values()
 
     async def test_a_complete_file_opened_after_the_end_needs_nothing(self) -> None:
         async with listening() as site:

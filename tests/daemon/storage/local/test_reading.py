@@ -22,7 +22,7 @@ BROKEN = OSError(errno.EIO, "Input/output error")
 
 
 class SlowClock(FakeClock):
-    """Of which `tick_s` pass whenever somebody looks."""
+    """`tick_s` pass at each look."""
 
     tick_s = 0.0
 
@@ -51,7 +51,7 @@ async def lane(files: RecordedFiles) -> AsyncIterator[Lane[Call]]:
 
 @pytest.fixture
 def written() -> list[str]:
-    """What is being written meanwhile."""
+    """Holds something while bytes are being written."""
     return []
 
 
@@ -97,7 +97,7 @@ async def test_pieces_of_an_open_file(readers: Readers, path: Path) -> None:
     await opened.close()
 
 
-async def test_who_gave_up_opening_leaves_nothing_open(
+async def test_a_cancelled_opening_leaves_nothing_open(
     readers: Readers, files: RecordedFiles, lane: Lane[Call], path: Path
 ) -> None:
     let_go = files.hold("open_to_read")
@@ -183,7 +183,7 @@ async def test_sending_ends_where_the_file_ends(
     await opened.close()
 
 
-async def test_a_client_that_has_gone_is_told_of(
+async def test_sending_to_a_client_that_has_gone_raises(
     readers: Readers, path: Path, pair: tuple[socket.socket, socket.socket]
 ) -> None:
     ours, theirs = pair
@@ -195,7 +195,7 @@ async def test_a_client_that_has_gone_is_told_of(
     await opened.close()
 
 
-async def test_who_gives_up_on_a_full_socket_leaves_it_as_it_is(
+async def test_a_cancelled_send_leaves_a_full_socket_as_it_is(
     readers: Readers, lane: Lane[Call], path: Path, pair: tuple[socket.socket, socket.socket]
 ) -> None:
     ours, theirs = pair

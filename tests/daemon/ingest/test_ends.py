@@ -12,14 +12,13 @@ from protocol.errors import ErrorCode
 from tests.support.loop_turns import turns, until
 from tests.support.upload_bench import Bench
 from tests.support.upload_samples import BROKEN, CONTENT, completed_unanswered, state
-from tests.support.upload_streams import finish
 
 
 async def test_abort_deletes_the_bytes_and_is_answered(bench: Bench) -> None:
     upload, stream = await bench.open()
     bench.send(upload, 0, CONTENT[:10])
     await until(lambda: bool(stream.acks))
-    await bench.uploads.abort(upload)
+    await bench.ends.abort(upload)
     assert stream.aborted_id == upload.id
     assert bench.storage.removed == [upload.id]
     assert await state(bench) is State.ABORTED
@@ -27,14 +26,14 @@ async def test_abort_deletes_the_bytes_and_is_answered(bench: Bench) -> None:
     bench.assert_at_rest()
 
 
-async def test_what_arrives_after_abort_is_not_written(bench: Bench) -> None:
+async def test_bytes_that_arrive_after_abort_are_not_written(bench: Bench) -> None:
     upload, stream = await bench.open()
     end = bench.catalog.gates["end"]
     end.after.clear()
-    aborting = asyncio.ensure_future(bench.uploads.abort(upload))
+    aborting = asyncio.ensure_future(bench.ends.abort(upload))
     await until(lambda: end.asked == 1)
     lease = bench.send(upload, 0, CONTENT[:10])
-    bench.uploads.finish(upload, finish(10))
+    bench.uploads.finish(upload, 10)
     end.after.set()
     await aborting
     await turns()
@@ -43,9 +42,9 @@ async def test_what_arrives_after_abort_is_not_written(bench: Bench) -> None:
     bench.assert_at_rest()
 
 
-async def test_an_upload_that_is_complete_already_cannot_be_aborted_and_that_is_told(held: Bench) -> None:
+async def test_the_abort_of_a_complete_upload_is_answered_with_finished(held: Bench) -> None:
     upload, stream, gate = await completed_unanswered(held)
-    await held.uploads.abort(upload)
+    await held.ends.abort(upload)
     gate.after.set()
     await turns()
     assert stream.completed is not None
@@ -53,28 +52,28 @@ async def test_an_upload_that_is_complete_already_cannot_be_aborted_and_that_is_
     assert held.storage.removed == []
 
 
-async def test_an_abort_of_what_a_later_stream_has_is_not_done(bench: Bench) -> None:
+async def test_an_abort_does_not_end_an_upload_that_a_later_stream_has(bench: Bench) -> None:
     upload, stream = await bench.open()
     end = bench.catalog.gates["end"]
     end.before.clear()
-    aborting = asyncio.ensure_future(bench.uploads.abort(upload))
+    aborting = asyncio.ensure_future(bench.ends.abort(upload))
     await until(lambda: end.asked == 1)
     again, second = await bench.open()
     end.before.set()
     await aborting
     assert stream.error is ErrorCode.FENCED
     bench.send(again, 0, CONTENT)
-    bench.uploads.finish(again, finish(100))
+    bench.uploads.finish(again, 100)
     await until(lambda: second.completed is not None)
 
 
-async def test_an_abort_that_the_catalog_does_not_take_is_raised(bench: Bench) -> None:
+async def test_an_abort_that_the_catalog_does_not_record_is_raised(bench: Bench) -> None:
     upload, stream = await bench.open()
     bench.catalog.gates["end"].failures.append(CatalogFailed("no end"))
     with pytest.raises(CatalogFailed):
-        await bench.uploads.abort(upload)
+        await bench.ends.abort(upload)
     assert stream.heard == []
-    assert not bench.uploads.is_live(upload.id)
+    assert not bench.live.is_live(upload.id)
     again, _ = await bench.open()
     assert again.id == upload.id
 
@@ -87,13 +86,13 @@ async def test_an_abort_that_the_catalog_does_not_take_is_raised(bench: Bench) -
         (State.PARTIAL, ErrorCode.EXPIRED, None),
     ],
 )
-async def test_an_end_from_outside_is_told_to_the_stream(
+async def test_an_end_from_outside_ends_the_stream(
     held: Bench, ending: State, code: ErrorCode, counted: UploadState | None
 ) -> None:
     upload, stream = await held.open()
     lease = held.send(upload, 0, CONTENT)
     await turns()
-    ended = await held.uploads.end(upload.id, ending)
+    ended = await held.ends.end(upload.id, ending)
     assert ended is not None
     assert ended.state is ending
     assert stream.error is code
@@ -104,7 +103,7 @@ async def test_an_end_from_outside_is_told_to_the_stream(
     assert (stream.heard, lease.holders) == (["failed"], 0)
     assert (await state(held)) is ending
     held.assert_at_rest()
-    assert await held.uploads.end(upload.id, State.REJECTED) is None
+    assert await held.ends.end(upload.id, State.REJECTED) is None
 
 
 async def test_an_end_between_sync_and_commit_is_not_undone(held: Bench) -> None:
@@ -116,7 +115,7 @@ async def test_an_end_between_sync_and_commit_is_not_undone(held: Bench) -> None
     held.storage.write_next()
     held.storage.sync_next()
     await until(lambda: commit.asked == 1)
-    await held.uploads.end(upload.id, State.DELETED)
+    await held.ends.end(upload.id, State.DELETED)
     commit.before.set()
     await turns()
     assert stream.heard == ["failed"]
@@ -127,7 +126,7 @@ async def test_an_end_between_sync_and_commit_is_not_undone(held: Bench) -> None
 async def test_a_deletion_that_cannot_remove_the_bytes_is_reported(bench: Bench) -> None:
     bench.storage.remove_error = BROKEN
     upload, stream = await bench.open()
-    await bench.uploads.abort(upload)
+    await bench.ends.abort(upload)
     assert stream.aborted_id == upload.id
     assert bench.log.at("warning") == ["bytes not deleted"]
     assert bench.metrics.storage_failures[StorageFailure.DELETE] == 1
