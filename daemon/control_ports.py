@@ -1,4 +1,4 @@
-"""What the control plane asks of the daemon, answered by the core. control/ports.py declares it."""
+"""The control plane's ports, implemented by the core. control/ports.py declares them."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -148,7 +148,7 @@ class _Cleaner:
             report = await self.core.cleanup.once(dry_run)
         except CleanupBusy as error:
             raise ports.RequestRefused(
-                ErrorCode.CONFLICT, 409, "a cleanup pass is under way: ask again when it is done", 5
+                ErrorCode.CONFLICT, 409, "a cleanup pass is running: try again when it is done", 5
             ) from error
         except (CatalogFailed, OSError) as error:
             raise _unavailable("the catalog or the disk") from error
@@ -196,7 +196,7 @@ class _RequestIds:
 
 
 def control_ports(core: Core, exposition: Exposition) -> ports.Ports:
-    """All that the control plane needs, from the core."""
+    """The control plane's ports on this core."""
     return ports.Ports(
         authenticator=_Authenticator(core),
         token_exchange=_TokenExchange(core),

@@ -1,6 +1,6 @@
-"""Stores, ingest, identity and upkeep, opened together on one data directory. The core knows no network.
+"""Stores, ingest, identity and upkeep, opened together on one data directory. The core has no network code.
 
-The running daemon is built on it, and so is the command line where no daemon runs.
+The daemon is built on it. So is the command line when no daemon runs.
 """
 
 import asyncio
@@ -40,11 +40,11 @@ from daemon.upkeep.recovery import Recovery
 from daemon.upkeep.verify import Verifier
 
 OPEN_FILES_MAX = 4096
-"""At most this many files of uploads stay open between writes: with ten thousand connections, that leaves room in a
-limit of 20,000."""
+"""How many upload files may stay open between writes. With ten thousand connections, the process stays below a limit of
+20,000 descriptors."""
 
 COUNT_INTERVAL_S = 5.0
-"""How often uploads are counted: less than the usual interval of a scrape."""
+"""How often uploads are counted: more often than the usual scrape."""
 
 
 class DirectoryLocked(Exception):
@@ -68,7 +68,7 @@ def system_machine() -> Machine:
 
 @dataclass(slots=True, eq=False)
 class Core:
-    """The parts, put together. `settings` is replaced by a reload."""
+    """The core's parts. A reload replaces `settings`."""
 
     settings: Settings
     machine: Machine
@@ -105,7 +105,7 @@ class Core:
             group.create_task(self._watch_catalog())
 
     def reload(self, settings: Settings) -> None:
-        """Take over keys and limits. Raises KeysInvalid, having changed nothing."""
+        """Apply new keys and limits. Raises KeysInvalid, and then changes nothing."""
         secret = ensure_secret_file(settings.secret_path, self.machine.entropy)
         keys = load_keys(secret, settings.auth.public_keys, settings.auth.jwks_file, settings.auth.algorithms)
         policy = auth_policy(settings)
@@ -115,7 +115,7 @@ class Core:
         self.settings = settings
 
     async def _watch_catalog(self) -> None:
-        """Count uploads for the metrics, and learn of devices that another process has disabled."""
+        """Count uploads for the metrics, and load the devices that another process disabled."""
         revoked_s = 0.0
         while True:
             try:
@@ -124,19 +124,19 @@ class Core:
                     await self.gate.load()
                     revoked_s = now
             except CatalogFailed as error:
-                self.log.warning("the catalog was not read", error=str(error))
+                self.log.warning("the catalog could not be read", error=str(error))
             await asyncio.sleep(COUNT_INTERVAL_S)
 
 
 @asynccontextmanager
 async def open_core(settings: Settings, machine: Machine, log: BoundLogger) -> AsyncIterator[Core]:
-    """The core on the settings' data directory: made if it is missing, locked until the core closes.
+    """The core on the settings' data directory, which is made if it is missing and locked until the core closes.
 
     Raises DirectoryLocked, CatalogNewer, CatalogFailed, KeysInvalid and OSError.
     """
     files = machine.files
     if files.create_directory(settings.data_dir):
-        # Its own entry must survive a power cut too, or all that is in it is lost.
+        # Sync the parent as well: if a power cut loses the directory's own entry, everything in it is lost.
         files.sync_directory(settings.data_dir.absolute().parent)
     try:
         lock = files.lock(settings.data_dir / "lock")

@@ -1,6 +1,6 @@
-"""Where the command `uplinkd` starts."""
+"""The entry point of the command `uplinkd`."""
 
-import daemon.cli.server_packages  # noqa: F401 - stands first: it ends the process where what main needs is missing
+import daemon.cli.server_packages  # noqa: F401 - first, since it ends the process if main's packages are missing
 from daemon.cli.main import main
 
 __all__ = ["main"]

@@ -1,6 +1,6 @@
-"""The packages of the extra `server`. Importing this module ends the process where one is missing, as on a device.
+"""The packages of the extra `server`. Importing this module ends the process if one is missing, as on a device.
 
-`daemon.cli.entry` imports it before anything that needs them, so that the user reads what to install, not a traceback.
+`daemon.cli.entry` imports it first, so that the user reads what to install instead of a traceback.
 """
 
 import re

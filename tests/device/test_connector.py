@@ -88,7 +88,7 @@ async def test_trouble_with_the_issuer_is_named_when_it_does_not(server: FakeSer
     tokens = Tokens()
     tokens.troubles = 2
     async with uplinks(TokenCredentials(tokens), attempts_max=2) as uplink:
-        with pytest.raises(UnreachableError, match="there is no credential: the issuer is away"):
+        with pytest.raises(UnreachableError, match="there is no credential: the issuer does not answer"):
             await uplink.send(DATA, "log.bin")
 
 

@@ -1,4 +1,4 @@
-"""Chunks: every form, runs of adjacent ones, and what one costs that lies or is corrupt. PROTOCOL.md §9."""
+"""Chunks in every form, runs of adjacent chunks, and the cost of a bad one. PROTOCOL.md §9."""
 
 from dataclasses import replace
 
@@ -24,13 +24,13 @@ def test_every_form_of_chunk_is_received(kind: FrameType, data: bytes, sizes: tu
     assert rig.pool.lent == 0
 
 
-def test_adjacent_chunks_are_one_event_and_a_gap_begins_another() -> None:
+def test_adjacent_chunks_form_one_event_and_a_gap_starts_another() -> None:
     rig = with_stream()
     raw = chunk(1, 0, b"ab") + chunk(1, 2, b"cde") + chunk(1, 10, b"f") + chunk(1, 11, b"g", FrameType.CHUNK_COMPACT)
     assert rig.feed(raw) == [received(1, 0, b"abcde", 2), received(1, 10, b"fg", 2)]
 
 
-def test_runs_keep_streams_and_checksums_apart() -> None:
+def test_a_run_mixes_neither_streams_nor_checksum_forms() -> None:
     rig = with_stream()
     open_stream(rig, 2)
     raw = chunk(1, 0, b"a") + chunk(2, 1, b"b") + chunk(2, 2, b"c", FrameType.CHUNK_CRC32C)
@@ -41,7 +41,7 @@ def test_runs_keep_streams_and_checksums_apart() -> None:
     ]
 
 
-def test_a_control_frame_keeps_its_place_between_chunks() -> None:
+def test_a_control_frame_between_chunks_keeps_its_place() -> None:
     rig = with_stream()
     raw = chunk(1, 0, b"a") + codec.encode(frames.Finish(2), 1) + chunk(1, 1, b"b")
     assert rig.feed(raw) == [received(1, 0, b"a"), FinishRequested(1, frames.Finish(2)), received(1, 1, b"b")]
@@ -58,14 +58,14 @@ def test_many_small_chunks_are_gathered() -> None:
     ("kind", "feature"),
     [(FrameType.CHUNK_COMPACT, Feature.CHUNK_CRC32C), (FrameType.CHUNK_CRC32C, Feature.CHUNK_COMPACT)],
 )
-def test_forms_that_were_not_negotiated_are_unexpected(kind: FrameType, feature: Feature) -> None:
+def test_a_chunk_form_that_was_not_negotiated_is_unexpected(kind: FrameType, feature: Feature) -> None:
     rig = welcomed(features=feature)
     open_stream(rig, 1)
     assert failure(rig.feed(chunk(1, 0, b"data", kind))) is ErrorCode.FRAME_UNEXPECTED
 
 
 @pytest.mark.parametrize("kind", list(codec.CHUNK_HEADERS))
-def test_without_features_the_plain_chunk_is_still_there(kind: FrameType) -> None:
+def test_the_plain_chunk_needs_no_feature(kind: FrameType) -> None:
     rig = welcomed(features=0)
     open_stream(rig, 1)
     events = rig.feed(chunk(1, 0, b"data", kind))
@@ -73,7 +73,7 @@ def test_without_features_the_plain_chunk_is_still_there(kind: FrameType) -> Non
 
 
 @pytest.mark.parametrize("end_byte", [99, 0, 102, 104, 2**32 - 1])
-def test_a_chunk_that_lies_costs_its_stream_and_nothing_of_it_is_kept(end_byte: int) -> None:
+def test_a_chunk_with_a_false_length_ends_its_stream_and_is_not_stored(end_byte: int) -> None:
     rig = with_stream()
     open_stream(rig, 2)
     rig.connection.acknowledge(1, 50, [], 0)
@@ -85,13 +85,13 @@ def test_a_chunk_that_lies_costs_its_stream_and_nothing_of_it_is_kept(end_byte: 
     assert rig.feed(chunk(1, 0, b"late") + chunk(2, 0, b"data")) == [received(2, 0, b"data")]
 
 
-def test_a_chunk_without_data_costs_its_stream() -> None:
+def test_an_empty_chunk_ends_its_stream() -> None:
     raw = frame(FrameType.CHUNK, bytes(17), stream=1)
     assert stream_failure(with_stream(), raw)[0] is ErrorCode.CHUNK_INVALID
 
 
 @pytest.mark.parametrize("last", [OFFSET_MAX, OFFSET_MAX + 1, 2**64 - 1])
-def test_a_chunk_beyond_all_offsets_costs_its_stream(last: int) -> None:
+def test_a_chunk_beyond_the_largest_offset_ends_its_stream(last: int) -> None:
     raw = codec.CHUNK_FRAMES[FrameType.CHUNK].pack(FrameType.CHUNK, 0, 1, 18, last, last, 1) + b"\x01"
     assert stream_failure(with_stream(), raw)[0] is ErrorCode.CHUNK_INVALID
 
@@ -108,7 +108,7 @@ def test_gathering_stops_at_the_largest_offset() -> None:
 
 
 @pytest.mark.parametrize("count", [1, 3, 30])
-def test_a_chunk_beyond_the_declared_size_costs_its_stream(count: int) -> None:
+def test_a_chunk_beyond_the_declared_size_ends_its_stream(count: int) -> None:
     rig = with_stream(size=count * 4 + 3)
     raw = b"".join(chunk(1, at * 4, b"four") for at in range(count))
     *events, failed = merged(rig.feed(raw + chunk(1, count * 4, b"four")))
@@ -122,12 +122,12 @@ def test_equal_chunks_far_beyond_the_end_are_not_gathered() -> None:
     events = merged(rig.feed(b"".join(chunk(1, at * 4, b"four") for at in range(30))))
     assert events[0] == received(1, 0, b"four" * 10, 10)
     assert isinstance(events[1], StreamFailed)
-    assert len(events) == 2, "what is behind it is for a stream that has ended"
+    assert len(events) == 2, "what follows belongs to a stream that has ended"
 
 
 @pytest.mark.parametrize("kind", list(codec.CHUNK_HEADERS))
 @pytest.mark.parametrize("chunk_bytes_max", [10, LIMITS.chunk_bytes_max])
-def test_the_largest_chunk_is_exact_in_every_form(kind: FrameType, chunk_bytes_max: int) -> None:
+def test_the_chunk_limit_is_exact_for_every_form(kind: FrameType, chunk_bytes_max: int) -> None:
     limits = replace(LIMITS, chunk_bytes_max=chunk_bytes_max)
     data = bytes(chunk_bytes_max + 1)
     (event,) = with_stream(limits=limits).feed(chunk(1, 0, data[:-1], kind))
@@ -137,7 +137,7 @@ def test_the_largest_chunk_is_exact_in_every_form(kind: FrameType, chunk_bytes_m
 
 
 @pytest.mark.parametrize("kind", list(codec.CHUNK_HEADERS))
-def test_an_oversized_chunk_is_refused_by_its_prefix(kind: FrameType) -> None:
+def test_an_oversized_chunk_is_refused_from_its_prefix(kind: FrameType) -> None:
     length = codec.CHUNK_HEADERS[kind].size + LIMITS.chunk_bytes_max
     assert with_stream().feed(codec.PREFIX.pack(kind, 0, 1, length)) == []
     assert failure(with_stream().feed(codec.PREFIX.pack(kind, 0, 1, length + 1))) is ErrorCode.FRAME_TOO_LARGE
@@ -147,7 +147,7 @@ def test_an_oversized_chunk_is_refused_by_its_prefix(kind: FrameType) -> None:
 
 
 @pytest.mark.parametrize("kind", list(codec.CHUNK_HEADERS))
-def test_a_corrupt_chunk_costs_that_chunk(kind: FrameType) -> None:
+def test_a_corrupt_chunk_costs_only_that_chunk(kind: FrameType) -> None:
     rig = with_stream()
     events = rig.feed(chunk(1, 0, b"good", kind) + corrupt(1, 4, b"evil", kind) + chunk(1, 8, b"good", kind))
     assert [type(event) for event in events] == [ChunksReceived, ChunkRefused, ChunksReceived]
@@ -171,13 +171,13 @@ def test_the_eighth_refusal_of_a_range_ends_the_stream() -> None:
     assert error.action is Action.REOPEN
 
 
-def test_chunks_that_begin_alike_but_end_elsewhere_are_other_ranges() -> None:
+def test_chunks_with_the_same_start_but_another_end_are_different_ranges() -> None:
     rig = with_stream()
     for length in range(1, 4 * NACKS_PER_RANGE_MAX):
         assert rig.feed(corrupt(1, 4, bytes(length))) == [ChunkRefused(1, ErrorCode.CHUNK_CORRUPT)]
 
 
-def test_a_good_copy_clears_the_count_once_it_is_acknowledged() -> None:
+def test_acknowledging_a_good_copy_resets_the_refusal_count() -> None:
     rig = with_stream()
     for _ in range(3):
         for _ in range(NACKS_PER_RANGE_MAX - 1):

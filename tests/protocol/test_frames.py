@@ -1,4 +1,4 @@
-"""The frames as values."""
+"""Frames as values."""
 
 from dataclasses import FrozenInstanceError, fields
 

@@ -1,4 +1,4 @@
-"""The declarations: complete, of the sizes that devices already speak, within the smallest frame, and read right."""
+"""Layout declarations: complete, with the sizes that devices already use, and within the smallest frame."""
 
 from dataclasses import make_dataclass
 
@@ -32,20 +32,20 @@ def test_every_frame_is_declared_once() -> None:
     assert set(layouts.CONTROL_LAYOUTS) == set(FrameType) - set(CHUNK_TYPES)
 
 
-def test_every_optional_field_is_known_to_a_frame() -> None:
+def test_every_optional_field_belongs_to_a_frame() -> None:
     assert {field for layout in layouts.CONTROL_LAYOUTS.values() for field in layout.fields} == set(TlvType)
 
 
-def test_required_fields_are_known_ones() -> None:
+def test_required_fields_are_declared() -> None:
     assert all(set(layout.required) <= set(layout.fields) for layout in layouts.CONTROL_LAYOUTS.values())
 
 
 @pytest.mark.parametrize(("kind", "size"), list(zip(CHUNK_TYPES, (17, 9, 20), strict=True)))
-def test_chunk_headers_have_the_sizes_of_the_field(kind: FrameType, size: int) -> None:
+def test_chunk_headers_have_the_sizes_that_devices_use(kind: FrameType, size: int) -> None:
     assert frames.CHUNK_HEADERS[kind].sizeof() == size
 
 
-def test_the_prefix_has_eight_bytes() -> None:
+def test_the_prefix_is_eight_bytes_long() -> None:
     assert frames.PREFIX.sizeof() == 8
 
 
@@ -60,7 +60,7 @@ def test_the_crc_of_a_complete_file_fits_the_smallest_frame() -> None:
     assert frames.PREFIX.sizeof() + opened + crc_field_bytes <= FRAME_BYTES_MIN
 
 
-def test_fixed_fields_name_formats_and_sizes() -> None:
+def test_fixed_fields_have_formats_and_sizes() -> None:
     assert layouts.fixed_fields(frames.TLV_HEADER) == (
         layouts.FixedField("type", "B", 1),
         layouts.FixedField("length", "H", 2),
@@ -94,10 +94,10 @@ def test_an_optional_field_without_a_default_is_required() -> None:
     }
 
 
-def test_a_kind_of_credential_may_be_any_number() -> None:
+def test_a_credential_kind_may_be_any_number() -> None:
     assert layouts.CONTROL_LAYOUTS[FrameType.HELLO].enumerations == ()
 
 
-def test_a_field_without_a_layout_that_is_no_tlv_is_an_error() -> None:
+def test_a_field_that_is_neither_fixed_nor_a_tlv_is_an_error() -> None:
     with pytest.raises(KeyError, match="COLOUR"):
         layouts.control_layout(make_dataclass("Paint", [("colour", int)]))

@@ -1,4 +1,4 @@
-"""Every vector: construct builds it, the codec encodes and decodes it, the server answers it as the vector says."""
+"""Every vector, against construct, the codec and the server."""
 
 import hashlib
 import hmac
@@ -62,7 +62,7 @@ def test_a_valid_frame_encodes_to_its_bytes(case: Case) -> None:
 
 
 @named([case for case in CHUNKS if case.members["valid"]])
-def test_a_valid_chunk_is_taken(case: Case) -> None:
+def test_a_valid_chunk_is_accepted(case: Case) -> None:
     stream, raw, data = case.number("stream"), case.octets("hex"), case.octets("data")
     kind = FrameType(raw[0])
     header = frames.ChunkHeader(*codec.CHUNK_HEADERS[kind].unpack_from(raw, codec.PREFIX_BYTES))
@@ -127,7 +127,7 @@ def test_a_bad_frame_is_refused_by_the_server(case: Case) -> None:
 
 
 @named(HANDSHAKES)
-def test_a_proof_is_that_of_the_document(case: Case) -> None:
+def test_a_proof_is_the_one_in_protocol_md(case: Case) -> None:
     key = hmac.new(case.octets("secret"), b"uplinkd/1 device key", hashlib.sha256).digest()
     covered = b"uplinkd/1 proof" + case.octets("hello") + case.octets("challenge")
     proof = hmac.new(key, covered, hashlib.sha256).digest()
@@ -174,14 +174,14 @@ def test_every_frame_and_every_field_has_a_vector() -> None:
     assert refused >= set(FrameType)
 
 
-def test_errors_of_vectors_are_those_of_the_registry() -> None:
+def test_vectors_use_errors_of_the_registry() -> None:
     for case in REFUSALS + [case for case in CHUNKS if not case.members["valid"]]:
         code = ErrorCode[str(case.record("error")["name"])]
         assert (code.value, code.scope.value) == (case.record("error")["value"], case.text("scope"))
 
 
 @named([case for case in FRAMES if "code" in case.record("fields")])
-def test_an_error_is_in_the_frame_that_carries_its_scope_with_its_action(case: Case) -> None:
+def test_an_error_has_its_action_and_the_frame_for_its_scope(case: Case) -> None:
     raw = case.octets("hex")
     kind = FrameType(raw[0])
     frame = codec.decode(kind, raw[codec.PREFIX_BYTES :])

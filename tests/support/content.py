@@ -1,4 +1,4 @@
-"""What the tests send."""
+"""The content that tests send."""
 
 import hashlib
 import random

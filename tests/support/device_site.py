@@ -1,4 +1,4 @@
-"""A server for devices on loopback: real sockets and sessions, time and the outcome of storing in the test's hands."""
+"""A server for devices on loopback: real sockets and sessions; the test controls time and the results of storing."""
 
 import asyncio
 import functools
@@ -78,7 +78,7 @@ class FakeDevices:
 
 @dataclass(slots=True)
 class Site:
-    """The server and what is behind it."""
+    """The parts that a server uses."""
 
     bench: Bench = field(default_factory=lambda: Bench(cycle_s=0.0))
     devices: FakeDevices = field(default_factory=lambda: FakeDevices(device()))
@@ -99,7 +99,7 @@ class Site:
         return Gate(TokenVerifier(auth_policy(self.settings), [KEY]), self.devices, self.bench.clock)
 
     def services(self) -> Services:
-        """What sessions share."""
+        """The services that sessions share."""
         bench = self.bench
         return Services(
             uploads=bench.uploads,
@@ -131,7 +131,7 @@ class Listening:
 
     @property
     def connections(self) -> int:
-        """How many are counted."""
+        """How many connections the server counts."""
         return sum(self.server.phases().values())
 
     async def connect(self, *, local: tuple[str, int] | None = None) -> Wire:
@@ -148,7 +148,7 @@ class Listening:
         return wire
 
     async def pass_s(self, seconds: float) -> None:
-        """Let time pass, and the server check all connections, as it does once a second."""
+        """Let time pass, and let the server check all connections, as it does once a second."""
         self.site.bench.clock.pass_s(seconds)
         await self.server.sweep(0)
 
@@ -160,7 +160,7 @@ def policy_of(
     connections_max: int = 100,
     connections_per_ip_max: int = 0,
 ) -> ServerPolicy:
-    """The policy of these settings, for devices behind a proxy on loopback if `proxied`."""
+    """The policy from these settings. With `proxied`, devices are behind a proxy on loopback."""
     return replace(
         server_policy(settings),
         proxy_trusted=LOOPBACK if proxied else (),
@@ -177,7 +177,7 @@ async def listening(
     pool: ReceivePool | None = None,
     tls: Sequence[ssl.SSLContext] = (),
 ) -> AsyncIterator[Listening]:
-    """A server on a free port; `tls` is the server's context and the devices'. At the end nothing may be left of it."""
+    """A server on a free port; `tls` holds the contexts of server and devices. It must end without leftovers."""
     site = site or Site()
     pool = pool or ReceivePool(SETTINGS.limits.receive_pool_bytes, SETTINGS.limits.chunk_bytes_max)
     server_tls, device_tls = tls or (None, None)
@@ -186,11 +186,11 @@ async def listening(
         await services.gate.load()
         server = DeviceServer(services, pool, policy or policy_of())
         await server.listen(bind("127.0.0.1", 0, 16), server_tls)
-        found = Listening(site, services, server, pool, device_tls)
+        listening_site = Listening(site, services, server, pool, device_tls)
         try:
-            yield found
+            yield listening_site
         finally:
-            for wire in found.wires:
+            for wire in listening_site.wires:
                 wire.hang_up()
             await server.drain(replace(DRAIN, timeout_s=0))
             await until(lambda: not server.phases()[ConnectionPhase.DRAINING])

@@ -1,4 +1,4 @@
-"""The real control plane over fakes of the daemon, with a layer in front that can misbehave."""
+"""The real control plane over a fake daemon, with a layer in front that can misbehave."""
 
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -21,7 +21,7 @@ Answer = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 @dataclass
 class FakeControlPlane:
-    """`answers` replace the control plane's, in order; None keeps one."""
+    """`answers` replace the control plane's answers, in order; None keeps the real one."""
 
     world: World = field(default_factory=World)
     answers: deque[Answer | None] = field(default_factory=deque)
@@ -59,7 +59,7 @@ async def running() -> AsyncIterator[FakeControlPlane]:
 
 
 def cut_after(fake: FakeControlPlane, data: bytes, count: int) -> Answer:
-    """Sends `count` of the requested bytes, and cuts the link once the client has reported them as `progress`."""
+    """Send `count` of the requested bytes, and cut the link once the client has reported them as `progress`."""
 
     async def answer(request: web.Request) -> web.StreamResponse:
         asked = request.headers.get("Range", "bytes=0-")
@@ -77,7 +77,7 @@ def cut_after(fake: FakeControlPlane, data: bytes, count: int) -> Answer:
 
 
 def says(status: int, body: bytes) -> Answer:
-    """Gives this answer."""
+    """Answer with this status and body."""
 
     async def answer(request: web.Request) -> web.StreamResponse:
         return web.Response(status=status, body=body)

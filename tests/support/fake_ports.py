@@ -1,4 +1,4 @@
-"""The control plane's ports in memory: what a test puts in, the server serves; what the server did, a test reads."""
+"""The control plane's ports in memory. Tests put files in, and read what the server did."""
 
 import asyncio
 import hashlib
@@ -24,7 +24,7 @@ from protocol.ranges import DigestedRange
 NO_METADATA = Metadata()
 
 SEND_BYTES = 100_000
-"""What one call sends at most, so that a large body takes several."""
+"""The most that one call sends, so that a large body takes several calls."""
 
 COMPLETED_MS = 1_767_225_600_000
 """2026-01-01T00:00:00Z."""
@@ -36,7 +36,7 @@ class FakeAuthenticator:
 
     def authenticate(self, token: str) -> Principal:
         if token not in self.principals:
-            raise RequestRefused(ErrorCode.UNAUTHENTICATED, 401, "the token's signature does not hold")
+            raise RequestRefused(ErrorCode.UNAUTHENTICATED, 401, "the token's signature is wrong")
         return self.principals[token]
 
 
@@ -49,7 +49,7 @@ class FakeTokenExchange:
         if self.busy:
             raise RequestRefused(ErrorCode.RATE_LIMITED, 429, "too many exchanges", retry_after_s=7)
         if self.secrets.get((tenant or "default", device)) != secret:
-            raise RequestRefused(ErrorCode.UNAUTHENTICATED, 401, "no such device, or another secret")
+            raise RequestRefused(ErrorCode.UNAUTHENTICATED, 401, "unknown device or wrong secret")
         return IssuedToken(f"token-of-{device}", 3600)
 
 
@@ -61,13 +61,13 @@ class FakeFiles:
 
     async def list(self, query: Query) -> Page:
         self.queries.append(query)
-        found = sorted(
+        matching = sorted(
             (file for tenant, file in self.by_id.values() if tenant == query.tenant and _fits(file, query)),
             key=lambda file: (file.created_ms, file.id),
             reverse=True,
         )
-        page = found[: query.limit]
-        more = len(found) > query.limit
+        page = matching[: query.limit]
+        more = len(matching) > query.limit
         return Page(tuple(page), Position(page[-1].created_ms, page[-1].id) if more else None)
 
     async def get(self, tenant: str, file_id: int) -> Upload | None:
@@ -75,10 +75,10 @@ class FakeFiles:
         return file if owner == tenant else None
 
     async def find(self, tenant: str, device: str, name: str) -> Upload | None:
-        found = [
+        matching = [
             file for owner, file in self.by_id.values() if (owner, file.device, file.name) == (tenant, device, name)
         ]
-        return max(found, key=lambda file: file.id, default=None)
+        return max(matching, key=lambda file: file.id, default=None)
 
     def expires_ms(self, file: Upload) -> int | None:
         return self.expiry_ms.get(file.id)
@@ -128,7 +128,7 @@ class FakeContent:
             os.close(own)
 
     async def close(self) -> None:
-        assert not self._is_sending, "closed with a sending under way"
+        assert not self._is_sending, "closed while it was sending"
         self._owner.open_count -= 1
 
 
@@ -183,7 +183,7 @@ class FakeCleaner:
 
     async def run(self, dry_run: bool) -> CleanupReport:
         if self.busy:
-            raise RequestRefused(ErrorCode.CONFLICT, 409, "a cleanup pass is under way")
+            raise RequestRefused(ErrorCode.CONFLICT, 409, "a cleanup pass is running")
         self.runs.append(dry_run)
         return CleanupReport(dry_run, 3, 0, 2, 1, 5, 0, 4096, None)
 
@@ -246,7 +246,7 @@ class FakeRequestIds:
 
 
 class FakeClock:
-    """Half a second passes with each look."""
+    """Each reading moves the clock by half a second."""
 
     def __init__(self) -> None:
         self._now_s = 0.0
@@ -257,7 +257,7 @@ class FakeClock:
 
 
 class World:
-    """A daemon's worth of fakes, with a few tokens to knock with."""
+    """Fakes for a whole daemon, with a few tokens that it accepts."""
 
     def __init__(self) -> None:
         self.authenticator = FakeAuthenticator()
@@ -293,11 +293,11 @@ class World:
         )
 
     def admit(self, subject: str, *permissions: Permission, tenant: str = "default", is_operator: bool = True) -> None:
-        """Make `subject` a token that is its own name."""
+        """Accept the text `subject` as a token for `subject`."""
         self.authenticator.principals[subject] = Principal(tenant, subject, is_operator, frozenset(permissions))
 
     def put(self, data: bytes = b"", name: str = "log.bin", device: str = "cam-1", tenant: str = "default") -> Upload:
-        """A complete file with `data`."""
+        """Add a complete file with `data`."""
         file_id = next(self._ids)
         file = make_file(
             id=file_id,
@@ -320,7 +320,7 @@ class World:
         content_type: str | None = None,
         updated_ms: int | None = None,
     ) -> Upload:
-        """Change a file that was put."""
+        """Change a file that was added."""
         altered = replace(
             file,
             state=state or file.state,
@@ -346,7 +346,7 @@ def make_file(
     metadata: Metadata = NO_METADATA,
     tenant: str = "default",
 ) -> Upload:
-    """A complete file, but for what the test says."""
+    """A complete file, with the fields that the test changes."""
     return Upload(
         id=id,
         tenant=tenant,

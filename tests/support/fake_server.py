@@ -1,4 +1,4 @@
-"""A server on loopback. A script for each connection, in order, makes it misbehave."""
+"""A server on loopback that misbehaves by script, one script for each connection in order."""
 
 import asyncio
 import contextlib
@@ -35,7 +35,7 @@ _PONG_BYTES = len(codec.encode(frames.Pong(0)))
 
 
 class OwnLease:
-    """Memory of its own for one chunk."""
+    """Memory for one chunk, without a pool."""
 
     def __init__(self, size_bytes: int) -> None:
         self.view = memoryview(bytearray(size_bytes))
@@ -48,7 +48,7 @@ class OwnLease:
 
 
 class OwnBuffers:
-    """Memory of one connection."""
+    """The memory of one connection, without a pool."""
 
     def __init__(self) -> None:
         self.shared = memoryview(bytearray(64 * 1024))
@@ -65,7 +65,7 @@ Hook = Callable[["Session", ServerEvent], None]
 
 @dataclass
 class Script:
-    """How one connection misbehaves. Each hook replaces the answer to one event of its kind, in order."""
+    """How one connection misbehaves. Each hook replaces the answer to one event of its kind; they are used in order."""
 
     welcome: frames.Welcome = WELCOME
     cut_after_bytes: int | None = None
@@ -81,7 +81,7 @@ class Script:
 
 
 class Session:
-    """One connection at the server."""
+    """One connection to the server."""
 
     def __init__(
         self, server: "FakeServer", script: Script, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
@@ -138,16 +138,16 @@ class Session:
 
     def cut(self) -> None:
         """Cut the link."""
-        # asyncio's TLS transport forgets its protocol when it is closed twice, and cannot be aborted then.
+        # asyncio's TLS transport forgets its protocol when it is closed twice, and can then no longer be aborted.
         with contextlib.suppress(AttributeError):
             self.writer.transport.abort()
 
     def mute(self) -> None:
-        """Read and send nothing more, as a host without power."""
+        """Read and send nothing more, like a host without power."""
         self.is_mute = True
 
     def close(self) -> None:
-        """The test is over."""
+        """Release everything at the end of the test."""
         self._unmuted.set()
         self.cut()
 
@@ -210,19 +210,19 @@ class Session:
         return deque()
 
     def go_on(self, held: ServerEvent) -> None:
-        """Answer an event that a hook held, and those behind it."""
+        """Answer an event that a hook held, and the events after it."""
         self.answer(held)
         while events := self.connection.resume(0.0):
             self._answer(events)
         self.flush()
 
     def answer(self, event: ServerEvent) -> None:
-        """Answer without fault."""
+        """Answer correctly."""
         self._answers.answer(event)
 
 
 class FakeServer(Archive):
-    """Listens on loopback; connections follow `scripts` in order, later ones behave."""
+    """Listens on loopback. Connections follow `scripts` in order; later connections behave."""
 
     def __init__(self, tls: ssl.SSLContext | None = None) -> None:
         super().__init__()
@@ -260,19 +260,19 @@ def deque_of(*hooks: Hook) -> deque[Hook]:
 
 
 def error_frame(code: int, action: Action, stream: int) -> bytes:
-    """An ERROR that a ServerConnection does not send: of any code, without text and wait."""
+    """An ERROR with any code and without text or wait, which a ServerConnection would not send."""
     return codec.encode(frames.Error(code, action, 0), stream)
 
 
 def breaks_connection(code: ErrorCode, wait_ms: int = 0) -> Hook:
-    """Ends the connection in place of the answer."""
+    """End the connection instead of answering."""
     return lambda session, _: session.connection.fail(code, f"said {code.name}", wait_ms)
 
 
 def breaks_stream(code: ErrorCode, wait_ms: int = 0) -> Hook:
-    """Ends the event's stream in place of the answer."""
+    """End the event's stream instead of answering."""
 
     def hook(session: Session, event: ServerEvent) -> None:
-        session.connection.fail_stream(event.stream, code, f"said {code.name}", wait_ms)  # type: ignore[union-attr]  # scripts put it where events have a stream
+        session.connection.fail_stream(event.stream, code, f"said {code.name}", wait_ms)  # type: ignore[union-attr]  # scripts use it only for events with a stream
 
     return hook

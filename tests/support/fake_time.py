@@ -1,4 +1,4 @@
-"""Time that the test moves."""
+"""Time under the test's control."""
 
 import asyncio
 

@@ -1,4 +1,4 @@
-"""Installing the project into new environments without a network, from the wheels that `make venv` fetched."""
+"""Installs the project into new environments without a network, from the wheels that `make venv` fetched."""
 
 import os
 import shutil
@@ -17,7 +17,7 @@ WHEELS = Path(sys.prefix) / "wheels"
 """The locked wheels of requirements/run.txt and requirements/build.txt, their hashes checked."""
 
 BASE_PYTHON = Path(sys.base_prefix) / "bin" / f"python{sys.version_info[0]}.{sys.version_info[1]}"
-"""The Python that this environment was made with. The wheels are for its version."""
+"""The Python of this environment. The wheels are for its version."""
 
 SOURCES = ("protocol", "daemon", "control", "device", "pyproject.toml", "README.md", "LICENSE")
 
@@ -36,7 +36,7 @@ def offline(wheels: Path = WHEELS) -> Mapping[str, str]:
 
 
 def run(*command: str | Path, environment: Mapping[str, str] | None = None) -> subprocess.CompletedProcess[str]:
-    """Run without the network, and return how it went, whatever the exit status."""
+    """Run without the network, and return the result whatever the exit status."""
     return subprocess.run(
         [str(part) for part in command],
         cwd=PROJECT,
@@ -56,7 +56,7 @@ def succeed(*command: str | Path, environment: Mapping[str, str] | None = None) 
 
 
 def project_wheel(directory: Path) -> Path:
-    """Build the project's wheel in `directory`, from a copy, since a build leaves files beside its sources."""
+    """Build the project's wheel in `directory`, from a copy, since a build leaves files next to its sources."""
     sources = directory / "sources"
     sources.mkdir()
     for name in SOURCES:

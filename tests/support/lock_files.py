@@ -1,4 +1,4 @@
-"""The lock files in requirements/, read."""
+"""Reads the lock files in requirements/."""
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ LOCKS = Path(__file__).parents[2] / "requirements"
 
 @dataclass(frozen=True, slots=True)
 class Pin:
-    """A locked package, with the extras that are locked with it."""
+    """A locked package and its locked extras."""
 
     name: str
     extras: frozenset[str]
@@ -21,16 +21,16 @@ class Pin:
 def pins(text: str) -> list[Pin]:
     """The packages that a lock file installs in this environment: those whose markers hold."""
     lines = (line.removesuffix("\\").strip() for line in text.splitlines())
-    found = [Requirement(line) for line in lines if line and not line.startswith(("#", "--"))]
+    requirements = [Requirement(line) for line in lines if line and not line.startswith(("#", "--"))]
     return [
         Pin(canonicalize_name(each.name), frozenset(each.extras))
-        for each in found
+        for each in requirements
         if each.marker is None or each.marker.evaluate()
     ]
 
 
 def missing(locked: Iterable[Pin], asks: Callable[[str], Iterable[str]]) -> list[str]:
-    """Packages and extras that locked packages ask for and the lock lacks. `asks` gives a package's requirements."""
+    """Packages and extras that locked packages require but the lock lacks. `asks` gives a package's requirements."""
     extras: dict[str, frozenset[str]] = {}
     for pin in locked:
         extras[pin.name] = extras.get(pin.name, frozenset()) | pin.extras

@@ -1,4 +1,4 @@
-"""Whom the ports serve, and what they refuse."""
+"""The principals that the ports serve, and their refusals."""
 
 from collections.abc import Awaitable
 
@@ -16,7 +16,7 @@ BOSS = Principal(TENANT, "boss", True, frozenset({Permission.READ, Permission.DE
 
 
 async def refusal(work: Awaitable[object]) -> tuple[int, str]:
-    """Status and registry's name of what is refused."""
+    """The status and the error's registry name of a refusal."""
     with pytest.raises(RequestRefused) as refused:
         await work
     assert str(refused.value)

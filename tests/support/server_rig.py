@@ -1,4 +1,4 @@
-"""A server's end fed from memory: a pool that catches use after return, input split at will, and ready-made frames."""
+"""A server's end fed from memory: a pool that detects use after return, any split of input, and sample frames."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -20,7 +20,7 @@ from protocol.server import ServerConnection, ServerLimits
 from protocol.timers import TimerSettings
 
 POISON = 0xAA
-"""Every byte of memory that was given back."""
+"""The value of every byte in returned memory."""
 
 WHOLE = 2**31
 """A split larger than any input: everything at once."""
@@ -48,15 +48,15 @@ class PoolLease:
 
     @property
     def view(self) -> memoryview:
-        assert self.holders > 0, "memory is used after it was given back"
+        assert self.holders > 0, "memory is used after it was returned"
         return memoryview(self._memory)
 
     def retain(self) -> None:
-        assert self.holders > 0, "memory is retained after it was given back"
+        assert self.holders > 0, "memory is retained after it was returned"
         self.holders += 1
 
     def release(self) -> None:
-        assert self.holders > 0, "memory is given back twice"
+        assert self.holders > 0, "memory is returned twice"
         self.holders -= 1
         if not self.holders:
             self._memory[:] = bytes([POISON]) * len(self._memory)
@@ -89,7 +89,7 @@ class Pool:
         return self.lease(size_bytes)
 
     def poison(self) -> None:
-        """Another connection received."""
+        """Overwrite the shared memory, as input of another connection would."""
         self._shared[:] = bytes([POISON]) * len(self._shared)
 
 
@@ -112,7 +112,7 @@ class ServerRig:
         self.connection = ServerConnection(limits, self.pool, self.now)
 
     def feed(self, data: bytes, sizes: Iterable[int] = ()) -> list[ServerEvent]:
-        """Feed input in pieces of these sizes, then the rest, until it is held. Returns the events with data copied."""
+        """Feed input in pieces of these sizes, then the rest, until it is held. The events hold copied data."""
         connection = self.connection
         rest = memoryview(self.unfed + data)
         events: list[ServerEvent] = []
@@ -132,7 +132,7 @@ class ServerRig:
         raise AssertionError("unreachable: the sizes never end")
 
     def resume(self, sizes: Iterable[int] = ()) -> list[ServerEvent]:
-        """Go on with waiting input after an answer was given or memory came back."""
+        """Feed waiting input after an answer was given or memory came back."""
         events = self._copied(self.connection.resume(self.now))
         events += self._go_on()
         return events + self.feed(b"", sizes)
@@ -142,7 +142,7 @@ class ServerRig:
         return list(parse(self.connection.data_to_send(self.now)))
 
     def _go_on(self) -> list[ServerEvent]:
-        """Give the connection its next turns, and the memory that there is."""
+        """Give the connection its next turns, and the free memory."""
         events: list[ServerEvent] = []
         while self.connection.has_more:
             events += self._copied(self.connection.resume(self.now))
@@ -156,7 +156,7 @@ class ServerRig:
 
 
 def copied(event: ServerEvent) -> ServerEvent:
-    """The event with its data copied; its lease is given back."""
+    """The event with its data copied. Returns the event's lease."""
     if not isinstance(event, ChunksReceived):
         return event
     assert event.end - event.start == sum(len(piece) for piece in event.data)
@@ -169,7 +169,7 @@ def copied(event: ServerEvent) -> ServerEvent:
 def merged(events: Iterable[ServerEvent]) -> list[ServerEvent]:
     """The events with adjacent runs joined, since where a run ends depends on how the bytes were split.
 
-    The same goes for which runs have a CRC32C: it is checked where there is one, and left out.
+    The split also decides which runs have a CRC32C. It is checked where there is one, and then left out.
     """
     result: list[ServerEvent] = []
     for event in map(_without_crc, events):
@@ -273,7 +273,7 @@ def welcomed(
     hello: frames.Hello = HELLO,
     features: int | None = None,
 ) -> ServerRig:
-    """A server's end after the handshake, with nothing left to be sent."""
+    """A server's end after the handshake, with no output left."""
     rig = ServerRig(pool, limits)
     (event,) = rig.feed(codec.encode(hello))
     assert isinstance(event, HelloReceived)
@@ -284,7 +284,7 @@ def welcomed(
 
 
 def open_stream(rig: ServerRig, number: int, size: int = SIZE_UNKNOWN, next_expected_byte: int = 0) -> None:
-    """Open an upload and answer it, with nothing left to be sent."""
+    """Open an upload and answer it, with no output left."""
     (event,) = rig.feed(open_frame(number, f"file-{number}", size))
     assert isinstance(event, OpenRequested)
     rig.connection.opened(number, opened_of(next_expected_byte), size)

@@ -1,4 +1,4 @@
-"""A throw-away machine with a real systemd, and the project installed in it as an operator would."""
+"""A throw-away machine with a real systemd, in which the project is installed as by an operator."""
 
 import contextlib
 import os
@@ -21,7 +21,7 @@ SYSTEM_PYTHON = Path("/usr/bin/python3")
 """The service cannot see /home and /root, where other Pythons live."""
 
 UNABLE = 77
-"""nested.sh's exit status where the kernel or the rights do not do."""
+"""nested.sh's exit status if the kernel or the rights are insufficient."""
 
 CGROUPS = (Path("/sys/fs/cgroup"), Path("/sys/fs/cgroup/unified"))
 """Where nested.sh makes a control group named after its process id."""
@@ -29,14 +29,14 @@ CGROUPS = (Path("/sys/fs/cgroup"), Path("/sys/fs/cgroup/unified"))
 POLL_S = 0.1
 
 ENVIRONMENT = {"PATH": "/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "LANG": "C.UTF-8"}
-"""Of the tests' own, only what a login shell would have."""
+"""Only those of the tests' variables that a login shell would have."""
 
 UMASK = 0o022
-"""A login shell's, whatever that of the tests is: the service's user must be able to read what root installs."""
+"""The umask of a login shell, whatever the tests' own: the service's user must be able to read what root installs."""
 
 
 class Unable(Exception):
-    """There can be no such machine here; the text says why."""
+    """Such a machine cannot run here; the text says why."""
 
 
 class Machine:
@@ -46,7 +46,7 @@ class Machine:
         self._enter = ("nsenter", "--all", "--target", str(init_pid), "--")
 
     def attempt(self, *command: str) -> subprocess.CompletedProcess[str]:
-        """Run and return what came of it, asking again when systemd was too busy to answer at all."""
+        """Run and return the result. Tries again if systemd was too busy to answer."""
         until = time.monotonic() + PROCESS_S
         while True:
             done = subprocess.run(
@@ -62,13 +62,13 @@ class Machine:
                 return done
 
     def run(self, *command: str) -> str:
-        """Run, and return standard output. Raises AssertionError with all that was said unless it succeeds."""
+        """Run, and return standard output. Raises AssertionError with all output unless it succeeds."""
         done = self.attempt(*command)
         assert done.returncode == 0, f"{command} gave {done.returncode}: {done.stdout}{done.stderr}\n{self.journal()}"
         return done.stdout
 
     def write(self, path: str, data: str | bytes) -> None:
-        """Put `data` into the file `path`, which keeps its owner and mode if it is there."""
+        """Write `data` to the file `path`. An existing file keeps its owner and mode."""
         subprocess.run(
             [*self._enter, "tee", path],
             input=data.encode() if isinstance(data, str) else data,
@@ -87,14 +87,14 @@ class Machine:
         return self.attempt("journalctl", "--no-pager", "--output=cat", f"--unit={unit}").stdout
 
     def wait(self, what: str, condition: Callable[[], bool]) -> None:
-        """Raises AssertionError, with the journal, when `condition` does not come to hold."""
+        """Wait until `condition` holds. Raises AssertionError with the journal if it does not."""
         until = time.monotonic() + PROCESS_S
         while not condition():
             assert time.monotonic() < until, f"waited in vain until {what}\n{self.journal()}"
             time.sleep(POLL_S)
 
     def make(self, target: str) -> str:
-        """Run `make install` or `make rollback` as an operator would; what it printed. There is no network."""
+        """Run `make install` or `make rollback` like an operator, without a network, and return the output."""
         settings = [f"{name}={value}" for name, value in offline(INSIDE / WHEELS.relative_to(PROJECT)).items()]
         python = f"PYTHON={SYSTEM_PYTHON}"
         return self.run("env", *settings, "make", "--silent", f"--directory={INSIDE}", target, python)
@@ -102,7 +102,7 @@ class Machine:
 
 @contextlib.contextmanager
 def booted(state: Path) -> Iterator[Machine]:
-    """Start a machine, whose own files live in the directory `state`, and power it off afterwards. Raises Unable."""
+    """Start a machine that keeps its own files in `state`, and power it off afterwards. Raises Unable."""
     _check_host()
     outside = subprocess.Popen(
         [str(SCRIPT), str(state), str(PROJECT)],
@@ -127,7 +127,7 @@ def booted(state: Path) -> Iterator[Machine]:
 
 
 def _remove_groups(top: Path) -> None:
-    """Control groups have files that cannot be removed, and go with their directory."""
+    """Remove control groups. Their files cannot be removed, but go with the directory."""
     for directory, _, _ in os.walk(top, topdown=False):
         Path(directory).rmdir()
 
@@ -152,22 +152,22 @@ def _init_pid(outside: "subprocess.Popen[bytes]") -> int:
     while outside.poll() is None:
         assert time.monotonic() < until, "nested.sh did not start its machine"
         for child in children.read_text().split():
-            # It may end between the two looks; the loop's condition then tells.
+            # It may end between the two checks. Then the loop's condition ends the loop.
             with contextlib.suppress(FileNotFoundError, ProcessLookupError):
                 if Path(f"/proc/{child}/comm").read_text().strip() == "systemd":
                     return int(child)
         time.sleep(POLL_S)
-    _, said = outside.communicate()
+    _, errors = outside.communicate()
     if outside.returncode == UNABLE:
-        raise Unable(f"needs the rights and the kernel for a nested systemd: {said.decode().strip()}")
-    raise AssertionError(f"nested.sh ended with {outside.returncode}: {said.decode()}")
+        raise Unable(f"needs the rights and the kernel for a nested systemd: {errors.decode().strip()}")
+    raise AssertionError(f"nested.sh ended with {outside.returncode}: {errors.decode()}")
 
 
 def _wait_until_up(outside: "subprocess.Popen[bytes]", machine: Machine) -> None:
     until = time.monotonic() + PROCESS_S
     while True:
         state = machine.attempt("systemctl", "is-system-running").stdout.strip()
-        # Degraded: a unit of the host's that has no business here has failed.
+        # Degraded: a unit of the host failed, which does not matter here.
         if state in {"running", "degraded"}:
             return
         assert outside.poll() is None, "the machine went down while it started"

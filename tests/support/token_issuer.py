@@ -1,4 +1,4 @@
-"""An issuer whose tokens differ."""
+"""An issuer of different tokens."""
 
 from device.exceptions import CredentialError
 
@@ -13,6 +13,6 @@ class Tokens:
     async def __call__(self) -> str:
         if self.troubles:
             self.troubles -= 1
-            raise CredentialError("the issuer is away")
+            raise CredentialError("the issuer does not answer")
         self.count += 1
         return f"token-{self.count}"

@@ -1,4 +1,4 @@
-"""Time: silence, slowness, and when neither is held against the device. PROTOCOL.md §12."""
+"""Silence and slowness, and when the device is not to blame for them. PROTOCOL.md §12."""
 
 import math
 
@@ -12,13 +12,13 @@ from tests.support.server_outcomes import LARGE, failure, received
 from tests.support.server_rig import HELLO, ServerRig, chunk, open_frame, opened_of, welcomed, with_stream
 
 
-def test_ping_is_answered_and_pong_is_silent() -> None:
+def test_ping_gets_an_answer_and_pong_gets_none() -> None:
     rig = welcomed()
     assert rig.feed(codec.encode(frames.Ping(9)) + codec.encode(frames.Pong(8))) == []
     assert rig.sent() == [(0, frames.Pong(9))]
 
 
-def test_silence_is_asked_about_and_then_ends_the_connection() -> None:
+def test_a_silent_connection_is_pinged_and_then_closed() -> None:
     rig = welcomed()
     assert rig.connection.deadline == rig.now + 30
     assert rig.connection.check_time(rig.now + 29.9) == []
@@ -43,7 +43,7 @@ def test_a_device_in_the_middle_of_a_slow_chunk_hears_from_the_server() -> None:
     assert all(isinstance(frame, frames.Ping) for _, frame in pings)
 
 
-def test_what_is_sent_puts_the_ping_off() -> None:
+def test_sending_postpones_the_ping() -> None:
     rig = with_stream()
     rig.now += 20
     rig.feed(chunk(1, 0, b"data"))
@@ -61,7 +61,7 @@ def test_a_handshake_that_takes_too_long_is_refused() -> None:
 
 
 @pytest.mark.parametrize("raw", [chunk(1, 0, LARGE), open_frame(2, "x" * 200)], ids=["chunk", "control"])
-def test_a_frame_of_a_byte_a_second_is_too_slow(raw: bytes) -> None:
+def test_a_frame_at_one_byte_a_second_is_too_slow(raw: bytes) -> None:
     rig = with_stream()
     for at in range(10):
         assert rig.connection.check_time(rig.now) == []
@@ -70,7 +70,7 @@ def test_a_frame_of_a_byte_a_second_is_too_slow(raw: bytes) -> None:
     assert failure(rig.connection.check_time(rig.now)) is ErrorCode.TOO_SLOW
 
 
-def test_a_slow_device_that_sends_whole_frames_is_not_too_slow() -> None:
+def test_a_slow_device_may_send_whole_frames() -> None:
     rig = with_stream()
     for at in range(60):
         assert rig.feed(chunk(1, at, b"x")) == [received(1, at, b"x")]
@@ -78,7 +78,7 @@ def test_a_slow_device_that_sends_whole_frames_is_not_too_slow() -> None:
         assert rig.connection.check_time(rig.now) == []
 
 
-def test_while_the_server_does_not_read_no_silence_is_held_against_the_device() -> None:
+def test_the_device_is_not_silent_while_the_server_does_not_read() -> None:
     rig = welcomed()
     rig.feed(open_frame(1) + chunk(1, 0, LARGE)[:50])
     rig.feed(chunk(1, 0, LARGE)[50:])
@@ -91,7 +91,7 @@ def test_while_the_server_does_not_read_no_silence_is_held_against_the_device() 
     assert rig.connection.state is ConnectionState.OPEN
 
 
-def test_no_time_runs_while_the_caller_judges_a_credential() -> None:
+def test_timeouts_stop_while_the_caller_checks_a_credential() -> None:
     rig = ServerRig()
     rig.feed(codec.encode(HELLO))
     assert rig.connection.state is ConnectionState.DECIDING
@@ -99,7 +99,7 @@ def test_no_time_runs_while_the_caller_judges_a_credential() -> None:
     assert rig.connection.check_time(rig.now + 500) == []
 
 
-def test_a_device_whose_input_waits_still_hears_from_the_server() -> None:
+def test_a_device_whose_input_waits_still_gets_pings() -> None:
     rig = welcomed()
     rig.feed(open_frame(1) + chunk(1, 0, b"data"))
     assert rig.connection.is_held

@@ -16,19 +16,19 @@ SMALL_WINDOW = replace(LIMITS, window_bytes=100)
 
 
 @pytest.mark.parametrize("size", [1, 10, 100])
-def test_the_window_is_full_to_the_byte_and_not_beyond(size: int) -> None:
+def test_the_window_is_exact_to_the_byte(size: int) -> None:
     rig = with_stream(limits=SMALL_WINDOW)
     raw = b"".join(chunk(1, at, bytes(size)) for at in range(0, 100, size))
     assert merged(rig.feed(raw)) == [received(1, 0, bytes(100), 100 // size)]
     assert failure(rig.feed(chunk(1, 100, b"x"))) is ErrorCode.WINDOW_EXCEEDED
 
 
-def test_many_small_chunks_beyond_the_window_are_no_way_around_it() -> None:
+def test_many_small_chunks_cannot_exceed_the_window() -> None:
     rig = with_stream(limits=SMALL_WINDOW)
     assert failure(rig.feed(b"".join(chunk(1, at, b"x") for at in range(101)))) is ErrorCode.WINDOW_EXCEEDED
 
 
-def test_acknowledged_bytes_free_the_window() -> None:
+def test_an_ack_frees_the_window() -> None:
     rig = with_stream(limits=SMALL_WINDOW)
     for turn in range(5):
         assert rig.feed(chunk(1, turn * 100, bytes(100)))
@@ -37,7 +37,7 @@ def test_acknowledged_bytes_free_the_window() -> None:
     assert rig.connection.streams.unacknowledged_bytes == 0
 
 
-def test_bytes_of_a_stream_that_ended_free_the_window() -> None:
+def test_the_end_of_a_stream_frees_its_window() -> None:
     rig = with_stream(limits=SMALL_WINDOW)
     open_stream(rig, 2)
     rig.feed(chunk(1, 0, bytes(100)))
@@ -45,7 +45,7 @@ def test_bytes_of_a_stream_that_ended_free_the_window() -> None:
     assert rig.feed(chunk(2, 0, bytes(100)))
 
 
-def test_a_resend_after_a_nack_is_allowed_into_a_full_window() -> None:
+def test_a_resend_after_a_nack_may_exceed_a_full_window() -> None:
     rig = with_stream(limits=SMALL_WINDOW)
     rig.feed(corrupt(1, 0, bytes(40)) + chunk(1, 40, bytes(100)))
     assert rig.feed(chunk(1, 0, bytes(40))) == [received(1, 0, bytes(40))]
@@ -62,7 +62,7 @@ def test_ack_ranges_are_cut_to_k_and_to_the_devices_largest_frame() -> None:
     assert rig.sent() == [(1, frames.Ack(5, tuple(beyond[:2])))]
 
 
-def test_a_range_refused_by_the_caller_counts_no_more_and_the_stream_lives_on() -> None:
+def test_a_range_refused_by_the_caller_frees_the_window_and_keeps_the_stream() -> None:
     rig = with_stream(limits=SMALL_WINDOW)
     rig.feed(chunk(1, 50, bytes(100)))
     rig.connection.refuse_range(1, Span(50, 150), ErrorCode.TOO_MANY_GAPS, 100)
@@ -74,7 +74,7 @@ def test_a_range_refused_by_the_caller_counts_no_more_and_the_stream_lives_on() 
 
 
 @pytest.mark.parametrize("first", [0, NACKS_PER_RANGE_MAX - 1])
-def test_the_eighth_refusal_of_a_range_ends_the_stream_whatever_the_reasons(first: int) -> None:
+def test_the_eighth_refusal_of_a_range_ends_the_stream_whatever_the_reason(first: int) -> None:
     rig = with_stream()
     for _ in range(first):
         rig.feed(corrupt(1, 50, bytes(100)))
@@ -93,7 +93,7 @@ def test_the_eighth_refusal_of_a_range_ends_the_stream_whatever_the_reasons(firs
     assert rig.connection.streams.unacknowledged_bytes == 0
 
 
-def test_a_missing_range_may_be_named_as_often_as_it_is_missing() -> None:
+def test_a_missing_range_may_be_reported_any_number_of_times() -> None:
     rig = with_stream()
     for _ in range(3 * NACKS_PER_RANGE_MAX):
         rig.connection.refuse_range(1, Span(0, 4), ErrorCode.INCOMPLETE, 0)

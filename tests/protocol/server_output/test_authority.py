@@ -1,4 +1,4 @@
-"""Authority that runs out: what goes on, what waits, and what a REFRESH sets free. PROTOCOL.md §13."""
+"""Expired authority: what continues, what waits, and what REFRESH releases. PROTOCOL.md §13."""
 
 import pytest
 
@@ -29,7 +29,7 @@ def expired() -> ServerRig:
     return rig
 
 
-def test_after_expiry_chunks_are_received_and_not_acknowledged_until_refreshed() -> None:
+def test_after_expiry_chunks_are_received_but_acks_wait_for_refresh() -> None:
     rig = expired()
     assert rig.feed(chunk(1, 0, b"data") + chunk(2, 0, b"more")) == [received(1, 0, b"data"), received(2, 0, b"more")]
     rig.connection.acknowledge(1, 4, [], 4)
@@ -46,7 +46,7 @@ def test_after_expiry_chunks_are_received_and_not_acknowledged_until_refreshed()
     assert rig.connection.state is ConnectionState.OPEN
 
 
-def test_after_expiry_nothing_but_pong_is_sent() -> None:
+def test_after_expiry_only_pong_is_sent() -> None:
     rig = expired()
     rig.feed(codec.encode(frames.Ping(7)) + corrupt(1, 0, b"evil") + chunk(3, 0, b"data"))
     assert rig.connection.check_time(rig.now + 60) == []
@@ -55,7 +55,7 @@ def test_after_expiry_nothing_but_pong_is_sent() -> None:
     assert [type(sent) for _, sent in rig.sent()] == [frames.Refreshed, frames.Nack, frames.Error]
 
 
-def test_a_flood_of_refusals_after_expiry_is_not_read_on() -> None:
+def test_after_expiry_a_flood_of_refusals_stops_reading() -> None:
     rig = expired()
     raw = b"".join(corrupt(1, at, b"x") for at in range(10 * WITHHELD_MAX))
     assert len(rig.feed(raw)) == WITHHELD_MAX
@@ -64,7 +64,7 @@ def test_a_flood_of_refusals_after_expiry_is_not_read_on() -> None:
     assert len(rig.resume()) == 9 * WITHHELD_MAX
 
 
-def test_an_answer_does_not_let_a_flood_go_on() -> None:
+def test_an_answer_does_not_let_a_flood_continue() -> None:
     rig = welcomed()
     open_stream(rig, 1)
     rig.feed(codec.encode(frames.Query("log.bin"), 0))
@@ -90,7 +90,7 @@ def test_withheld_acks_of_a_stream_that_ended_are_never_sent(end: str) -> None:
     assert isinstance(answer, frames.Finished | frames.Aborted)
 
 
-def test_answers_to_what_was_asked_before_expiry_wait_for_refresh() -> None:
+def test_answers_to_earlier_requests_wait_for_refresh() -> None:
     rig = welcomed()
     rig.feed(open_frame(1) + chunk(1, 0, b"data"))
     rig.connection.expire()
@@ -127,7 +127,7 @@ def test_a_refresh_in_time_is_answered_and_changes_nothing_else() -> None:
     assert rig.sent() == [(0, frames.Refreshed(600))]
 
 
-def test_authority_that_never_came_back_ends_the_connection_with_its_reason() -> None:
+def test_without_a_refresh_the_connection_ends_with_the_reason() -> None:
     rig = expired()
     rig.connection.acknowledge(1, 4, [], 0)
     rig.connection.fail(ErrorCode.TOKEN_EXPIRED, "no refresh within 30 s")
@@ -137,7 +137,7 @@ def test_authority_that_never_came_back_ends_the_connection_with_its_reason() ->
     assert error.action is Action.REAUTHENTICATE
 
 
-def test_before_the_handshake_is_done_nothing_expires() -> None:
+def test_authority_cannot_expire_during_the_handshake() -> None:
     connection = ServerRig().connection
     connection.expire()
     assert connection.state is ConnectionState.START

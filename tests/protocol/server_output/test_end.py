@@ -1,4 +1,4 @@
-"""The end: GOAWAY, and the last words, which are the last. PROTOCOL.md §15."""
+"""The end of a connection: GOAWAY and the last words. PROTOCOL.md §15."""
 
 from protocol import frames
 from protocol.constants import SIZE_UNKNOWN, Action
@@ -9,7 +9,7 @@ from tests.support.server_outcomes import LARGE, received
 from tests.support.server_rig import ServerRig, chunk, open_frame, with_stream
 
 
-def test_after_goaway_no_open_is_answered_and_the_rest_goes_on() -> None:
+def test_after_goaway_open_gets_no_answer_and_other_frames_work() -> None:
     rig = with_stream()
     rig.connection.go_away(1500, "restart")
     assert rig.sent() == [(0, frames.Goaway(ErrorCode.SHUTTING_DOWN, 1500, "restart"))]
@@ -20,14 +20,14 @@ def test_after_goaway_no_open_is_answered_and_the_rest_goes_on() -> None:
     assert rig.sent() == [(1, frames.Ack(4))]
 
 
-def test_before_the_handshake_is_done_nobody_is_told_to_go_away() -> None:
+def test_goaway_is_not_sent_during_the_handshake() -> None:
     rig = ServerRig()
     rig.connection.go_away(1500, "restart")
     assert rig.connection.going_away
     assert rig.sent() == []
 
 
-def test_the_last_words_are_the_last_and_are_said_once() -> None:
+def test_the_last_words_are_sent_once_and_nothing_follows() -> None:
     rig = with_stream()
     rig.connection.fail(ErrorCode.INTERNAL, "broken")
     rig.connection.fail(ErrorCode.IDLE_TIMEOUT, "silent")
