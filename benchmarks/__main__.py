@@ -1,4 +1,4 @@
-"""`python -m benchmarks NAME [--quick] [--json]`: measure, tell, and say whether what must be reached was reached."""
+"""`python -m benchmarks NAME [--quick] [--json]`: measure, print the results, and check them against their targets."""
 
 import argparse
 import importlib
@@ -15,15 +15,17 @@ NAMES = ("ingest", "frames", "fleet", "download", "growth", "lossy")
 ROOT = Path(__file__).parent.parent
 
 BUILD = ROOT / "build" / "benchmarks"
-"""Beside the sources, so on the disk that is measured, and not in a /tmp that may be memory."""
+"""Next to the sources, because /tmp may be in memory and the benchmarks measure the disk."""
 
 
 def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("name", choices=[*NAMES, "all", "report"], help="report: write the tables and chart in docs/")
+    parser.add_argument(
+        "name", choices=[*NAMES, "all", "report"], help="report: write the tables and the chart in docs/"
+    )
     parser.add_argument("--quick", action="store_const", dest="size", const=Size.QUICK, help="same cases, fewer bytes")
-    parser.add_argument("--tiny", action="store_const", dest="size", const=Size.TINY, help="does it run at all?")
-    parser.add_argument("--json", action="store_true", help="the last line is the result as one JSON object")
+    parser.add_argument("--tiny", action="store_const", dest="size", const=Size.TINY, help="only check that it runs")
+    parser.add_argument("--json", action="store_true", help="end with the result as one line of JSON")
     parser.set_defaults(size=Size.FULL)
     chosen = parser.parse_args(arguments)
     if chosen.name == "report":
@@ -40,7 +42,7 @@ def main(arguments: list[str]) -> int:
 
 
 def measure(name: str, size: Size) -> Result:
-    """Run one benchmark in a directory of its own. Raises process.Failed when a program does not do its part."""
+    """Run one benchmark in its own directory. Raises process.Failed when a program fails."""
     BUILD.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=BUILD, prefix=f"{name}-") as directory:
         lab = Lab(size, Path(directory), lambda line: print(line, file=sys.stderr, flush=True))

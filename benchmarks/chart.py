@@ -1,4 +1,4 @@
-"""The ratios as a picture: one row a case, on a scale of factors, with 1 where uplinkd and the other are level."""
+"""The ratios as a picture: one row per case, on a logarithmic scale where 1 means that both are equally fast."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -13,7 +13,7 @@ LEFT, WIDTH, RIGHT = 290, 560, 40
 TOP, BOTTOM = 56, 34
 
 LOWEST, HIGHEST = 0.05, 1000.0
-"""Past the ends of the scale a mark stays at its end; its number is written beside it."""
+"""Marks beyond the scale are drawn at its end; the number next to each mark is exact."""
 
 LIMIT_COLOUR, PEER_COLOUR = "#2563eb", "#d97706"
 

@@ -1,4 +1,4 @@
-"""The fleet of devices: one C program that holds all connections, and is told by lines what they do next."""
+"""A fleet of devices: one C program that holds all connections and takes commands on standard input."""
 
 import contextlib
 import enum
@@ -13,11 +13,11 @@ from pathlib import Path
 from benchmarks import native, process
 
 UNANSWERED_MAX = 512
-"""Connections of uplinkd that may wait for their answer at a time: half of the listener's backlog."""
+"""Connections to uplinkd that may await an answer at the same time: half of the listener's backlog."""
 
 
-class Speech(enum.Enum):
-    """What the devices speak."""
+class Dialect(enum.Enum):
+    """The protocol that the devices speak."""
 
     UPLINKD = "uplinkd"
     UPLINKD_TLS = "tls"
@@ -26,7 +26,7 @@ class Speech(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class Appended:
-    """How late the acknowledgements came, from the sending of a chunk to its ACK."""
+    """Latency from sending a chunk until its ACK."""
 
     chunks: int
     seconds: float
@@ -36,7 +36,7 @@ class Appended:
 
 
 class Devices:
-    """The program while it runs. Every method returns when it is done, and raises process.Failed when it is not."""
+    """The running program. Every method waits until the devices are done, and raises process.Failed when one fails."""
 
     def __init__(self, program: "subprocess.Popen[str]", log: Path, count: int) -> None:
         self.count = count
@@ -44,19 +44,19 @@ class Devices:
         self._log = log
 
     def connect(self, preambles: Path) -> float:
-        """All connect and open; seconds from the first connect to the last answer."""
-        return self._told(f"connect {preambles}")["seconds"]
+        """Connect all devices and open their uploads. Returns the seconds from the first connect to the last answer."""
+        return self._command(f"connect {preambles}")["seconds"]
 
     def cut(self) -> None:
-        """All connections are reset."""
-        self._told("cut")
+        """Reset all connections."""
+        self._command("cut")
 
     def append(self, devices: int, chunks_each: int, chunk_bytes: int, interval_s: float = 1) -> Appended:
-        """The first `devices` send a chunk each interval, spread evenly over it, until the last is acknowledged."""
-        done = self._told(f"append {devices} {chunks_each} {chunk_bytes} {interval_s}")
+        """Let the first `devices` send one chunk per interval, evenly spread, and wait for the last ACK."""
+        done = self._command(f"append {devices} {chunks_each} {chunk_bytes} {interval_s}")
         return Appended(int(done["chunks"]), done["seconds"], done["p50_ms"], done["p99_ms"], done["max_ms"])
 
-    def _told(self, line: str) -> dict[str, float]:
+    def _command(self, line: str) -> dict[str, float]:
         if self._program.stdin is None or self._program.stdout is None:
             raise ValueError("the program was not started with pipes")
         with contextlib.suppress(BrokenPipeError):
@@ -65,8 +65,8 @@ class Devices:
         answer = self._program.stdout.readline()
         if not answer:
             raise process.Failed(f"the fleet ended at '{line}': {self._log.read_text(errors='replace')[-2000:]}")
-        told: dict[str, float] = json.loads(answer)
-        return told
+        result: dict[str, float] = json.loads(answer)
+        return result
 
 
 @contextlib.contextmanager
@@ -74,13 +74,13 @@ def devices(
     port: int,
     count: int,
     log: Path,
-    speech: Speech = Speech.UPLINKD,
+    dialect: Dialect = Dialect.UPLINKD,
     unanswered_max: int = UNANSWERED_MAX,
     prefix: Sequence[str] = (),
 ) -> Iterator[Devices]:
-    """`count` devices of the server at `port`, none of them connected yet. `prefix` goes before the program."""
+    """`count` devices for the server at `port`, not connected yet. `prefix` goes in front of the command."""
     binary = native.program("load/fleet.c", "ssl", "crypto")
-    words = [*prefix, str(binary), str(port), str(count), str(unanswered_max), speech.value]
+    words = [*prefix, str(binary), str(port), str(count), str(unanswered_max), dialect.value]
     with log.open("ab") as output:
         program = subprocess.Popen(
             words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=output, text=True, start_new_session=True
@@ -93,12 +93,12 @@ def devices(
 
 
 def save(preambles: Iterable[bytes], path: Path) -> Path:
-    """The file of what each device begins with."""
+    """Write the file with the first bytes that each device sends."""
     path.write_bytes(b"".join(struct.pack(">I", len(each)) + each for each in preambles))
     return path
 
 
 def raise_file_limit() -> None:
-    """Let the servers that are started from here on have as many connections as the machine allows."""
-    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    """Raise the limit on open files to its maximum, for this process and the servers it starts."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

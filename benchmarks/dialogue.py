@@ -1,4 +1,4 @@
-"""A device that does one thing at a time and waits for the answer, so that the time of each can be taken."""
+"""A device that sends one request at a time and waits for the answer, so that each can be timed."""
 
 import socket
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ TIMEOUT_S = 60
 
 
 class Dialogue:
-    """One connection of one device. Entered after WELCOME."""
+    """One connection of one device. The handshake is complete when the block begins."""
 
     def __init__(self, daemon: Uplinkd, device: str) -> None:
         self._socket = socket.create_connection(("127.0.0.1", daemon.port), TIMEOUT_S)
@@ -31,9 +31,12 @@ class Dialogue:
         self._input.close()
         self._socket.close()
 
-    def ask(self, said: bytes, kind: type[Frame]) -> Frame:
-        """Say something; the next frame but for progress, which must be of this kind. Raises process.Failed."""
-        self._socket.sendall(said)
+    def ask(self, request: bytes, kind: type[Frame]) -> Frame:
+        """Send `request` and return the answer, skipping progress frames.
+
+        Raises process.Failed when the answer is not of `kind`.
+        """
+        self._socket.sendall(request)
         while isinstance(frame := self._next(), frames.Ack | frames.Verifying) and not isinstance(frame, kind):
             pass
         if not isinstance(frame, kind):
@@ -41,18 +44,18 @@ class Dialogue:
         return frame
 
     def store(self, name: str, content: bytes, stream: int) -> None:
-        """Open a new file and send all its bytes; return when they are durable."""
+        """Open a new file, send its content, and wait until that is durable."""
         self.ask(wire.opening(name, len(content), stream), frames.Opened)
         self.send(content, stream)
 
     def send(self, content: bytes, stream: int) -> None:
-        """All bytes of a file that is open, in one chunk; return when they are durable."""
-        said = codec.encode_chunk_header(FrameType.CHUNK, stream, 0, content) + content
-        while self.ask(said, frames.Ack).next_expected_byte < len(content):
-            said = b""
+        """Send the whole content of an open file as one chunk, and wait until it is durable."""
+        request = codec.encode_chunk_header(FrameType.CHUNK, stream, 0, content) + content
+        while self.ask(request, frames.Ack).next_expected_byte < len(content):
+            request = b""
 
     def store_all(self, names: Sequence[str], content: bytes) -> None:
-        """The same for many new files at once, on a connection that has opened none; each stays open."""
+        """Store many new files at once, and leave them open. The connection must not have opened any before."""
         files = list(enumerate(names, start=1))
         self._socket.sendall(b"".join([wire.opening(name, len(content), stream) for stream, name in files]))
         for _ in files:

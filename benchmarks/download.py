@@ -1,12 +1,10 @@
-"""`download`: a file that a device uploaded, read over HTTP: whole, and in small ranges at random places.
+"""`download`: read an uploaded file over HTTP, as a whole and in small ranges at random offsets.
 
-All contestants serve one and the same file, the one that the daemon stored, to the same client: a copy could lie in the
-page cache in larger or smaller pieces, and be sent faster or slower for that. The daemon checks the device's token at
-each request.
+All contestants serve the same file, the one that the daemon stored, to the same client. Copies could be in the page
+cache in larger or smaller pieces and be faster or slower for that reason.
 
-The requests on a connection differ in their range alone, as a client's do that reads a file piece by piece. That is the
-case for which the daemon has a short way (control/replay.py); requests that differ otherwise are far slower, and no
-figure here is theirs.
+The daemon is measured twice. First it sends the bytes itself, and for each request checks the token, looks up the file,
+counts and logs. Then nginx in front of it sends them, configured as in docs/http.md (cases `accel-…`).
 """
 
 import contextlib
@@ -14,6 +12,7 @@ import dataclasses
 import functools
 import http.client
 import json
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +20,7 @@ from pathlib import Path
 from benchmarks import native, payload, process, sender, uplinkd
 from benchmarks.lab import Lab
 from benchmarks.payload import Payload
-from benchmarks.peers import nginx
+from benchmarks.peers import accel, file_response, nginx
 from benchmarks.results import Case, Result, Target, compare
 from benchmarks.rounds import Contestant, Sample, play
 
@@ -32,37 +31,50 @@ RANGE_BYTES = 64 * 1024
 CHUNK_BYTES = 256 * 1024
 
 SEED = 20_260_102
-"""The same random places for everybody, in every round."""
+"""Any seed would do. It is fixed so that all contestants serve the same ranges in every round."""
 
 TIMEOUT_S = 120
 
 NAME = "download"
 
 UPLINKD = "the bytes of a complete file, the device's token checked at each request, each request counted and logged"
-LIMIT = "one thread, sendfile; asks for no token, counts and logs nothing"
-NGINX = "static file, sendfile, a worker for each core, no access log; asks for no token"
+LIMIT = "one thread, sendfile; checks no token, counts and logs nothing"
+NGINX = "static file, sendfile, a worker for each core, no access log; checks no token"
+AIOHTTP = "aiohttp's FileResponse on uvloop, one process; checks no token, counts and logs nothing"
+ACCEL = "nginx sends; it asks the daemon about the device's token and the file every 10 s"
 
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """What is asked for in one case, and how close to nginx the project must come. A range of 0 is the whole file."""
+    """The requests of one case, and their number in a full, quick and tiny run. A range of 0 is the whole file.
+
+    `of_nginx` is the ratio to nginx that the project must reach, or None.
+    """
 
     name: str
     connections: int
     range_bytes: int
-    of_nginx: float
+    requests: tuple[int, int, int]
+    of_nginx: float | None = None
 
 
+# One download of a GiB takes a fraction of a second, so several are averaged.
 SHAPES = (
-    Shape("whole", 1, 0, 0.9),
-    Shape("ranges-1", 1, RANGE_BYTES, 0.5),
-    Shape("ranges-32", 32, RANGE_BYTES, 0.35),
+    Shape("whole", 1, 0, (16, 16, 2), 0.9),
+    Shape("ranges-1", 1, RANGE_BYTES, (4_000, 1_000, 64)),
+    Shape("ranges-32", 32, RANGE_BYTES, (4_000, 1_000, 64)),
+)
+
+# Enough requests for several seconds, so that nginx asks the daemon again in most rounds: it caches an answer for 10 s.
+ACCEL_SHAPES = (
+    Shape("accel-ranges-1", 1, RANGE_BYTES, (60_000, 20_000, 64)),
+    Shape("accel-ranges-32", 32, RANGE_BYTES, (100_000, 30_000, 64), 0.8),
 )
 
 
 @dataclass(frozen=True, slots=True)
 class Site:
-    """Where a contestant serves the file. `bearer` is sent to all; only the project looks at it."""
+    """Where a contestant serves the file. All get the token `bearer`, but only the project checks it."""
 
     name: str
     promise: str
@@ -78,17 +90,20 @@ def run(lab: Lab) -> Result:
     missing = nginx.missing()
     with contextlib.ExitStack() as stack:
         ours = stack.enter_context(uploaded(lab, file))
-        sites = [ours, stack.enter_context(limit(lab, ours.file))]
-        if missing is None:
-            sites.append(stack.enter_context(peer(lab, ours.file)))
-        cases = [measure(lab, shape, file, sites) for shape in SHAPES]
-    return Result("download", cases, [missing] if missing is not None else [])
+        sites = [ours, stack.enter_context(limit(lab, ours.file)), stack.enter_context(bare(lab, ours.file))]
+        if missing is not None:
+            return Result("download", [measure(lab, shape, file, sites, "limit") for shape in SHAPES], [missing])
+        static = stack.enter_context(peer(lab, ours.file))
+        cases = [measure(lab, shape, file, [*sites, static], "limit") for shape in SHAPES]
+        accelerated = stack.enter_context(behind_nginx(lab, ours))
+        cases += [measure(lab, shape, file, [accelerated, static]) for shape in ACCEL_SHAPES]
+    return Result("download", cases)
 
 
 @contextlib.contextmanager
 def uploaded(lab: Lab, file: Payload) -> Iterator[Site]:
-    """The daemon, to which a device has sent the file over the wire."""
-    with uplinkd.serving(lab.directory) as daemon:
+    """A daemon that holds the file, uploaded by a device."""
+    with uplinkd.serving(lab.directory, accel.ACCEL) as daemon:
         sender.send(daemon, sender.Load(file, file.size_bytes, CHUNK_BYTES), lab.directory, NAME)
         token = daemon.token("sender-0")
         asking = http.client.HTTPConnection("127.0.0.1", daemon.http_port, timeout=TIMEOUT_S)
@@ -109,6 +124,24 @@ def limit(lab: Lab, file: Path) -> Iterator[Site]:
 
 
 @contextlib.contextmanager
+def bare(lab: Lab, file: Path) -> Iterator[Site]:
+    with file_response.serving(lab.directory, file) as (server, port):
+        yield Site("aiohttp", AIOHTTP, server, port, "/file", file)
+
+
+@contextlib.contextmanager
+def behind_nginx(lab: Lab, ours: Site) -> Iterator[Site]:
+    """nginx in front of the daemon of `ours`."""
+    directory = lab.directory / "accel"
+    directory.mkdir()
+    # When root starts nginx its workers become www-data, which may have no access to the directory.
+    user = "root" if os.geteuid() == 0 else ""
+    place = accel.Place(directory, ours.file.parents[2], process.free_port(), ours.port, user)
+    with accel.serving(place) as server:
+        yield dataclasses.replace(ours, promise=ACCEL, server=server, port=place.port)
+
+
+@contextlib.contextmanager
 def peer(lab: Lab, file: Path) -> Iterator[Site]:
     directory = lab.directory / "nginx"
     directory.mkdir()
@@ -117,29 +150,27 @@ def peer(lab: Lab, file: Path) -> Iterator[Site]:
         yield Site("nginx", NGINX, running.server, running.port, f"/{NAME}", file)
 
 
-def measure(lab: Lab, shape: Shape, file: Payload, sites: list[Site]) -> Case:
+def measure(lab: Lab, shape: Shape, file: Payload, sites: list[Site], limit: str | None = None) -> Case:
     unit = "requests/s" if shape.range_bytes else "GiB/s"
-    # One download of a GiB takes a fraction of a second: several average out what the machine does meanwhile.
-    requests = lab.pick(10_000, 2_000, 64) if shape.range_bytes else lab.pick(16, 16, 2)
+    requests = lab.pick(*shape.requests)
     contestants = [
         Contestant(site.name, site.promise, functools.partial(fetch, site, shape, file, requests)) for site in sites
     ]
-    case = compare(shape.name, unit, play(lab, shape.name, unit, contestants), limit="limit")
-    targets = [
-        Target(f"{shape.name}: ratio to {name}", rival.ratio.median, shape.of_nginx)
-        for name, rival in case.peers.items()
-    ]
-    return dataclasses.replace(case, targets=targets)
+    case = compare(shape.name, unit, play(lab, shape.name, unit, contestants), limit=limit)
+    if shape.of_nginx is None or "nginx" not in case.peers:
+        return case
+    target = Target(f"{shape.name}: ratio to nginx", case.peers["nginx"].ratio.median, shape.of_nginx)
+    return dataclasses.replace(case, targets=[target])
 
 
 def fetch(site: Site, shape: Shape, file: Payload, requests: int) -> Sample:
-    """One run of the client. Raises process.Failed when an answer is not the one asked for."""
+    """Run the client once. Raises process.Failed when a response is not the expected one."""
     numbers = (site.port, site.path, site.bearer, shape.connections, requests, shape.range_bytes, file.size_bytes, SEED)
     cpu_s = site.server.cpu_s()
-    said = json.loads(process.run([str(client()), *map(str, numbers)], TIMEOUT_S))
+    result = json.loads(process.run([str(client()), *map(str, numbers)], TIMEOUT_S))
     cpu_s = site.server.cpu_s() - cpu_s
-    rate = said["requests"] if shape.range_bytes else said["bytes"] / GIB
-    return Sample(rate / said["seconds"], {"server's CPU s/GiB": cpu_s / (said["bytes"] / GIB)})
+    rate = result["requests"] if shape.range_bytes else result["bytes"] / GIB
+    return Sample(rate / result["seconds"], {"server's CPU s/GiB": cpu_s / (result["bytes"] / GIB)})
 
 
 def client() -> Path:

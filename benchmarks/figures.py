@@ -1,4 +1,4 @@
-"""Medians, intervals of paired ratios, and figures as text."""
+"""Medians, confidence intervals of paired ratios, and rounding for display."""
 
 import math
 import statistics
@@ -11,7 +11,7 @@ T_975 = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 
 
 @dataclass(frozen=True, slots=True)
 class Interval:
-    """A median with the 95 % interval of the mean about it."""
+    """A median, and the 95 % confidence interval of the mean."""
 
     median: float
     low: float
@@ -19,9 +19,9 @@ class Interval:
 
 
 def interval(values: Sequence[float]) -> Interval:
-    """The median of `values` (two or more, positive) and the 95 % interval of their geometric mean.
+    """The median of `values` (two or more, positive) and the 95 % confidence interval of their geometric mean.
 
-    Logarithms, since ratios and rates spread by factors. With a handful of rounds it is wide, as it should be.
+    It works on logarithms because ratios and rates vary by factors. With few rounds the interval is wide.
     """
     logs = [math.log(value) for value in values]
     error = statistics.stdev(logs) / math.sqrt(len(logs)) * T_975[min(len(logs) - 1, len(T_975)) - 1]
@@ -30,12 +30,12 @@ def interval(values: Sequence[float]) -> Interval:
 
 
 def paired_ratio(ours: Sequence[float], theirs: Sequence[float], higher_is_better: bool) -> Interval:
-    """How many times as good ours is, round by round: above 1, ours is ahead, whatever the unit."""
+    """How many times better ours is, round by round. Above 1 we are ahead, whatever the unit."""
     pairs = zip(ours, theirs, strict=True)
     return interval([a / b if higher_is_better else b / a for a, b in pairs])
 
 
 def rounded(value: float, digits: int) -> str:
-    """`value` with so many significant digits, and never an exponent for a large one."""
+    """`value` with `digits` significant digits, and without an exponent for large numbers."""
     near = float(f"{value:.{digits}g}")
     return f"{near:,.0f}" if abs(near) >= 10 ** (digits - 1) else f"{near:.{digits}g}"

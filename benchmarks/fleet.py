@@ -1,4 +1,4 @@
-"""Ten thousand devices: what a quiet one costs, how fast they come back, how soon their bytes are durable."""
+"""Ten thousand devices: memory per idle device, reconnects per second, and latency until bytes are durable."""
 
 import contextlib
 import itertools
@@ -13,7 +13,7 @@ from pathlib import Path
 
 from benchmarks import certificate, native, payload, process, sender, uplinkd, wire
 from benchmarks.certificate import Certificate
-from benchmarks.devices import UNANSWERED_MAX, Devices, Speech, devices, raise_file_limit, save
+from benchmarks.devices import UNANSWERED_MAX, Devices, Dialect, devices, raise_file_limit, save
 from benchmarks.lab import Lab, Size
 from benchmarks.peers import mosquitto
 from benchmarks.process import Failed, Server
@@ -25,37 +25,37 @@ from protocol.constants import SIZE_UNKNOWN
 SERVER_CORE, DEVICES_CORE = min(os.sched_getaffinity(0)), max(os.sched_getaffinity(0))
 
 CONNECTIONS_MAX = "20000"
-"""As many as the machine allows; the default, 10,000, leaves none for a device that comes back before its old
-connection is known to be dead."""
+"""The default, 10,000, leaves no room for a device that reconnects before the daemon notices that its old connection
+is dead."""
 
 MOSQUITTO_UNANSWERED_MAX = 64
-"""Its listener's backlog is fixed at 100."""
+"""Mosquitto's listen backlog is fixed at 100."""
 
 CHUNK_BYTES = 4096
 INGEST_CHUNK_BYTES = 256 << 10
 PAYLOAD_BYTES = 64 << 20
 
-SETTLED_S = 0.25
-SETTLE_TIMEOUT_S = 5
+MEMORY_POLL_S = 0.25
+MEMORY_TIMEOUT_S = 5
 DOWNLOAD_TIMEOUT_S = 120
 KIB = 1024
 
 RESIDENT_KIB_MAX = 6
 RESUMES_PER_S_MIN = 5000
 PULSE_MS = 20
-"""The metric is that of a pulse: a pause between two of its beats is told up to so much too short, so it is added."""
+"""The daemon measures pauses with a timer of this period and may report one too short by as much, so add it."""
 
 PAUSE_MS_MAX = 50
 
 
 def latency_ms_max(fdatasync_p99_ms: float) -> float:
-    """The p99 that must be reached on a disk whose own is `fdatasync_p99_ms`."""
+    """The target for p99 on a disk whose fdatasync has a p99 of `fdatasync_p99_ms`."""
     return 25 + 4 * fdatasync_p99_ms
 
 
 @dataclass(frozen=True, slots=True)
 class _Fleet:
-    """`count` devices, of which `appending` append; behind TLS when there is a certificate."""
+    """`count` devices, of which the first `appending` send chunks. With a certificate they use TLS."""
 
     lab: Lab
     count: int
@@ -69,12 +69,12 @@ class _Fleet:
 
     @property
     def interval_s(self) -> float:
-        """Between two chunks of one device."""
+        """The time between two chunks of one device."""
         return 0.1 if self.lab.size is Size.TINY else 1
 
     @property
-    def speech(self) -> Speech:
-        return Speech.UPLINKD_TLS if self.pair is not None else Speech.UPLINKD
+    def dialect(self) -> Dialect:
+        return Dialect.UPLINKD_TLS if self.pair is not None else Dialect.UPLINKD
 
     @contextlib.contextmanager
     def serving(self, directory: Path, prefix: tuple[str, ...] = ()) -> Iterator[Uplinkd]:
@@ -96,7 +96,7 @@ def run(lab: Lab) -> Result:
 
 
 def _back_at_once(fleet: _Fleet, has_peer: bool) -> list[Case]:
-    """Two cases of one game: the memory of connections that are held, and how fast all of them come back."""
+    """Two cases from the same rounds: memory per open connection, and how fast all devices reconnect."""
     promise = f"{fleet.count} uploads opened by tokens never seen before, the daemon on one core"
     contestants = [Contestant("uplinkd", promise, lambda: _in_directory(fleet, _uplinkd_round))]
     if has_peer:
@@ -114,7 +114,7 @@ def _back_at_once(fleet: _Fleet, has_peer: bool) -> list[Case]:
 
 
 def _resumed(series: Series) -> Series:
-    """The same rounds, seen by how many came back a second, with the processor time of one."""
+    """The same rounds, with reconnects per second as the value and processor time per device beside it."""
     samples = [
         Sample(each.beside["back_per_s"], {"cpu_us_each": each.beside["cpu_us_each"]}) for each in series.samples
     ]
@@ -122,7 +122,7 @@ def _resumed(series: Series) -> Series:
 
 
 def _in_directory(fleet: _Fleet, measure: Callable[[_Fleet, Path], Sample]) -> Sample:
-    """A server that has served before keeps the memory it was given, so each round has one of its own."""
+    """Start a new server for each round, because a server keeps the memory that it once allocated."""
     with tempfile.TemporaryDirectory(dir=fleet.lab.directory) as directory:
         return measure(fleet, Path(directory))
 
@@ -130,9 +130,11 @@ def _in_directory(fleet: _Fleet, measure: Callable[[_Fleet, Path], Sample]) -> S
 def _uplinkd_round(fleet: _Fleet, directory: Path) -> Sample:
     with fleet.serving(directory, _on(SERVER_CORE)) as daemon:
         first = _preambles(daemon, fleet.count, directory / "first", "upload")
-        # Another scope, so other tokens: the cache of those that were verified knows none of them.
+        # Other scopes make other tokens, so the daemon's cache of verified tokens does not help.
         second = _preambles(daemon, fleet.count, directory / "second", "upload", "read")
-        sample = _held_cut_and_back(daemon.server, daemon.port, [first, second], fleet, fleet.speech, UNANSWERED_MAX)
+        sample = _connect_cut_reconnect(
+            daemon.server, daemon.port, [first, second], fleet, fleet.dialect, UNANSWERED_MAX
+        )
         resumed = daemon.metric('uplinkd_upload_opens_total{outcome="resumed"}')
         if resumed != fleet.count:
             raise Failed(f"{resumed:g} uploads of {fleet.count} were resumed")
@@ -143,22 +145,22 @@ def _mosquitto_round(fleet: _Fleet, directory: Path) -> Sample:
     with mosquitto.serving(directory / "broker", durable=False, connections=fleet.count) as broker:
         os.sched_setaffinity(broker.server.process.pid, {SERVER_CORE})
         first = save((_mqtt(f"device-{number}") for number in range(fleet.count)), directory / "first")
-        return _held_cut_and_back(
-            broker.server, broker.port, [first, first], fleet, Speech.MQTT, MOSQUITTO_UNANSWERED_MAX
+        return _connect_cut_reconnect(
+            broker.server, broker.port, [first, first], fleet, Dialect.MQTT, MOSQUITTO_UNANSWERED_MAX
         )
 
 
-def _held_cut_and_back(
-    server: Server, port: int, preambles: Sequence[Path], fleet: _Fleet, speech: Speech, unanswered_max: int
+def _connect_cut_reconnect(
+    server: Server, port: int, preambles: Sequence[Path], fleet: _Fleet, dialect: Dialect, unanswered_max: int
 ) -> Sample:
-    """The value is the resident memory for each connection in KiB; how fast they came back is beside it."""
+    """The value is the resident memory per connection in KiB; reconnects per second are beside it."""
     first, second = preambles
     log = first.with_name("devices.log")
-    before_bytes = _settled_bytes(server)
-    with devices(port, fleet.count, log, speech, unanswered_max, _on(DEVICES_CORE)) as crowd:
+    before_bytes = _stable_resident_bytes(server)
+    with devices(port, fleet.count, log, dialect, unanswered_max, _on(DEVICES_CORE)) as crowd:
         crowd.connect(first)
-        # Whole pages are counted, and a handful of connections may fit into what the server had already.
-        held_bytes = max(_settled_bytes(server) - before_bytes, os.sysconf("SC_PAGE_SIZE"))
+        # At least one page, because a few connections may fit into memory that the server already had.
+        held_bytes = max(_stable_resident_bytes(server) - before_bytes, os.sysconf("SC_PAGE_SIZE"))
         crowd.cut()
         cpu_s = server.cpu_s()
         back_s = crowd.connect(second)
@@ -169,22 +171,22 @@ def _held_cut_and_back(
     return Sample(held_bytes / KIB / fleet.count, beside)
 
 
-def _settled_bytes(server: Server) -> int:
-    """The resident memory once it stands still."""
-    until = time.monotonic() + SETTLE_TIMEOUT_S
+def _stable_resident_bytes(server: Server) -> int:
+    """The resident memory, once two readings in a row agree or the timeout has passed."""
+    until = time.monotonic() + MEMORY_TIMEOUT_S
     last, now = -1, server.resident_bytes()
     while last != now and time.monotonic() < until:
-        time.sleep(SETTLED_S)
+        time.sleep(MEMORY_POLL_S)
         last, now = now, server.resident_bytes()
     return now
 
 
 def _appending(fleet: _Fleet) -> list[Case]:
-    """The latency of small appends; without TLS also the loop's longest pause, when more goes on beside them."""
+    """The latency of small appends and, without TLS, the event loop's longest pause under a mixed load."""
     with tempfile.TemporaryDirectory(dir=fleet.lab.directory) as name, fleet.serving(Path(name)) as daemon:
         directory = Path(name)
         preambles = _preambles(daemon, fleet.count, directory / "first", "upload")
-        with devices(daemon.port, fleet.count, directory / "devices.log", fleet.speech) as crowd:
+        with devices(daemon.port, fleet.count, directory / "devices.log", fleet.dialect) as crowd:
             crowd.connect(preambles)
             append = _append_case(fleet, daemon, crowd, directory)
             return [append] if fleet.pair is not None else [append, _pause_case(fleet, daemon, crowd, directory)]
@@ -214,12 +216,12 @@ def _append_round(fleet: _Fleet, daemon: Uplinkd, crowd: Devices) -> Sample:
 
 def _sync_round(lab: Lab, directory: Path) -> Sample:
     seconds = str(lab.pick(2000, 1000, 100) / 1000)
-    told = json.loads(process.run([str(native.program("limit/sync.c")), str(directory / "synced"), seconds], 60))
-    return Sample(told["p99_ms"], {"p50_ms": told["p50_ms"]})
+    result = json.loads(process.run([str(native.program("limit/sync.c")), str(directory / "synced"), seconds], 60))
+    return Sample(result["p99_ms"], {"p50_ms": result["p50_ms"]})
 
 
 def _pause_case(fleet: _Fleet, daemon: Uplinkd, crowd: Devices, directory: Path) -> Case:
-    """Beside the appends: an ingest, the download of a file as large, and a list request."""
+    """While devices append: a large upload, a download of the same size, and a list request."""
     size_bytes = fleet.lab.pick(2048, 256, 1) << 20
     source = payload.make(directory, min(PAYLOAD_BYTES, size_bytes))
     load = sender.Load(source, size_bytes, INGEST_CHUNK_BYTES)
@@ -257,13 +259,13 @@ def _list(daemon: Uplinkd) -> None:
 
 
 def _preambles(daemon: Uplinkd, count: int, path: Path, *scopes: str) -> Path:
-    """Each device's HELLO and OPEN, for a file that grows."""
+    """Write each device's HELLO and OPEN, for a file of unknown size."""
     opening = wire.opening("log", SIZE_UNKNOWN)
     return save((wire.hello(daemon.token(f"device-{number}", *scopes)) + opening for number in range(count)), path)
 
 
 def _mqtt(name: str) -> bytes:
-    """CONNECT and SUBSCRIBE of MQTT 3.1.1: a clean session without keep-alive, messages for it alone at QoS 1."""
+    """CONNECT and SUBSCRIBE of MQTT 3.1.1: a clean session without keep-alive, and one topic of its own at QoS 1."""
     client, topic = name.encode(), f"down/{name}".encode()
     connect = b"\x00\x04MQTT\x04\x02\x00\x00" + len(client).to_bytes(2, "big") + client
     subscribe = b"\x00\x01" + len(topic).to_bytes(2, "big") + topic + b"\x01"

@@ -1,4 +1,4 @@
-"""Small chunks: 1 KiB frames a second until each is acknowledged as durable, from one device and from a hundred."""
+"""Small chunks: how many 1 KiB frames per second become durable, from one device and from a hundred."""
 
 import dataclasses
 import itertools
@@ -22,10 +22,10 @@ UNIT = "frames/s"
 CHUNK_BYTES = 1024
 
 IN_FLIGHT_MESSAGES = 16 << 10
-"""16 MiB, which a hundred publishers share: with more, or with as much for each, both brokers were slower."""
+"""16 MiB, shared by all publishers. With more, or with 16 MiB each, both brokers were slower."""
 
 MESSAGES_TINY = 200
-"""To a broker, where only the harness is tested: two from each of a hundred."""
+"""Two from each of a hundred publishers, enough to test the harness."""
 
 LIMIT = "limit"
 
@@ -34,7 +34,7 @@ LIMIT_PROMISE = "a C program that checks, writes and syncs the same frames at th
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """A case: who sends how, what share of the limit the project must reach, and whether brokers take part."""
+    """A case: how the devices send, what share of the limit the project must reach, and whether brokers take part."""
 
     name: str
     connections: int
@@ -49,15 +49,15 @@ SHAPES = (
     Shape("one-crc32c", 1, ChecksumKind.CRC32C, 0.8, False),
     Shape("hundred-crc32c", 100, ChecksumKind.CRC32C, 0.4, False),
 )
-"""The brokers have no checksum of a message, so they meet the form that costs the project least, once."""
+"""Brokers do not checksum messages, so they are compared only with the form that costs the project least."""
 
 
 @dataclass(frozen=True, slots=True)
 class Peer:
-    """A broker in one configuration. `messages` are published by all connections together, by their number.
+    """A broker in one configuration. `messages` maps a number of connections to the messages that they publish in all.
 
-    A rate is compared, so that half a second of each will do; where every save rewrites all that is kept, more messages
-    would be slower ones.
+    Rates are compared, so half a second of each is enough. The durable mosquitto gets fewer, because each of its saves
+    rewrites the whole database and its rate falls with their number.
     """
 
     name: str
@@ -90,11 +90,11 @@ PEERS = (
 )
 
 UNCOUNTED = frozenset(peer.name for peer in PEERS if not peer.is_durable)
-"""These acknowledge what a power cut would take back."""
+"""These acknowledge messages that a power cut would lose."""
 
 
 def run(lab: Lab) -> Result:
-    """Measure each shape in turn. Raises process.Failed when a contestant does not do its part."""
+    """Measure each shape in turn. Raises process.Failed when a contestant fails."""
     with uplinkd.serving(lab.directory) as daemon:
         cases = [_case(lab, daemon, shape) for shape in SHAPES]
     missing = [absent for peer in PEERS if (absent := peer.missing()) is not None]
@@ -148,7 +148,7 @@ def _limit_measured(load: Load, directory: Path) -> Sample:
 
 
 def _sample(sent: sender.Sent, cpu_s: float) -> Sample:
-    """`cpu_s`: what the receiving end used."""
+    """`cpu_s` is the receiver's processor time."""
     return Sample(sent.frames / sent.acked_s, {"cpu_us_per_frame": cpu_s / sent.frames * 1e6, "acks": sent.acks})
 
 
@@ -165,7 +165,7 @@ def _peer(lab: Lab, peer: Peer, shape: Shape, directory: Path) -> Contestant:
         place = directory / peer.name
         with peer.serving(place, peer.is_durable, shape.connections) as running:
             before_s = running.server.cpu_s()
-            told = broker.publish(
+            published = broker.publish(
                 running,
                 shape.connections,
                 messages // shape.connections,
@@ -174,6 +174,6 @@ def _peer(lab: Lab, peer: Peer, shape: Shape, directory: Path) -> Contestant:
             )
             cpu_s = running.server.cpu_s() - before_s
         shutil.rmtree(place)
-        return Sample(told.messages / told.acked_s, {"cpu_us_per_frame": cpu_s / told.messages * 1e6})
+        return Sample(published.messages / published.acked_s, {"cpu_us_per_frame": cpu_s / published.messages * 1e6})
 
     return Contestant(peer.name, f"{peer.promise}; {messages:,} messages", measure)

@@ -1,6 +1,6 @@
-"""What grows with the number of files, and with the size of one: nothing should.
+"""Times and memory must not grow with the number of files, nor with the size of one.
 
-The limit is "flat": the same figure with the smallest catalog, or the smallest file.
+The "limit" of each case is the figure for the smallest catalog, or for the smallest file.
 """
 
 import contextlib
@@ -24,7 +24,7 @@ from benchmarks.rounds import Contestant, Sample, Series, play
 from benchmarks.seeds import PAGE_FILES, Seed
 from benchmarks.uplinkd import PROMISE, Uplinkd, serving
 from control.listing import write_cursor
-from control.ports import Position
+from daemon.catalog.records import Position
 from protocol import frames
 
 FILES = {
@@ -38,13 +38,13 @@ START_S_MAX = 1.0
 MEMORY_MIB_MAX = 10.0
 
 UPLOADS = 20
-"""Opened and finished one after the other for one sample, which is their median."""
+"""Uploads per sample, one after the other; the sample is their median."""
 
 PAGES = 10
-"""Of each list, for one sample."""
+"""Requests of each list per sample."""
 
 CLEANUPS = 3
-"""For one sample."""
+"""Cleanups per sample."""
 
 DEADLINE_S = 60
 POLL_S = 0.05
@@ -54,18 +54,18 @@ CHUNK_BYTES = 256 << 10
 PAYLOAD_BYTES = 64 << 20
 
 SETTINGS = {
-    # An upload whose device has gone is stale at once, and nothing but what is asked for cleans up.
+    # An upload becomes stale as soon as its device disconnects, and cleanup runs only on request.
     "CLEANUP__STALE_S": "0.001",
     "CLEANUP__INTERVAL_S": "86400",
-    # The rejected are as old as the seeds.
+    # Rejected files in the seeds are years old and must survive cleanup.
     "CLEANUP__REJECTED_S": "100000000",
-    # All that expire are open at once, on one connection.
+    # One connection opens all uploads that then expire.
     "LIMITS__STREAMS_MAX": "1000",
 }
 
 
 class Metric(NamedTuple):
-    """One figure of a sample, by its name there, and how its case is called."""
+    """The name of a figure in a sample, and the name of its case."""
 
     name: str
     case: str
@@ -87,16 +87,16 @@ METRICS = (
 def run(lab: Lab) -> Result:
     template = seeds.make_template(lab.directory)
     with contextlib.ExitStack() as stack:
-        lent = []
+        borrowed = []
         for files in FILES[lab.size]:
-            lab.say(f"seed: {files} files")
-            lent.append(stack.enter_context(seeds.lent(lab.directory / str(files), template, files)))
-        cases = [_start_up(lab, lent), *_work(lab, lent)]
+            lab.report(f"seed: {files} files")
+            borrowed.append(stack.enter_context(seeds.borrowed(lab.directory / str(files), template, files)))
+        cases = [_start_up(lab, borrowed), *_work(lab, borrowed)]
     return Result("growth", [*cases, *_one_file(lab)])
 
 
-def _start_up(lab: Lab, lent: Sequence[Seed]) -> Case:
-    case = _case("start-up", "s", _play(lab, "start-up", "s", lent, _start))
+def _start_up(lab: Lab, borrowed: Sequence[Seed]) -> Case:
+    case = _case("start-up", "s", _play(lab, "start-up", "s", borrowed, _start))
     slowest = Target(
         "seconds until it is ready, whatever the catalog", max(_medians(case)), START_S_MAX, at_least=False
     )
@@ -104,7 +104,7 @@ def _start_up(lab: Lab, lent: Sequence[Seed]) -> Case:
 
 
 def _start(seed: Seed) -> Sample:
-    """Until the daemon says that it is ready, by its log's clock."""
+    """Seconds until the daemon logs that it is ready, by the log's timestamp."""
     began_s = time.time()
     with serving(seed.directory, SETTINGS) as daemon:
         return Sample(_ready_s(daemon) - began_s)
@@ -121,17 +121,17 @@ def _ready_s(daemon: Uplinkd) -> float:
     raise process.Failed(f"the daemon was not ready within {DEADLINE_S} s: {daemon.server.log.read_text()[-2000:]}")
 
 
-def _work(lab: Lab, lent: Sequence[Seed]) -> list[Case]:
+def _work(lab: Lab, borrowed: Sequence[Seed]) -> list[Case]:
     expired = lab.pick(100, 100, 10)
     with contextlib.ExitStack() as stack:
-        operators = {seed: Operator(stack.enter_context(serving(seed.directory, SETTINGS)), seed) for seed in lent}
-        series = _play(lab, "work", "ms to open", lent, lambda seed: operators[seed].sample(expired))
+        operators = {seed: Operator(stack.enter_context(serving(seed.directory, SETTINGS)), seed) for seed in borrowed}
+        series = _play(lab, "work", "ms to open", borrowed, lambda seed: operators[seed].sample(expired))
     cases = [_case(name, "ms", _of(series, figure)) for figure, name in METRICS]
     return [*cases, _memory("resident memory", _of(series, "resident_mib"))]
 
 
 class Operator:
-    """Somebody who uses one daemon, and takes the time."""
+    """A user of one daemon who times each operation."""
 
     def __init__(self, daemon: Uplinkd, seed: Seed) -> None:
         self._daemon = daemon
@@ -148,7 +148,7 @@ class Operator:
         self._uploads = 0
 
     def sample(self, expired: int) -> Sample:
-        """Everything once, its milliseconds beside the time to open."""
+        """Run every operation. The value is the time to open; all other times in ms are beside it."""
         uploads = self._upload()
         lists = {name: self._list(query) for name, query in self._lists.items()}
         cleanup = {"cleanup_ms": statistics.median(self._clean_up(expired) for _ in range(CLEANUPS))}
@@ -179,7 +179,7 @@ class Operator:
         with Dialogue(self._daemon, "newcomer") as device:
             device.store_all([self._new_name() for _ in range(expired)], seeds.CONTENT)
         until = time.monotonic() + DEADLINE_S
-        # What its device has just left may be in use for a moment more.
+        # The daemon may need a moment to notice that the device has disconnected.
         while self._ask("POST", "/v1/cleanup", '{"dry_run": true}')["stale_deleted"] != expired:
             if time.monotonic() > until:
                 raise process.Failed(f"{expired} uploads did not become stale within {DEADLINE_S} s")
@@ -190,23 +190,23 @@ class Operator:
         headers = self._headers | ({} if body is None else {"Content-Type": "application/json"})
         self._http.request(method, path, body, headers)
         answer = self._http.getresponse()
-        said = answer.read()
+        content = answer.read()
         if answer.status != http.client.OK:
-            raise process.Failed(f"{method} {path} gave {answer.status}: {said!r}")
-        found: dict[str, object] = json.loads(said)
+            raise process.Failed(f"{method} {path} gave {answer.status}: {content!r}")
+        found: dict[str, object] = json.loads(content)
         return found
 
     def _new_name(self) -> str:
-        # As the seeds are named, so that half of the newest files, too, have the prefix of half of all.
+        # Named like the seeds, so that half of the newest files have the prefix that half of all files have.
         self._uploads += 1
         return f"{seeds.ROOTS[self._uploads % 2]}/new/{self._uploads}"
 
 
 def _one_file(lab: Lab) -> list[Case]:
-    """The daemon's memory while it receives one file, small and large, and afterwards."""
+    """The daemon's memory during and after an upload, of a small file and of a large one."""
     sizes = (lab.pick(100, 100, 1) * MIB, lab.pick(10_240, 1_024, 4) * MIB)
     source = payload.make(lab.directory, min(PAYLOAD_BYTES, sizes[-1]))
-    # Each time by a daemon that has just started, so none is for warming up; and ten gigabytes take a while.
+    # Each daemon is new, so there is no warm-up round, and three rounds are enough at ten gigabytes each.
     rounds = range(lab.pick(3, 5, 2))
     samples = [tuple(_receive(lab, source, size) for size in sizes) for _ in rounds]
     series = [
@@ -228,21 +228,23 @@ def _receive(lab: Lab, source: payload.Payload, size: int) -> Sample:
         sender.send(daemon, sender.Load(source, size, CHUNK_BYTES), directory, "file")
         peak, after = server.peak_resident_bytes() / MIB, server.resident_bytes() / MIB
     shutil.rmtree(directory)
-    lab.say(f"one file: {size // MIB} MiB: {peak:.4g} MiB at the most, {after:.4g} MiB afterwards")
+    lab.report(f"one file: {size // MIB} MiB: {peak:.4g} MiB at most, {after:.4g} MiB afterwards")
     return Sample(peak, {"peak_mib": peak, "after_mib": after})
 
 
-def _play(lab: Lab, case: str, unit: str, lent: Sequence[Seed], measure: Callable[[Seed], Sample]) -> list[Series]:
-    return play(lab, case, unit, [Contestant(f"{seed.files} files", PROMISE, partial(measure, seed)) for seed in lent])
+def _play(lab: Lab, case: str, unit: str, borrowed: Sequence[Seed], measure: Callable[[Seed], Sample]) -> list[Series]:
+    return play(
+        lab, case, unit, [Contestant(f"{seed.files} files", PROMISE, partial(measure, seed)) for seed in borrowed]
+    )
 
 
 def _of(series: Sequence[Series], name: str) -> list[Series]:
-    """The same series with another of their figures."""
+    """The same series, with the figure `name` as their value."""
     return [Series(each.contestant, tuple(Sample(value) for value in each.beside(name))) for each in series]
 
 
 def _case(name: str, unit: str, series: Sequence[Series]) -> Case:
-    """From the smallest to the largest: the last is the project's figure, the first is what "flat" would make of it."""
+    """`series` ascend in size: the last is the project's figure, the first is the limit it is compared with."""
     smallest, largest = series[0], series[-1]
     case = compare(name, unit, [largest, smallest], higher_is_better=False, limit=smallest.contestant.name)
     growth = max(paired_ratio(smallest.values, each.values, higher_is_better=False).median for each in series[1:])

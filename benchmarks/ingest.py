@@ -1,4 +1,4 @@
-"""Large uploads: GiB/s until every byte is acknowledged as durable and the files are complete."""
+"""Large uploads: GiB/s from the first byte until the files are complete and durable."""
 
 import contextlib
 import dataclasses
@@ -29,7 +29,7 @@ GIB = 1 << 30
 CHUNK_BYTES = 256 << 10
 
 DEVICES = 8
-"""As many as are at it at once in the case `eight`; all together send as much as one does in the others."""
+"""Devices that send at once in the case `eight`. Together they send as much as the one device of the other cases."""
 
 CPU = "cpu_s_per_gib"
 
@@ -44,7 +44,7 @@ PEER_RATIO_MIN = 2.0
 
 @dataclass(frozen=True, slots=True)
 class Peer:
-    """Somebody else who receives files."""
+    """Another server that receives files."""
 
     name: str
     missing: Callable[[], str | None]
@@ -59,7 +59,7 @@ TUS = Peer("tus", tus.missing, tus.serving)
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """A case: who sends how, and beside whom."""
+    """A case: how the devices send, and the peers that take part."""
 
     name: str
     peers: tuple[Peer, ...]
@@ -77,7 +77,7 @@ SHAPES = (
 
 
 def run(lab: Lab) -> Result:
-    """Measure each shape in turn. Raises process.Failed when a contestant does not do its part."""
+    """Measure each shape in turn. Raises process.Failed when a contestant fails."""
     cases = [_case(lab, shape) for shape in SHAPES]
     peers = dict.fromkeys(peer for shape in SHAPES for peer in shape.peers)
     return Result("ingest", cases, tuple(absent for peer in peers if (absent := peer.missing()) is not None))
@@ -103,15 +103,15 @@ def _contestants(shape: Shape, load: Load, directory: Path, servers: contextlib.
     pair = certificate.make(directory) if shape.is_tls else None
     daemon = servers.enter_context(uplinkd.serving(directory, _settings(pair)))
     promise = f"{uplinkd.PROMISE}, CRC32C{' and SHA-256' if shape.has_sha256 else ''} of the file kept"
-    yield Contestant("uplinkd", promise, _settled(_daemon_measure(daemon, load, directory)))
-    yield Contestant("limit", LIMIT_PROMISE, _settled(lambda: _limit_measure(load, directory, pair)))
+    yield Contestant("uplinkd", promise, _after_sync(_daemon_measure(daemon, load, directory)))
+    yield Contestant("limit", LIMIT_PROMISE, _after_sync(lambda: _limit_measure(load, directory, pair)))
     for peer in shape.peers:
         if peer.missing() is None:
             own = directory / peer.name
             own.mkdir()
             receiver = servers.enter_context(peer.serving(own, shape.is_tls))
             promise = receiver.promise + ("; no SHA-256" if shape.has_sha256 else "")
-            yield Contestant(peer.name, promise, _settled(_peer_measure(receiver, load)))
+            yield Contestant(peer.name, promise, _after_sync(_peer_measure(receiver, load)))
 
 
 def _settings(pair: certificate.Certificate | None) -> Mapping[str, str]:
@@ -120,13 +120,13 @@ def _settings(pair: certificate.Certificate | None) -> Mapping[str, str]:
     return {"LISTEN__TLS_CERTIFICATE": str(pair.path), "LISTEN__TLS_KEY": str(pair.key_path)}
 
 
-def _settled(measure: Callable[[], Sample]) -> Callable[[], Sample]:
-    def measure_settled() -> Sample:
-        # What the one before has deleted is not freed, and its last pages not written, at the cost of the next.
+def _after_sync(measure: Callable[[], Sample]) -> Callable[[], Sample]:
+    def measure_after_sync() -> Sample:
+        # Otherwise the disk would still free files and write pages of the previous contestant.
         os.sync()
         return measure()
 
-    return measure_settled
+    return measure_after_sync
 
 
 def _daemon_measure(daemon: Uplinkd, load: Load, directory: Path) -> Callable[[], Sample]:

@@ -1,4 +1,4 @@
-"""What a benchmark is given: its size, a directory to work in, and somebody to tell how far it is."""
+"""What a benchmark gets: its size, a working directory, and a function that reports progress."""
 
 import enum
 from collections.abc import Callable
@@ -7,7 +7,7 @@ from pathlib import Path
 
 
 class Size(enum.Enum):
-    """How much is moved. The cases are the same in each."""
+    """How much data is moved. The cases are the same at every size."""
 
     FULL = "full"
     QUICK = "quick"
@@ -15,21 +15,21 @@ class Size(enum.Enum):
 
 
 ROUNDS = {Size.FULL: 5, Size.QUICK: 5, Size.TINY: 2}
-"""Five pairs give an interval; two are enough to see that the harness works, and no figure of theirs is published."""
+"""Five pairs give a usable interval. Two only show that the harness works; their figures are not published."""
 
 
 @dataclass(frozen=True, slots=True)
 class Lab:
-    """One run of one benchmark. `directory` is on the file system that is measured, and is removed afterwards."""
+    """One run of one benchmark. `directory` is on the measured file system and is removed afterwards."""
 
     size: Size
     directory: Path
-    say: Callable[[str], None]
+    report: Callable[[str], None]
 
     @property
     def rounds(self) -> int:
         return ROUNDS[self.size]
 
     def pick(self, full: int, quick: int, tiny: int) -> int:
-        """The amount for this run's size."""
+        """The argument for this run's size."""
         return {Size.FULL: full, Size.QUICK: quick, Size.TINY: tiny}[self.size]

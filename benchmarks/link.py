@@ -1,4 +1,4 @@
-"""A bad link on one machine: two network namespaces, and between them a delay, a rate, loss and cuts."""
+"""A bad link on one machine: two network namespaces joined with a delay, a rate limit, loss and cuts."""
 
 import contextlib
 import ctypes
@@ -15,21 +15,21 @@ from benchmarks import native, process
 INTERFACE = "link0"
 DEVICE_ADDRESS = "10.98.0.1"
 SERVER_ADDRESS = "127.0.0.1"
-"""For the device the server's own loopback lies behind the link, so that servers need to listen nowhere else."""
+"""The device reaches the server's loopback over the link, so servers need to listen only there."""
 
 CLONE_NEWNET = 0x40000000
-"""The kind of namespace, for setns(2): Python has os.setns from 3.12 on only."""
+"""The type of namespace for setns(2). Python has os.setns only since 3.12."""
 
 COMMAND_TIMEOUT_S = 10
 
 
 @dataclass(frozen=True, slots=True)
-class Weather:
-    """What the link is like, in both directions.
+class Conditions:
+    """How the link behaves, in both directions.
 
-    `queue_bytes`: what may wait for the wire; more is dropped. `loss`: the share of moments that are lost.
-    Every `cut_every_ms` all that is under way is lost, the link is silent for `silence_ms`, and every connection over
-    it is then dead at both ends, which both are told at once.
+    Packets beyond `queue_bytes` in the queue are dropped. `loss` is the share of time slots that lose their packets.
+    Every `cut_every_ms` the link loses all packets in flight, stays silent for `silence_ms`, and then every connection
+    over it is reset at both ends.
     """
 
     rate_bits_per_s: int
@@ -42,7 +42,7 @@ class Weather:
 
 @dataclass(frozen=True, slots=True)
 class Ends:
-    """The two namespaces' names."""
+    """The names of the two namespaces."""
 
     device: str
     server: str
@@ -50,31 +50,31 @@ class Ends:
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """What a device's TCP had taken and nobody had confirmed at a cut; `unsent_bytes` of it still waited there."""
+    """Bytes in a device's socket that TCP had not acknowledged at a cut; `unsent_bytes` of them had not been sent."""
 
     bytes: int
     unsent_bytes: int
 
 
 class Line:
-    """A link that runs. `windows`: one for each connection that was cut so far and had heard from the server."""
+    """A running link. `windows` has one entry for each cut connection that had received anything from the server."""
 
     def __init__(self) -> None:
         self.windows: list[Window] = []
 
 
 def unavailable() -> str | None:
-    """Why no such link can be made here; None when it can."""
+    """Why this machine cannot make such a link, or None if it can."""
     if os.geteuid() != 0:
         return "network namespaces need root"
     if not Path("/dev/net/tun").exists():
-        return "there is no /dev/net/tun: the kernel has no TUN devices"
+        return "the kernel has no TUN devices: /dev/net/tun is missing"
     return None
 
 
 @contextlib.contextmanager
 def namespaces(label: str) -> Iterator[Ends]:
-    """Two new namespaces with nothing but a loopback each. Raises process.Failed where they cannot be made."""
+    """Two new namespaces, each with only a loopback interface. Raises process.Failed if they cannot be made."""
     reason = unavailable()
     if reason is not None:
         raise process.Failed(f"the link cannot be made: {reason}")
@@ -89,7 +89,7 @@ def namespaces(label: str) -> Iterator[Ends]:
 
 @contextlib.contextmanager
 def entered(namespace: str) -> Iterator[None]:
-    """This thread, and the programs it starts, are in the namespace until the block ends."""
+    """Move this thread, and the programs it starts, into the namespace for the block."""
     with contextlib.ExitStack() as stack:
         home = stack.enter_context(Path("/proc/thread-self/ns/net").open("rb"))
         there = stack.enter_context(Path(f"/run/netns/{namespace}").open("rb"))
@@ -99,28 +99,28 @@ def entered(namespace: str) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def joined(ends: Ends, weather: Weather, seed: int) -> Iterator[Line]:
-    """The link between them until the block ends; its time starts with the first packet.
+def joined(ends: Ends, conditions: Conditions, seed: int) -> Iterator[Line]:
+    """Join the namespaces by a link for the block. The link's clock starts with the first packet.
 
-    Links with the same seed lose the same moments, whatever is sent over them.
+    Links with the same seed lose packets in the same time slots, whatever the traffic.
     """
     figures = (
-        weather.rate_bits_per_s,
-        weather.round_trip_ms * 500,
-        weather.queue_bytes,
-        round(weather.loss * 1_000_000),
+        conditions.rate_bits_per_s,
+        conditions.round_trip_ms * 500,
+        conditions.queue_bytes,
+        round(conditions.loss * 1_000_000),
         seed,
-        weather.cut_every_ms,
-        weather.silence_ms,
+        conditions.cut_every_ms,
+        conditions.silence_ms,
     )
     command = [str(native.program("limit/link.c")), ends.device, ends.server, *map(str, figures)]
     line = Line()
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as running:
-        cutter = threading.Thread(target=_cut, args=(running, ends, line))
+        cutter = threading.Thread(target=_follow_cuts, args=(running, ends, line))
         try:
             if running.stdout is None or running.stdout.readline() != "up\n":
                 raise process.Failed(f"{command[0]} made no link between {ends.device} and {ends.server}")
-            _address(ends)
+            _set_addresses(ends)
             cutter.start()
             yield line
         finally:
@@ -129,26 +129,26 @@ def joined(ends: Ends, weather: Weather, seed: int) -> Iterator[Line]:
                 cutter.join()
 
 
-def _address(ends: Ends) -> None:
+def _set_addresses(ends: Ends) -> None:
     for name in (ends.device, ends.server):
         _ip("-n", name, "link", "set", INTERFACE, "up")
         with entered(name):
-            # Else the kernel drops what comes from, or goes to, a loopback address over another interface.
+            # Otherwise the kernel drops packets with a loopback address on any other interface.
             Path(f"/proc/sys/net/ipv4/conf/{INTERFACE}/route_localnet").write_text("1")
     _ip("-n", ends.device, "address", "add", DEVICE_ADDRESS, "dev", INTERFACE)
     _ip("-n", ends.device, "route", "add", SERVER_ADDRESS, "dev", INTERFACE, "src", DEVICE_ADDRESS)
     _ip("-n", ends.server, "route", "add", DEVICE_ADDRESS, "dev", INTERFACE)
 
 
-def _cut(running: "subprocess.Popen[str]", ends: Ends, line: Line) -> None:
+def _follow_cuts(running: "subprocess.Popen[str]", ends: Ends, line: Line) -> None:
     for _ in running.stdout or ():
-        # The device's end first: once the server's is gone, its reset may come before the look at what was in flight.
-        line.windows += windows(_killed(ends.device, SERVER_ADDRESS))
-        _killed(ends.server, DEVICE_ADDRESS)
+        # The device's end first: a reset from the server's end could arrive before ss reads the device's socket.
+        line.windows += windows(_kill_connections(ends.device, SERVER_ADDRESS))
+        _kill_connections(ends.server, DEVICE_ADDRESS)
 
 
-def _killed(namespace: str, other: str) -> list[str]:
-    """Kill the connections to `other`; each as it was."""
+def _kill_connections(namespace: str, other: str) -> list[str]:
+    """Reset the connections to `other`. Returns a line of ss for each, with its state before."""
     command = [
         "ip",
         "netns",
@@ -166,23 +166,23 @@ def _killed(namespace: str, other: str) -> list[str]:
     return process.run(command, COMMAND_TIMEOUT_S).splitlines()
 
 
-def windows(shown: Sequence[str]) -> list[Window]:
-    """Of the lines of ss about a device's connections.
+def windows(ss_lines: Sequence[str]) -> list[Window]:
+    """Parse what ss prints about a device's connections.
 
-    One that has heard nothing was not told where to go on, so nobody can say what its cut made the device send again.
+    A connection that received nothing is left out: it did not know where to resume, so its cut repeats no bytes.
     """
-    return [_window(each) for each in shown if each.startswith("ESTAB") and " bytes_received:" in each]
+    return [_window(each) for each in ss_lines if each.startswith("ESTAB") and " bytes_received:" in each]
 
 
-def _window(shown: str) -> Window:
-    """Of a line of ss: the third column is what is not confirmed, of which `notsent` was never on the link."""
-    unsent = re.search(r" notsent:(\d+)", shown)
-    return Window(int(shown.split()[2]), int(unsent[1]) if unsent else 0)
+def _window(ss_line: str) -> Window:
+    """The third column of ss counts unacknowledged bytes; `notsent` counts those of them that were never sent."""
+    unsent = re.search(r" notsent:(\d+)", ss_line)
+    return Window(int(ss_line.split()[2]), int(unsent[1]) if unsent else 0)
 
 
 def _set_namespace(descriptor: int) -> None:
     if ctypes.CDLL(None, use_errno=True).setns(descriptor, CLONE_NEWNET) != 0:
-        raise OSError(ctypes.get_errno(), "a network namespace cannot be entered")
+        raise OSError(ctypes.get_errno(), "cannot enter the network namespace")
 
 
 def _ip(*arguments: str) -> None:

@@ -1,4 +1,4 @@
-"""The C programs: compiled when they are run, and again when their source has changed."""
+"""The C programs: compiled on first use, and again when their source changes."""
 
 import hashlib
 import os
@@ -14,7 +14,7 @@ FLAGS = ("-O3", "-march=native", "-std=gnu11", "-Wall", "-Wextra", "-Werror", "-
 def program(source: str, *libraries: str) -> Path:
     """The compiled program of `source`, such as "limit/receive.c", linked with `libraries`, such as "ssl".
 
-    Raises subprocess.CalledProcessError, with the compiler's words on standard error, when it does not compile.
+    Raises subprocess.CalledProcessError when it does not compile; the compiler's messages go to standard error.
     """
     path = SOURCES / source
     digest = hashlib.sha256(repr((FLAGS, libraries)).encode())
@@ -23,9 +23,9 @@ def program(source: str, *libraries: str) -> Path:
     built = BUILT / f"{path.stem}-{digest.hexdigest()[:16]}"
     if not built.exists():
         BUILT.mkdir(parents=True, exist_ok=True)
-        # Tests in several processes compile at the same time.
-        fresh = built.with_suffix(f".{os.getpid()}.new")
+        # Several test processes may compile at the same time.
+        temporary = built.with_suffix(f".{os.getpid()}.new")
         links = [f"-l{library}" for library in libraries]
-        subprocess.run(["gcc", *FLAGS, str(path), "-o", str(fresh), *links], check=True)
-        fresh.replace(built)
+        subprocess.run(["gcc", *FLAGS, str(path), "-o", str(temporary), *links], check=True)
+        temporary.replace(built)
     return built

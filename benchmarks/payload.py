@@ -1,4 +1,4 @@
-"""The bytes that are sent: the same for every contestant."""
+"""The bytes to send, the same for every contestant."""
 
 import os
 from dataclasses import dataclass
@@ -9,21 +9,21 @@ import numpy as np
 BLOCK_BYTES = 1 << 20
 
 SEED = 20_260_101
-"""Any will do: with one seed the bytes are the same in every run."""
+"""Any seed would do. It is fixed so that every run sends the same bytes."""
 
 
 @dataclass(frozen=True, slots=True)
 class Payload:
-    """A file of pseudo-random bytes, which no compression and no hole in a file can shorten."""
+    """A file of pseudo-random bytes, which cannot be compressed or stored as holes."""
 
     path: Path
     size_bytes: int
 
 
 def make(directory: Path, size_bytes: int) -> Payload:
-    """Write `size_bytes` to a file in `directory`, synced, so that no write-back of it disturbs what is measured.
+    """Write and sync a file of `size_bytes` in `directory`, so that no write-back of it disturbs the measurement.
 
-    It stays in the page cache: senders read memory.
+    It stays in the page cache, so senders read from memory.
     """
     payload = Payload(directory / f"payload-{size_bytes}", size_bytes)
     random = np.random.default_rng(SEED)

@@ -1,4 +1,4 @@
-"""A server under measurement: started, waited for, its CPU time and memory read, ended by its process id."""
+"""Start a server to measure, wait until it listens, read its CPU time and memory, and stop it."""
 
 import contextlib
 import os
@@ -17,7 +17,7 @@ TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 
 
 class Failed(Exception):
-    """A program did not do what it was asked; the text names it and ends with what it said."""
+    """A program failed. The message names it and ends with its output."""
 
 
 class Server:
@@ -28,20 +28,20 @@ class Server:
         self.log = log
 
     def cpu_s(self) -> float:
-        """Seconds of processor time, user and system, that it and its children alive have used so far."""
-        return sum(_ticks(pid) for pid in _family(self.process.pid)) / TICKS_PER_S
+        """User and system time in seconds, of the program and its running children."""
+        return sum(_ticks(pid) for pid in _with_children(self.process.pid)) / TICKS_PER_S
 
     def resident_bytes(self) -> int:
-        return sum(_status_kib(pid, "VmRSS") for pid in _family(self.process.pid)) * 1024
+        return sum(_status_kib(pid, "VmRSS") for pid in _with_children(self.process.pid)) * 1024
 
     def forget_peak(self) -> None:
-        """Let `peak_resident_bytes` begin anew; see proc(5), clear_refs."""
-        for pid in _family(self.process.pid):
+        """Reset `peak_resident_bytes`; see clear_refs in proc(5)."""
+        for pid in _with_children(self.process.pid):
             Path(f"/proc/{pid}/clear_refs").write_text("5")
 
     def peak_resident_bytes(self) -> int:
-        """The most that was resident, since the start or `forget_peak`."""
-        return sum(_status_kib(pid, "VmHWM") for pid in _family(self.process.pid)) * 1024
+        """The peak of resident memory since the start or the last `forget_peak`."""
+        return sum(_status_kib(pid, "VmHWM") for pid in _with_children(self.process.pid)) * 1024
 
 
 def free_port() -> int:
@@ -55,7 +55,10 @@ def free_port() -> int:
 def started(
     command: Sequence[str], log: Path, port: int | None = None, environment: Mapping[str, str] | None = None
 ) -> Iterator[Server]:
-    """Run `command`, its output in `log`, until the block ends; entered when `port` of loopback accepts connections."""
+    """Run `command` during the block, its output in `log`. The block begins once loopback `port` accepts connections.
+
+    Raises Failed when the program ends before that or takes longer than START_TIMEOUT_S.
+    """
     with log.open("ab") as output:
         process = subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, env=environment, start_new_session=True
@@ -69,13 +72,13 @@ def started(
         try:
             process.wait(STOP_TIMEOUT_S)
         except subprocess.TimeoutExpired:
-            # Its children too, whom nobody else would end: it leads a session and so a process group of its own.
+            # Kill its children too. They are in its process group, since it was started as a session leader.
             os.killpg(process.pid, signal.SIGKILL)
             process.wait()
 
 
 def run(command: Sequence[str], timeout_s: float, environment: Mapping[str, str] | None = None) -> str:
-    """Run to its end; what it printed. Raises Failed unless it exits with 0 in time."""
+    """Run `command` to its end and return its output. Raises Failed unless it exits with 0 in time."""
     try:
         done = subprocess.run(
             command,
@@ -87,10 +90,10 @@ def run(command: Sequence[str], timeout_s: float, environment: Mapping[str, str]
             check=False,
         )
     except subprocess.TimeoutExpired as late:
-        said = b"".join(output[-2000:] for output in (late.stdout, late.stderr) if output).decode(errors="replace")
-        raise Failed(f"{command[0]} took longer than {timeout_s} s: {said}") from late
+        output = b"".join(each[-2000:] for each in (late.stdout, late.stderr) if each).decode(errors="replace")
+        raise Failed(f"{command[0]} took longer than {timeout_s} s: {output}") from late
     if done.returncode != 0:
-        raise Failed(f"{' '.join(command)} gave {done.returncode}: {done.stdout[-2000:]}{done.stderr[-2000:]}")
+        raise Failed(f"{' '.join(command)} exited with {done.returncode}: {done.stdout[-2000:]}{done.stderr[-2000:]}")
     return done.stdout
 
 
@@ -100,22 +103,22 @@ def _wait_for(port: int, process: "subprocess.Popen[bytes]", log: Path) -> None:
         with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
             return
         if process.poll() is not None or time.monotonic() > until:
-            said = log.read_text(errors="replace")[-2000:]
-            raise Failed(f"{process.args!r} does not listen on port {port}: {said}")
+            output = log.read_text(errors="replace")[-2000:]
+            raise Failed(f"{process.args!r} does not listen on port {port}: {output}")
         time.sleep(POLL_S)
 
 
-def _family(pid: int) -> Iterator[int]:
+def _with_children(pid: int) -> Iterator[int]:
     yield pid
     with contextlib.suppress(FileNotFoundError, ProcessLookupError):
         for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
-            yield from _family(int(child))
+            yield from _with_children(int(child))
 
 
 def _ticks(pid: int) -> int:
     with contextlib.suppress(FileNotFoundError, ProcessLookupError):
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-        # utime, stime, and those of the children that have ended: proc(5), fields 14 to 17.
+        # Fields 14 to 17 of proc(5): utime, stime, and those of children that have ended.
         return sum(int(field) for field in fields[11:15])
     return 0
 

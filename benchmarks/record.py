@@ -1,4 +1,4 @@
-"""Results kept as files, with when and on what they were measured, for the table and the chart to be made from."""
+"""Results as files, with their date and machine. The report's tables and chart are made from them."""
 
 import datetime
 import json
@@ -13,7 +13,7 @@ from benchmarks.results import Case, Result, Rival, Target
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """A result, the size it was measured at, and where."""
+    """A result, with the size, date and machine of its measurement."""
 
     result: Result
     size: Size
@@ -22,7 +22,7 @@ class Record:
 
 
 def save(directory: Path, result: Result, size: Size) -> None:
-    """Keep a result in `directory`, in place of an earlier one of the same benchmark and size."""
+    """Write a result to `directory`, replacing an earlier one of the same benchmark and size."""
     today = datetime.datetime.now(datetime.UTC).date().isoformat()
     about = {"date": today, "machine": machine.describe(directory)}
     text = json.dumps(result.as_json() | about, indent=1)
@@ -30,7 +30,7 @@ def save(directory: Path, result: Result, size: Size) -> None:
 
 
 def load(path: Path) -> Record:
-    """What `save` kept."""
+    """Read what `save` wrote."""
     found = json.loads(path.read_text())
     cases = [
         Case(

@@ -1,4 +1,4 @@
-"""The tables in docs/benchmarks.md and the chart beside them, made from what was measured last."""
+"""The tables in docs/benchmarks.md and the chart next to them, made from the latest results."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -24,28 +24,31 @@ TARGETS_HEAD = (
 
 
 def latest(directory: Path, names: Sequence[str]) -> list[Record]:
-    """The records in `directory`, at their full size, or else the quick one. Raises FileNotFoundError without any."""
+    """The records in `directory`, of full size if there are any, else quick ones.
+
+    Raises FileNotFoundError if there are none at all.
+    """
     found = []
     for name in names:
         paths = [directory / f"{name}.{size.value}.json" for size in (Size.FULL, Size.QUICK)]
         found += [record.load(path) for path in paths if path.exists()][:1]
     if not found:
-        raise FileNotFoundError(f"nothing was measured into {directory}: run make bench")
+        raise FileNotFoundError(f"{directory} holds no results: run make bench")
     return found
 
 
 def publish(records: Sequence[Record], page: Path, picture: Path) -> None:
-    """Write the tables between their marks in the page, and the chart. Raises ValueError where marks are missing."""
+    """Write the tables between their markers in the page, and the chart. Raises ValueError if a marker is missing."""
     before, begin, rest = page.read_text(encoding="utf-8").partition(BEGIN)
     _, end, after = rest.partition(END)
     if not (begin and end):
-        raise ValueError(f"{page}: the tables' place is not marked with {BEGIN} and {END}")
+        raise ValueError(f"{page}: add the lines {BEGIN} and {END} where the tables belong")
     page.write_text(f"{before}{BEGIN}\n{tables(records)}\n{END}{after}", encoding="utf-8")
     picture.write_text(chart.draw(records), encoding="utf-8")
 
 
 def tables(records: Sequence[Record]) -> str:
-    """Markdown: a line on date, machine and command, one row a case, then one row a target."""
+    """Markdown: a line with date, command and machine, one row per case, then one row per target."""
     lines = []
     for size in Size:
         own = [each for each in records if each.size is size]

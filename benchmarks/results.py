@@ -1,4 +1,4 @@
-"""What a benchmark found, as values and as JSON."""
+"""The results of a benchmark, as values and as JSON."""
 
 import dataclasses
 import json
@@ -12,7 +12,7 @@ from benchmarks.rounds import Series
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """Something that must be reached: `measured` is compared with `bound`, which it must be at least or at most."""
+    """A requirement: `measured` must be at least `bound`, or at most."""
 
     what: str
     measured: float
@@ -26,19 +26,19 @@ class Target:
 
 @dataclass(frozen=True, slots=True)
 class Rival:
-    """Another contestant's figure, and how many times as good the project's is (above 1: the project is ahead)."""
+    """Another contestant's figure, and how many times better the project's is (above 1 the project is ahead)."""
 
     figure: Interval
     ratio: Interval
     promise: str
     counts: bool = True
-    """False for what is told for comparison alone: a peer that promises less, or a limit without a target."""
+    """False if it is shown only for comparison: a peer that promises less, or a limit without a target."""
     beside: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """One case of a benchmark. `beside` holds further medians of the project's, by name with unit."""
+    """One case of a benchmark. `beside` holds further medians of the project, by name with unit."""
 
     name: str
     unit: str
@@ -52,19 +52,19 @@ class Case:
 
     @property
     def best_peer(self) -> Interval | None:
-        """The ratio to the peer that comes closest, of those that count."""
+        """The ratio to the closest of the peers that count."""
         ratios = [rival.ratio for rival in self.peers.values() if rival.counts]
         return min(ratios, key=lambda ratio: ratio.median, default=None)
 
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """All that one benchmark found. The ratios at the top are the worst case's."""
+    """All results of one benchmark. The ratios at the top of its JSON are those of the worst case."""
 
     name: str
     cases: Sequence[Case]
     missing: Sequence[str] = ()
-    """Peers that are not installed, and so were not measured."""
+    """Peers that were not measured because they are not installed."""
 
     def as_json(self) -> dict[str, object]:
         limits = [case for case in self.cases if case.limit is not None and case.limit.counts]
@@ -112,7 +112,7 @@ def compare(
     limit: str | None = None,
     uncounted: frozenset[str] = frozenset(),
 ) -> Case:
-    """A case out of a game's series: the first is the project's, the one named `limit` the limit's, the rest peers'."""
+    """Make a case from the series of its rounds: the project's first, the limit's by its name, and the peers'."""
     ours, *others = series
     rivals = {
         other.contestant.name: Rival(

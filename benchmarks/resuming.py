@@ -1,14 +1,13 @@
-"""The devices of the benchmark of a bad link: they send one file, and go on wherever they were cut off.
+"""The devices of the benchmark `lossy`: each sends one file and resumes where it was cut off.
 
 `python -m benchmarks.resuming uplinkd PORT TOKEN FILE NAME` and `... tus PORT PATH FILE`. They print a JSON object:
-`seconds` from the first connect until the server has told that it has all, `sent_bytes` given to the kernel, and
-`resent_bytes` and `in_flight_bytes`, lists: how many of them each cut made it send again, and how many had been sent
-but not acknowledged then.
+`seconds` from the first connect until the server has confirmed the whole file, `sent_bytes` handed to the kernel, and
+two lists with one entry per cut: `resent_bytes`, sent again because of it, and `in_flight_bytes`, not acknowledged when
+it came.
 """
 
 import asyncio
 import contextlib
-import hashlib
 import http.client
 import json
 import sys
@@ -19,12 +18,12 @@ from pathlib import Path
 
 from device.client import Uplink
 from device.credentials import TokenCredentials
-from device.report import Progress
+from device.report import UploadProgress
 
 HOST = "127.0.0.1"
 
 BLOCK_BYTES = 16 * 1024
-"""What the tus client hands to the kernel at a time."""
+"""How much the tus client hands to the kernel at a time."""
 
 ANSWER_TIMEOUT_S = 60
 
@@ -33,7 +32,7 @@ TUS_HEADERS = {"Tus-Resumable": "1.0.0"}
 
 @dataclass(slots=True)
 class Report:
-    """What it took."""
+    """The figures of one upload."""
 
     seconds: float = 0.0
     sent_bytes: int = 0
@@ -43,14 +42,14 @@ class Report:
     _acknowledged_bytes: int = 0
 
     def connected(self, have_bytes: int) -> None:
-        """A connection goes on at `have_bytes`; what was sent beyond that was in vain."""
+        """A connection resumes at `have_bytes`; whatever was sent beyond that is lost."""
         if self._next_byte >= 0:
             self.resent_bytes.append(self._next_byte - have_bytes)
             self.in_flight_bytes.append(self._next_byte - self._acknowledged_bytes)
         self._next_byte = self._acknowledged_bytes = have_bytes
 
     def acknowledged(self, durable_bytes: int) -> None:
-        """The server has told that it keeps so much."""
+        """The server has acknowledged `durable_bytes`."""
         self._acknowledged_bytes = durable_bytes
 
     def sent(self, count: int) -> None:
@@ -59,13 +58,11 @@ class Report:
 
 
 async def uplinkd(port: int, token: str, source: BufferedReader, name: str) -> Report:
-    """By the project's own client library, at its defaults, as `uplink send` uses it."""
+    """Upload with the project's own client library at its defaults, as `uplink send` does."""
     report = Report()
-    sha256 = hashlib.file_digest(source, "sha256").digest()
-
     resumes = -1
 
-    def progressed(progress: Progress) -> None:
+    def progressed(progress: UploadProgress) -> None:
         nonlocal resumes
         report.sent(progress.sent_bytes - report.sent_bytes)
         if progress.resumes > resumes:
@@ -75,13 +72,13 @@ async def uplinkd(port: int, token: str, source: BufferedReader, name: str) -> R
 
     began = time.perf_counter()
     async with Uplink(HOST, port, TokenCredentials(token)) as uplink:
-        await uplink.send(source, name, tag=sha256, sha256=sha256, on_progress=progressed)
+        await uplink.send(source, name, on_progress=progressed)
         report.seconds = time.perf_counter() - began
     return report
 
 
 def tus(port: int, path: str, file: Path) -> Report:
-    """HEAD tells the offset, PATCH goes on from there: the tus 1.0.0 core protocol. The upload was created before."""
+    """Resume an existing upload by the tus 1.0.0 core protocol: HEAD returns the offset, PATCH continues there."""
     report = Report()
     content = memoryview(file.read_bytes())
     began = time.perf_counter()

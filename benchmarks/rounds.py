@@ -1,4 +1,4 @@
-"""Contestants in turn, round after round, so that a drift of the machine meets all of them alike."""
+"""Measure contestants in turn, round after round, so that a drift of the machine affects all of them alike."""
 
 import random
 import time
@@ -11,7 +11,7 @@ from benchmarks.lab import Lab
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """What one contestant did in one round: the figure that is compared, and others beside it, by name with unit."""
+    """One contestant's result of one round: the figure to compare, and others beside it, by name with unit."""
 
     value: float
     beside: Mapping[str, float] = field(default_factory=dict)
@@ -19,7 +19,7 @@ class Sample:
 
 @dataclass(frozen=True, slots=True)
 class Contestant:
-    """Somebody who can be measured. `promise` says what it was configured to promise when the clock stops."""
+    """Something to measure. `promise` says how safe the bytes are when its clock stops."""
 
     name: str
     promise: str
@@ -28,7 +28,7 @@ class Contestant:
 
 @dataclass(frozen=True, slots=True)
 class Series:
-    """A contestant's samples, one a round."""
+    """A contestant's samples, one per round."""
 
     contestant: Contestant
     samples: tuple[Sample, ...]
@@ -42,10 +42,10 @@ class Series:
 
 
 def play(lab: Lab, case: str, unit: str, contestants: Sequence[Contestant]) -> list[Series]:
-    """Measure all of them in turn, a round that does not count first, in which they warm up.
+    """Measure all contestants in turn. A first round, which does not count, warms them up.
 
-    Each round has an order of its own, the same in every run: what one leaves behind, such as memory that a hypervisor
-    takes back or a disk that is still busy, would otherwise always be at the cost of the same next one.
+    The order differs from round to round but is the same in every run. In a fixed order the same contestant would
+    always pay for what its predecessor leaves, such as a busy disk or memory that a hypervisor takes back.
     """
     order, shuffled = list(contestants), random.Random(case)  # noqa: S311 - an order, not a secret
     samples: dict[str, list[Sample]] = {contestant.name: [] for contestant in contestants}
@@ -56,21 +56,21 @@ def play(lab: Lab, case: str, unit: str, contestants: Sequence[Contestant]) -> l
             sample = contestant.measure()
             label = f"round {number}/{lab.rounds}" if number else "warm-up"
             took = time.monotonic() - began
-            lab.say(f"{case}: {label}: {contestant.name}: {sample.value:.4g} {unit} ({took:.1f} s)")
+            lab.report(f"{case}: {label}: {contestant.name}: {sample.value:.4g} {unit} ({took:.1f} s)")
             if number:
                 samples[contestant.name].append(sample)
     return [Series(contestant, tuple(samples[contestant.name])) for contestant in contestants]
 
 
 def play_at_once(lab: Lab, case: str, unit: str, contestants: Sequence[Contestant]) -> list[Series]:
-    """Measure all of them at the same time, round after round: for those that share nothing that could run short."""
+    """Measure all contestants at the same time, for those that share no scarce resource."""
     samples: list[tuple[Sample, ...]] = []
     with ThreadPoolExecutor(len(contestants)) as pool:
         for number in range(1, lab.rounds + 1):
             samples.append(tuple(pool.map(lambda contestant: contestant.measure(), contestants)))
             figures = zip(contestants, samples[-1], strict=True)
-            told = ", ".join(f"{contestant.name} {sample.value:.4g}" for contestant, sample in figures)
-            lab.say(f"{case}: round {number}/{lab.rounds}: {told} {unit}")
+            text = ", ".join(f"{contestant.name} {sample.value:.4g}" for contestant, sample in figures)
+            lab.report(f"{case}: round {number}/{lab.rounds}: {text} {unit}")
     return [
         Series(contestant, tuple(own)) for contestant, own in zip(contestants, zip(*samples, strict=True), strict=True)
     ]

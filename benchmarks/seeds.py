@@ -1,7 +1,7 @@
-"""Data directories with many files in them, made once for each schema of the catalog and then lent.
+"""Data directories with many files, made once per catalog schema and then borrowed to one benchmark at a time.
 
-The daemon itself writes a file that is complete and one that is rejected; SQLite multiplies their rows, whatever
-columns these have, and each copy has its bytes where the daemon looks for them.
+The daemon itself writes one complete file and one rejected file. SQLite copies their rows, whatever the columns, and
+each copy gets its bytes where the daemon looks for them.
 """
 
 import contextlib
@@ -22,26 +22,26 @@ from protocol import codec, frames
 CACHE = native.BUILT.parent / "seeds"
 
 CONTENT = bytes(4096)
-"""Of zeros, so that a file of this size without a single block has the right bytes."""
+"""Zeros, so that a sparse file of this size has the right content without using a block."""
 
 STORED_S = 1_700_000_000
-"""When the bytes came, in Unix time: so long ago that cleanup asks whether they belong to somebody."""
+"""When the bytes were written, in Unix time: so long ago that cleanup checks whether they are orphans."""
 
 PAGE_FILES = 100
-"""Files of each device, under each job's prefix, and rejected in the smallest catalog: a page of a list is full."""
+"""Files per device, per job prefix, and rejected in the smallest catalog, so that every list fills one page."""
 
 ROOTS = ("even", "odd")
-"""How names begin, half of them each."""
+"""Prefixes of names, each used by half of the files."""
 
 _MULTIPLY = """
 WITH RECURSIVE numbers (number) AS (SELECT 0 UNION ALL SELECT number + 1 FROM numbers WHERE number + 1 < :count)
 INSERT INTO uploads SELECT {columns} FROM numbers JOIN templates ON templates.name = iif(number % 10, 'c', 'r')
 """
-"""Every tenth is rejected."""
+"""Every tenth file is rejected."""
 
 _CREATED = "(SELECT min(created_ms) FROM templates) - :count + number"
 
-_OTHERWISE = {
+_OWN_COLUMNS = {
     "id": "abs(random())",
     "device": "'device-' || (number % (:count / :page))",
     "name": "iif(number % 2, 'odd', 'even') || '/job-' || (number % (:count / :page)) || '/' || number",
@@ -49,12 +49,12 @@ _OTHERWISE = {
     "updated_ms": _CREATED,
     "completed_ms": f"iif(completed_ms, {_CREATED}, NULL)",
 }
-"""What is a file's own. Ids are chance, as the daemon's are; created_ms decides the order of lists."""
+"""Columns that differ from file to file. Ids are random, as the daemon's are; created_ms orders the lists."""
 
 
 @dataclass(frozen=True, slots=True)
 class Seed:
-    """A data directory that no daemon runs on; the position of its middle file as (created_ms, id)."""
+    """A data directory that no daemon uses yet. `middle` is the list position (created_ms, id) of its middle file."""
 
     directory: Path
     files: int
@@ -62,21 +62,21 @@ class Seed:
 
 
 @contextlib.contextmanager
-def lent(directory: Path, template: Path, files: int) -> Iterator[Seed]:
-    """Put a data directory of `files` files (a multiple of 200) at `directory`/data, for the block.
+def borrowed(directory: Path, template: Path, files: int) -> Iterator[Seed]:
+    """Provide a data directory of `files` files (a multiple of 200) at `directory`/data during the block.
 
-    The bytes are moved there from the cache and back, since to make a million files takes half a minute.
+    The files are moved there from the cache and back, because making a million files takes half a minute.
     """
     CACHE.mkdir(parents=True, exist_ok=True)
     with (CACHE / f"{files}.lock").open("w") as lock:
-        # What is lent is missing here: another run would take it for the rest of one that was killed.
+        # While files are lent the cache lacks them, which another run would take for the remains of a killed run.
         fcntl.flock(lock, fcntl.LOCK_EX)
-        with _lent(directory, _kept(template, files), files) as seed:
+        with _borrowed(directory, _kept(template, files), files) as seed:
             yield seed
 
 
 @contextlib.contextmanager
-def _lent(directory: Path, kept: Path, files: int) -> Iterator[Seed]:
+def _borrowed(directory: Path, kept: Path, files: int) -> Iterator[Seed]:
     with contextlib.closing(sqlite3.connect(kept / "catalog.sqlite")) as catalog:
         ids = {upload_id for (upload_id,) in catalog.execute("SELECT id FROM uploads")}
         middle = catalog.execute(
@@ -93,7 +93,7 @@ def _lent(directory: Path, kept: Path, files: int) -> Iterator[Seed]:
 
 
 def make_template(parent: Path) -> Path:
-    """A catalog that the daemon has written, below `parent`: one complete file, "c", and one rejected, "r"."""
+    """A catalog below `parent`, written by the daemon, with a complete file "c" and a rejected file "r"."""
     directory = parent / "template"
     directory.mkdir()
     with serving(directory) as daemon, Dialogue(daemon, "device") as device:
@@ -106,19 +106,21 @@ def make_template(parent: Path) -> Path:
     with contextlib.closing(sqlite3.connect(catalog)) as connection:
         for (upload_id,) in connection.execute("SELECT id FROM uploads"):
             if not _place(directory / "data" / "files", upload_id).exists():
-                raise process.Failed(f"upload {upload_id:016x} is not where seeds would put it: storage has changed")
+                raise process.Failed(
+                    f"upload {upload_id:016x} is not where seeds.py puts files: adapt _place to storage"
+                )
     return catalog
 
 
 def _kept(template: Path, files: int) -> Path:
-    """The cached catalog and its bytes, made if there is none of this schema."""
+    """The cached catalog and files for this schema. Makes them if there are none."""
     with contextlib.closing(sqlite3.connect(template)) as catalog:
         schema = "".join(sql for (sql,) in catalog.execute("SELECT sql FROM sqlite_master WHERE sql IS NOT NULL"))
     digest = hashlib.sha256(schema.encode() + Path(__file__).read_bytes()).hexdigest()[:16]
     kept = CACHE / f"{digest}-{files}"
     if not (kept / "files").exists():
         fresh = CACHE / f"{kept.name}.new"
-        # Those of older schemas, and what a run that was killed has left.
+        # Remove seeds of older schemas, and what a killed run left.
         for left in (*CACHE.glob(f"*-{files}"), *CACHE.glob(f"*-{files}.new")):
             shutil.rmtree(left)
         (fresh / "files").mkdir(parents=True)
@@ -129,7 +131,7 @@ def _kept(template: Path, files: int) -> Path:
 
 
 def _multiply(path: Path, files: int) -> list[int]:
-    """Turn the template into a catalog of `files` files; their ids."""
+    """Turn the template into a catalog of `files` files. Returns their ids."""
     with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as catalog:
         for pragma in ("journal_mode = OFF", "synchronous = OFF", "cache_size = -1000000"):
             catalog.execute(f"PRAGMA {pragma}")
@@ -137,11 +139,11 @@ def _multiply(path: Path, files: int) -> list[int]:
             "SELECT name, sql FROM sqlite_master WHERE type = 'index' AND tbl_name = 'uploads' AND sql IS NOT NULL"
         ).fetchall()
         names = [row[1] for row in catalog.execute("PRAGMA table_info(uploads)")]
-        columns = ", ".join(_OTHERWISE.get(name, f"templates.{name}") for name in names)
+        columns = ", ".join(_OWN_COLUMNS.get(name, f"templates.{name}") for name in names)
         catalog.execute("BEGIN")
         catalog.execute("CREATE TEMP TABLE templates AS SELECT * FROM uploads")
         catalog.execute("DELETE FROM uploads")
-        # Made anew at the end, sorted: in a tenth of the time.
+        # Dropping the indexes and building them at the end takes a tenth of the time.
         for name, _ in indexes:
             catalog.execute(f"DROP INDEX {name}")
         catalog.execute(_MULTIPLY.format(columns=columns), {"count": files, "page": PAGE_FILES})
@@ -156,7 +158,7 @@ def _place(files: Path, upload_id: int) -> Path:
 
 
 def _store(files: Path, ids: list[int]) -> None:
-    """Give each id its bytes; ordered by directory, which is three times as fast as any order."""
+    """Write a file for each id, directory by directory, which is three times as fast as a random order."""
     for upload_id in ids:
         path = _place(files, upload_id)
         path.parent.mkdir(exist_ok=True)
@@ -168,7 +170,7 @@ def _store(files: Path, ids: list[int]) -> None:
 
 def _give_back(used: Path, files: Path, ids: set[int]) -> None:
     for shard in used.iterdir():
-        for name in os.listdir(shard):  # noqa: PTH208 - a million names, of which few become paths
+        for name in os.listdir(shard):  # noqa: PTH208 - a million names, and few become paths
             if int(name, 16) not in ids:
                 (shard / name).unlink()
     used.rename(files)

@@ -1,4 +1,4 @@
-"""Devices that stream a file each, played by one C program: against the daemon, and alike against the limit."""
+"""Devices that stream one file each, played by one C program, to the daemon or to the limit."""
 
 import json
 import shutil
@@ -13,11 +13,11 @@ from benchmarks.uplinkd import Uplinkd
 from protocol.constants import ChecksumKind
 
 WINDOW_BYTES = 16 << 20
-"""What the daemon's default settings give; the limit has no handshake that could tell."""
+"""The daemon's default. The limit has no handshake that could announce it."""
 
 CYCLE_BYTES = 16 << 20
 CYCLE_MS = 5
-"""The limit syncs when the daemon's default settings would."""
+"""The limit syncs as often as the daemon does by default."""
 
 TIMEOUT_S = 300
 
@@ -26,10 +26,10 @@ LIBRARIES = ("ssl", "crypto")
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """What each device sends: the first `bytes_each` of the payload, from its beginning again where it is shorter.
+    """What each device sends: `bytes_each` bytes of the payload, which is repeated if it is shorter.
 
     `sha256` goes into OPEN and FINISH. With TLS no certificate is verified, since nothing leaves loopback.
-    With `keeps_frames` the frames are made once, and kept in the directory for the rounds that follow.
+    With `keeps_frames` the frames are made once and kept in the directory for later rounds.
     """
 
     payload: Payload
@@ -48,7 +48,7 @@ class Load:
 
 @dataclass(frozen=True, slots=True)
 class Sent:
-    """What the sender saw: seconds from the first byte until all were acknowledged, and until all files were complete.
+    """The sender's figures: seconds from the first byte until all were acknowledged, and until all files were complete.
 
     `cpu_s` is the sender's own.
     """
@@ -63,7 +63,7 @@ class Sent:
 
 @dataclass(frozen=True, slots=True)
 class Received:
-    """What the limit says of itself."""
+    """The limit's own figures."""
 
     cpu_s: float
     syncs: int
@@ -71,7 +71,7 @@ class Received:
 
 
 def send(daemon: Uplinkd, load: Load, directory: Path, name: str) -> Sent:
-    """Upload `name`, which must be new, from each device to the daemon. Raises process.Failed when one is refused."""
+    """Upload the new file `name` from each device. Raises process.Failed when the daemon refuses one."""
     devices = [f"sender-{number}" for number in range(load.connections)]
     opening = wire.opening(name, load.bytes_each, sha256=load.sha256)
     preambles = _records(directory / "preambles", (wire.hello(daemon.token(device)) + opening for device in devices))
@@ -79,14 +79,14 @@ def send(daemon: Uplinkd, load: Load, directory: Path, name: str) -> Sent:
 
 
 def delete(daemon: Uplinkd, name: str) -> None:
-    """Delete the complete files whose names start with `name`, as an operator does; a thousand at most."""
+    """Delete the complete files whose names start with `name`, at most a thousand, as an operator would."""
     found = json.loads(daemon.ask("GET", f"/v1/files?state=complete&limit=1000&prefix={name}"))
     for file in found["files"]:
         daemon.ask("DELETE", f"/v1/files/{file['id']}")
 
 
 def send_to_limit(load: Load, directory: Path, pair: certificate.Certificate | None = None) -> tuple[Sent, Received]:
-    """The same to the limit, which stores the files below `directory` and removes them. TLS needs the `pair`."""
+    """Send the same to the limit, which stores the files below `directory` and removes them. TLS needs `pair`."""
     port, files = process.free_port(), directory / "limit"
     files.mkdir()
     command = [str(native.program("limit/receive.c", *LIBRARIES)), "--port", str(port), "--dir", str(files)]

@@ -7,11 +7,11 @@ from benchmarks.results import Case, Result, Rival
 
 
 def text(result: Result) -> str:
-    """All cases of a benchmark, a paragraph each."""
+    """All cases of a benchmark, one paragraph each."""
     lines = [f"== {result.name}"]
     for case in result.cases:
         lines += _case(case)
-    lines += [f"missing: {peer} is not installed (make peers)" for peer in result.missing]
+    lines += [f"missing: {peer} is not installed (run make peers)" for peer in result.missing]
     return "\n".join(lines)
 
 

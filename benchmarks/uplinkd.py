@@ -1,4 +1,4 @@
-"""The project under measurement: the daemon as operators run it, a process of its own on free ports of loopback."""
+"""The daemon to measure, run as operators run it: a separate process, here on free ports of loopback."""
 
 import base64
 import contextlib
@@ -33,7 +33,7 @@ class Uplinkd:
     http_port: int
 
     def token(self, subject: str, *scopes: str, role: str = "device") -> str:
-        """What the daemon would issue itself: signed with its HS256 secret."""
+        """A token as the daemon would issue it, signed with its HS256 secret."""
         text = (self.data_dir / "secret").read_text().strip()
         secret = base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
         now = int(time.time())
@@ -50,12 +50,12 @@ class Uplinkd:
         return jwt.encode(claims, secret, algorithm="HS256")
 
     def metric(self, name: str) -> float:
-        """The sum over the labels of one sample name of /metrics; 0 when it has none yet."""
+        """The value of a sample in /metrics, summed over its labels; 0 if it has none yet."""
         lines = self.ask("GET", "/metrics").decode().splitlines()
         return sum(float(line.rpartition(" ")[2]) for line in lines if line.startswith((f"{name} ", f"{name}{{")))
 
     def ask(self, method: str, path: str) -> bytes:
-        """The body of the control plane's answer to an operator. Raises urllib.error.HTTPError when it refuses."""
+        """Send a request to the control plane as an operator and return the body. Raises urllib.error.HTTPError."""
         token = self.token("benchmark", role="operator")
         request = urllib.request.Request(
             f"http://127.0.0.1:{self.http_port}{path}", method=method, headers={"Authorization": f"Bearer {token}"}
@@ -69,16 +69,16 @@ class Uplinkd:
 def serving(
     directory: Path, settings: Mapping[str, str] | None = None, prefix: tuple[str, ...] = ()
 ) -> Iterator[Uplinkd]:
-    """The daemon with its data in `directory`/data, at default settings but for `settings`.
+    """The daemon with its data in `directory`/data, with default settings except for `settings`.
 
-    These are environment variables without UPLINKD_, such as {"COMMIT__CYCLE_MS": "0"}. `prefix` goes before the
-    program, as ("taskset", "1") does.
+    These are environment variables without UPLINKD_, such as {"COMMIT__CYCLE_MS": "0"}. `prefix` goes in front of the
+    command, such as ("taskset", "1").
     """
     data_dir, port, http_port = directory / "data", process.free_port(), process.free_port()
     chosen = {"DATA_DIR": str(data_dir), "LISTEN__PORT": str(port), "HTTP__PORT": str(http_port), **(settings or {})}
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("UPLINKD_")}
     environment = inherited | {f"UPLINKD_{name}": value for name, value in chosen.items()}
     command = [*prefix, str(PROGRAM), "serve"]
-    # The devices' listener is the last that the daemon opens.
+    # The daemon opens the devices' listener last, so this port means that it is ready.
     with process.started(command, directory / "uplinkd.log", port, environment) as server:
         yield Uplinkd(server, data_dir, port, http_port)

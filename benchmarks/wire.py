@@ -1,4 +1,4 @@
-"""What a device says before and after its chunks, made beforehand so that no sender spends time on it."""
+"""The frames before and after a device's chunks, made beforehand so that no sender spends time on them."""
 
 from protocol import codec, frames
 from protocol.constants import CredentialKind, Disposition, Feature
@@ -6,7 +6,7 @@ from protocol.constants import CredentialKind, Disposition, Feature
 FEATURES = Feature.CHUNK_COMPACT | Feature.CHUNK_CRC32C | Feature.SHA256
 
 FRAME_BYTES_MAX = 4096
-"""What a small device accepts; far more than any answer here."""
+"""What a small device accepts. Every answer here is far smaller."""
 
 
 def hello(token: str) -> bytes:
@@ -15,7 +15,7 @@ def hello(token: str) -> bytes:
 
 
 def opening(name: str, size: int, stream: int = 1, sha256: bytes | None = None) -> bytes:
-    """OPEN that resumes or creates."""
+    """An OPEN that resumes or creates the upload."""
     return codec.encode(frames.Open(Disposition.RESUME_OR_CREATE, size, name, sha256=sha256), stream)
 
 

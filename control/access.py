@@ -3,22 +3,14 @@
 from aiohttp import hdrs, web
 
 from control.errors import RequestError
-from control.ports import Authenticator, Failure, File, Principal, Role, Scope
+from control.ports import Authenticator, Permission, Principal
+from daemon.catalog.records import Upload
+from protocol.errors import ErrorCode
 
 PRINCIPAL = web.RequestKey("principal", Principal)
 
 TOKEN_BYTES_MAX = 4096
-"""The longest token looked at; real ones are below 1 KiB, and each is hashed for the cache."""
-
-_BY_ROLE: dict[Role, dict[Scope, frozenset[str]]] = {
-    Role.DEVICE: {
-        Scope.READ: frozenset({Scope.UPLOAD, Scope.READ}),
-        Scope.DELETE: frozenset({Scope.UPLOAD, Scope.DELETE}),
-        Scope.ADMIN: frozenset(),
-    },
-    Role.OPERATOR: {scope: frozenset({scope}) for scope in (Scope.READ, Scope.DELETE, Scope.ADMIN)},
-}
-"""Scopes of which one is enough, by role. A device that may upload may read and delete what it uploaded."""
+"""Longer tokens are refused unread: real ones are below 1 KiB, and each is hashed for the cache."""
 
 
 class Access:
@@ -32,25 +24,23 @@ class Access:
         request[PRINCIPAL] = principal
         return principal
 
-    def require(self, request: web.Request, *scopes: Scope) -> Principal:
-        """The principal, if the token grants one of `scopes`. Raises RequestError or Refused: 401 or 403."""
+    def require(self, request: web.Request, *permissions: Permission) -> Principal:
+        """The principal, if its token grants one of `permissions`. Raises RequestError, RequestRefused: 401, 403."""
         principal = self._identify(request)
-        granting = _BY_ROLE[principal.role]
-        if not any(principal.scopes & granting[scope] for scope in scopes):
-            wanted = " or ".join(scopes)
+        if principal.permissions.isdisjoint(permissions):
             raise RequestError(
-                Failure.FORBIDDEN,
-                f"the {principal.role} token of {principal.subject!r} does not grant {wanted}: "
+                ErrorCode.FORBIDDEN,
+                f"the token of {principal.subject!r} does not grant {' or '.join(permissions)}: "
                 "ask for a token with that scope",
             )
         return principal
 
-    def require_operator(self, request: web.Request, *scopes: Scope) -> Principal:
+    def require_operator(self, request: web.Request, *permissions: Permission) -> Principal:
         """As `require`, and the token is an operator's."""
-        principal = self.require(request, *scopes)
-        if principal.role is not Role.OPERATOR:
+        principal = self.require(request, *permissions)
+        if not principal.is_operator:
             raise RequestError(
-                Failure.FORBIDDEN, f"the token of {principal.subject!r} is a device's: ask for an operator's token"
+                ErrorCode.FORBIDDEN, f"the token of {principal.subject!r} is a device's: ask for an operator's token"
             )
         return principal
 
@@ -61,25 +51,27 @@ def bearer_token(request: web.Request) -> str:
     token = token.strip()
     if scheme.lower() != "bearer" or not token:
         raise RequestError(
-            Failure.UNAUTHENTICATED,
+            ErrorCode.UNAUTHENTICATED,
             "no bearer token: send `Authorization: Bearer …` with a token from POST /v1/token or the operator",
         )
     if len(token) > TOKEN_BYTES_MAX:
-        raise RequestError(Failure.UNAUTHENTICATED, f"the bearer token is longer than {TOKEN_BYTES_MAX} bytes")
+        raise RequestError(ErrorCode.UNAUTHENTICATED, f"the bearer token is longer than {TOKEN_BYTES_MAX} bytes")
     return token
 
 
 def reaches(principal: Principal, device: str) -> bool:
-    """Whether files of `device` exist at all for this principal; what it cannot reach it cannot tell from none."""
-    return principal.role is Role.OPERATOR or principal.subject == device
+    """Whether this principal may see the files of `device`; to others they look as if they did not exist."""
+    return principal.is_operator or principal.subject == device
 
 
 def no_such_file() -> RequestError:
-    """The one answer for a file that is not there and for one that is another's."""
-    return RequestError(Failure.NOT_FOUND, "there is no such file within this token's reach: check the id or the name")
+    """The same answer for a file that does not exist and for one out of reach."""
+    return RequestError(
+        ErrorCode.RESOURCE_UNKNOWN, "there is no such file within this token's reach: check the id or the name"
+    )
 
 
-def reachable(principal: Principal, file: File | None) -> File:
+def reachable(principal: Principal, file: Upload | None) -> Upload:
     """`file` if it is there and within reach. Raises RequestError, with status 404."""
     if file is None or not reaches(principal, file.device):
         raise no_such_file()

@@ -1,21 +1,18 @@
-"""The composition of the control plane: every route, and what stands around them."""
+"""The composition of the control plane: every route, and what surrounds them."""
 
 from dataclasses import dataclass, field
 
 from aiohttp import web
 
 from control.access import Access
-from control.download import DownloadLimits, DownloadRoutes
-from control.errors import Problems
+from control.download import Delivery, DownloadRoutes
 from control.files import FileRoutes, Lookup
 from control.metrics import MetricsRoute
 from control.middleware import Observer, add_headers, make_middleware
 from control.operations import OperationRoutes
 from control.ports import Ports
-from control.replay import Replays
 from control.tokens import TokenRoutes
 
-PROBLEMS = web.AppKey("problems", Problems)
 OBSERVER = web.AppKey("observer", Observer)
 
 BODY_BYTES_MAX = 16 * 1024
@@ -27,18 +24,15 @@ class Options:
     """What an operator may choose. `metrics_public`: `/metrics` asks for no token."""
 
     metrics_public: bool = True
-    downloads: DownloadLimits = field(default_factory=DownloadLimits)
+    delivery: Delivery = field(default_factory=Delivery)
 
 
 def make_app(ports: Ports, options: Options) -> web.Application:
-    """The whole control plane over its ports. Raises ValueError if the error registry lacks an entry."""
-    problems = Problems(ports.errors)
+    """The whole control plane over its ports."""
     observer = Observer(ports.clock, ports.http_metrics, ports.log, ports.request_ids)
-    app = web.Application(middlewares=[make_middleware(observer, problems)], client_max_size=BODY_BYTES_MAX)
-    app[PROBLEMS] = problems
+    app = web.Application(middlewares=[make_middleware(observer)], client_max_size=BODY_BYTES_MAX)
     app[OBSERVER] = observer
     app.on_response_prepare.append(add_headers)
-    app.on_response_prepare.append(Replays(ports.authenticator, ports.contents, observer).learn)
     app.router.add_routes(_routes(ports, options))
     return app
 
@@ -48,9 +42,9 @@ def _routes(ports: Ports, options: Options) -> list[web.RouteDef]:
     lookup = Lookup(access, ports.files)
     tokens = TokenRoutes(ports.token_exchange)
     files = FileRoutes(access, ports.files, ports.uploads, lookup)
-    downloads = DownloadRoutes(lookup, ports.contents, ports.request_ids, options.downloads)
+    downloads = DownloadRoutes(lookup, ports.contents, ports.request_ids, options.delivery)
     operations = OperationRoutes(access, ports.health, ports.cleaner)
-    metrics = MetricsRoute(access, ports.exposition, public=options.metrics_public)
+    metrics = MetricsRoute(access, ports.metrics_page, public=options.metrics_public)
     # A name's slashes come as %2F, so it is one segment; aiohttp's own pattern would refuse braces in it.
     named = "/v1/devices/{device:[^/]+}/files/{name:[^/]+}"
     return [

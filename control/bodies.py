@@ -8,10 +8,10 @@ from aiohttp import web
 
 from control.errors import RequestError
 from control.file_json import Json
-from control.ports import Failure
+from protocol.errors import ErrorCode
 
 BODY_TIMEOUT_S = 10.0
-"""Bodies are below 16 KiB; a client that needs longer for one holds its connection for nothing."""
+"""Bodies are below 16 KiB; a slower client only keeps a connection busy."""
 
 NO_STORE: Mapping[str, str] = {"Cache-Control": "no-store"}
 
@@ -22,7 +22,9 @@ async def read_object(request: web.Request, known: frozenset[str]) -> dict[str, 
         async with asyncio.timeout(BODY_TIMEOUT_S):
             body = await request.read()
     except TimeoutError:
-        raise RequestError(Failure.BAD_REQUEST, f"the body did not arrive within {BODY_TIMEOUT_S:.0f} s") from None
+        raise RequestError(
+            ErrorCode.REQUEST_INVALID, f"the body did not arrive within {BODY_TIMEOUT_S:.0f} s"
+        ) from None
     if not body.strip():
         return {}
     try:
@@ -30,11 +32,12 @@ async def read_object(request: web.Request, known: frozenset[str]) -> dict[str, 
     except (ValueError, RecursionError):
         members = None
     if not isinstance(members, dict):
-        raise RequestError(Failure.BAD_REQUEST, "the body is not a JSON object")
+        raise RequestError(ErrorCode.REQUEST_INVALID, "the body is not a JSON object")
     unknown = sorted(members.keys() - known)
     if unknown:
         raise RequestError(
-            Failure.BAD_REQUEST, f"unknown member {unknown[0][:40]!r} in the body: known are {', '.join(sorted(known))}"
+            ErrorCode.REQUEST_INVALID,
+            f"unknown member {unknown[0][:40]!r} in the body: known are {', '.join(sorted(known))}",
         )
     return members
 

@@ -10,7 +10,7 @@ GAP_BYTES = 160
 """Ranges closer than this are sent as one: a part's delimiter and header lines cost about as much."""
 
 OFFSET_DIGITS_MAX = 19
-"""2**63 - 1, the largest offset, has 19 digits; a longer number is simply beyond every file."""
+"""OFFSET_MAX has 19 digits; a longer number is simply beyond every file."""
 
 _RANGE_SPEC = re.compile(r"([0-9]*)-([0-9]*)", re.ASCII)
 

@@ -25,8 +25,8 @@ class Headers(Protocol):
     def getall(self, key: str, /) -> Sequence[str]: ...
 
 
-class Verdict(Enum):
-    """What the preconditions say of the request."""
+class ConditionResult(Enum):
+    """What follows from the preconditions of a request."""
 
     PROCEED = auto()
     NOT_MODIFIED = auto()
@@ -46,9 +46,9 @@ class Validators:
     date_is_strong: bool
 
 
-def evaluate(headers: Headers, validators: Validators) -> Verdict:
-    """Weigh the preconditions of a GET or HEAD in the order of RFC 9110, section 13.2.2 (If-Range apart)."""
-    return _may_proceed(headers, validators) or _is_news(headers, validators) or Verdict.PROCEED
+def evaluate(headers: Headers, validators: Validators) -> ConditionResult:
+    """Evaluate the preconditions of a GET or HEAD, except If-Range, in the order of RFC 9110, section 13.2.2."""
+    return _may_proceed(headers, validators) or _is_news(headers, validators) or ConditionResult.PROCEED
 
 
 def range_applies(headers: Headers, validators: Validators) -> bool:
@@ -62,25 +62,25 @@ def range_applies(headers: Headers, validators: Validators) -> bool:
     return validators.date_is_strong and _http_date_s(value) == validators.modified_s
 
 
-def _may_proceed(headers: Headers, validators: Validators) -> Verdict | None:
+def _may_proceed(headers: Headers, validators: Validators) -> ConditionResult | None:
     if headers.get("If-Match") is not None:
         if not _lists(headers, "If-Match", validators.etag, weak_counts=False):
-            return Verdict.FAILED
+            return ConditionResult.FAILED
     elif (unmodified_since := headers.get("If-Unmodified-Since")) is not None:
         limit_s = _http_date_s(unmodified_since)
         if limit_s is not None and validators.modified_s > limit_s:
-            return Verdict.FAILED
+            return ConditionResult.FAILED
     return None
 
 
-def _is_news(headers: Headers, validators: Validators) -> Verdict | None:
+def _is_news(headers: Headers, validators: Validators) -> ConditionResult | None:
     if headers.get("If-None-Match") is not None:
         if _lists(headers, "If-None-Match", validators.etag, weak_counts=True):
-            return Verdict.NOT_MODIFIED
+            return ConditionResult.NOT_MODIFIED
     elif (modified_since := headers.get("If-Modified-Since")) is not None:
         limit_s = _http_date_s(modified_since)
         if limit_s is not None and validators.modified_s <= limit_s:
-            return Verdict.NOT_MODIFIED
+            return ConditionResult.NOT_MODIFIED
     return None
 
 

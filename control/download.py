@@ -1,25 +1,26 @@
 """GET and HEAD of a file's content, by RFC 9110: conditions, one range, several, or all of it.
 
 A body of at most SMALL_BYTES is one read and one write. A larger one goes from the file to the socket within the
-kernel, past this process's memory, as fast as the client takes it.
+kernel, past this process's memory, as fast as the client reads it.
 """
 
 import asyncio
 from collections.abc import Awaitable
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TypeVar
 
 from aiohttp import hdrs, web
 
-from control import byte_ranges, conditions, payload, representation
+from control import accel, byte_ranges, conditions, payload, representation
 from control.byte_ranges import ByteRange
-from control.conditions import Validators, Verdict
+from control.conditions import ConditionResult, Validators
 from control.errors import RequestError
-from control.files import ENDED, Lookup, ended
+from control.files import Lookup, ended
 from control.payload import SMALL_BYTES, Payload
-from control.ports import Content, Contents, Failure, File, FileState, RequestIds, Scope
-from control.replay import REPEATABLE, Repeatable
+from control.ports import Content, ContentStore, Permission, RequestIds
+from daemon.catalog.records import TOMBSTONES, State, Upload
+from protocol.errors import ErrorCode
 
 Step = TypeVar("Step")
 
@@ -28,7 +29,7 @@ Step = TypeVar("Step")
 class DownloadLimits:
     """Bounds on what downloads may hold.
 
-    `streams_max` downloads of more than SMALL_BYTES run at a time (each holds two descriptors); a client that takes
+    `streams_max` downloads of more than SMALL_BYTES run at a time (each holds two descriptors); a client that reads
     nothing for `stall_timeout_s` is cut off.
     """
 
@@ -36,41 +37,54 @@ class DownloadLimits:
     stall_timeout_s: float = 60.0
 
 
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """Who sends the bytes. With `accel_prefix`, a reverse proxy that says it can: from its internal location there."""
+
+    accel_prefix: str | None = None
+    limits: DownloadLimits = field(default_factory=DownloadLimits)
+
+
 class DownloadRoutes:
     """Serves the bytes of complete files."""
 
-    def __init__(self, lookup: Lookup, contents: Contents, ids: RequestIds, limits: DownloadLimits) -> None:
+    def __init__(self, lookup: Lookup, contents: ContentStore, ids: RequestIds, delivery: Delivery) -> None:
         self._lookup = lookup
         self._contents = contents
         self._ids = ids
-        self._limits = limits
+        self._limits = delivery.limits
+        self._accel_prefix = delivery.accel_prefix
         self._streams = 0
 
     async def by_id(self, request: web.Request) -> web.StreamResponse:
-        _, file = await self._lookup.by_id(request, Scope.READ)
-        # Under one id the bytes never change, so neither do the conditions' verdicts.
-        request[REPEATABLE] = Repeatable(file.id, file.size or 0)
+        _, file = await self._lookup.by_id(request, Permission.READ)
         return await self._serve(request, file, date_is_strong=True)
 
     async def by_name(self, request: web.Request) -> web.StreamResponse:
-        _, file = await self._lookup.by_name(request, Scope.READ)
+        _, file = await self._lookup.by_name(request, Permission.READ)
         # Under one name two files may follow each other within a second.
         return await self._serve(request, file, date_is_strong=False)
 
-    async def _serve(self, request: web.Request, file: File, *, date_is_strong: bool) -> web.StreamResponse:
+    async def _serve(self, request: web.Request, file: Upload, *, date_is_strong: bool) -> web.StreamResponse:
         size = _complete_size(file)
         known_by = representation.validators(file, date_is_strong=date_is_strong)
         headers = representation.headers(file, known_by)
-        verdict = conditions.evaluate(request.headers, known_by)
-        if verdict is Verdict.FAILED:
+        result = conditions.evaluate(request.headers, known_by)
+        if result is ConditionResult.FAILED:
             raise RequestError(
-                Failure.PRECONDITION_FAILED,
-                f"the file is not the one asked for, it is {known_by.etag} now: begin anew",
+                ErrorCode.PRECONDITION_FAILED,
+                f"the file is not the one asked for, it is {known_by.etag} now: begin again",
                 {"ETag": known_by.etag},
             )
-        if verdict is Verdict.NOT_MODIFIED:
+        if result is ConditionResult.NOT_MODIFIED:
             return web.Response(status=304, headers=headers)
         body = self._payload(request, file, size, known_by)
+        if self._accel_prefix is not None and accel.is_offered(request.headers, body):
+            headers["Content-Type"] = representation.media_type(file.metadata.content_type)
+            headers[accel.REDIRECT] = self._accel_prefix + self._contents.path(file.id)
+            # nginx adds its own, and keeps ours as well.
+            del headers[hdrs.ACCEPT_RANGES]
+            return web.Response(headers=headers)
         headers["Content-Type"] = body.content_type
         if body.content_range is not None:
             headers["Content-Range"] = body.content_range
@@ -80,8 +94,8 @@ class DownloadRoutes:
             return web.Response(status=body.status, headers=headers, body=await self._read_small(file, body))
         return await self._stream(request, file, headers, body)
 
-    def _payload(self, request: web.Request, file: File, size: int, known_by: Validators) -> Payload:
-        media_type = representation.media_type(file.content_type)
+    def _payload(self, request: web.Request, file: Upload, size: int, known_by: Validators) -> Payload:
+        media_type = representation.media_type(file.metadata.content_type)
         asked = request.headers.get(hdrs.RANGE)
         # Only GET has ranges (RFC 9110, section 14.2).
         if asked is None or request.method != hdrs.METH_GET or not conditions.range_applies(request.headers, known_by):
@@ -90,28 +104,35 @@ class DownloadRoutes:
             spans = byte_ranges.select(asked, size)
         except byte_ranges.NotSatisfiableError as error:
             unsatisfied = {"Content-Range": f"bytes */{size}"}
-            raise RequestError(Failure.RANGE_NOT_SATISFIABLE, str(error), unsatisfied) from None
+            raise RequestError(ErrorCode.RANGE_NOT_SATISFIABLE, str(error), unsatisfied) from None
         if not spans:
             return payload.whole(size, media_type)
         return payload.partial(spans, size, media_type, self._ids.new())
 
-    async def _read_small(self, file: File, body: Payload) -> bytes:
+    async def _read_small(self, file: Upload, body: Payload) -> bytes:
+        if not body.length:
+            # Nothing was ever stored for an empty file.
+            return b""
         pieces = []
-        for piece in body.pieces:
-            if isinstance(piece, ByteRange):
-                pieces.append(await self._contents.read(file.id, piece.start, piece.length))
-                payload.check_length(len(pieces[-1]), piece)
-            else:
-                pieces.append(piece)
+        content = await self._contents.open(file.id)
+        try:
+            for piece in body.pieces:
+                if isinstance(piece, ByteRange):
+                    pieces.append(await content.read(piece.start, piece.length))
+                    payload.check_length(len(pieces[-1]), piece)
+                else:
+                    pieces.append(piece)
+        finally:
+            await content.close()
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
     async def _stream(
-        self, request: web.Request, file: File, headers: dict[str, str], body: Payload
+        self, request: web.Request, file: Upload, headers: dict[str, str], body: Payload
     ) -> web.StreamResponse:
         if self._streams >= self._limits.streams_max:
             raise RequestError(
-                Failure.UNAVAILABLE,
-                f"{self._streams} downloads are under way, as many as are served at a time: try again",
+                ErrorCode.UNAVAILABLE,
+                f"{self._streams} downloads are running, as many as http.download_concurrency allows: try again",
                 {"Retry-After": "1"},
             )
         self._streams += 1
@@ -135,7 +156,7 @@ class DownloadRoutes:
 
     async def _send(self, request: web.Request, content: Content, span: ByteRange) -> None:
         transport = _open_transport(request)
-        # The socket is written to directly, so what the transport was given must be out, to the last byte.
+        # What follows bypasses the transport, so all that the transport was given must be sent first.
         transport.set_write_buffer_limits(0)
         await self._within(request, request.writer.drain())
         sent = 0
@@ -152,15 +173,15 @@ class DownloadRoutes:
         payload.check_length(sent, span)
 
     async def _within(self, request: web.Request, step: Awaitable[Step]) -> Step:
-        """`step`, or the connection is cut when the client takes nothing for too long."""
+        """Await `step`, and cut the connection if the client reads nothing for too long."""
         try:
             async with asyncio.timeout(self._limits.stall_timeout_s):
                 return await step
         except TimeoutError:
             if request.transport is not None:
-                # A close would first wait for the client to take what is buffered.
+                # A close would first wait until the client reads what is buffered.
                 request.transport.abort()
-            raise ConnectionAbortedError(f"no data taken for {self._limits.stall_timeout_s} s") from None
+            raise ConnectionAbortedError(f"the client read nothing for {self._limits.stall_timeout_s} s") from None
 
 
 def _open_transport(request: web.Request) -> asyncio.Transport:
@@ -176,12 +197,12 @@ def _fd(transport: asyncio.Transport) -> int:
     return number
 
 
-def _complete_size(file: File) -> int:
-    if file.state in ENDED:
+def _complete_size(file: Upload) -> int:
+    if file.state in TOMBSTONES:
         raise ended(file)
-    if file.state is not FileState.COMPLETE or file.size is None:
+    if file.state is not State.COMPLETE or file.size is None:
         raise RequestError(
-            Failure.NOT_COMPLETE,
+            ErrorCode.NOT_COMPLETE,
             f"file {file.id:016x} is {file.state}, not complete: its content is served once it is",
         )
     return file.size

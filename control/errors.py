@@ -7,29 +7,30 @@ from dataclasses import dataclass, field
 from aiohttp import web
 
 from control.file_json import Json
-from control.ports import ErrorInfo, Errors, Failure, Refused
+from control.ports import RequestRefused
+from protocol.errors import ErrorCode
 
 REQUEST_ID = web.RequestKey("request_id", str)
 
-STATUSES: Mapping[Failure, int] = {
-    Failure.BAD_REQUEST: 400,
-    Failure.UNAUTHENTICATED: 401,
-    Failure.FORBIDDEN: 403,
-    Failure.NOT_FOUND: 404,
-    Failure.METHOD_NOT_ALLOWED: 405,
-    Failure.NOT_COMPLETE: 409,
-    Failure.GONE: 410,
-    Failure.PRECONDITION_FAILED: 412,
-    Failure.TOO_LARGE: 413,
-    Failure.RANGE_NOT_SATISFIABLE: 416,
-    Failure.INTERNAL: 500,
-    Failure.UNAVAILABLE: 503,
+STATUSES: Mapping[ErrorCode, int] = {
+    ErrorCode.REQUEST_INVALID: 400,
+    ErrorCode.UNAUTHENTICATED: 401,
+    ErrorCode.FORBIDDEN: 403,
+    ErrorCode.RESOURCE_UNKNOWN: 404,
+    ErrorCode.METHOD_NOT_ALLOWED: 405,
+    ErrorCode.NOT_COMPLETE: 409,
+    ErrorCode.GONE: 410,
+    ErrorCode.PRECONDITION_FAILED: 412,
+    ErrorCode.REQUEST_TOO_LARGE: 413,
+    ErrorCode.RANGE_NOT_SATISFIABLE: 416,
+    ErrorCode.INTERNAL: 500,
+    ErrorCode.UNAVAILABLE: 503,
 }
 
-_FRAMEWORK_FAILURES: Mapping[int, Failure] = {
-    404: Failure.NOT_FOUND,
-    405: Failure.METHOD_NOT_ALLOWED,
-    413: Failure.TOO_LARGE,
+_FRAMEWORK_CODES: Mapping[int, ErrorCode] = {
+    404: ErrorCode.RESOURCE_UNKNOWN,
+    405: ErrorCode.METHOD_NOT_ALLOWED,
+    413: ErrorCode.REQUEST_TOO_LARGE,
 }
 
 
@@ -38,13 +39,13 @@ class RequestError(Exception):
 
     def __init__(
         self,
-        failure: Failure,
+        code: ErrorCode,
         detail: str,
         headers: Mapping[str, str] | None = None,
         extra: Mapping[str, Json] | None = None,
     ) -> None:
         super().__init__(detail)
-        self.failure = failure
+        self.code = code
         self.detail = detail
         self.headers = headers or {}
         self.extra = extra or {}
@@ -54,47 +55,37 @@ class RequestError(Exception):
 class ProblemDetails:
     """What a problem says, before it is tied to a request."""
 
-    error: ErrorInfo
+    error: ErrorCode
     status: int
     detail: str
     headers: Mapping[str, str] = field(default_factory=dict)
     extra: Mapping[str, Json] = field(default_factory=dict)
 
 
-class Problems:
-    """Turns exceptions into problems with the registry's entries. Raises ValueError if an entry is missing."""
+def describe(error: Exception) -> ProblemDetails:
+    """The problem that `error` is to the client; of an unforeseen one it says nothing."""
+    if isinstance(error, RequestError):
+        status = STATUSES[error.code]
+        return ProblemDetails(error.code, status, error.detail, _challenged(status, error.headers), error.extra)
+    if isinstance(error, RequestRefused):
+        wait = {} if error.retry_after_s is None else {"Retry-After": str(error.retry_after_s)}
+        return ProblemDetails(error.error, error.status, error.detail, _challenged(error.status, wait))
+    if isinstance(error, web.HTTPException) and error.status < 500:
+        return _of_framework(error)
+    return ProblemDetails(
+        ErrorCode.INTERNAL, 500, "the server failed to answer; if it persists, give the operator the request id"
+    )
 
-    def __init__(self, errors: Errors) -> None:
-        missing = sorted(failure.value for failure in Failure if failure not in errors)
-        if missing:
-            raise ValueError(f"the error registry has no entry for {', '.join(missing)}: add it to `errors`")
-        self._errors = errors
 
-    def describe(self, error: Exception) -> ProblemDetails:
-        """The problem that `error` is to the client; of an unforeseen one it says nothing."""
-        if isinstance(error, RequestError):
-            status = STATUSES[error.failure]
-            return ProblemDetails(
-                self._errors[error.failure], status, error.detail, _challenged(status, error.headers), error.extra
-            )
-        if isinstance(error, Refused):
-            wait = {} if error.retry_after_s is None else {"Retry-After": str(error.retry_after_s)}
-            return ProblemDetails(error.error, error.status, error.detail, _challenged(error.status, wait))
-        if isinstance(error, web.HTTPException) and error.status < 500:
-            return self.of_status(error)
-        detail = "the server failed to answer; if it persists, tell the operator the request id"
-        return ProblemDetails(self._errors[Failure.INTERNAL], STATUSES[Failure.INTERNAL], detail)
+def malformed(status: int, detail: str) -> ProblemDetails:
+    """The problem for bytes that are not a request."""
+    return ProblemDetails(ErrorCode.REQUEST_INVALID if status < 500 else ErrorCode.INTERNAL, status, detail)
 
-    def of_status(self, error: web.HTTPException) -> ProblemDetails:
-        """The problem for what the HTTP framework itself refused."""
-        failure = _FRAMEWORK_FAILURES.get(error.status, Failure.BAD_REQUEST)
-        allowed = {"Allow": error.headers["Allow"]} if "Allow" in error.headers else {}
-        return ProblemDetails(self._errors[failure], error.status, error.text or error.reason, allowed)
 
-    def malformed(self, status: int, detail: str) -> ProblemDetails:
-        """The problem for bytes that are not a request."""
-        failure = Failure.BAD_REQUEST if status < 500 else Failure.INTERNAL
-        return ProblemDetails(self._errors[failure], status, detail)
+def _of_framework(error: web.HTTPException) -> ProblemDetails:
+    code = _FRAMEWORK_CODES.get(error.status, ErrorCode.REQUEST_INVALID)
+    allowed = {"Allow": error.headers["Allow"]} if "Allow" in error.headers else {}
+    return ProblemDetails(code, error.status, error.text or error.reason, allowed)
 
 
 def respond(problem: ProblemDetails, request: web.BaseRequest, request_id: str) -> web.Response:
@@ -106,9 +97,9 @@ def respond(problem: ProblemDetails, request: web.BaseRequest, request_id: str) 
         "status": problem.status,
         "detail": problem.detail,
         "instance": request.rel_url.raw_path,
-        "code": error.code,
+        "code": int(error),
         "name": error.name,
-        "action": error.action,
+        "action": error.action.name.lower(),
         "request_id": request_id,
         **problem.extra,
     }

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 
-from control.ports import File
+from daemon.catalog.records import Upload
 
 Json = Mapping[str, "Json"] | Sequence["Json"] | str | int | float | bool | None
 """What `json.dumps` takes."""
@@ -11,7 +11,7 @@ Json = Mapping[str, "Json"] | Sequence["Json"] | str | int | float | bool | None
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
-def file_status(file: File) -> dict[str, Json]:
+def file_status(file: Upload, expires_ms: int | None) -> dict[str, Json]:
     """The status of one file; `ranges` are [start, end) with `end` exclusive, null is unknown or not yet."""
     return {
         "id": f"{file.id:016x}",
@@ -20,19 +20,19 @@ def file_status(file: File) -> dict[str, Json]:
         "state": file.state.value,
         "size": file.size,
         "next_expected_byte": file.next_expected_byte,
-        "ranges": [{"start": extent.start, "end": extent.end} for extent in file.ranges],
+        "ranges": [{"start": each.start, "end": each.end} for each in file.ranges],
         "created": timestamp(file.created_ms),
         "updated": timestamp(file.updated_ms),
         "completed": None if file.completed_ms is None else timestamp(file.completed_ms),
-        "expires": None if file.expires_ms is None else timestamp(file.expires_ms),
+        "expires": None if expires_ms is None else timestamp(expires_ms),
         "digests": {
             "crc32c": None if file.crc32c is None else f"{file.crc32c:08x}",
             "sha256": None if file.sha256 is None else file.sha256.hex(),
         },
         "metadata": {
-            "content_type": file.content_type or None,
-            "external_id": file.external_id or None,
-            "original_name": file.original_name or None,
+            "content_type": file.metadata.content_type or None,
+            "external_id": file.metadata.external_id or None,
+            "original_name": file.metadata.original_name or None,
         },
     }
 

@@ -1,4 +1,4 @@
-"""Listening: the application on sockets, with problems even for bytes that are no request, and a graceful end."""
+"""The application on its sockets: bytes that are no request get a problem, too, and the end is graceful."""
 
 import asyncio
 import logging
@@ -7,15 +7,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from http import HTTPStatus
 
-from aiohttp import EMPTY_PAYLOAD, web
+from aiohttp import web
 
-from control.app import OBSERVER, PROBLEMS
-from control.errors import REQUEST_ID, ProblemDetails, Problems, respond
+from control import errors
+from control.app import OBSERVER
+from control.errors import REQUEST_ID, ProblemDetails, respond
 from control.middleware import UNMATCHED, Observer, answer_headers, request_id
-from control.replay import REPLAY_S, SOURCE, Replay, Source
 
 HEAD_TIMEOUT_S = 15.0
-"""A connection that has made no request by then is closed: a header section is one packet."""
+"""A connection without a request by then is closed: a header section is one packet."""
 
 KEEPALIVE_TIMEOUT_S = 75.0
 """Longer than the 60 s for which common reverse proxies keep an idle connection, so that they close it first."""
@@ -27,7 +27,7 @@ _NO_ACCESS_LOG = logging.Logger("control.access", logging.CRITICAL)
 
 
 @dataclass(frozen=True, slots=True)
-class Endpoint:
+class ListenAddress:
     """Where to listen, if no socket is handed over; port 0 takes a free one."""
 
     host: str
@@ -52,11 +52,11 @@ class ControlServer:
 
 async def serve(
     app: web.Application,
-    listeners: Sequence[Endpoint | socket.socket],
+    listeners: Sequence[ListenAddress | socket.socket],
     *,
     drain_timeout_s: float,
 ) -> ControlServer:
-    """Listen on every one of `listeners`. Raises OSError, having closed what was open, if one cannot be had."""
+    """Listen on every one of `listeners`. Raises OSError if one of them fails, and closes the others."""
     runner = _Runner(app, shutdown_timeout=drain_timeout_s)
     await runner.setup()
     try:
@@ -68,14 +68,14 @@ async def serve(
     return ControlServer(runner)
 
 
-def _site(runner: web.AppRunner, listener: Endpoint | socket.socket) -> web.BaseSite:
-    if isinstance(listener, Endpoint):
+def _site(runner: web.AppRunner, listener: ListenAddress | socket.socket) -> web.BaseSite:
+    if isinstance(listener, ListenAddress):
         return web.TCPSite(runner, listener.host, listener.port, backlog=BACKLOG)
     return web.SockSite(runner, listener, backlog=BACKLOG)
 
 
 class _Runner(web.AppRunner):
-    """An AppRunner whose connections are ours; `_make_server` is the hook that aiohttp's runners differ by."""
+    """An AppRunner that makes connections of our class; aiohttp's own runners override `_make_server` as well."""
 
     async def _make_server(self) -> web.Server:
         made = await super()._make_server()
@@ -85,7 +85,6 @@ class _Runner(web.AppRunner):
 class _Server(web.Server):
     def __init__(self, app: web.Application, made: web.Server) -> None:
         super().__init__(self._handle, request_factory=made.request_factory)
-        self.problems: Problems = app[PROBLEMS]
         self.observer: Observer = app[OBSERVER]
         self._app_handler = made.request_handler
 
@@ -95,15 +94,14 @@ class _Server(web.Server):
     async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
         if isinstance(request.protocol, _Connection):
             request.protocol.spoke()
-            request[SOURCE] = request.protocol.source()
         try:
             return await self._app_handler(request)
         except web.HTTPException as error:
             # Raised before the middleware is reached: an expectation that cannot be met.
-            return self.refuse(request, self.problems.describe(error))
+            return self.refuse(request, errors.describe(error))
 
     def refuse(self, request: web.BaseRequest, problem: ProblemDetails) -> web.Response:
-        """The answer to what never reached the application, measured and logged like any other."""
+        """Answer what never reached the application; it is measured and logged like any other request."""
         started_s = self.observer.clock.monotonic_s()
         request[REQUEST_ID] = request_id(request, self.observer.ids)
         response = respond(problem, request, request[REQUEST_ID])
@@ -120,65 +118,19 @@ class _Server(web.Server):
 
 
 class _Connection(web.RequestHandler):
-    __slots__ = ("_answered", "_head_timer", "_is_partial", "_received", "_replay", "_replay_timer", "_server")
+    __slots__ = ("_head_timer", "_server")
 
     def __init__(self, server: _Server, loop: asyncio.AbstractEventLoop) -> None:
         super().__init__(server, loop=loop, keepalive_timeout=KEEPALIVE_TIMEOUT_S, access_log=_NO_ACCESS_LOG)
         self._server = server
         self._head_timer = loop.call_later(HEAD_TIMEOUT_S, self.force_close)
-        self._replay: Replay | None = None
-        self._replay_timer: asyncio.TimerHandle | None = None
-        self._received = b""
-        self._is_partial = False
-        self._answered = 0
 
     def spoke(self) -> None:
         """A request has arrived: from now on the keep-alive timeout holds."""
         self._head_timer.cancel()
 
-    def source(self) -> Source:
-        """Where the request that is being handled came from."""
-        return Source(self._received, self._adopt)
-
-    def data_received(self, data: bytes) -> None:
-        """Answer a request that is the last one again; all else is aiohttp's to parse."""
-        is_idle = self._answered == self._request_count and not self._is_partial
-        if self._replay is not None and is_idle and self.transport is not None:
-            # What is not taken yet must not grow: such a client waits its turn on the usual way.
-            answer = None if self.transport.get_write_buffer_size() else self._replay.answer(data)
-            if answer is not None:
-                self.transport.writelines(answer)
-                return
-        self._forget_replay()
-        count = self._request_count
-        super().data_received(data)
-        found = self._request_count - count
-        # Whether the parser holds the beginning of a request, or waits for a body: then what comes next is none.
-        self._is_partial = not (found and self._messages[-1][1] is EMPTY_PAYLOAD and data.endswith(b"\r\n\r\n"))
-        self._received = data if is_idle and found == 1 and not self._is_partial else b""
-
-    async def finish_response(
-        self, request: web.BaseRequest, resp: web.StreamResponse, start_time: float | None
-    ) -> tuple[web.StreamResponse, bool]:
-        """The end of every answer, of aiohttp's own ones too."""
-        finished = await super().finish_response(request, resp, start_time)
-        self._answered += 1
-        return finished
-
-    def _adopt(self, replay: Replay) -> None:
-        self._forget_replay()
-        self._replay = replay
-        self._replay_timer = self._loop.call_later(REPLAY_S, self._forget_replay)
-
-    def _forget_replay(self) -> None:
-        if self._replay is not None and self._replay_timer is not None:
-            self._replay_timer.cancel()
-            self._replay.end()
-            self._replay = None
-
     def connection_lost(self, exc: BaseException | None) -> None:
         self._head_timer.cancel()
-        self._forget_replay()
         super().connection_lost(exc)
 
     def handle_error(
@@ -194,6 +146,6 @@ class _Connection(web.RequestHandler):
         if status >= HTTPStatus.INTERNAL_SERVER_ERROR and isinstance(exc, Exception):
             self._server.observer.log.failure(request.get(REQUEST_ID, ""), UNMATCHED, exc)
         detail = "the bytes sent are not an HTTP request" if status < 500 else "the server failed to answer"
-        response = self._server.refuse(request, self._server.problems.malformed(status, detail))
+        response = self._server.refuse(request, errors.malformed(status, detail))
         response.force_close()
         return response

@@ -8,22 +8,20 @@ from datetime import UTC, datetime, timedelta
 from typing import Protocol
 
 from control.errors import RequestError
-from control.ports import Failure, FileQuery, FileState, Position
+from daemon.catalog.records import PAGE_ROWS_MAX, Position, Query, State
+from protocol.constants import OFFSET_MAX
+from protocol.errors import ErrorCode
 
 LIMIT_DEFAULT = 100
-LIMIT_MAX = 1000
-"""Files on one page: about 600 KiB of JSON."""
 
 _CURSOR = struct.Struct(">QQ")
 """created_ms and id of the last file of the page before."""
-
-_UNSIGNED_MAX = 2**63 - 1
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _SINGLE = ("device", "prefix", "updated_from", "updated_to", "limit", "cursor")
 
 
-class Query(Protocol):
+class Parameters(Protocol):
     """The part of a URL's query that is read here."""
 
     def __iter__(self) -> Iterator[str]:
@@ -35,7 +33,7 @@ class Query(Protocol):
     def getall(self, key: str, default: list[str], /) -> list[str]: ...
 
 
-def parse_query(query: Query, tenant: str) -> FileQuery:
+def parse_query(query: Parameters, tenant: str) -> Query:
     """Raises RequestError, with status 400 and the parameter's name, rather than list more than was asked for."""
     for name in query:
         if name != "state" and name not in _SINGLE:
@@ -43,7 +41,7 @@ def parse_query(query: Query, tenant: str) -> FileQuery:
         if name in _SINGLE and len(query.getall(name, [])) > 1:
             raise _bad(f"{name}: given more than once, give it once")
     cursor = query.get("cursor")
-    return FileQuery(
+    return Query(
         tenant=tenant,
         limit=_limit(query.get("limit")),
         device=query.get("device"),
@@ -57,7 +55,7 @@ def parse_query(query: Query, tenant: str) -> FileQuery:
 
 def write_cursor(position: Position) -> str:
     """The cursor that continues after `position`."""
-    return base64.urlsafe_b64encode(_CURSOR.pack(position.created_ms, position.id)).rstrip(b"=").decode()
+    return base64.urlsafe_b64encode(_CURSOR.pack(position.time_ms, position.id)).rstrip(b"=").decode()
 
 
 def _read_cursor(text: str) -> Position:
@@ -66,7 +64,7 @@ def _read_cursor(text: str) -> Position:
         created_ms, file_id = _CURSOR.unpack(packed)
     except (binascii.Error, struct.error, ValueError):
         raise _bad("cursor: not one of ours, use next_cursor of the page before") from None
-    if created_ms > _UNSIGNED_MAX or file_id > _UNSIGNED_MAX:
+    if created_ms > OFFSET_MAX or file_id > OFFSET_MAX:
         raise _bad("cursor: not one of ours, use next_cursor of the page before")
     return Position(created_ms, file_id)
 
@@ -74,16 +72,16 @@ def _read_cursor(text: str) -> Position:
 def _limit(text: str | None) -> int:
     if text is None:
         return LIMIT_DEFAULT
-    if not (text.isascii() and text.isdigit() and len(text) <= 4 and 1 <= int(text) <= LIMIT_MAX):
-        raise _bad(f"limit: {text[:20]!r} is not a number from 1 to {LIMIT_MAX}")
+    if not (text.isascii() and text.isdigit() and len(text) <= 4 and 1 <= int(text) <= PAGE_ROWS_MAX):
+        raise _bad(f"limit: {text[:20]!r} is not a number from 1 to {PAGE_ROWS_MAX}")
     return int(text)
 
 
-def _state(text: str) -> FileState:
+def _state(text: str) -> State:
     try:
-        return FileState(text)
+        return State(text)
     except ValueError:
-        raise _bad(f"state: {text[:20]!r} is none of {', '.join(FileState)}") from None
+        raise _bad(f"state: {text[:20]!r} is none of {', '.join(State)}") from None
 
 
 def _moment_ms(name: str, text: str | None, *, round_up: bool) -> int | None:
@@ -100,4 +98,4 @@ def _moment_ms(name: str, text: str | None, *, round_up: bool) -> int | None:
 
 
 def _bad(detail: str) -> RequestError:
-    return RequestError(Failure.BAD_REQUEST, detail)
+    return RequestError(ErrorCode.REQUEST_INVALID, detail)

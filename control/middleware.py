@@ -1,4 +1,4 @@
-"""What happens to every request: its id, its problem if it fails, its measure, and the headers of every answer."""
+"""Around every request: its id, the problem if it fails, metrics and log, and the headers of every answer."""
 
 import re
 from http import HTTPStatus
@@ -6,15 +6,16 @@ from http import HTTPStatus
 from aiohttp import hdrs, web
 from aiohttp.typedefs import Handler, Middleware
 
+from control import errors
 from control.access import PRINCIPAL
-from control.errors import REQUEST_ID, Problems, respond
-from control.ports import Clock, Exchange, HttpMetrics, Log, RequestIds
+from control.errors import REQUEST_ID, respond
+from control.ports import Exchange, ExchangeLog, ExchangeMetrics, MonotonicClock, RequestIds
 
 CLIENT_CLOSED_REQUEST = 499
-"""What is logged and counted where the client left first; a custom of the field, never sent."""
+"""Logged and counted when the client left first. nginx's number for it; never sent."""
 
 UNMATCHED = "unmatched"
-"""The route of a path that is none of ours: paths are the client's choice and must not become labels."""
+"""The route of an unknown path: clients choose paths, so these must not become labels."""
 
 _METHODS = frozenset({hdrs.METH_GET, hdrs.METH_HEAD, hdrs.METH_POST, hdrs.METH_DELETE, hdrs.METH_OPTIONS})
 
@@ -47,7 +48,7 @@ async def add_headers(request: web.Request, response: web.StreamResponse) -> Non
 class Observer:
     """Measures and logs exchanges."""
 
-    def __init__(self, clock: Clock, http_metrics: HttpMetrics, log: Log, ids: RequestIds) -> None:
+    def __init__(self, clock: MonotonicClock, http_metrics: ExchangeMetrics, log: ExchangeLog, ids: RequestIds) -> None:
         self.clock = clock
         self.log = log
         self.ids = ids
@@ -56,7 +57,7 @@ class Observer:
     def report(
         self, request: web.BaseRequest, *, route: str, status: int, started_s: float, sent_bytes: int, error: str
     ) -> None:
-        """Tell the log and the metrics of one exchange that has been answered."""
+        """Log and count one answered exchange."""
         duration_s = self.clock.monotonic_s() - started_s
         exchange = describe(
             request, route=route, status=status, duration_s=duration_s, sent_bytes=sent_bytes, error=error
@@ -68,7 +69,7 @@ class Observer:
 def describe(
     request: web.BaseRequest, *, route: str, status: int, duration_s: float, sent_bytes: int, error: str = ""
 ) -> Exchange:
-    """A request and what became of it."""
+    """The record of an answered request."""
     principal = request.get(PRINCIPAL)
     return Exchange(
         request_id=request.get(REQUEST_ID, ""),
@@ -84,8 +85,8 @@ def describe(
     )
 
 
-def make_middleware(observer: Observer, problems: Problems) -> Middleware:
-    """One layer for all of it: each further layer would cost every small range."""
+def make_middleware(observer: Observer) -> Middleware:
+    """One layer for everything: each further layer would slow every small range."""
 
     @web.middleware
     async def middleware(request: web.Request, handler: Handler) -> web.StreamResponse:
@@ -99,12 +100,12 @@ def make_middleware(observer: Observer, problems: Problems) -> Middleware:
             sent_bytes = request.writer.output_size
             if isinstance(error, ConnectionError) and _client_is_gone(request):
                 raise ConnectionAbortedError("the client went away") from error
-            problem = problems.describe(error)
+            problem = errors.describe(error)
             status, error_name = problem.status, problem.error.name
             if status == HTTPStatus.INTERNAL_SERVER_ERROR:
                 observer.log.failure(request[REQUEST_ID], route_of(request), error)
             if sent_bytes:
-                # Half an answer is out: only a cut connection tells the client that the rest is missing.
+                # Part of the answer is out: only a cut connection shows the client that the rest is missing.
                 raise ConnectionAbortedError("answer cut short") from error
             response = respond(problem, request, request[REQUEST_ID])
             sent_bytes = _body_bytes(request, response)

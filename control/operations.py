@@ -1,4 +1,4 @@
-"""What operators and their tools ask of the process: is it alive, is it ready, clean up now, how is it described."""
+"""For operators and their tools: liveness, readiness, cleanup, and the description of the interface."""
 
 from dataclasses import asdict
 from importlib.resources import files as package_files
@@ -8,7 +8,8 @@ from aiohttp import web
 from control.access import Access
 from control.bodies import json_response, read_object
 from control.errors import RequestError
-from control.ports import Cleaner, Failure, Health, Scope
+from control.ports import CleanupRunner, HealthCheck, Permission
+from protocol.errors import ErrorCode
 
 OPENAPI = package_files("control") / "openapi.yaml"
 
@@ -16,14 +17,14 @@ OPENAPI = package_files("control") / "openapi.yaml"
 class OperationRoutes:
     """Health, cleanup and the description of the interface."""
 
-    def __init__(self, access: Access, health: Health, cleaner: Cleaner) -> None:
+    def __init__(self, access: Access, health: HealthCheck, cleaner: CleanupRunner) -> None:
         self._access = access
         self._health = health
         self._cleaner = cleaner
         self._openapi = OPENAPI.read_bytes()
 
     async def alive(self, _: web.Request) -> web.StreamResponse:
-        """200 while the event loop turns."""
+        """200 while the event loop runs."""
         return json_response({"status": "ok"})
 
     async def ready(self, _: web.Request) -> web.StreamResponse:
@@ -33,15 +34,15 @@ class OperationRoutes:
             return json_response({"status": "ready"})
         listed = [{"component": problem.component, "detail": problem.detail} for problem in problems]
         detail = "; ".join(f"{problem.component}: {problem.detail}" for problem in problems)
-        raise RequestError(Failure.UNAVAILABLE, f"not ready: {detail}", extra={"problems": listed})
+        raise RequestError(ErrorCode.UNAVAILABLE, f"not ready: {detail}", extra={"problems": listed})
 
     async def cleanup(self, request: web.Request) -> web.StreamResponse:
-        """One cleanup pass of the whole data directory, now; with `dry_run` it only tells what it would do."""
-        self._access.require(request, Scope.ADMIN)
+        """One cleanup pass of the whole data directory, now; with `dry_run` it only reports what it would do."""
+        self._access.require(request, Permission.ADMIN)
         members = await read_object(request, frozenset({"dry_run"}))
         dry_run = members.get("dry_run", False)
         if not isinstance(dry_run, bool):
-            raise RequestError(Failure.BAD_REQUEST, "dry_run: send true or false")
+            raise RequestError(ErrorCode.REQUEST_INVALID, "dry_run: send true or false")
         return json_response(asdict(await self._cleaner.run(dry_run)))
 
     async def openapi(self, _: web.Request) -> web.StreamResponse:

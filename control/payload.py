@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from control.byte_ranges import ByteRange
 
 SMALL_BYTES = 256 * 1024
-"""Up to here a whole body in memory costs less than the turns of a stream."""
+"""Up to this size a body in memory costs less than a stream."""
 
 Piece = bytes | ByteRange
 """Literal bytes, or bytes of the file."""
@@ -34,7 +34,7 @@ def whole(size: int, media_type: str) -> Payload:
 def partial(spans: tuple[ByteRange, ...], size: int, media_type: str, boundary: str) -> Payload:
     """206 with one range as it is, or several as multipart/byteranges (RFC 9110, section 14.6).
 
-    `boundary` must be a token of at most 70 characters that the content cannot be made to hold.
+    `boundary` must be a token of at most 70 characters that nobody could foresee and put into the content.
     """
     if len(spans) == 1:
         return Payload(206, media_type, spans[0].content_range(size), spans, spans[0].length)
@@ -48,7 +48,7 @@ def partial(spans: tuple[ByteRange, ...], size: int, media_type: str, boundary: 
     return Payload(206, f"multipart/byteranges; boundary={boundary}", None, tuple(pieces), length)
 
 
-def check_length(had: int, span: ByteRange) -> None:
-    """Raises ContentTruncatedError if `had` is less than all bytes of `span`."""
-    if had != span.length:
-        raise ContentTruncatedError(f"read {had} of {span.length} bytes at {span.start}: run `uplinkd verify`")
+def check_length(read_bytes: int, span: ByteRange) -> None:
+    """Raises ContentTruncatedError unless all bytes of `span` were read."""
+    if read_bytes != span.length:
+        raise ContentTruncatedError(f"read {read_bytes} of {span.length} bytes at {span.start}: run `uplinkd verify`")

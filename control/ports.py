@@ -1,26 +1,21 @@
-"""All that the control plane needs of the rest of the process, as interfaces and frozen values.
+"""The behaviour that the control plane needs of the daemon. Plain values are the catalog's and the registry's own.
 
-Every async method may take its time off the event loop; none may block it. An implementation reports what it
-refuses by raising `Refused`; any other exception is a fault of the server and is answered with 500.
+No method may block the event loop. An implementation that refuses raises `RequestRefused`; any other exception is a
+fault of the server and gets 500.
 """
 
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Protocol
 
-
-class Role(StrEnum):
-    """Whom a token speaks for."""
-
-    DEVICE = "device"
-    OPERATOR = "operator"
+from daemon.catalog.records import Page, Query, Upload
+from protocol.errors import ErrorCode
 
 
-class Scope(StrEnum):
-    """What a token allows. Scopes are independent: none implies another."""
+class Permission(StrEnum):
+    """What a token allows. Permissions are independent: none implies another."""
 
-    UPLOAD = "upload"
     READ = "read"
     DELETE = "delete"
     ADMIN = "admin"
@@ -32,45 +27,14 @@ class Principal:
 
     tenant: str
     subject: str
-    role: Role
-    scopes: frozenset[str]
+    is_operator: bool
+    permissions: frozenset[Permission]
 
 
-class Failure(StrEnum):
-    """The refusals that the control plane itself makes; the registry gives each a code and an action."""
-
-    BAD_REQUEST = "bad_request"
-    UNAUTHENTICATED = "unauthenticated"
-    FORBIDDEN = "forbidden"
-    NOT_FOUND = "not_found"
-    METHOD_NOT_ALLOWED = "method_not_allowed"
-    GONE = "gone"
-    NOT_COMPLETE = "not_complete"
-    PRECONDITION_FAILED = "precondition_failed"
-    RANGE_NOT_SATISFIABLE = "range_not_satisfiable"
-    TOO_LARGE = "too_large"
-    INTERNAL = "internal"
-    UNAVAILABLE = "unavailable"
-
-
-@dataclass(frozen=True, slots=True)
-class ErrorInfo:
-    """One entry of the error registry: number, name, how far it reaches, and what the client must do."""
-
-    code: int
-    name: str
-    scope: str
-    action: str
-
-
-Errors = Mapping[Failure, ErrorInfo]
-"""The registry's entry for each failure; `make_app` refuses a mapping that lacks one."""
-
-
-class Refused(Exception):
+class RequestRefused(Exception):
     """A port says no: the registry's error, the HTTP status that fits it (400 to 599), and what happened to what."""
 
-    def __init__(self, error: ErrorInfo, status: int, detail: str, retry_after_s: int | None = None) -> None:
+    def __init__(self, error: ErrorCode, status: int, detail: str, retry_after_s: int | None = None) -> None:
         super().__init__(detail)
         self.error = error
         self.status = status
@@ -84,78 +48,6 @@ class IssuedToken:
 
     token: str = field(repr=False)
     expires_in_s: int
-
-
-class FileState(StrEnum):
-    """Where a file stands. The last three hold no bytes."""
-
-    RECEIVING = "receiving"
-    PARTIAL = "partial"
-    COMPLETE = "complete"
-    REJECTED = "rejected"
-    ABORTED = "aborted"
-    DELETED = "deleted"
-    EXPIRED = "expired"
-
-
-@dataclass(frozen=True, slots=True)
-class Extent:
-    """Durable bytes [start, end): `end` is exclusive."""
-
-    start: int
-    end: int
-
-
-@dataclass(frozen=True, slots=True)
-class File:
-    """One upload as the catalog knows it. Times are Unix milliseconds; None is unknown or not yet; "" is absent."""
-
-    id: int
-    device: str
-    name: str
-    state: FileState
-    size: int | None
-    next_expected_byte: int
-    ranges: tuple[Extent, ...]
-    created_ms: int
-    updated_ms: int
-    completed_ms: int | None
-    expires_ms: int | None
-    crc32c: int | None
-    sha256: bytes | None
-    content_type: str = ""
-    external_id: str = ""
-    original_name: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Position:
-    """A place in the list, newest first: the file that was the last of a page."""
-
-    created_ms: int
-    id: int
-
-
-@dataclass(frozen=True, slots=True)
-class FileQuery:
-    """One page of a tenant's files, newest first. None and the empty set filter nothing; times are inclusive."""
-
-    tenant: str
-    limit: int
-    device: str | None = None
-    states: frozenset[FileState] = frozenset()
-    name_prefix: str | None = None
-    updated_from_ms: int | None = None
-    updated_to_ms: int | None = None
-    after: Position | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class FilePage:
-    """At most `limit` files, and where the next page starts if there is one."""
-
-    files: tuple[File, ...]
-    next: Position | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,20 +65,14 @@ class CleanupReport:
     stopped: str | None
 
 
-@dataclass(frozen=True, slots=True)
-class Problem:
+class Fault(Protocol):
     """One thing that keeps the daemon from doing its work: which part, and what is wrong with it."""
 
-    component: str
-    detail: str
+    @property
+    def component(self) -> str: ...
 
-
-@dataclass(frozen=True, slots=True)
-class Rendered:
-    """Metrics as a scraper reads them."""
-
-    body: bytes
-    content_type: str
+    @property
+    def detail(self) -> str: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,8 +81,7 @@ class Exchange:
 
     `status` is 499 where the client went away before the end. `sent_bytes` counts the body, or where it was cut
     short all that had been handed to the socket. `error` is the registry's name, "" on success. `subject` is who
-    asked, "" where nobody was identified. With `repeats` it stands for that many further requests on one connection
-    that were the same but for the range; `duration_s` and `sent_bytes` are their sums.
+    asked, "" where nobody was identified.
     """
 
     request_id: str
@@ -209,14 +94,13 @@ class Exchange:
     error: str
     subject: str
     remote: str
-    repeats: int = 0
 
 
 class Authenticator(Protocol):
     """Checks bearer tokens."""
 
     def authenticate(self, token: str) -> Principal:
-        """Whom the token speaks for; quick enough for each request. Raises Refused, with status 401."""
+        """Who holds the token; quick enough for each request. Raises RequestRefused, with status 401."""
         ...
 
 
@@ -226,27 +110,37 @@ class TokenExchange(Protocol):
     async def exchange(self, tenant: str | None, device: str, secret: str) -> IssuedToken:
         """No tenant is the default one.
 
-        Raises Refused: 401 for a wrong pair (whichever half is wrong), 403 for a disabled device.
+        Raises RequestRefused: 401 for a wrong pair (whichever half is wrong), 403 for a disabled device.
         """
         ...
 
 
-class Files(Protocol):
+class FileCatalog(Protocol):
     """Reads the catalog."""
 
-    async def list(self, query: FileQuery) -> FilePage: ...
+    async def list(self, query: Query) -> Page:
+        """One page of a tenant's files, newest first."""
+        ...
 
-    async def get(self, tenant: str, file_id: int) -> File | None:
+    async def get(self, tenant: str, file_id: int) -> Upload | None:
         """The file with this id if it is the tenant's."""
         ...
 
-    async def find(self, tenant: str, device: str, name: str) -> File | None:
+    async def find(self, tenant: str, device: str, name: str) -> Upload | None:
         """The file that the name stands for now: the current one, else the newest complete, else the newest ended."""
+        ...
+
+    def expires_ms(self, file: Upload) -> int | None:
+        """When cleanup deletes the file as things stand, in Unix milliseconds; None is never."""
         ...
 
 
 class Content(Protocol):
     """The open bytes of one complete file."""
+
+    async def read(self, offset: int, count: int) -> bytes:
+        """The `count` bytes at `offset`, fewer only if the file ends there. Raises OSError."""
+        ...
 
     def send(self, socket_fd: int, offset: int, count: int) -> AsyncGenerator[int, None]:
         """Send the `count` bytes at `offset` to a connected socket that does not block, past its transport.
@@ -257,68 +151,61 @@ class Content(Protocol):
         ...
 
     async def close(self) -> None:
-        """Give the file back. Called once, with no sending under way."""
+        """Give the file back. Called once, with no read or send under way."""
         ...
 
 
-class Contents(Protocol):
+class ContentStore(Protocol):
     """Opens complete files for reading; a file that is open stays readable though it is deleted meanwhile."""
 
+    def path(self, file_id: int) -> str:
+        """Where the bytes lie below the directory that a reverse proxy may send from, as `2a/000000000000002a`."""
+        ...
+
     async def open(self, file_id: int) -> Content:
-        """Raises Refused, with status 404 or 410, when the bytes are gone."""
-        ...
-
-    async def read(self, file_id: int, offset: int, count: int) -> bytes:
-        """The `count` bytes at `offset`, fewer only if the file ends there: small ranges are answered by it.
-
-        Raises as `open` does, and OSError.
-        """
-        ...
-
-    def read_cached(self, file_id: int, offset: int, count: int) -> bytearray | None:
-        """The bytes if they can be had without waiting, of a file that `read` read lately and nobody deleted since."""
+        """Raises RequestRefused, with status 404 or 410, when the bytes are gone."""
         ...
 
 
-class Uploads(Protocol):
+class FileDeleter(Protocol):
     """Changes uploads and files."""
 
     async def delete(self, tenant: str, file_id: int, by: Principal) -> None:
-        """Cancel a live upload, its device being told, or delete a file. Raises Refused, with status 404 or 410."""
+        """Delete a file, or cancel a live upload and let its device know. Raises RequestRefused: 404 or 410."""
         ...
 
 
-class Cleaner(Protocol):
+class CleanupRunner(Protocol):
     """Cleanup on demand."""
 
     async def run(self, dry_run: bool) -> CleanupReport:
-        """One pass; with `dry_run` it only counts. Raises Refused, with status 409, when a pass is under way."""
+        """One pass; with `dry_run` it only counts. Raises RequestRefused, with status 409, when a pass is under way."""
         ...
 
 
-class Health(Protocol):
+class HealthCheck(Protocol):
     """Knows what is wrong with the daemon."""
 
-    async def problems(self) -> Sequence[Problem]:
-        """Empty when uploads can be received and files read. Answers within a second or two whatever is stuck."""
+    async def problems(self) -> Sequence[Fault]:
+        """Empty when uploads can be received and files read. Answers within two seconds, whatever is stuck."""
         ...
 
 
-class Exposition(Protocol):
+class MetricsPage(Protocol):
     """The process's metrics."""
 
-    def render(self, accept: str) -> Rendered:
-        """All metrics in the text format that suits the Accept header."""
+    def render(self, accept: str) -> tuple[bytes, str]:
+        """All metrics in the text format that suits the Accept header, and its content type."""
         ...
 
 
-class HttpMetrics(Protocol):
+class ExchangeMetrics(Protocol):
     """Counts requests."""
 
     def observe(self, exchange: Exchange) -> None: ...
 
 
-class Log(Protocol):
+class ExchangeLog(Protocol):
     """Where the control plane writes what happened."""
 
     def exchange(self, exchange: Exchange) -> None:
@@ -326,7 +213,7 @@ class Log(Protocol):
         ...
 
     def failure(self, request_id: str, route: str, error: Exception) -> None:
-        """A fault of the server, with its traceback; the client saw 500, or its connection cut amid a body."""
+        """A fault of the server, with its traceback; the client got 500, or a connection cut during the body."""
         ...
 
 
@@ -338,7 +225,7 @@ class RequestIds(Protocol):
         ...
 
 
-class Clock(Protocol):
+class MonotonicClock(Protocol):
     """Measures how long requests take."""
 
     def monotonic_s(self) -> float:
@@ -348,18 +235,17 @@ class Clock(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Ports:
-    """Everything `make_app` is given."""
+    """What `make_app` needs."""
 
     authenticator: Authenticator
     token_exchange: TokenExchange
-    files: Files
-    contents: Contents
-    uploads: Uploads
-    cleaner: Cleaner
-    health: Health
-    exposition: Exposition
-    http_metrics: HttpMetrics
-    log: Log
+    files: FileCatalog
+    contents: ContentStore
+    uploads: FileDeleter
+    cleaner: CleanupRunner
+    health: HealthCheck
+    metrics_page: MetricsPage
+    http_metrics: ExchangeMetrics
+    log: ExchangeLog
     request_ids: RequestIds
-    clock: Clock
-    errors: Errors
+    clock: MonotonicClock

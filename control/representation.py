@@ -7,7 +7,7 @@ from email.utils import formatdate
 from urllib.parse import quote
 
 from control.conditions import Validators
-from control.ports import File
+from daemon.catalog.records import Upload
 
 OCTET_STREAM = "application/octet-stream"
 
@@ -25,13 +25,13 @@ _ATTRIBUTE_CHARACTERS = "!#$&+-.^_`|~"
 """attr-char of RFC 8187, section 3.2.1, beside letters and digits."""
 
 
-def validators(file: File, *, date_is_strong: bool) -> Validators:
+def validators(file: Upload, *, date_is_strong: bool) -> Validators:
     """The strong ETag and the date of a complete file; its bytes never change under one id."""
     digest = file.sha256.hex()[:16] if file.sha256 is not None else f"{file.crc32c or 0:08x}"
     return Validators(f'"{file.id:016x}-{digest}"', (file.completed_ms or 0) // 1000, date_is_strong)
 
 
-def headers(file: File, known_by: Validators) -> dict[str, str]:
+def headers(file: Upload, known_by: Validators) -> dict[str, str]:
     """Every header field that describes the file and does not depend on the part asked for."""
     described = {
         "Accept-Ranges": "bytes",
@@ -49,14 +49,14 @@ def headers(file: File, known_by: Validators) -> dict[str, str]:
 def media_type(declared: str) -> str:
     """The type the device declared if it is one (RFC 9110, section 8.3.1), else application/octet-stream.
 
-    A multipart type is not taken over: it could not be told from an answer to several ranges.
+    A multipart type is replaced: it would look like an answer to several ranges.
     """
     return declared if _MEDIA_TYPE.fullmatch(declared) else OCTET_STREAM
 
 
-def disposition(file: File) -> str:
+def disposition(file: Upload) -> str:
     """An attachment under the file's own name, harmless in any header, shell or folder (RFC 6266, RFC 8187)."""
-    name = re.split(r"[/\\]", file.original_name or file.name)[-1].strip(" ")
+    name = re.split(r"[/\\]", file.metadata.original_name or file.name)[-1].strip(" ")
     # Categories C*: controls, and the format characters that make "gpj.exe" read as "exe.jpg".
     name = "".join("_" if unicodedata.category(char)[0] == "C" else char for char in name)
     if not name.strip("."):
@@ -67,7 +67,7 @@ def disposition(file: File) -> str:
     return f"attachment; filename=\"{fallback}\"; filename*=UTF-8''{quote(name, safe=_ATTRIBUTE_CHARACTERS)}"
 
 
-def repr_digest(file: File) -> str:
+def repr_digest(file: Upload) -> str:
     """Repr-Digest (RFC 9530) of the whole file, which holds for every part of it; "" if no digest is known."""
     known = []
     if file.sha256 is not None:

@@ -7,7 +7,8 @@ from aiohttp import hdrs, web
 
 from control.bodies import json_response, read_object
 from control.errors import RequestError
-from control.ports import Failure, TokenExchange
+from control.ports import TokenExchange
+from protocol.errors import ErrorCode
 
 _MEMBERS = frozenset({"tenant", "device", "secret"})
 
@@ -24,7 +25,9 @@ class TokenRoutes:
         basic = request.headers.get(hdrs.AUTHORIZATION)
         if basic is not None:
             if members.keys() & {"device", "secret"}:
-                raise RequestError(Failure.BAD_REQUEST, "device and secret are in the header and in the body: send one")
+                raise RequestError(
+                    ErrorCode.REQUEST_INVALID, "device and secret are in the header and in the body: send one"
+                )
             device, secret = _basic_credentials(basic)
         else:
             device, secret = _text(members, "device"), _text(members, "secret")
@@ -36,12 +39,12 @@ class TokenRoutes:
 def _text(members: dict[str, object], name: str) -> str:
     value = members.get(name)
     if not isinstance(value, str) or not value:
-        raise RequestError(Failure.BAD_REQUEST, f"{name}: send it as a non-empty text, in JSON or by HTTP Basic")
+        raise RequestError(ErrorCode.REQUEST_INVALID, f"{name}: send it as a non-empty text, in JSON or by HTTP Basic")
     return value
 
 
 def _basic_credentials(header: str) -> tuple[str, str]:
-    """Device and secret of RFC 7617. A device's name may hold colons and a secret holds none: the last one parts."""
+    """Device and secret of RFC 7617. A name may have colons, a secret has none: split at the last one."""
     scheme, _, encoded = header.partition(" ")
     try:
         text = base64.b64decode(encoded.strip(), validate=True).decode()
@@ -50,6 +53,7 @@ def _basic_credentials(header: str) -> tuple[str, str]:
     device, colon, secret = text.rpartition(":")
     if scheme.lower() != "basic" or not colon or not device or not secret:
         raise RequestError(
-            Failure.BAD_REQUEST, "the Authorization header is not HTTP Basic with the device's name and its secret"
+            ErrorCode.REQUEST_INVALID,
+            "the Authorization header is not HTTP Basic with the device's name and its secret",
         )
     return device, secret

@@ -1,5 +1,5 @@
 """`python -m daemon` is `uplinkd`."""
 
-from daemon.cli.main import main
+from daemon.cli.entry import main
 
 raise SystemExit(main())

@@ -1,4 +1,4 @@
-"""The composition root: the core, devices over TCP, the control plane and the admin socket, put together and run."""
+"""The composition root: builds and runs the core, the TCP listener, the control plane and the admin socket."""
 
 import asyncio
 import ssl
@@ -10,8 +10,8 @@ from socket import socket
 from typing import Protocol, TypeAlias
 
 from control.app import Options, make_app
-from control.download import DownloadLimits
-from control.listener import Endpoint
+from control.download import Delivery, DownloadLimits
+from control.listener import ListenAddress
 from control.listener import serve as serve_control
 from daemon.adapters.exits import abandon
 from daemon.admin.commands import Commands
@@ -33,11 +33,11 @@ from daemon.telemetry.exposition import Exposition, Gauges
 from daemon.telemetry.logs import Logs
 
 ABANDON_S = 5.0
-"""On top of the drain's limit, for the last commit cycle and for closing the catalog."""
+"""Added to the drain's limit, for the last commit cycle and for closing the catalog."""
 
 
 class HttpServer(Protocol):
-    """The control plane, listening."""
+    """A listening control plane."""
 
     @property
     def addresses(self) -> tuple[tuple[str, int], ...]: ...
@@ -50,19 +50,22 @@ ListenHttp: TypeAlias = Callable[[Core, Exposition, Sequence[socket]], Awaitable
 
 
 async def listen_http(core: Core, exposition: Exposition, passed: Sequence[socket]) -> HttpServer:
-    """The control plane on the core. Raises OSError."""
+    """Start the control plane on the core. Raises OSError."""
     settings = core.settings
-    options = Options(settings.http.metrics_public, DownloadLimits(streams_max=settings.http.download_concurrency))
+    http = settings.http
+    accel_prefix = http.accel_prefix if http.content_delivery == "accel" else None
+    delivery = Delivery(accel_prefix, DownloadLimits(streams_max=http.download_concurrency))
+    options = Options(http.metrics_public, delivery)
     application = make_app(control_ports(core, exposition), options)
-    listeners: list[Endpoint | socket] = [*passed]
+    listeners: list[ListenAddress | socket] = [*passed]
     if not listeners:
-        listeners.append(Endpoint(settings.http.host, settings.http.port))
+        listeners.append(ListenAddress(http.host, http.port))
     return await serve_control(application, listeners, drain_timeout_s=settings.drain.timeout_s / 2)
 
 
 @dataclass(frozen=True, slots=True)
 class Daemon:
-    """What a running daemon consists of, once all of it is made. `tls` is None for plain TCP."""
+    """The parts of a running daemon. `tls` is None for plain TCP."""
 
     core: Core
     server: DeviceServer
@@ -72,17 +75,17 @@ class Daemon:
     logs: Logs
 
     def reload(self) -> str:
-        """Read the settings again and take over what can change now; what came of it, in words."""
+        """Load the settings again and apply those that can change now. Returns the outcome in words."""
         core = self.core
         try:
             takeover = take_over(core.settings, self.load(), has_tls=self.tls is not None)
             new = takeover.settings
-            # Try the pair first: one that does not fit would leave the listening context without its key.
+            # Try the pair first: a mismatched pair would leave the listening context without its key.
             tls_context(new)
             core.reload(new)
             certificate, key = new.listen.tls_certificate, new.listen.tls_key
             if self.tls is not None and certificate is not None and key is not None:
-                # Read them even if the paths are the same: that is how certificates are renewed.
+                # Load them even if the paths are the same: certificates are renewed in place.
                 load_certificate(self.tls, certificate, key)
         except (SettingsInvalid, KeysInvalid, OSError) as error:
             core.log.warning("reload failed", error=str(error))
@@ -92,7 +95,7 @@ class Daemon:
         return str(takeover)
 
     def gauges(self) -> Gauges:
-        """The state that the metrics show, as it is now."""
+        """The current state, for the metrics."""
         core, pool = self.core, self.pool
         core.metrics.receive_pool_waits = pool.waits
         return Gauges(
@@ -106,7 +109,7 @@ class Daemon:
         )
 
     async def drain(self) -> None:
-        """Say goodbye to devices, and commit what they sent."""
+        """Send GOAWAY to the devices, and commit what they sent."""
         self.core.log.info("draining", connections=sum(self.server.phases().values()))
         await self.server.drain(drain_policy(self.core.settings))
         await self.core.committer.drained()
@@ -120,7 +123,7 @@ async def serve(
     logs: Logs,
     listen_http: ListenHttp = listen_http,
 ) -> int:
-    """Run the daemon until a signal asks it to stop; the exit status. `load` reads the settings again, for a reload.
+    """Run the daemon until a signal stops it, and return the exit status. A reload calls `load` for the new settings.
 
     Raises DirectoryLocked, CatalogNewer, CatalogFailed, KeysInvalid and OSError (which ssl.SSLError is).
     """
@@ -157,10 +160,10 @@ async def serve(
                 "ready", listen=devices, http=http, version=version("uplinkd"), durability=settings.commit.durability
             )
             await lifecycle.serve(f"devices on {devices}; HTTP on {http}", daemon.reload)
-            # A disk that does not answer must not keep the process: what was acknowledged is safe already.
+            # A disk that hangs must not keep the process alive: acknowledged bytes are already durable.
             limit_s = core.settings.drain.timeout_s + ABANDON_S
             loop = asyncio.get_running_loop()
-            last_resort = loop.call_later(limit_s, abandon, f"it did not come to an end within {limit_s:g} s")
+            last_resort = loop.call_later(limit_s, abandon, f"it did not stop within {limit_s:g} s")
             await daemon.drain()
     last_resort.cancel()
     log.info("stopped")

@@ -1,53 +1,41 @@
-"""What the control plane asks of the daemon, answered by the core. control/ports.py declares it."""
+"""The control plane's ports, implemented by the core. control/ports.py declares them."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from structlog.stdlib import BoundLogger
 
 from control import ports
+from control.ports import Permission
 from daemon.adapters.entropy import Entropy
 from daemon.catalog.expiry import expires_ms
 from daemon.catalog.interface import CatalogFailed
-from daemon.catalog.records import PAGE_ROWS_MAX, Position, Query, State, Upload
+from daemon.catalog.records import Page, Query, State, Upload
 from daemon.core import Core
-from daemon.identity.device_secrets import verify_secret
+from daemon.identity.gate import Denied
 from daemon.identity.tokens import Identity, Kind, Reason, Scope, TokenRefused
-from daemon.storage.interface import Reading
+from daemon.storage.interface import Sendable
 from daemon.telemetry.exposition import Exposition
 from daemon.upkeep.cleanup import CleanupBusy
 from protocol.errors import ErrorCode
 
-_FAILURES = {
-    ports.Failure.BAD_REQUEST: ErrorCode.REQUEST_INVALID,
-    ports.Failure.UNAUTHENTICATED: ErrorCode.UNAUTHENTICATED,
-    ports.Failure.FORBIDDEN: ErrorCode.FORBIDDEN,
-    ports.Failure.NOT_FOUND: ErrorCode.RESOURCE_UNKNOWN,
-    ports.Failure.METHOD_NOT_ALLOWED: ErrorCode.METHOD_NOT_ALLOWED,
-    ports.Failure.GONE: ErrorCode.GONE,
-    ports.Failure.NOT_COMPLETE: ErrorCode.NOT_COMPLETE,
-    ports.Failure.PRECONDITION_FAILED: ErrorCode.PRECONDITION_FAILED,
-    ports.Failure.RANGE_NOT_SATISFIABLE: ErrorCode.RANGE_NOT_SATISFIABLE,
-    ports.Failure.TOO_LARGE: ErrorCode.REQUEST_TOO_LARGE,
-    ports.Failure.INTERNAL: ErrorCode.INTERNAL,
-    ports.Failure.UNAVAILABLE: ErrorCode.UNAVAILABLE,
+_PERMISSIONS: Mapping[Scope, frozenset[Permission]] = {
+    Scope.UPLOAD: frozenset({Permission.READ, Permission.DELETE}),
+    Scope.READ: frozenset({Permission.READ}),
+    Scope.DELETE: frozenset({Permission.DELETE}),
+    Scope.ADMIN: frozenset({Permission.ADMIN}),
 }
+"""What each scope of a token permits over HTTP. A device that may upload may read and delete what it uploaded."""
 
 
-def _info(code: ErrorCode) -> ports.ErrorInfo:
-    return ports.ErrorInfo(int(code), code.name, code.scope.value, code.action.name.lower())
+def _bytes_gone(file_id: int) -> ports.RequestRefused:
+    return ports.RequestRefused(ErrorCode.GONE, 410, f"the bytes of file {file_id:016x} are gone")
 
 
-def _refused(code: ErrorCode, status: int, detail: str, retry_after_s: int | None = None) -> ports.Refused:
-    return ports.Refused(_info(code), status, detail, retry_after_s)
-
-
-def _bytes_gone(file_id: int) -> ports.Refused:
-    return _refused(ErrorCode.GONE, 410, f"the bytes of file {file_id:016x} are gone")
-
-
-def _unavailable(what: str) -> ports.Refused:
-    return _refused(ErrorCode.UNAVAILABLE, 503, f"{what} does not answer: try again, and look at /readyz", 5)
+def _unavailable(what: str) -> ports.RequestRefused:
+    return ports.RequestRefused(
+        ErrorCode.UNAVAILABLE, 503, f"{what} does not answer: try again, and look at /readyz", 5
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,11 +47,11 @@ class _Authenticator:
             identity = self.core.verifier.verify(token, self.core.machine.clock.wall_ms())
         except TokenRefused as refused:
             code = ErrorCode.TOKEN_EXPIRED if refused.reason is Reason.EXPIRED else ErrorCode.UNAUTHENTICATED
-            raise _refused(code, 401, str(refused)) from refused
+            raise ports.RequestRefused(code, 401, str(refused)) from refused
         if identity.kind is Kind.DEVICE and self.core.gate.is_disabled(identity.tenant, identity.subject):
-            raise _refused(ErrorCode.DEVICE_DISABLED, 401, "the operator has disabled this device")
-        scopes = frozenset(scope.value for scope in identity.scopes)
-        return ports.Principal(identity.tenant, identity.subject, ports.Role(identity.kind.value), scopes)
+            raise ports.RequestRefused(ErrorCode.DEVICE_DISABLED, 401, "the operator has disabled this device")
+        permissions = frozenset[Permission]().union(*(_PERMISSIONS[scope] for scope in identity.scopes))
+        return ports.Principal(identity.tenant, identity.subject, identity.kind is Kind.OPERATOR, permissions)
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,15 +62,12 @@ class _TokenExchange:
         core = self.core
         tenant = tenant if tenant is not None else core.settings.auth.tenant_default
         try:
-            known = await core.catalog.device(tenant, device)
+            verdict = await core.gate.admit_secret(tenant, device, secret)
         except CatalogFailed as error:
             raise _unavailable("the catalog") from error
-        # An unknown device is compared too, so that its answer takes as long.
-        key = known.key if known is not None and known.key is not None else bytes(32)
-        if not verify_secret(key, secret) or known is None or known.key is None:
-            raise _refused(ErrorCode.UNAUTHENTICATED, 401, "the device is not enrolled, or its secret is wrong")
-        if known.disabled_ms is not None:
-            raise _refused(ErrorCode.DEVICE_DISABLED, 403, "the operator has disabled this device")
+        if isinstance(verdict, Denied):
+            status = 403 if verdict.code is ErrorCode.DEVICE_DISABLED else 401
+            raise ports.RequestRefused(verdict.code, status, verdict.detail)
         ttl_s = core.settings.auth.token_ttl_s
         identity = Identity(tenant, device, Kind.DEVICE, frozenset({Scope.UPLOAD}), None)
         return ports.IssuedToken(core.issuer.issue(identity, ttl_s, core.machine.clock.wall_ms()), int(ttl_s))
@@ -92,78 +77,41 @@ class _TokenExchange:
 class _Files:
     core: Core
 
-    async def list(self, query: ports.FileQuery) -> ports.FilePage:
-        after = None if query.after is None else Position(query.after.created_ms, query.after.id)
-        wanted = Query(
-            tenant=query.tenant,
-            limit=min(query.limit, PAGE_ROWS_MAX),
-            device=query.device,
-            states=frozenset(State(state.value) for state in query.states),
-            name_prefix=query.name_prefix,
-            updated_from_ms=query.updated_from_ms,
-            updated_to_ms=query.updated_to_ms,
-            after=after,
-        )
+    async def list(self, query: Query) -> Page:
         try:
-            page = await self.core.catalog.list(wanted)
+            return await self.core.catalog.list(query)
         except CatalogFailed as error:
             raise _unavailable("the catalog") from error
-        following = None if page.next is None else ports.Position(page.next.time_ms, page.next.id)
-        return ports.FilePage(tuple(self._file(upload) for upload in page.uploads), following)
 
-    async def get(self, tenant: str, file_id: int) -> ports.File | None:
+    async def get(self, tenant: str, file_id: int) -> Upload | None:
         try:
             upload = await self.core.catalog.get(file_id)
         except CatalogFailed as error:
             raise _unavailable("the catalog") from error
-        return None if upload is None or upload.tenant != tenant else self._file(upload)
+        return None if upload is None or upload.tenant != tenant else upload
 
-    async def find(self, tenant: str, device: str, name: str) -> ports.File | None:
+    async def find(self, tenant: str, device: str, name: str) -> Upload | None:
         try:
-            upload = await self.core.catalog.find_readable(tenant, device, name)
+            return await self.core.catalog.find_readable(tenant, device, name)
         except CatalogFailed as error:
             raise _unavailable("the catalog") from error
-        return None if upload is None else self._file(upload)
 
-    def _file(self, upload: Upload) -> ports.File:
-        return ports.File(
-            id=upload.id,
-            device=upload.device,
-            name=upload.name,
-            state=ports.FileState(upload.state.value),
-            size=upload.size,
-            next_expected_byte=upload.next_expected_byte,
-            ranges=tuple(ports.Extent(each.start, each.end) for each in upload.ranges),
-            created_ms=upload.created_ms,
-            updated_ms=upload.updated_ms,
-            completed_ms=upload.completed_ms,
-            expires_ms=expires_ms(self.core.cleanup.policy.expiry, upload),
-            crc32c=upload.crc32c,
-            sha256=upload.sha256,
-            content_type=upload.metadata.content_type,
-            external_id=upload.metadata.external_id,
-            original_name=upload.metadata.original_name,
-        )
+    def expires_ms(self, file: Upload) -> int | None:
+        return expires_ms(self.core.cleanup.policy.expiry, file)
 
 
 @dataclass(frozen=True, slots=True)
 class _Contents:
     core: Core
 
-    async def open(self, file_id: int) -> Reading:
+    def path(self, file_id: int) -> str:
+        return self.core.storage.contents.path(file_id)
+
+    async def open(self, file_id: int) -> Sendable:
         try:
-            return await self.core.storage.open(file_id)
+            return await self.core.storage.contents.open(file_id)
         except FileNotFoundError as error:
             raise _bytes_gone(file_id) from error
-
-    async def read(self, file_id: int, offset: int, count: int) -> bytes:
-        try:
-            return await self.core.storage.read_once(file_id, offset, count)
-        except FileNotFoundError as error:
-            raise _bytes_gone(file_id) from error
-
-    def read_cached(self, file_id: int, offset: int, count: int) -> bytearray | None:
-        return self.core.storage.read_cached(file_id, offset, count)
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,14 +123,14 @@ class _Uploads:
         try:
             upload = await core.catalog.get(file_id)
             if upload is None or upload.tenant != tenant:
-                raise _refused(ErrorCode.RESOURCE_UNKNOWN, 404, f"there is no file {file_id:016x}")
-            ended = await core.uploads.end(file_id, State.DELETED)
+                raise ports.RequestRefused(ErrorCode.RESOURCE_UNKNOWN, 404, f"there is no file {file_id:016x}")
+            ended = await core.ends.end(file_id, State.DELETED)
         except CatalogFailed as error:
             raise _unavailable("the catalog") from error
         if ended is None:
-            raise _refused(ErrorCode.GONE, 410, f"file {file_id:016x} has ended already")
+            raise ports.RequestRefused(ErrorCode.GONE, 410, f"file {file_id:016x} has ended already")
         core.log.info("upload deleted", upload=f"{file_id:016x}", device=upload.device, by=by.subject)
-        await core.uploads.remove_bytes(file_id)
+        await core.ends.remove_bytes(file_id)
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,8 +141,8 @@ class _Cleaner:
         try:
             report = await self.core.cleanup.once(dry_run)
         except CleanupBusy as error:
-            raise _refused(
-                ErrorCode.CONFLICT, 409, "a cleanup pass is under way: ask again when it is done", 5
+            raise ports.RequestRefused(
+                ErrorCode.CONFLICT, 409, "a cleanup pass is running: try again when it is done", 5
             ) from error
         except (CatalogFailed, OSError) as error:
             raise _unavailable("the catalog or the disk") from error
@@ -209,22 +157,6 @@ class _Cleaner:
             freed_bytes=report.freed_bytes,
             stopped=report.stopped,
         )
-
-
-@dataclass(frozen=True, slots=True)
-class _Health:
-    core: Core
-
-    async def problems(self) -> Sequence[ports.Problem]:
-        return [ports.Problem(each.component, each.detail) for each in await self.core.health.problems()]
-
-
-@dataclass(frozen=True, slots=True)
-class _Exposition:
-    exposition: Exposition
-
-    def render(self, accept: str) -> ports.Rendered:
-        return ports.Rendered(*self.exposition.render(accept))
 
 
 @dataclass(frozen=True, slots=True)
@@ -243,7 +175,6 @@ class _Log:
             error=exchange.error or None,
             subject=exchange.subject or None,
             peer=exchange.remote,
-            **({"repeats": exchange.repeats} if exchange.repeats else {}),
         )
 
     def failure(self, request_id: str, route: str, error: Exception) -> None:
@@ -259,7 +190,7 @@ class _RequestIds:
 
 
 def control_ports(core: Core, exposition: Exposition) -> ports.Ports:
-    """All that the control plane needs, from the core."""
+    """The control plane's ports on this core."""
     return ports.Ports(
         authenticator=_Authenticator(core),
         token_exchange=_TokenExchange(core),
@@ -267,11 +198,10 @@ def control_ports(core: Core, exposition: Exposition) -> ports.Ports:
         contents=_Contents(core),
         uploads=_Uploads(core),
         cleaner=_Cleaner(core),
-        health=_Health(core),
-        exposition=_Exposition(exposition),
+        health=core.health,
+        metrics_page=exposition,
         http_metrics=core.metrics.http,
         log=_Log(core.log),
         request_ids=_RequestIds(core.machine.entropy),
         clock=core.machine.clock,
-        errors={failure: _info(code) for failure, code in _FAILURES.items()},
     )

@@ -1,6 +1,6 @@
-"""Stores, ingest, identity and upkeep, opened together on one data directory. The core knows no network.
+"""Stores, ingest, identity and upkeep, opened together on one data directory. The core has no network code.
 
-The running daemon is built on it, and so is the command line where no daemon runs.
+The daemon is built on it. So is the command line when no daemon runs.
 """
 
 import asyncio
@@ -25,7 +25,9 @@ from daemon.identity.tokens import TokenIssuer, TokenVerifier
 from daemon.ingest.admission import Admission
 from daemon.ingest.committer import Committer
 from daemon.ingest.digester import Digester
+from daemon.ingest.ends import Ends
 from daemon.ingest.free_space import Disk
+from daemon.ingest.live_uploads import LiveUploads
 from daemon.ingest.uploads import Uploads
 from daemon.policies import auth_policy, cleanup_policy, cycle_settings, upload_policy
 from daemon.settings import Settings
@@ -38,11 +40,11 @@ from daemon.upkeep.recovery import Recovery
 from daemon.upkeep.verify import Verifier
 
 OPEN_FILES_MAX = 4096
-"""At most this many files of uploads stay open between writes: with ten thousand connections, that leaves room in a
-limit of 20,000."""
+"""How many upload files may stay open between writes. With ten thousand connections, the process stays below a limit of
+20,000 descriptors."""
 
 COUNT_INTERVAL_S = 5.0
-"""How often uploads are counted: less than the usual interval of a scrape."""
+"""How often uploads are counted: more often than the usual scrape."""
 
 
 class DirectoryLocked(Exception):
@@ -66,7 +68,7 @@ def system_machine() -> Machine:
 
 @dataclass(slots=True, eq=False)
 class Core:
-    """The parts, put together. `settings` is replaced by a reload."""
+    """The core's parts. A reload replaces `settings`."""
 
     settings: Settings
     machine: Machine
@@ -78,6 +80,8 @@ class Core:
     digester: Digester
     disk: Disk
     admission: Admission
+    live: LiveUploads
+    ends: Ends
     uploads: Uploads
     cleanup: Cleanup
     recovery: Recovery
@@ -101,7 +105,7 @@ class Core:
             group.create_task(self._watch_catalog())
 
     def reload(self, settings: Settings) -> None:
-        """Take over keys and limits. Raises KeysInvalid, having changed nothing."""
+        """Apply new keys and limits. Raises KeysInvalid, and then changes nothing."""
         secret = ensure_secret_file(settings.secret_path, self.machine.entropy)
         keys = load_keys(secret, settings.auth.public_keys, settings.auth.jwks_file, settings.auth.algorithms)
         policy = auth_policy(settings)
@@ -111,7 +115,7 @@ class Core:
         self.settings = settings
 
     async def _watch_catalog(self) -> None:
-        """Count uploads for the metrics, and learn of devices that another process has disabled."""
+        """Count uploads for the metrics, and load the devices that another process disabled."""
         revoked_s = 0.0
         while True:
             try:
@@ -120,19 +124,19 @@ class Core:
                     await self.gate.load()
                     revoked_s = now
             except CatalogFailed as error:
-                self.log.warning("the catalog was not read", error=str(error))
+                self.log.warning("the catalog could not be read", error=str(error))
             await asyncio.sleep(COUNT_INTERVAL_S)
 
 
 @asynccontextmanager
 async def open_core(settings: Settings, machine: Machine, log: BoundLogger) -> AsyncIterator[Core]:
-    """The core on the settings' data directory: made if it is missing, locked until the core closes.
+    """The core on the settings' data directory, which is made if it is missing and locked until the core closes.
 
     Raises DirectoryLocked, CatalogNewer, CatalogFailed, KeysInvalid and OSError.
     """
     files = machine.files
     if files.create_directory(settings.data_dir):
-        # Its own entry must survive a power cut too, or all that is in it is lost.
+        # Sync the parent as well: if a power cut loses the directory's own entry, everything in it is lost.
         files.sync_directory(settings.data_dir.absolute().parent)
     try:
         lock = files.lock(settings.data_dir / "lock")
@@ -176,17 +180,29 @@ def _compose(
         is_durable,
         lambda error: log.warning("files are synced one by one: their file system's sync failed", error=str(error)),
     )
-    committer = Committer(storage, catalog, clock, metrics, cycle_settings(settings))
-    digester = Digester(storage, machine.threads)
+    committer = Committer(storage.staging, catalog, clock, metrics, cycle_settings(settings))
+    digester = Digester(storage.contents, machine.threads)
     disk = Disk(storage, clock, log)
     admission = Admission(catalog, disk, upload_policy(settings))
     tasks = Tasks(lambda error: log.error("unforeseen failure", exc_info=error))
+    live = LiveUploads(storage.staging, digester)
+    ends = Ends(
+        catalog=catalog,
+        contents=storage.contents,
+        live=live,
+        clock=clock,
+        metrics=metrics,
+        log=log,
+        tasks=tasks,
+    )
     uploads = Uploads(
         catalog=catalog,
-        storage=storage,
+        staging=storage.staging,
         committer=committer,
         digester=digester,
         admission=admission,
+        live=live,
+        ends=ends,
         clock=clock,
         entropy=entropy,
         metrics=metrics,
@@ -204,19 +220,22 @@ def _compose(
         digester=digester,
         disk=disk,
         admission=admission,
+        live=live,
+        ends=ends,
         uploads=uploads,
         cleanup=Cleanup(
             catalog=catalog,
-            storage=storage,
-            uploads=uploads,
+            contents=storage.contents,
+            inventory=storage.inventory,
+            uploads=live,
             clock=clock,
             entropy=entropy,
             metrics=metrics,
             log=log,
             policy=cleanup_policy(settings),
         ),
-        recovery=Recovery(catalog, storage, log),
-        file_verifier=Verifier(catalog, storage, machine.threads, clock),
+        recovery=Recovery(catalog, storage.contents, log),
+        file_verifier=Verifier(catalog, storage.contents, machine.threads, clock),
         gate=Gate(verifier, catalog, clock),
         verifier=verifier,
         issuer=TokenIssuer(auth_policy(settings), symmetric_key(secret)),

@@ -1,4 +1,4 @@
-"""What keeps the daemon from receiving and serving files, as `/readyz`, `uplinkd status` and the watchdog ask it."""
+"""Finds what keeps the daemon from receiving and serving files, for `/readyz`, `uplinkd status` and the watchdog."""
 
 import asyncio
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from daemon.ingest.committer import Committer
 from daemon.ingest.free_space import Disk
 
 STUCK_S = 30.0
-"""A commit cycle that takes longer is stuck: even a slow disk syncs a cycle's bytes in a fraction of it."""
+"""A commit cycle that takes longer is stuck: even a slow disk syncs a cycle in a fraction of this time."""
 
 ANSWER_S = 2.0
 """How long a health check waits for the catalog."""
@@ -27,7 +27,7 @@ class Problem:
 
 @dataclass(frozen=True, slots=True)
 class Health:
-    """Looks at the parts that the daemon cannot work without."""
+    """Checks the parts that the daemon cannot work without."""
 
     catalog: Catalog
     disk: Disk
@@ -37,23 +37,23 @@ class Health:
     data_dir: Path
 
     async def problems(self) -> list[Problem]:
-        """Everything that is wrong now; empty when the daemon can do its work."""
-        found = []
+        """All current problems; empty when the daemon can do its work."""
+        problems = []
         try:
             async with asyncio.timeout(ANSWER_S):
                 await self.catalog.ping()
         except TimeoutError:
-            found.append(Problem("catalog", f"no answer within {ANSWER_S:g} s: look at the disk of {self.data_dir}"))
+            problems.append(Problem("catalog", f"no answer within {ANSWER_S:g} s: look at the disk of {self.data_dir}"))
         except CatalogFailed as error:
-            found.append(Problem("catalog", str(error)))
+            problems.append(Problem("catalog", str(error)))
         if detail := self.disk.problem(self.admission.policy.disk_free_min_bytes):
-            found.append(Problem("disk", detail))
+            problems.append(Problem("disk", detail))
         if stuck_s := self.commit_stuck_s():
-            found.append(Problem("committer", f"a commit cycle has been under way for {stuck_s:.0f} s"))
-        return found
+            problems.append(Problem("committer", f"a commit cycle has been under way for {stuck_s:.0f} s"))
+        return problems
 
     def commit_stuck_s(self) -> float:
-        """For how long the commit cycle under way has been stuck; 0 when none is."""
+        """How long the current commit cycle has been stuck, in seconds; 0 if it is not."""
         started_s = self.committer.oldest_cycle_s
         if started_s is None:
             return 0.0

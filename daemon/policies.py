@@ -1,4 +1,4 @@
-"""Settings as the policies of the core's parts."""
+"""Translates settings into the policies of the core's parts."""
 
 from daemon.catalog.expiry import expiry_policy
 from daemon.identity.tokens import Policy
@@ -9,7 +9,7 @@ from daemon.upkeep.cleanup import CleanupPolicy
 
 
 def auth_policy(settings: Settings) -> Policy:
-    """Whose tokens are believed."""
+    """Which tokens are accepted."""
     auth = settings.auth
     return Policy(
         issuer=auth.issuer,
@@ -28,7 +28,7 @@ def cycle_settings(settings: Settings) -> CycleSettings:
 
 
 def upload_policy(settings: Settings) -> UploadPolicy:
-    """What uploads may take."""
+    """The limits on uploads."""
     return UploadPolicy(
         ranges_max=settings.limits.ranges_max,
         quota_bytes_per_device=settings.storage.quota_bytes_per_device,

@@ -15,6 +15,9 @@ from typing import Annotated, Literal, NamedTuple
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
+from protocol.constants import OFFSET_MAX
+from protocol.naming import TENANT_PATTERN
+
 ENVIRONMENT_PREFIX = "UPLINKD_"
 ENVIRONMENT_DELIMITER = "__"
 
@@ -29,9 +32,6 @@ GIB = 1024 * MIB
 HOUR_S = 3600
 DAY_S = 24 * HOUR_S
 YEAR_S = 366 * DAY_S
-
-OFFSET_MAX = 2**63 - 1
-"""The largest offset on the wire and the largest integer of the catalog."""
 
 
 def _list(value: object) -> object:
@@ -171,7 +171,7 @@ class Auth(Section):
     token_cache: int = Field(10_000, ge=0, le=1_000_000)
     revocation_s: float = Field(30, gt=0, le=HOUR_S)
     grace_s: float = Field(30, ge=0, le=HOUR_S)
-    tenant_default: str = Field("default", pattern=r"\A[A-Za-z0-9][A-Za-z0-9._-]{0,63}\z")
+    tenant_default: str = Field("default", pattern=rf"\A{TENANT_PATTERN}\z")
     tenant_claim: str = Field("tenant", min_length=1, max_length=255)
 
 
@@ -182,6 +182,8 @@ class Http(Section):
     port: int = Field(7780, ge=0, le=65535)
     metrics_public: bool = True
     download_concurrency: int = Field(64, ge=1, le=10_000)
+    content_delivery: Literal["direct", "accel"] = "direct"
+    accel_prefix: str = Field("/files/", pattern=r"\A/(?:[A-Za-z0-9._~-]+/)+\z", max_length=255)
 
 
 class Log(Section):

@@ -1,4 +1,4 @@
-"""Tasks with an owner: none is forgotten, and none fails unheard."""
+"""Tasks with an owner, which waits for them and reports their failures."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Coroutine
@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager
 
 
 class Tasks:
-    """Owns tasks that nobody awaits one by one. An unforeseen exception goes to `on_failure` once the task is over."""
+    """Owns background tasks. If a task raises, `on_failure` gets the exception."""
 
     __slots__ = ("_on_failure", "_running")
 
@@ -20,26 +20,26 @@ class Tasks:
     def spawn(
         self, work: Coroutine[None, None, None], on_failure: Callable[[BaseException], None] | None = None
     ) -> None:
-        """Run `work` in the background; `on_failure` is told first what it raised."""
+        """Run `work` in the background. If it raises, its own `on_failure` gets the exception before the owner's."""
         task = asyncio.get_running_loop().create_task(work)
         self._running.add(task)
 
-        def over(task: asyncio.Task[None]) -> None:
+        def finished(task: asyncio.Task[None]) -> None:
             self._running.discard(task)
             if not task.cancelled() and (error := task.exception()) is not None:
                 if on_failure is not None:
                     on_failure(error)
                 self._on_failure(error)
 
-        task.add_done_callback(over)
+        task.add_done_callback(finished)
 
     async def wait(self) -> None:
-        """Return once all tasks are over, also those that they started meanwhile."""
+        """Wait until all tasks have ended, including tasks that they start."""
         while self._running:
             await asyncio.wait(self._running)
 
     async def cancel(self) -> None:
-        """End all tasks."""
+        """Cancel all tasks and wait until they have ended."""
         for task in self._running:
             task.cancel()
         await self.wait()
@@ -47,7 +47,7 @@ class Tasks:
 
 @asynccontextmanager
 async def background(*works: Coroutine[None, None, None]) -> AsyncIterator[None]:
-    """Run `works` beside the body of an `async with`, and end them with it. If one of them fails, so does the body."""
+    """Run `works` during the body of an `async with`, and cancel them at its end. If one fails, so does the body."""
     try:
         async with asyncio.TaskGroup() as group:
             tasks = [group.create_task(work) for work in works]

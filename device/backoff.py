@@ -5,12 +5,12 @@ from collections.abc import Callable
 from device.exceptions import UnreachableError
 
 BASE_S = 1.0
-"""The first wait is between 0 and this: a link that blinked is back at once, and not all devices come together."""
+"""The first wait is between 0 and this: a link that broke for a moment is soon used again, and a fleet spreads out."""
 
 CAP_S = 60.0
-"""No wait is longer: a device that was cut off for hours is back within a minute of its server."""
+"""No wait is longer: after an outage of hours a device is back within a minute of its server."""
 
-BLINK_S = 0.1
+QUICK_S = 0.1
 """Half a round trip of a mobile network."""
 
 _EXPONENT_MAX = 6  # 64 s are above the cap
@@ -32,19 +32,19 @@ class Backoff:
         self._count = min(self._count + 1, _EXPONENT_MAX)
         return self._random() * ceiling_s
 
-    def blink_s(self) -> float:
-        """The wait before the one attempt that is free: enough to part the devices of a fleet that were cut at once."""
-        return self._random() * BLINK_S
+    def quick_s(self) -> float:
+        """The wait after a good connection broke (R12.9): spreads a fleet that was cut off at once."""
+        return self._random() * QUICK_S
 
     def reset(self) -> None:
-        """Something went well: begin with short waits again."""
+        """There was progress: start with short waits again."""
         self._count = 0
 
 
 class Patience:
-    """When one piece of work is to be given up.
+    """When to give a piece of work up.
 
-    `attempts_max` interruptions in a row, or `deadline_s` seconds, without any progress; None is without limit.
+    After `attempts_max` interruptions in a row, or `deadline_s` seconds, without progress; None is without limit.
     """
 
     def __init__(self, attempts_max: int | None, deadline_s: float | None, clock: Callable[[], float]) -> None:
@@ -55,14 +55,14 @@ class Patience:
         self._since = clock()
 
     def progressed(self) -> None:
-        """The work went on: count anew, without the attempt that is under way."""
+        """There was progress: start to count again, without the attempt under way."""
         self._attempts = -1
         self._since = self._clock()
 
     def interrupted(self, detail: str, wait_s: float) -> None:
-        """The work was interrupted and would go on in `wait_s`. Raises UnreachableError when that is too much."""
+        """The work was interrupted, and can continue in `wait_s`. Raises UnreachableError at the limit."""
         self._attempts += 1
         if self._attempts_max is not None and self._attempts >= self._attempts_max:
             raise UnreachableError(f"{detail}; given up after {self._attempts} attempts without progress")
         if self._deadline_s is not None and self._clock() + wait_s - self._since > self._deadline_s:
-            raise UnreachableError(f"{detail}; given up, as nothing went on for {self._deadline_s:g} s")
+            raise UnreachableError(f"{detail}; given up after {self._deadline_s:g} s without progress")

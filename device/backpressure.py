@@ -1,31 +1,31 @@
-"""The way out of a connection, kept short: whatever waits in it is lost, and sent again, when the connection breaks."""
+"""Keeps little in the socket: what waits there is lost, and sent again, when the connection breaks."""
 
 import asyncio
 import socket
 from asyncio import StreamWriter
 
 
-class Outlet:
-    """Tells when a connection's socket has room for more.
+class Backpressure:
+    """Waits until a connection's socket should get more.
 
-    Sockets take far more than a slow link carries, and are ready for more only by what they have not sent yet:
-    TCP_NOTSENT_LOWAT, where the system has it. `close` must come before the connection's own, which waits for it.
+    A socket buffers far more than a slow link carries. TCP_NOTSENT_LOWAT, where the system has it, reports the socket
+    as writable by the bytes that TCP has not sent yet. Call `close` before the connection's own, which would wait.
     """
 
     def __init__(self, writer: StreamWriter) -> None:
-        # Not 0: asyncio's TLS transport would take an empty buffer for one that is too full.
+        # Not 0: asyncio's TLS transport takes an empty buffer for one that is too full.
         writer.transport.set_write_buffer_limits(high=1, low=0)
         self._writer = writer
         self._unsent_bytes = 0
         self._is_ready = asyncio.Event()
-        # asyncio lets nobody else wait for a descriptor of its own, so this is another one of the same socket.
+        # asyncio refuses callbacks on a transport's own descriptor, so wait on a duplicate.
         connected = writer.get_extra_info("socket")
         self._socket: socket.socket | None = None
         if connected is not None and hasattr(socket, "TCP_NOTSENT_LOWAT"):
             self._socket = connected.dup()
 
-    async def room(self, unsent_bytes: int) -> None:
-        """Until less than half of `unsent_bytes` waits for TCP to send it. Raises OSError when the connection broke."""
+    async def writable(self, unsent_bytes: int) -> None:
+        """Wait until TCP has less than half of `unsent_bytes` to send. Raises OSError when the connection broke."""
         await self._writer.drain()
         if self._socket is None:
             return
@@ -42,7 +42,7 @@ class Outlet:
                 loop.remove_writer(descriptor)
 
     def close(self) -> None:
-        """Wait for nothing more; who waits is told that there is room."""
+        """Stop waiting: a pending `writable` returns."""
         if self._socket is not None:
             asyncio.get_running_loop().remove_writer(self._socket.fileno())
             self._socket.close()

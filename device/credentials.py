@@ -1,17 +1,12 @@
 """How a device proves who it is. PROTOCOL.md §4 and §13."""
 
-import base64
-import binascii
 import secrets
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Protocol
 
 from protocol.constants import NONCE_BYTES, CredentialKind
-from protocol.handshake import device_key, prove
-
-SECRET_BYTES = 32
-"""Secrets are machine-made and have 256 bits."""
+from protocol.handshake import device_key, prove, read_secret
 
 TokenSource = Callable[[], Awaitable[str]]
 """Gets a token that is valid now; raises CredentialError for trouble that may pass."""
@@ -29,7 +24,7 @@ class Offer:
 
 
 class Credentials(Protocol):
-    """What a connection needs to know of a credential."""
+    """What a connection needs of a credential."""
 
     @property
     def refreshable(self) -> bool:
@@ -37,11 +32,11 @@ class Credentials(Protocol):
         ...
 
     async def offer(self) -> Offer:
-        """What HELLO says. Raises CredentialError."""
+        """The fields for HELLO. Raises CredentialError."""
         ...
 
     def prove(self, hello: bytes, challenge: bytes) -> bytes | None:
-        """The proof for these two frames as sent; None for a credential that has none."""
+        """The proof for these two frames as sent; None if the credential has none."""
         ...
 
     async def refresh(self) -> str:
@@ -49,12 +44,12 @@ class Credentials(Protocol):
         ...
 
     def discard(self, *, refused: bool) -> bool:
-        """The server does not take it (`refused`), or takes it no longer. Whether the next offer would be another."""
+        """The server refused it at the handshake (`refused`), or later. Returns whether the next offer would differ."""
         ...
 
 
 class TokenCredentials:
-    """A bearer token: a fixed one, or one from a callback that is asked whenever a new one is needed."""
+    """A bearer token: a fixed one, or a callback that gets a new one whenever that is needed."""
 
     def __init__(self, token: str | TokenSource) -> None:
         self._source = None if isinstance(token, str) else token
@@ -87,18 +82,21 @@ class TokenCredentials:
 
 
 class SecretCredentials:
-    """The secret that a device was enrolled with; it never leaves the device. `nonce` returns 32 random bytes."""
+    """The secret that a device was enrolled with; it never leaves the device. `nonce` returns 32 random bytes.
+
+    `secret`: its bytes, or the text that `uplinkd device add` printed. Raises ValueError if that text is no secret.
+    """
 
     def __init__(
         self,
         device: str,
-        secret: bytes,
+        secret: bytes | str,
         tenant: str | None = None,
         nonce: Callable[[], bytes] = lambda: secrets.token_bytes(NONCE_BYTES),
     ) -> None:
         self._device = device
         self._tenant = tenant
-        self._key = device_key(secret)
+        self._key = device_key(read_secret(secret) if isinstance(secret, str) else secret)
         self._nonce = nonce
 
     @property
@@ -116,17 +114,3 @@ class SecretCredentials:
 
     def discard(self, *, refused: bool) -> bool:
         return not refused
-
-
-def secret_from_text(text: str) -> bytes:
-    """The secret as `uplinkd device add` prints it: base64url without padding. Raises ValueError, never showing it."""
-    stripped = text.strip()
-    try:
-        secret = base64.b64decode(stripped + "=" * (-len(stripped) % 4), altchars=b"-_", validate=True)
-    except (binascii.Error, ValueError) as error:
-        raise ValueError("the secret is not base64url; copy it as `uplinkd device add` printed it") from error
-    if len(secret) != SECRET_BYTES:
-        raise ValueError(
-            f"the secret has {len(secret)} bytes instead of {SECRET_BYTES}; copy it as `uplinkd device add` printed it"
-        )
-    return secret

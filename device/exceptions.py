@@ -1,4 +1,4 @@
-"""What callers of the library have to expect, and the two ways in which work on a connection is interrupted."""
+"""What the library raises, and the two ways in which work on a connection is interrupted."""
 
 from dataclasses import dataclass
 
@@ -10,15 +10,15 @@ _CODES = {int(code): code for code in ErrorCode}
 
 
 class UplinkError(Exception):
-    """Base of everything that the library raises on purpose."""
+    """Base of all exceptions that callers of the library handle."""
 
 
 class UploadFailed(UplinkError):
     """The server refused for good. PROTOCOL.md §16.
 
-    `code` is that of the registry (0 when the server gave none), `detail` its explanation, `action` what is left to
-    the caller: OPEN_ANEW (allow replacing, or take another name), LEAVE (another sender took the upload over),
-    REAUTHENTICATE (get another credential), GIVE_UP.
+    `code` is the registry's (0 if the server gave none), `detail` its explanation, `action` what the caller can do:
+    OPEN_ANEW (allow replacing, or use another name), LEAVE (another sender took the upload over), REAUTHENTICATE (get
+    another credential), GIVE_UP.
     """
 
     def __init__(self, code: int, detail: str, action: Action) -> None:
@@ -28,21 +28,46 @@ class UploadFailed(UplinkError):
         self.action = action
 
 
+class ContentChanged(UploadFailed):
+    """The server has other content under the name, and keeps it.
+
+    Send with `replace=True` to replace it, or use another name.
+    """
+
+    def __str__(self) -> str:
+        return f"{super().__str__()}; send with replace=True to replace it, or use another name"
+
+
 class UnreachableError(UplinkError):
-    """Nothing went on for as many attempts, or as long, as the caller allows. The upload may be resumed later."""
+    """There was no progress within the attempts, or the time, that the caller allows. The upload can be resumed."""
 
 
 class SourceError(UplinkError):
-    """The bytes to be sent cannot be read, or are fewer than they were."""
+    """The source cannot be read."""
+
+
+class SourceChanged(SourceError):
+    """The source is not what it was when it was identified; no mix of both becomes a complete file.
+
+    Send it again once nothing writes to it. Use `replace=True`, as the server may still have a part of what it was.
+    `detail` is what was found.
+    """
+
+    def __init__(self, detail: str) -> None:
+        super().__init__(detail)
+        self.detail = detail
+
+    def __str__(self) -> str:
+        return f"{self.detail}; once nothing writes to it, send it again with replace=True"
 
 
 class CredentialError(UplinkError):
-    """No credential can be had now; raised by token callbacks for trouble that may pass. The upload waits."""
+    """There is no credential now. Token callbacks raise it for trouble that may pass; the upload waits."""
 
 
 @dataclass(frozen=True, slots=True)
 class Ending:
-    """How a connection ended. `code` is 0 where the server said nothing; `final`: no other connection would help."""
+    """How a connection ended. `code` is 0 if the server gave none; `final`: reconnecting would not help."""
 
     detail: str
     action: Action = Action.REOPEN
@@ -53,7 +78,7 @@ class Ending:
 
 
 class LinkOver(Exception):
-    """The connection is over; whoever works on it goes on with the next one."""
+    """The connection is over; work continues on the next one."""
 
     def __init__(self, ending: Ending) -> None:
         super().__init__(ending.detail)
@@ -61,15 +86,21 @@ class LinkOver(Exception):
 
 
 class StreamOver(Exception):
-    """The server ended one stream by this error."""
+    """The server ended one stream with this error."""
 
     def __init__(self, error: frames.Error) -> None:
         super().__init__(error.text)
         self.error = error
 
 
+def upload_failure(code: int, detail: str, action: Action) -> UploadFailed:
+    """The exception for an error of the server."""
+    kind = ContentChanged if code == ErrorCode.CONTENT_CHANGED else UploadFailed
+    return kind(code, detail, action)
+
+
 def code_name(code: int) -> str:
-    """The registry's name of the code; its number where the server is newer than this registry."""
+    """The registry's name of the code; its number if the server is newer than this registry."""
     return _CODES[code].name if code in _CODES else f"error 0x{code:04x}"
 
 

@@ -2,37 +2,27 @@
 
 import asyncio
 from asyncio import StreamReader, StreamWriter
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
-from typing import Protocol
+from collections.abc import Callable
 
-from device.backpressure import Outlet
+from device.backpressure import Backpressure
 from device.credentials import Credentials
-from device.exceptions import CredentialError, Ending, LinkOver, explain
+from device.exceptions import Ending, LinkOver, explain
+from device.keepalive import TICK_S, Keepalive
 from device.pace import Pace
+from device.streams import StreamHandler, StreamHandlers
+from device.timing import Timing
+from device.token_refresh import TokenRefresh
 from protocol import frames
 from protocol.checksum import Buffer
 from protocol.client import ClientConnection
-from protocol.constants import AUTHORITY_UNLIMITED_S, STREAM_MAX, Action, Feature, FrameType, UploadState
+from protocol.constants import Action, Feature, FrameType
 from protocol.errors import ErrorCode
 from protocol.events import Acknowledged, Answered, Challenged, ClientEvent, Failed, ServerMisbehaved, Welcomed
 from protocol.exceptions import LocalProtocolError
 from protocol.state import ConnectionState
 
-TICK_S = 1.0
-"""How often the time is looked at: keep-alive is counted in whole seconds."""
-
-SILENCE_FACTOR = 2.5
-"""Silent for this many keep-alive intervals, the server is taken for dead: two probes of ours were lost."""
-
 LINGER_S = 5.0
-"""How long after GOAWAY to wait for the acknowledgements of what is under way."""
-
-REFRESH_FRACTION = 2 / 3
-"""When of a token's time to offer the next: PROTOCOL.md §13."""
-
-REFRESH_RETRY_S = 5.0
-"""How soon to ask for a token again when none was to be had."""
+"""How long after GOAWAY to wait for the acknowledgements of bytes already sent."""
 
 CLOSE_TIMEOUT_S = 2.0
 """How long an orderly close may take before the connection is cut."""
@@ -41,32 +31,10 @@ READ_BYTES = 64 * 1024
 """Read at a time; answers are small."""
 
 
-class StreamHandler(Protocol):
-    """What is told the events of one stream."""
-
-    @property
-    def awaits_end(self) -> bool:
-        """Everything was said; only the server's last answer is missing."""
-        ...
-
-    def take(self, event: Acknowledged | Answered | Failed) -> None:
-        """An event of the stream; must not raise. Failed, FINISHED, STATUS and OPENED COMPLETE are the last."""
-        ...
-
-
-@dataclass(frozen=True, slots=True)
-class Timing:
-    """Time as the library sees it; monotonic seconds. The handshake may take `handshake_timeout_s`."""
-
-    clock: Callable[[], float]
-    sleep: Callable[[float], Awaitable[None]]
-    handshake_timeout_s: float
-
-
 class Link:
-    """One connection, from HELLO to its end. `judge` is told once how it ended, and may amend that.
+    """One connection, from HELLO to its end. `on_end` is called once with how it ended, and may amend that.
 
-    `features` are taken to be in force until WELCOME tells, so that OPEN need not wait for it.
+    Until WELCOME arrives, `features` are assumed, so that OPEN need not wait for it.
     """
 
     def __init__(
@@ -75,24 +43,23 @@ class Link:
         streams: tuple[StreamReader, StreamWriter],
         credentials: Credentials,
         timing: Timing,
-        judge: Callable[[Ending], Ending],
+        on_end: Callable[[Ending], Ending],
         pace: Pace,
         features: Feature,
     ) -> None:
         self._connection = connection
         self._reader, self._writer = streams
-        self._outlet = Outlet(self._writer)
+        self._backpressure = Backpressure(self._writer)
         self._credentials = credentials
         self._timing = timing
-        self._judge = judge
+        self._on_end = on_end
         self._pace = pace
         self.features = features
-        self._handlers: dict[int, StreamHandler] = {}
-        self._query = STREAM_MAX
+        self._streams = StreamHandlers()
         self._turn = asyncio.Lock()
-        self._news = asyncio.Event()
-        self._heard = self._pinged = timing.clock()
-        self._refreshed: asyncio.Queue[int] = asyncio.Queue()
+        self._change = asyncio.Event()
+        self._keepalive = Keepalive(timing.clock())
+        self._token_refresh = TokenRefresh(credentials, timing, self._refresh)
         self._leaving: Ending | None = None
         self._leave_by = 0.0
         self.slots = asyncio.Semaphore(1)
@@ -100,25 +67,25 @@ class Link:
 
     # Life.
 
-    async def proven(self) -> None:
-        """Until the server has all that it needs to know who this is. Raises LinkOver."""
+    async def proof_sent(self) -> None:
+        """Wait until the server has all it needs to know who this is. Raises LinkOver."""
         while self._connection.state not in {ConnectionState.CHALLENGED, ConnectionState.OPEN}:
-            await self.news()
+            await self.changed()
 
     async def welcomed(self) -> None:
-        """Until the handshake is through. Raises LinkOver."""
+        """Wait until the handshake is complete. Raises LinkOver."""
         while self._connection.welcome is None:
-            await self.news()
+            await self.changed()
 
     async def run(self) -> None:
         """Serve the connection until it is over, or until cancelled; `close` must follow."""
         self._flush()
-        tasks = [asyncio.create_task(each) for each in (self._read(), self._watch(), self._refresh())]
+        tasks = [asyncio.create_task(each) for each in (self._read(), self._watch(), self._token_refresh.run())]
         try:
             done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
             self._end(next(task for task in tasks if task in done).result())
         finally:
-            self._outlet.close()
+            self._backpressure.close()
             if self.ending is not None:
                 self._writer.transport.abort()
             for task in tasks:
@@ -126,12 +93,12 @@ class Link:
             await asyncio.gather(*tasks, return_exceptions=True)
 
     async def close(self) -> None:
-        """Close the socket, sending what is queued where it is not broken; whoever waits goes on elsewhere."""
+        """Close the socket; a connection that is not broken first sends what is queued. Waiting work gets LinkOver."""
         if self.ending is None:
             self.ending = Ending("the connection was closed by this end")
-            self._tell()
-        # Here too: who is cancelled before its first step never ran.
-        self._outlet.close()
+            self._notify()
+        # `run` has done so too, unless it was cancelled before its first step.
+        self._backpressure.close()
         self._writer.close()
         try:
             async with asyncio.timeout(CLOSE_TIMEOUT_S):
@@ -144,7 +111,7 @@ class Link:
 
     @property
     def welcome(self) -> frames.Welcome:
-        """What is in force. Raises RuntimeError before `welcomed` is through."""
+        """What is in force. Raises RuntimeError before `welcomed` returns."""
         if self._connection.welcome is None:
             raise RuntimeError("there was no WELCOME yet")
         return self._connection.welcome
@@ -154,50 +121,51 @@ class Link:
         """How much data the next chunk should have."""
         return min(self._pace.chunk_bytes, self.welcome.chunk_bytes_max, self.welcome.window_bytes)
 
-    def open(self, request: frames.Open, handler: StreamHandler) -> int:
+    async def open(self, request: frames.Open, handler: StreamHandler) -> int:
         """Open an upload; its events go to `handler` until `forget`. Raises LinkOver."""
         self._check()
+        while self._leaving is not None:
+            # The server answers no OPEN after GOAWAY (R15.1).
+            await self.changed()
         try:
             number = self._connection.open(request)
         except LocalProtocolError as used_up:
             self._writer.transport.abort()
             raise LinkOver(self._end(Ending(str(used_up)))) from used_up
-        self._handlers[number] = handler
+        self._streams.add(number, handler)
         self._flush()
         return number
 
     def query(self, name: str, handler: StreamHandler) -> int:
         """Ask how far a name is. Raises LinkOver."""
         self._check()
-        # Counted down from the top, so that an ERROR for a query is not taken for that of an upload.
-        number, self._query = self._query, self._query - 1 or STREAM_MAX
-        self._handlers[number] = handler
+        number = self._streams.add_query(handler)
         self._connection.query(name, number)
         self._flush()
         return number
 
     def finish(self, number: int, finish: frames.Finish) -> None:
-        """All bytes were sent. Raises LinkOver."""
+        """Say that all bytes were sent. Raises LinkOver."""
         self._check()
         self._connection.finish(number, finish)
         self._flush()
 
     def forget(self, number: int) -> None:
-        """The events of the stream are of no more interest."""
-        self._handlers.pop(number, None)
+        """Discard further events of the stream."""
+        self._streams.remove(number)
 
     async def chunk(self, number: int, start: int, data: Buffer, form: FrameType) -> bool:
-        """Send a chunk when it is this stream's turn, and socket and window have room; the streams take turns.
+        """Send a chunk once it is this stream's turn, and socket and window have room; the streams take turns.
 
-        False when it was not sent as the stream has ended, or the server is going away. Raises LinkOver.
+        False if it was not sent because the stream has ended, or the server is going away. Raises LinkOver.
         """
         async with self._turn:
-            await self._room()
-            while self._takes(number) and self._connection.window_left_bytes < len(data):
-                await self.news()
-            if not self._takes(number):
+            await self._writable()
+            while self._accepts_chunks(number) and self._connection.window_left_bytes < len(data):
+                await self.changed()
+            if not self._accepts_chunks(number):
                 return False
-            if self._is_idle():
+            if self._is_drained():
                 self._pace.begin(self._timing.clock())
             self._connection.chunk(number, start, data, form)
             self._flush()
@@ -207,14 +175,14 @@ class Link:
         """Monotonic seconds."""
         return self._timing.clock()
 
-    async def news(self, within_s: float | None = None) -> None:
-        """Until the server has said something, or `within_s` have passed. Raises LinkOver."""
+    async def changed(self, within_s: float | None = None) -> None:
+        """Wait until something was received, or `within_s` have passed. Raises LinkOver."""
         self._check()
         if within_s is None:
-            await self._news.wait()
+            await self._change.wait()
         else:
             waits = [
-                asyncio.ensure_future(self._news.wait()),
+                asyncio.ensure_future(self._change.wait()),
                 asyncio.ensure_future(self._timing.sleep(within_s)),
             ]
             try:
@@ -227,14 +195,14 @@ class Link:
 
     # Within.
 
-    async def _room(self) -> None:
-        """Until the socket should be given more. Raises LinkOver."""
+    async def _writable(self) -> None:
+        """Wait until the socket should get more. Raises LinkOver."""
         try:
-            await self._outlet.room(self._pace.unsent_bytes)
+            await self._backpressure.writable(self._pace.unsent_bytes)
         except OSError:
-            # What was received before the connection broke may tell why: the reader finds out.
+            # Bytes received before the connection broke may say why: leave that to `_read`.
             while self.ending is None:
-                await self.news()
+                await self.changed()
 
     async def _read(self) -> Ending:
         try:
@@ -256,18 +224,19 @@ class Link:
         except OSError as error:
             return self._leaving or Ending(f"the connection broke: {error}")
         if not data:
-            return self._leaving or Ending("the server closed the connection without a word")
-        self._heard = self._timing.clock()
+            return self._leaving or Ending("the server closed the connection without a reason")
+        now_s = self._timing.clock()
+        self._keepalive.heard(now_s)
         ending: Ending | None = None
         is_welcomed, left_bytes = self._connection.welcome is not None, self._connection.window_left_bytes
         for event in self._connection.receive(data):
             found = self._take(event)
             ending = ending or found
         if is_welcomed:
-            self._pace.settled(self._connection.window_left_bytes - left_bytes, self._heard)
+            self._pace.answered(self._connection.window_left_bytes - left_bytes, now_s)
         self._flush()
-        self._tell()
-        if self._leaving is not None and self._is_settled():
+        self._notify()
+        if self._leaving is not None and self._is_drained() and not self._streams.await_end:
             return ending or self._leaving
         return ending
 
@@ -279,7 +248,8 @@ class Link:
                 self.features = Feature(welcome.features)
                 for _ in range(welcome.streams_max - 1):
                     self.slots.release()
-                self._refreshed.put_nowait(welcome.authority_s)
+                self._keepalive.interval_s = max(welcome.keepalive_s, 1)
+                self._token_refresh.granted(welcome.authority_s)
             case ServerMisbehaved(code, detail):
                 return Ending(f"the server broke the protocol: {detail}", code.action, code)
             case Failed(stream=0, error=error):
@@ -291,25 +261,13 @@ class Link:
                     refused=isinstance(error, frames.Refused),
                 )
             case Answered(frame=frames.Refreshed(authority_s)):
-                self._refreshed.put_nowait(authority_s)
+                self._token_refresh.granted(authority_s)
             case Answered(frame=frames.Goaway(code, reconnect_ms, text)):
                 self._leaving = Ending(explain(code, text), Action.WAIT, code, reconnect_ms)
                 self._leave_by = self._timing.clock() + LINGER_S
             case Acknowledged() | Answered() | Failed():
-                self._hand_on(event)
+                self._streams.dispatch(event)
         return None
-
-    def _hand_on(self, event: Acknowledged | Answered | Failed) -> None:
-        match event:
-            case (
-                Failed()
-                | Answered(frame=frames.Finished() | frames.Opened(state=UploadState.COMPLETE) | frames.Status())
-            ):
-                handler = self._handlers.pop(event.stream, None)
-            case _:
-                handler = self._handlers.get(event.stream)
-        if handler is not None:
-            handler.take(event)
 
     def _prove(self, challenge: bytes) -> Ending | None:
         proof = self._credentials.prove(self._connection.hello_raw, challenge)
@@ -324,59 +282,42 @@ class Link:
 
     async def _watch(self) -> Ending:
         await self.welcomed()
-        keepalive_s = max(self.welcome.keepalive_s, 1)
         while True:
             await self._timing.sleep(TICK_S)
-            now = self._timing.clock()
-            if self._leaving is not None and now >= self._leave_by:
+            now_s = self._timing.clock()
+            if self._leaving is not None and now_s >= self._leave_by:
                 return self._leaving
-            if now - self._heard >= SILENCE_FACTOR * keepalive_s:
-                return Ending(f"the server was silent for {now - self._heard:.0f} s")
-            if now - max(self._heard, self._pinged) >= keepalive_s:
-                self._pinged = now
-                self._connection.ping(int(now) & 0xFFFFFFFF)
+            if self._keepalive.is_dead(now_s):
+                return Ending(f"the server was silent for {self._keepalive.silence_s(now_s):.0f} s")
+            if self._keepalive.take_ping(now_s):
+                self._connection.ping(int(now_s) & 0xFFFFFFFF)
                 self._flush()
 
-    async def _refresh(self) -> Ending:
-        while True:
-            authority_s = await self._refreshed.get()
-            if authority_s == AUTHORITY_UNLIMITED_S or not self._credentials.refreshable:
-                continue
-            await self._timing.sleep(authority_s * REFRESH_FRACTION)
-            self._connection.refresh(await self._fresh_token())
-            self._flush()
+    def _refresh(self, token: str) -> None:
+        self._connection.refresh(token)
+        self._flush()
 
-    async def _fresh_token(self) -> str:
-        while True:
-            try:
-                return await self._credentials.refresh()
-            except CredentialError:
-                # Not the end yet: the token in force may outlast the trouble, and the server says when it has not.
-                await self._timing.sleep(REFRESH_RETRY_S)
-
-    def _takes(self, number: int) -> bool:
+    def _accepts_chunks(self, number: int) -> bool:
         self._check()
-        return number in self._handlers and self._leaving is None
+        return number in self._streams and self._leaving is None
 
-    def _is_idle(self) -> bool:
+    def _is_drained(self) -> bool:
+        """Whether the server has answered for every byte that was sent."""
         return self._connection.window_left_bytes == self.welcome.window_bytes
-
-    def _is_settled(self) -> bool:
-        return self._is_idle() and not any(handler.awaits_end for handler in self._handlers.values())
 
     def _flush(self) -> None:
         data = self._connection.data_to_send()
         if data and not self._writer.is_closing():
             self._writer.write(b"".join(data))
 
-    def _tell(self) -> None:
-        self._news.set()
-        self._news = asyncio.Event()
+    def _notify(self) -> None:
+        self._change.set()
+        self._change = asyncio.Event()
 
     def _end(self, ending: Ending) -> Ending:
         if self.ending is None:
-            self.ending = self._judge(ending)
-            self._tell()
+            self.ending = self._on_end(ending)
+            self._notify()
         return self.ending
 
     def _check(self) -> None:

@@ -1,59 +1,59 @@
-"""How much to hand to the link at a time, learnt from how fast it carries. PROTOCOL.md §7 and §11."""
+"""How much to send at a time, from the measured rate of the link. PROTOCOL.md §7 and §11."""
 
 CHUNK_BYTES_FIRST = 16 * 1024
-"""Before anything is known: an eighth of a second at 1 Mbit/s, and no great cost on a fast link for one sample."""
+"""Before the first measurement: an eighth of a second at 1 Mbit/s, and cheap enough on a fast link."""
 
 CHUNK_BYTES_MIN = 4 * 1024
-"""Smaller ones would spend more than 1 % of the link on headers."""
+"""With smaller chunks, headers would take more than 1 % of the link."""
 
 CHUNK_S = 1 / 64
-"""The time that a chunk takes: what has arrived of one when the link breaks has to be sent again, half on average."""
+"""The time that one chunk takes. A chunk cut off by a break is sent again, and half of it had arrived on average."""
 
 SAMPLE_S = 1.0
-"""How long a slow link is watched before its rate is believed: a lost segment holds all that follow it up for less."""
+"""How long to measure a slow link: longer than a lost segment holds up those behind it."""
 
 SAMPLE_CHUNKS = 64
-"""A fast link has shown its rate sooner: as CHUNK_S has it, a link that keeps its rate carries these in a second."""
+"""A fast link is measured sooner, by this many chunks. At the rate of CHUNK_S they take a second."""
 
 UNSENT_CHUNKS = 2
-"""Chunks in the socket that TCP has not sent yet: one goes out while the next is made."""
+"""Chunks in the socket that TCP has not sent: one goes out while the next is made."""
 
 HEADER_BYTES_MAX = 64
 """Room for each chunk's prefix and header, so that a socket with room for a chunk takes all of it."""
 
 
 class Pace:
-    """The rate at which the server takes what is sent, and the sizes that follow from it.
+    """The rate at which the server takes bytes, and the sizes that follow from it.
 
-    It outlives connections: the next one is likely to be as fast as the last.
+    It outlives connections, since the next is likely to be as fast as the last.
     """
 
     def __init__(self, chunk_bytes_max: int) -> None:
         self._chunk_bytes_max = chunk_bytes_max
-        self._settled_bytes = 0
+        self._answered_bytes = 0
         self._busy_s = 0.0
         self._looked_s: float | None = None
         self.chunk_bytes = min(CHUNK_BYTES_FIRST, chunk_bytes_max)
 
     @property
     def unsent_bytes(self) -> int:
-        """How much may wait in the socket for TCP to send it; what does is lost when the connection breaks."""
+        """How much may wait in the socket: bytes that wait there are lost when the connection breaks."""
         return UNSENT_CHUNKS * (self.chunk_bytes + HEADER_BYTES_MAX)
 
     def begin(self, now_s: float) -> None:
-        """Nothing was under way, and now something is: the time since the last bytes were settled does not count."""
+        """Sending starts after a pause, which does not count."""
         self._looked_s = now_s
 
-    def settled(self, count: int, now_s: float) -> None:
-        """The server has told what became of `count` more bytes."""
+    def answered(self, count: int, now_s: float) -> None:
+        """The server has acknowledged or refused `count` more bytes."""
         if self._looked_s is None:
             return
-        self._settled_bytes += count
+        self._answered_bytes += count
         self._busy_s += now_s - self._looked_s
         self._looked_s = now_s
-        if self._busy_s < SAMPLE_S and (self._settled_bytes < SAMPLE_CHUNKS * self.chunk_bytes or not self._busy_s):
+        if self._busy_s < SAMPLE_S and (self._answered_bytes < SAMPLE_CHUNKS * self.chunk_bytes or not self._busy_s):
             return
-        wanted = int(self._settled_bytes / self._busy_s * CHUNK_S)
+        wanted = int(self._answered_bytes / self._busy_s * CHUNK_S)
         whole = wanted // CHUNK_BYTES_MIN * CHUNK_BYTES_MIN
         self.chunk_bytes = min(max(whole, CHUNK_BYTES_MIN), self._chunk_bytes_max)
-        self._settled_bytes, self._busy_s = 0, 0.0
+        self._answered_bytes, self._busy_s = 0, 0.0

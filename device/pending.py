@@ -1,4 +1,4 @@
-"""What of an upload is still to be sent. PROTOCOL.md §8 and §9."""
+"""The byte ranges of an upload that are still to be sent. PROTOCOL.md §8 and §9."""
 
 from collections.abc import Iterable
 
@@ -6,7 +6,7 @@ from protocol.ranges import Span
 
 
 class Pending:
-    """Byte ranges still to be sent, lowest first, so that gaps close before new ones can open."""
+    """Ranges to send, lowest first, so that gaps close before new ones open."""
 
     __slots__ = ("_spans",)
 
@@ -29,7 +29,7 @@ class Pending:
         return sum(span.end - span.start for span in self._spans)
 
     def take(self, bytes_max: int) -> Span:
-        """Take out the lowest bytes, `bytes_max` at most. Raises IndexError when there are none."""
+        """Take out the lowest bytes, at most `bytes_max`. Raises IndexError if there are none."""
         lowest = self._spans[0]
         if lowest.end - lowest.start <= bytes_max:
             return self._spans.pop(0)
@@ -38,7 +38,7 @@ class Pending:
         return taken
 
     def add(self, refused: Span) -> None:
-        """These bytes have to be sent again."""
+        """Send these bytes again."""
         merged: list[Span] = []
         for span in sorted([*self._spans, refused]):
             if merged and span.start <= merged[-1].end:

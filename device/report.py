@@ -1,11 +1,11 @@
-"""What callers say of an upload and learn from it."""
+"""What callers give and get with an upload."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
-class Metadata:
+class FileMetadata:
     """What is kept with the file; at most 1 KiB of UTF-8 in all. PROTOCOL.md §6."""
 
     content_type: str | None = None
@@ -14,7 +14,7 @@ class Metadata:
 
 
 @dataclass(frozen=True, slots=True)
-class Progress:
+class UploadProgress:
     """How far an upload is: `durable_bytes` of `size` are acknowledged; `resumes` and `sent_bytes` as in Sent."""
 
     name: str
@@ -24,16 +24,16 @@ class Progress:
     sent_bytes: int
 
 
-ProgressListener = Callable[[Progress], None]
+ProgressListener = Callable[[UploadProgress], None]
 
 
 @dataclass(frozen=True, slots=True)
 class Sent:
     """A complete, verified and durable file.
 
-    `sent_bytes` crossed the link, `resent_bytes` of them more often than once. `resumes` counts how often the upload
-    went on with what the server already had. `crc32c` and `sha256` are those of the whole file as the server knows
-    them; None where it did not tell.
+    `sent_bytes` crossed the link, `resent_bytes` of them more than once. `resumes` counts how often the upload resumed
+    from bytes that the server already had. `crc32c` and `sha256` are the server's digests of the whole file; None if
+    it gave none.
     """
 
     upload_id: int

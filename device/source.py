@@ -1,19 +1,18 @@
-"""The bytes to be sent, which can be read again from any place: what makes an upload resumable."""
+"""The bytes to be sent. They can be read again from any offset, which makes an upload resumable."""
 
 import asyncio
 import os
 from typing import BinaryIO, Protocol
 
-from device.exceptions import SourceError
+from device.exceptions import SourceChanged, SourceError
+from protocol.checksum import Buffer
 
 READ_AHEAD_BYTES = 1024 * 1024
-"""Read at a time: a hand-over to a thread costs about 50 µs, so small chunks must not each pay for one."""
-
-Bytes = bytes | bytearray | memoryview
+"""Read at a time: handing over to a thread costs about 50 µs, too much for each small chunk."""
 
 
 class Source(Protocol):
-    """Something of a known size that can be read from any place."""
+    """Bytes of a known size, readable from any offset."""
 
     @property
     def size(self) -> int:
@@ -26,9 +25,9 @@ class Source(Protocol):
 
 
 class MemorySource:
-    """Bytes in memory; the caller does not change them while they are sent."""
+    """Bytes in memory."""
 
-    def __init__(self, data: Bytes) -> None:
+    def __init__(self, data: Buffer) -> None:
         self._view = memoryview(data).cast("B")
         self.size = len(self._view)
 
@@ -37,7 +36,7 @@ class MemorySource:
 
 
 class FileSource:
-    """A seekable binary file, read off the event loop and ahead. Nobody else may use the file object meanwhile."""
+    """A seekable binary file, read ahead on a thread. Nothing else may use the file object during that time."""
 
     def __init__(self, file: BinaryIO, size: int) -> None:
         self._file = file
@@ -60,15 +59,15 @@ class FileSource:
         except OSError as error:
             raise SourceError(f"bytes {start}-{start + count - 1} cannot be read: {error}") from error
         if len(data) < count:
-            raise SourceError(
+            raise SourceChanged(
                 f"the file ends after {start + len(data)} of {self.size} bytes: it was cut while it was being sent"
             )
         return memoryview(data)
 
 
-async def open_source(source: Bytes | BinaryIO, size: int | None) -> Source:
-    """A source over bytes or a file; of its first `size` bytes where that is given. Raises SourceError."""
-    if isinstance(source, Bytes):
+async def open_source(source: Buffer | BinaryIO, size: int | None) -> Source:
+    """All of a source, or its first `size` bytes. Raises SourceError."""
+    if isinstance(source, Buffer):
         memory = MemorySource(source)
         _check(size, memory.size)
         return memory if size is None else MemorySource(memoryview(source).cast("B")[:size])
@@ -76,7 +75,7 @@ async def open_source(source: Bytes | BinaryIO, size: int | None) -> Source:
         available = await asyncio.to_thread(source.seek, 0, os.SEEK_END)
     except OSError as error:
         raise SourceError(
-            f"the source cannot be read from any place ({error}); an upload can only be resumed from one that can"
+            f"the source is not seekable ({error}), so an upload of it could not be resumed; write it to a file first"
         ) from error
     _check(size, available)
     return FileSource(source, available if size is None else size)
@@ -84,4 +83,4 @@ async def open_source(source: Bytes | BinaryIO, size: int | None) -> Source:
 
 def _check(size: int | None, available: int) -> None:
     if size is not None and not 0 <= size <= available:
-        raise SourceError(f"size {size} is given, but the source has {available} bytes")
+        raise SourceError(f"size is {size}, but the source has {available} bytes")

@@ -17,8 +17,12 @@ from protocol.checksum import (
 )
 from protocol.codec import CHUNK_FRAMES, PREFIX_BYTES
 from protocol.constants import OFFSET_MAX, ChecksumKind, FrameType
+from protocol.errors import ErrorCode
 from protocol.events import ChunksReceived
 from protocol.frame_buffer import Lease
+from protocol.frames import CHUNK_HEADERS
+from protocol.layouts import fixed_fields
+from protocol.ranges import Span
 
 CHECKSUM_KINDS = {
     FrameType.CHUNK: ChecksumKind.SUM8,
@@ -32,7 +36,7 @@ GATHER_FRAMES_MIN = 4
 """Fewer equal frames than this are quicker one by one than as one array."""
 
 GATHER_FRAMES_MAX = 1024
-"""What one call looks at: where few of the frames fit, the others' headers are compared in vain, 10 µs for so many."""
+"""Frames in one call. Where few of them fit, the headers of the others are compared in vain: 10 µs for this number."""
 
 GATHER_DATA_BYTES_MAX = 8 * 1024
 """Larger chunks gain nothing from being gathered: the checksum over their bytes outweighs the call."""
@@ -41,98 +45,116 @@ PIECES_MAX = 256
 """Pieces in one run; the system takes 1,024 in one write."""
 
 PIECE_BYTES_MIN = 4096
-"""Pieces below this on the average are joined by one copy, which costs less than handing on each."""
+"""Pieces that are smaller on average are joined by one copy, which costs less than handing on each."""
 
 BORROWED_BYTES_MIN = 64 * 1024
-"""From here on data is copied into lent memory: memory of its own would come fresh from the system again and again,
-which took ten times as long as the copy."""
+"""From this size on data is copied into a lease. Fresh memory from the system each time took ten times as long."""
 
 Piece = memoryview | npt.NDArray[np.uint8]
 """Data of one chunk, or that of equal chunks in rows."""
 
 _HEADER_TYPES = {
-    FrameType.CHUNK: np.dtype([("prefix", ">u8"), ("start", ">u8"), ("end", ">u8"), ("checksum", "u1")]),
-    FrameType.CHUNK_COMPACT: np.dtype([("prefix", ">u8"), ("start", ">u4"), ("end", ">u4"), ("checksum", "u1")]),
-    FrameType.CHUNK_CRC32C: np.dtype([("prefix", ">u8"), ("start", ">u8"), ("end", ">u8"), ("checksum", ">u4")]),
+    kind: np.dtype([("prefix", ">u8"), *((each.name, f">u{each.size_bytes}") for each in fixed_fields(declared))])
+    for kind, declared in CHUNK_HEADERS.items()
 }
 
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """One chunk frame whose header is consistent; `end` is exclusive. `crc32c`: that of the data, where it is known."""
+    """One intact chunk; `end` is exclusive. `crc32c` is that of the data, where it is known."""
 
     start: int
     end: int
     data: memoryview
-    intact: bool
     crc32c: int | None = None
 
 
-def read_chunk(view: memoryview, begin: int, kind: FrameType) -> Chunk | str:
-    """The chunk frame that lies whole at `begin`, or how its header contradicts itself."""
+@dataclass(frozen=True, slots=True)
+class ChunkFault:
+    """Why a chunk is not taken. It ends the stream, unless `refused` names the range to be sent again."""
+
+    code: ErrorCode
+    detail: str
+    refused: Span | None = None
+
+
+def read_chunk(view: memoryview, begin: int, kind: FrameType, size: int) -> Chunk | ChunkFault:
+    """The chunk whose frame lies whole at `begin`, of a file of `size` bytes; or what is wrong with it."""
     layout = CHUNK_FRAMES[kind]
     length = int.from_bytes(view[begin + 4 : begin + PREFIX_BYTES], "big")
     if length <= layout.size - PREFIX_BYTES:
-        return f"a chunk of {length} bytes has no data"
+        return ChunkFault(ErrorCode.CHUNK_INVALID, f"a chunk of {length} bytes has no data")
     *_, start, last, checksum = layout.unpack_from(view, begin)
     data = view[begin + layout.size : begin + PREFIX_BYTES + length]
+    if last - start + 1 != len(data) or last > OFFSET_MAX - 1:
+        return ChunkFault(ErrorCode.CHUNK_INVALID, _contradiction(start, last, len(data)))
+    if last >= size:
+        return ChunkFault(ErrorCode.CHUNK_BEYOND_END, f"end_byte {last} of a file of {size} bytes")
+    own = None
+    if kind is not FrameType.CHUNK_CRC32C:
+        found = sum8(data)
+    else:
+        found = crc32c(view[begin : begin + _CRC_COVERED_BYTES])
+        if is_quick_to_combine(len(data)):
+            # The file's CRC32C takes in the data's own, so that its bytes are read once for both.
+            own = crc32c(data)
+            found = crc32c_combine(found, own, len(data))
+        else:
+            found = crc32c(data, found)
+    if found != checksum:
+        return ChunkFault(ErrorCode.CHUNK_CORRUPT, "the checksum does not fit", Span(start, last + 1))
+    return Chunk(start, last + 1, data, own)
+
+
+def _contradiction(start: int, last: int, data_bytes: int) -> str:
     if last < start:
         return f"end_byte {last} is before start_byte {start}"
     if last > OFFSET_MAX - 1:
         return f"end_byte {last} is beyond 2^63-2"
-    if last - start + 1 != len(data):
-        return f"start_byte {start} and end_byte {last} name {last - start + 1} bytes, {len(data)} follow"
-    if kind is not FrameType.CHUNK_CRC32C:
-        return Chunk(start, last + 1, data, sum8(data) == checksum)
-    crc = crc32c(view[begin : begin + _CRC_COVERED_BYTES])
-    if not is_quick_to_combine(len(data)):
-        return Chunk(start, last + 1, data, crc32c(data, crc) == checksum)
-    # The file's CRC32C takes in the data's own, so that its bytes are read once for both.
-    of_data = crc32c(data)
-    return Chunk(start, last + 1, data, crc32c_combine(crc, of_data, len(data)) == checksum, of_data)
+    return f"start_byte {start} and end_byte {last} name {last - start + 1} bytes, {data_bytes} follow"
 
 
 def is_worth_gathering(kind: FrameType, data_bytes: int, left_bytes: int) -> bool:
-    """Whether `gather_equal` pays for chunks of this kind and size when `left_bytes` of input may be more of them."""
+    """Whether `gather_equal` pays for chunks of this form and size if `left_bytes` of input may be more of them."""
     return data_bytes <= GATHER_DATA_BYTES_MAX and left_bytes >= GATHER_FRAMES_MIN * (
         CHUNK_FRAMES[kind].size + data_bytes
     )
 
 
 def gather_equal(view: memoryview, begin: int, end: int, kind: FrameType, first: Chunk) -> tuple[int, Piece]:
-    """How many frames from `begin` on are like the first, adjacent and intact; and their data where it lies.
+    """How many frames from `begin` on are like the first, adjacent and intact, and their data where it lies.
 
-    At most GATHER_FRAMES_MAX. The first is intact, and none that would be like it reaches beyond OFFSET_MAX. For many
-    small chunks: one array over all of them, headers at a fixed stride, checksums along the rows.
+    Takes at most GATHER_FRAMES_MAX. The first must be intact, and no frame like it may reach beyond OFFSET_MAX. One
+    array lies over all of them: headers at a fixed stride, checksums along the rows.
     """
     header = CHUNK_FRAMES[kind].size
     data_bytes = first.end - first.start
     stride = header + data_bytes
     count = min((end - begin) // stride, GATHER_FRAMES_MAX)
     headers = np.ndarray((count,), _HEADER_TYPES[kind], view, begin, (stride,))
-    if headers["prefix"][1] != headers["prefix"][0] or headers["start"][1] != first.end:
-        # Streams that take turns, chunks that come twice or out of order: not worth an array for each.
+    if headers["prefix"][1] != headers["prefix"][0] or headers["start_byte"][1] != first.end:
+        # Where streams take turns, or chunks come twice or out of order, an array for each does not pay.
         return 1, first.data
     rows = np.ndarray((count, data_bytes), np.uint8, view, begin + header, (stride, 1))
     starts = first.start + np.arange(count, dtype=np.uint64) * np.uint64(data_bytes)
     count = _leading(
         (headers["prefix"] == headers["prefix"][0])
-        & (headers["start"] == starts)
-        & (headers["end"] == starts + np.uint64(data_bytes - 1))
+        & (headers["start_byte"] == starts)
+        & (headers["end_byte"] == starts + np.uint64(data_bytes - 1))
     )
-    # Only now the bytes: of interleaved streams each run is short, and their sums would be taken again and again.
+    # The bytes come last: runs of interleaved streams are short, and would be summed again and again.
     rows = rows[:count]
     count = _leading(_checksums(view, begin, kind, rows) == headers["checksum"][:count])
     return count, rows[:count]
 
 
 def _leading(fits: npt.NDArray[np.bool_]) -> int:
-    """How many at the front fit."""
+    """The number of frames at the front that fit."""
     return len(fits) if fits.all() else int(fits.argmin())
 
 
 def _checksums(view: memoryview, begin: int, kind: FrameType, rows: npt.NDArray[np.uint8]) -> Checksums:
-    """What each of the equal frames that begin at `begin`, whose data are `rows`, should have as its checksum."""
+    """The right checksum of each of the equal frames at `begin`, whose data are `rows`."""
     if kind is not FrameType.CHUNK_CRC32C:
         sums: Checksums = np.add.reduce(rows, axis=1, dtype=np.uint8)
         return sums
@@ -164,7 +186,7 @@ class ChunkRun:
         )
 
     def add(self, end: int, data: Piece, count: int, crc: int | None = None) -> None:
-        """`count` more chunks with this data, up to `end`; `crc`: its CRC32C, where it is known."""
+        """Add `count` chunks with this data, which reach up to `end`. `crc` is its CRC32C, where it is known."""
         self.pieces.append(data)
         known = self.crc32c
         self.crc32c = None if known is None or crc is None else crc32c_combine(known, crc, end - self.end)
@@ -173,8 +195,9 @@ class ChunkRun:
         self.is_scattered = self.is_scattered or not isinstance(data, memoryview)
 
     def event(self, lease: Lease | None, borrow: Callable[[int], Lease | None]) -> ChunksReceived:
-        """The run as an event, whose data lies in `lease`. Without one the memory is about to be reused, so the data
-        is copied, to what `borrow` lends for so many bytes where that is worth it.
+        """The run as an event, with its data in `lease`, the memory that it was received into.
+
+        Without a lease that memory is about to be reused, so the data is copied; `borrow` lends memory for large runs.
         """
         total = self.end - self.start
         data: tuple[Buffer, ...]

@@ -1,6 +1,6 @@
 """The device's end of a connection, sans-I/O. PROTOCOL.md §3 to §15 and §20.
 
-The caller sends `data_to_send`, gives what it receives to `receive`, and obeys the events.
+The caller sends `data_to_send`, passes what it receives to `receive`, and obeys the events.
 """
 
 from dataclasses import dataclass, field
@@ -26,7 +26,7 @@ from protocol.state import CLIENT_ACCEPTS, ConnectionState
 
 
 class _OwnMemory:
-    """Memory of one client: the server sends nothing that would need a lease."""
+    """The receive memory of one client. No frame of a server is large enough to need a lease."""
 
     __slots__ = ("shared",)
 
@@ -36,39 +36,39 @@ class _OwnMemory:
     def lease(self, size_bytes: int) -> Lease | None:  # noqa: ARG002 - the interface's argument
         return None
 
-    spare = lease
+    try_lease = lease
 
 
 @dataclass(slots=True)
-class _Sent:
-    """What one stream has under way."""
+class _InFlight:
+    """The bytes of one stream that were sent and not answered."""
 
     spans: list[Span] = field(default_factory=list)
 
-    def settle(self, done: Span) -> int:
-        """Take out what lies within `done`; how many bytes that were."""
+    def remove(self, answered: Span) -> int:
+        """Take out what lies within `answered`. Returns the number of bytes."""
         kept: list[Span] = []
-        settled = 0
+        removed = 0
         for span in self.spans:
-            low, high = max(span.start, done.start), min(span.end, done.end)
+            low, high = max(span.start, answered.start), min(span.end, answered.end)
             if low >= high:
                 kept.append(span)
                 continue
-            settled += high - low
+            removed += high - low
             kept.extend(part for part in (Span(span.start, low), Span(high, span.end)) if part.start < part.end)
         self.spans = kept
-        return settled
+        return removed
 
 
 class ClientConnection:
-    """One connection of a device. Streams are numbered by it."""
+    """One connection of a device. It numbers the streams."""
 
     __slots__ = (
         "_features_required",
         "_hello_raw",
+        "_in_flight",
         "_out",
         "_reader",
-        "_sent",
         "_stream",
         "_unacknowledged_bytes",
         "state",
@@ -80,7 +80,7 @@ class ClientConnection:
         self._hello_raw = codec.encode(hello)
         self._out: list[Buffer] = [self._hello_raw]
         self._reader = FrameReader(_OwnMemory())
-        self._sent: dict[int, _Sent] = {}
+        self._in_flight: dict[int, _InFlight] = {}
         self._stream = 0
         self._unacknowledged_bytes = 0
         self.state = ConnectionState.START
@@ -93,16 +93,16 @@ class ClientConnection:
 
     @property
     def window_left_bytes(self) -> int:
-        """How many data bytes may be sent now; 0 before WELCOME."""
+        """Data bytes that may be sent now; 0 before WELCOME."""
         return 0 if self.welcome is None else max(self.welcome.window_bytes - self._unacknowledged_bytes, 0)
 
     def data_to_send(self) -> list[Buffer]:
-        """Everything to be sent since the last call; the data of chunks is the caller's own memory."""
+        """Everything to be sent since the last call. The data of chunks is the caller's own memory."""
         out, self._out = self._out, []
         return out
 
     def receive(self, data: bytes) -> list[ClientEvent]:
-        """Bytes from the server; what follows from them, in order. After ServerMisbehaved nothing more follows."""
+        """Take bytes from the server. Returns the events in order; ServerMisbehaved is the last of all."""
         events: list[ClientEvent] = []
         rest = memoryview(data)
         while rest and self.state is not ConnectionState.CLOSING:
@@ -116,7 +116,7 @@ class ClientConnection:
                 self.state = ConnectionState.CLOSING
                 self._reader.discard()
                 events.append(ServerMisbehaved(error.code, error.detail))
-            self._reader.settle()
+            self._reader.save_rest()
         return events
 
     def prove(self, proof: bytes) -> None:
@@ -127,26 +127,26 @@ class ClientConnection:
         self._send(frames.Proof(proof))
 
     def open(self, request: frames.Open) -> int:
-        """Open an upload; the number of its stream. With a token this may be done before WELCOME."""
+        """Open an upload. Returns the number of its stream. With a token this may come before WELCOME."""
         if self._stream == STREAM_MAX:
             raise LocalProtocolError(f"all {STREAM_MAX} streams of the connection are used: reconnect")
         self._stream += 1
-        self._sent[self._stream] = _Sent()
+        self._in_flight[self._stream] = _InFlight()
         self._send(request, self._stream)
         return self._stream
 
     def chunk(self, stream: int, start: int, data: Buffer, kind: FrameType = FrameType.CHUNK) -> None:
-        """Send a chunk. Raises LocalProtocolError when the stream has ended or the data is above the server's limit."""
-        if stream not in self._sent:
+        """Send a chunk. Raises LocalProtocolError if the stream has ended or the data exceeds the server's limit."""
+        if stream not in self._in_flight:
             raise LocalProtocolError(f"stream {stream} is not open")
         if self.welcome is not None and len(data) > self.welcome.chunk_bytes_max:
             raise LocalProtocolError(f"a chunk of {len(data)} bytes, {self.welcome.chunk_bytes_max} are allowed")
         self._out += (codec.encode_chunk_header(kind, stream, start, data), data)
-        self._sent[stream].spans.append(Span(start, start + len(data)))
+        self._in_flight[stream].spans.append(Span(start, start + len(data)))
         self._unacknowledged_bytes += len(data)
 
     def finish(self, stream: int, finish: frames.Finish) -> None:
-        """All bytes of the stream were sent; may be repeated."""
+        """Say that all bytes of the stream were sent. May be repeated."""
         self._send(finish, stream)
 
     def abort(self, stream: int) -> None:
@@ -154,7 +154,7 @@ class ClientConnection:
         self._send(frames.Abort(), stream)
 
     def query(self, name: str, number: int = 0) -> None:
-        """Ask how far a name is; the answer carries `number`, which opens no stream."""
+        """Ask how far the upload of a name is. The answer carries `number`, which opens no stream."""
         self._send(frames.Query(name), number)
 
     def refresh(self, token: str) -> None:
@@ -196,7 +196,7 @@ class ClientConnection:
                 return Failed(head.stream, frame)
             case frames.Ack(next_expected_byte, ranges):
                 for span in (Span(0, next_expected_byte), *(ranges or ())):
-                    self._settle(head.stream, span)
+                    self._remove(head.stream, span)
                 return Acknowledged(head.stream, next_expected_byte, ranges or ())
             case frames.Ping(token):
                 self._send(frames.Pong(token))
@@ -208,7 +208,7 @@ class ClientConnection:
     def _take_answer(self, stream: int, frame: frames.ControlFrame) -> ClientEvent:
         match frame:
             case frames.Nack(start_byte=start, end_byte=end):
-                self._settle(stream, Span(start, end + 1))
+                self._remove(stream, Span(start, end + 1))
             case frames.Opened(state=UploadState.COMPLETE) | frames.Finished() | frames.Aborted():
                 self._end(stream)
         if not isinstance(
@@ -233,11 +233,11 @@ class ClientConnection:
         self.welcome = welcome
         return Welcomed(welcome)
 
-    def _settle(self, stream: int, span: Span) -> None:
-        if stream in self._sent:
-            self._unacknowledged_bytes -= self._sent[stream].settle(span)
+    def _remove(self, stream: int, span: Span) -> None:
+        if stream in self._in_flight:
+            self._unacknowledged_bytes -= self._in_flight[stream].remove(span)
 
     def _end(self, stream: int) -> None:
-        sent = self._sent.pop(stream, None)
+        sent = self._in_flight.pop(stream, None)
         if sent is not None:
             self._unacknowledged_bytes -= sum(span.end - span.start for span in sent.spans)

@@ -1,11 +1,10 @@
-"""Frames to bytes and back, by `struct` formats derived from `layouts`. PROTOCOL.md §5."""
+"""Encodes and decodes frames with `struct` formats derived from the declarations. PROTOCOL.md §5."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from enum import IntEnum
 from operator import attrgetter
 from struct import Struct
-from struct import error as StructError  # noqa: N812 - `struct.error` names no kind of error by itself
+from struct import error as StructError  # noqa: N812 - the bare name `error` says too little
 
 from protocol import frames, layouts
 from protocol.checksum import Buffer, crc32c, sum8
@@ -15,12 +14,8 @@ from protocol.constants import (
     OFFSET_MAX,
     SKIPPABLE,
     TEXT_BYTES_MAX,
-    Action,
-    Disposition,
-    Durability,
     FrameType,
     TlvType,
-    UploadState,
 )
 from protocol.errors import ErrorCode
 from protocol.exceptions import LocalProtocolError, ProtocolError
@@ -34,29 +29,16 @@ def _struct_of(*declarations: layouts.Declaration) -> Struct:
     return Struct(">" + "".join(field.format for field in fields))
 
 
-PREFIX = _struct_of(layouts.PREFIX)
+PREFIX = _struct_of(frames.PREFIX)
 PREFIX_BYTES = PREFIX.size
-_TLV_HEADER = _struct_of(layouts.TLV_HEADER)
-_RANGE = _struct_of(layouts.RANGE)
+_TLV_HEADER = _struct_of(frames.TLV_HEADER)
+_RANGE = _struct_of(frames.RANGE)
 
-CHUNK_HEADERS = {kind: _struct_of(declared) for kind, declared in layouts.CHUNK_HEADERS.items()}
-CHUNK_FRAMES = {kind: _struct_of(layouts.PREFIX, declared) for kind, declared in layouts.CHUNK_HEADERS.items()}
-"""Prefix and chunk header in one, for the hot path."""
+CHUNK_HEADERS = {kind: _struct_of(declared) for kind, declared in frames.CHUNK_HEADERS.items()}
+CHUNK_FRAMES = {kind: _struct_of(frames.PREFIX, declared) for kind, declared in frames.CHUNK_HEADERS.items()}
+"""Prefix and chunk header in one format, for the hot path."""
 
-_ACK = _struct_of(layouts.PREFIX, layouts.CONTROL_LAYOUTS[FrameType.ACK].fixed)
-
-_FRAMES: dict[FrameType, type[frames.ControlFrame]] = {
-    kind: getattr(frames, kind.name.capitalize()) for kind in layouts.CONTROL_LAYOUTS
-}
-
-# Fields whose values are enumerated; anything else in them is refused.
-_ENUMERATED: dict[str, type[IntEnum]] = {
-    "action": Action,
-    "disposition": Disposition,
-    "durability": Durability,
-    "state": UploadState,
-    "previous": UploadState,
-}
+_ACK = _struct_of(frames.PREFIX, layouts.CONTROL_LAYOUTS[FrameType.ACK].fixed)
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +48,7 @@ class _Coding:
 
 
 def _shown(bytes_max: int) -> _Coding:
-    """Text that people read and nobody obeys: sent cut where it is too long, replaced where it is not UTF-8."""
+    """Text for people only: cut to `bytes_max` when sent; invalid UTF-8 is replaced when received."""
     return _Coding(
         lambda value: value.encode("utf-8", "replace")[:bytes_max].decode("utf-8", "ignore").encode(),
         lambda raw: raw.decode("utf-8", "replace"),
@@ -97,14 +79,14 @@ def _encode_ranges(ranges: tuple[Span, ...]) -> bytes:
 
 def _decode_ranges(raw: bytes) -> tuple[Span, ...]:
     if len(raw) % _RANGE.size:
-        raise ValueError(f"{len(raw)} bytes are no whole number of ranges")
+        raise ValueError(f"{len(raw)} bytes are not a whole number of ranges")
     spans = tuple(Span(first, last + 1) for first, last in _RANGE.iter_unpack(raw))
     if any(span.start >= span.end for span in spans):
         raise ValueError("a range ends before it starts")
     return spans
 
 
-# Names that are not UTF-8 must reach the check of names (which refuses only the stream), so they are kept reversibly.
+# Decode invalid UTF-8 reversibly, so that such names reach the name check, which refuses only the stream.
 _KEPT = _Coding(
     lambda value: value.encode("utf-8", "surrogateescape"), lambda raw: raw.decode("utf-8", "surrogateescape")
 )
@@ -130,7 +112,7 @@ _CODINGS: dict[TlvType, _Coding] = {
 
 
 def _cut_to(room: int, kind: TlvType, raw: bytes) -> bytes | None:
-    """What fits into `room` bytes: as many whole ranges as do; any other field all or not at all."""
+    """The part of a field that fits into `room` bytes: whole ranges of RANGES, all or nothing of any other field."""
     if len(raw) <= room:
         return raw
     if kind is TlvType.RANGES and room >= _RANGE.size:
@@ -141,15 +123,15 @@ def _cut_to(room: int, kind: TlvType, raw: bytes) -> bytes | None:
 class _ControlCodec:
     """Encodes and decodes one type of control frame."""
 
-    __slots__ = ("_enumerated", "_fixed", "_frame", "_known", "_names", "_optional", "_required", "_type", "_values")
+    __slots__ = ("_enumerations", "_fixed", "_frame", "_known", "_names", "_optional", "_required", "_type", "_values")
 
     def __init__(self, kind: FrameType, layout: layouts.ControlLayout) -> None:
         self._type = kind
-        self._frame = _FRAMES[kind]
+        self._frame = layout.frame
         self._fixed = _struct_of(layout.fixed)
         self._names = tuple(field.name for field in layouts.fixed_fields(layout.fixed))
         self._values = [attrgetter(name) for name in self._names]
-        self._enumerated = tuple((name, _ENUMERATED[name]) for name in self._names if name in _ENUMERATED)
+        self._enumerations = layout.enumerations
         self._optional = [(tlv, _CODINGS[tlv].encode, attrgetter(tlv.name.lower())) for tlv in layout.fields]
         self._known = {int(tlv): (tlv.name.lower(), _CODINGS[tlv].decode) for tlv in layout.fields}
         self._required = frozenset(tlv.name.lower() for tlv in layout.required)
@@ -177,14 +159,14 @@ class _ControlCodec:
         fixed = dict(zip(self._names, self._fixed.unpack_from(body), strict=True))
         values: dict[str, Value] = dict(fixed)
         try:
-            for name, kinds in self._enumerated:
+            for name, kinds in self._enumerations:
                 values[name] = kinds(fixed[name])
             self._decode_optional(body, values)
         except (StructError, ValueError) as cause:
             raise self._malformed(str(cause)) from cause
         if missing := self._required - values.keys():
             raise self._malformed(f"required field {', '.join(sorted(missing))} is missing")
-        return self._frame(**values)  # type: ignore[arg-type]  # a test holds the declaration against the dataclass
+        return self._frame(**values)  # type: ignore[arg-type]  # a test compares the declaration with the dataclass
 
     def _decode_optional(self, body: bytes, values: dict[str, Value]) -> None:
         position = self._fixed.size
@@ -199,7 +181,7 @@ class _ControlCodec:
             if known is None:
                 if kind & SKIPPABLE:
                     continue
-                raise ValueError(f"field 0x{kind:02x} is unknown and may not be skipped")
+                raise ValueError(f"field 0x{kind:02x} is unknown and must not be skipped")
             name, decoded = known
             if name in values:
                 raise ValueError(f"field {name} comes twice")
@@ -210,13 +192,13 @@ class _ControlCodec:
 
 
 _CODECS = {kind: _ControlCodec(kind, layout) for kind, layout in layouts.CONTROL_LAYOUTS.items()}
-_TYPES = {frame: kind for kind, frame in _FRAMES.items()}
+_TYPES = {layout.frame: kind for kind, layout in layouts.CONTROL_LAYOUTS.items()}
 
 
 def encode(frame: frames.ControlFrame, stream: int = 0, frame_bytes_max: int | None = None) -> bytes:
     """The frame with its prefix.
 
-    Optional fields that would make it larger than `frame_bytes_max` are left out; RANGES is cut to those that fit.
+    Leaves out optional fields that would make it larger than `frame_bytes_max`; RANGES keeps the ranges that fit.
     """
     return _CODECS[_TYPES[type(frame)]].encode(frame, stream, frame_bytes_max)
 
@@ -227,14 +209,14 @@ def decode(kind: FrameType, body: bytes) -> frames.ControlFrame:
 
 
 def encode_ack(stream: int, next_expected_byte: int) -> bytes:
-    """An ACK without ranges, the frame that is sent most."""
+    """An ACK without ranges: the frame that is sent most often, so it has a fast path."""
     return _ACK.pack(FrameType.ACK, 0, stream, _ACK.size - PREFIX_BYTES, next_expected_byte)
 
 
 def encode_chunk_header(kind: FrameType, stream: int, start: int, data: Buffer) -> bytes:
-    """Prefix and header of a chunk of `data` (not empty) that begins at `start`; `data` must follow.
+    """Prefix and header of a chunk that holds `data` from byte `start`. The caller sends `data` after them.
 
-    Raises LocalProtocolError when the data is empty or does not fit the form's offsets.
+    Raises LocalProtocolError when the data is empty or exceeds the form's offsets.
     """
     layout = CHUNK_FRAMES[kind]
     length = CHUNK_HEADERS[kind].size + len(data)

@@ -3,7 +3,7 @@
 from enum import IntEnum, IntFlag
 
 MAGIC = b"UPLK"
-"""First bytes of every HELLO body, so that a stray HTTP or TLS client is told apart at once."""
+"""First bytes of every HELLO body, so that a stray HTTP or TLS client is noticed at once."""
 
 VERSION = 1
 """The only protocol version so far."""
@@ -12,25 +12,25 @@ ALPN = "uplinkd/1"
 """RFC 7301 protocol name when the connection runs inside TLS."""
 
 OFFSET_MAX = 2**63 - 1
-"""Largest byte offset and size: what a signed 64-bit integer, so every catalog and file system, can hold."""
+"""Largest byte offset and size, upload id and time in ms: what a signed 64-bit integer, so every catalog, can hold."""
 
 SIZE_UNKNOWN = 2**64 - 1
-"""In place of a size that is declared only at FINISH; never a valid size, as it is above OFFSET_MAX."""
+"""Stands for a size that FINISH declares later. It is above OFFSET_MAX, so never a valid size."""
 
 AUTHORITY_UNLIMITED_S = 2**32 - 1
-"""In place of the seconds of authority left, for a credential that does not expire."""
+"""Stands for the seconds of authority left of a credential that does not expire."""
 
 NEVER_S = 2**32 - 1
-"""In place of the seconds to expiry, for an upload that does not expire."""
+"""Stands for the seconds to expiry of an upload that does not expire."""
 
 STREAM_CONNECTION = 0
-"""The stream number of frames that concern the connection; uploads use 1 to 65535."""
+"""The stream number of frames about the connection. Uploads use 1 to 65535."""
 
 STREAM_MAX = 65535
 """The largest stream number: a u16."""
 
 FRAME_BYTES_MIN = 64
-"""Smallest 'largest frame' a device may ask for: every answer without optional fields fits in it."""
+"""Smallest `frame_bytes_max` of a device: every answer without optional fields fits into it."""
 
 HANDSHAKE_FRAME_BYTES_MAX = 8192
 """Largest frame before WELCOME: a JWT of a few KiB fits, and a stranger gets no more memory than that."""
@@ -39,43 +39,43 @@ CONTROL_FRAME_BYTES_MAX = 8192
 """Largest frame that is not a chunk: name, tag, digests and metadata of an OPEN, or a REFRESH with a large token."""
 
 NAME_BYTES_MAX = 255
-"""What the common file systems of devices allow for a name."""
+"""The longest name on the common file systems of devices."""
 
 TAG_BYTES_MAX = 32
 """A SHA-256, the largest digest in common use as a content tag."""
 
 METADATA_BYTES_MAX = 1024
-"""All metadata of an upload together: enough for a label, not a place to keep data."""
+"""All metadata of an upload together: enough for labels, too little for data."""
 
 AGENT_BYTES_MAX = 64
-"""What a device says of itself in HELLO goes into every log line of the connection."""
+"""Short, since the agent stands in every log line of the connection."""
 
 TEXT_BYTES_MAX = 512
-"""Explanations for people; a device may drop them unread."""
+"""Long enough to explain an error to people. A device may drop it unread."""
 
 NONCE_BYTES = 32
-"""As large as the secret it protects: a repeat is out of the question."""
+"""As large as the secret, so no nonce ever comes twice."""
 
 PROOF_BYTES = 32
 """An HMAC-SHA-256."""
 
 NACKS_PER_RANGE_MAX = 8
-"""The eighth refusal of one range ends the stream: eight corrupt copies of one chunk are no accident of the link."""
+"""The eighth refusal of one range ends the stream: eight bad copies of one chunk are no accident of the link."""
 
 RANGES_PER_FRAME_MAX = 255
 """The device's `ack_ranges_max` is a u8."""
 
 LAST_WORDS_DISCARD_BYTES = 1024 * 1024
-"""Input read and thrown away after an ERROR, so that closing does not reset the connection before it is read."""
+"""Input that is read and discarded after the last words. Closing with unread input would reset the connection."""
 
 LAST_WORDS_DISCARD_S = 5.0
 """How long a device has to read the last words."""
 
 SKIPPABLE = 0x80
-"""A frame or TLV type with this bit may be skipped when it is not known; any other unknown type is refused."""
+"""An unknown frame or TLV type with this bit is skipped; any other unknown type is refused."""
 
 PRIVATE_FIRST = 0xF0
-"""Frame and TLV types from here to 0xFF are never assigned: they are for private use between consenting ends."""
+"""Frame and TLV types from here to 0xFF are never assigned: they are for private use."""
 
 
 class FrameType(IntEnum):
@@ -137,7 +137,7 @@ class CredentialKind(IntEnum):
 
 
 class Feature(IntFlag):
-    """Bits of HELLO and WELCOME; what both ends name is in force."""
+    """Bits of HELLO and WELCOME. What both ends name is in force."""
 
     CHUNK_COMPACT = 1
     CHUNK_CRC32C = 2
@@ -145,14 +145,14 @@ class Feature(IntFlag):
 
 
 class Durability(IntEnum):
-    """What an ACK means on this server: `SYNC` survives a power cut, `WRITE` only a crash of the daemon."""
+    """What acknowledged bytes survive: `SYNC` a power cut, `WRITE` only a crash of the daemon."""
 
     WRITE = 0
     SYNC = 1
 
 
 class Disposition(IntEnum):
-    """What OPEN does with a name that is known, or is not."""
+    """What OPEN does with a known or an unknown name."""
 
     RESUME_OR_CREATE = 0
     RESUME_ONLY = 1
@@ -160,7 +160,7 @@ class Disposition(IntEnum):
 
 
 class UploadState(IntEnum):
-    """State of an upload, or how an earlier id under the same name ended. `NONE`: there is, or was, none."""
+    """State of an upload, or how the earlier upload of a name ended. `NONE`: there is, or was, none."""
 
     NONE = 0
     RECEIVING = 1
@@ -184,7 +184,7 @@ class Action(IntEnum):
 
 
 class ChecksumKind(IntEnum):
-    """Which check a chunk carries; also a label of the metrics."""
+    """The check that a chunk carries; also a label of the metrics."""
 
     SUM8 = 1
     CRC32C = 2

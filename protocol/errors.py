@@ -8,8 +8,8 @@ from enum import Enum, IntEnum
 from protocol.constants import Action
 
 
-class Scope(Enum):
-    """What ends with the error: one HTTP request, one chunk is refused, one stream is over, or the whole connection."""
+class ErrorScope(Enum):
+    """What the error ends: an HTTP request, the taking of one chunk, a stream, or the connection."""
 
     REQUEST = "request"
     CHUNK = "chunk"
@@ -17,17 +17,25 @@ class Scope(Enum):
     CONNECTION = "connection"
 
 
+_SCOPE_OF_HIGH_BYTE = {
+    1: ErrorScope.CONNECTION,
+    2: ErrorScope.STREAM,
+    3: ErrorScope.CHUNK,
+    4: ErrorScope.REQUEST,
+}
+
+
 class ErrorCode(IntEnum):
     """Every error the protocol knows. The high byte tells the scope: 1 connection, 2 stream, 3 chunk, 4 HTTP."""
 
-    scope: Scope
+    scope: ErrorScope
     action: Action
     summary: str
 
     def __new__(cls, code: int, action: Action, summary: str) -> "ErrorCode":
         member = int.__new__(cls, code)
         member._value_ = code
-        member.scope = {1: Scope.CONNECTION, 2: Scope.STREAM, 3: Scope.CHUNK, 4: Scope.REQUEST}[code >> 8]
+        member.scope = _SCOPE_OF_HIGH_BYTE[code >> 8]
         member.action = action
         member.summary = summary
         return member

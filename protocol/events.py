@@ -12,7 +12,7 @@ from protocol.ranges import Span
 
 @dataclass(frozen=True, slots=True)
 class HelloReceived:
-    """The device asks to be let in; `raw` is the frame as sent, which a proof covers. Input waits for the answer."""
+    """HELLO. `raw` is the frame as sent, which a proof covers. Input waits for the answer."""
 
     hello: frames.Hello
     raw: bytes
@@ -20,21 +20,21 @@ class HelloReceived:
 
 @dataclass(frozen=True, slots=True)
 class ProofReceived:
-    """The device answered the challenge. Input waits for the answer."""
+    """PROOF: the answer to the challenge. Input waits for the verdict."""
 
     proof: bytes
 
 
 @dataclass(frozen=True, slots=True)
 class TokenOffered:
-    """A REFRESH: a new token for the running connection."""
+    """REFRESH: a new token for this connection."""
 
     token: str
 
 
 @dataclass(frozen=True, slots=True)
 class OpenRequested:
-    """An OPEN that is well-formed; chunks on its stream wait for the answer."""
+    """A well-formed OPEN. Chunks on its stream wait for the answer."""
 
     stream: int
     open: frames.Open
@@ -44,8 +44,8 @@ class OpenRequested:
 class ChunksReceived:
     """One or more chunks whose data is one run of bytes from `start` up to but not including `end`.
 
-    The checksums are verified. `data` are the pieces in order; they are valid until `lease` (where there is one)
-    is released, which is up to the receiver of the event. `crc32c` is that of all of them, where it is known.
+    The checksums are verified. `data` holds the pieces in order. If there is a `lease`, they are valid until the
+    receiver of the event releases it. `crc32c` is that of the whole run, where it is known.
     """
 
     stream: int
@@ -60,7 +60,7 @@ class ChunksReceived:
 
 @dataclass(frozen=True, slots=True)
 class ChunkRefused:
-    """A corrupt chunk was answered by NACK; for the records only."""
+    """A corrupt chunk was refused; for the records only."""
 
     stream: int
     code: ErrorCode
@@ -76,7 +76,7 @@ class FinishRequested:
 
 @dataclass(frozen=True, slots=True)
 class QueryReceived:
-    """QUERY: how far is this name?"""
+    """QUERY: how far is the upload of this name?"""
 
     stream: int
     name: str
@@ -91,7 +91,7 @@ class AbortRequested:
 
 @dataclass(frozen=True, slots=True)
 class StreamFailed:
-    """The stream broke the protocol and was told so by ERROR; it is over."""
+    """The device broke the protocol on this stream. ERROR was sent and the stream is over."""
 
     stream: int
     code: ErrorCode
@@ -100,7 +100,7 @@ class StreamFailed:
 
 @dataclass(frozen=True, slots=True)
 class ConnectionFailed:
-    """The connection is over: send the outgoing data, which ends with the last words, then close. PROTOCOL.md §15."""
+    """The connection is over: send what is queued, which ends with the last words, then close. PROTOCOL.md §15."""
 
     code: ErrorCode
     detail: str
@@ -123,7 +123,7 @@ ServerEvent = (
 
 @dataclass(frozen=True, slots=True)
 class Challenged:
-    """The server wants a proof of the device's secret; `raw` is the frame as received, which the proof covers."""
+    """The server asks for a proof of the device's secret. `raw` is the frame as received, which the proof covers."""
 
     nonce: bytes
     raw: bytes
@@ -138,7 +138,7 @@ class Welcomed:
 
 @dataclass(frozen=True, slots=True)
 class Answered:
-    """A frame of the server about one stream, or about the connection's token, that needs no more explanation."""
+    """A frame of the server about one stream, or about the connection's token, passed on as it is."""
 
     stream: int
     frame: (

@@ -1,10 +1,10 @@
-"""What goes wrong inside the protocol room, as exceptions that carry the registry's code."""
+"""Exceptions of both ends of the protocol."""
 
 from protocol.errors import ErrorCode
 
 
 class ProtocolError(Exception):
-    """The peer broke the protocol. `code` is what it is told; the message says what was found."""
+    """The peer broke the protocol. `code` goes into the answer; `detail` says what was found."""
 
     def __init__(self, code: ErrorCode, detail: str) -> None:
         super().__init__(f"{code.name}: {detail}")

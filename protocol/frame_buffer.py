@@ -1,4 +1,4 @@
-"""Bounded memory that bytes are received into: shared while little is under way, leased amid a large frame."""
+"""Bounded memory that bytes are received into: shared for small input, leased in the middle of a large frame."""
 
 from typing import Protocol
 
@@ -6,17 +6,17 @@ from protocol.codec import PREFIX_BYTES
 from protocol.constants import HANDSHAKE_FRAME_BYTES_MAX
 
 CARRY_BYTES_MAX = HANDSHAKE_FRAME_BYTES_MAX
-"""A cut-off frame up to this size waits in memory of its own, so that a stranger never holds a lease."""
+"""Part of a frame up to this size waits in memory of its own, so a stranger never holds a lease."""
 
 BULK_FRAME_BYTES = 32 * 1024
-"""From this size on, a stream of frames is received into leases from the start, since most would be cut off anyway."""
+"""Frames from this size on are received into leases from the start: most reads would end in the middle of one."""
 
 BULK_FRAMES = 4
-"""Frames received into one lease in bulk: enough to make one write of them, few enough to stay in the cache."""
+"""Frames received into one lease: enough to make one write of them, few enough to stay in the cache."""
 
 
 class Lease(Protocol):
-    """Memory lent by a pool; it goes back when every holder has released it."""
+    """Memory lent by a pool. It goes back when every holder has released it."""
 
     @property
     def view(self) -> memoryview:
@@ -24,11 +24,11 @@ class Lease(Protocol):
         ...
 
     def retain(self) -> None:
-        """One more holder."""
+        """Add a holder."""
         ...
 
     def release(self) -> None:
-        """One holder less."""
+        """Remove a holder."""
         ...
 
 
@@ -37,26 +37,23 @@ class BufferSource(Protocol):
 
     @property
     def shared(self) -> memoryview:
-        """One piece of memory for all connections: what is in it is lost once another connection receives."""
+        """Memory shared by all connections: its content is lost once another connection receives."""
         ...
 
     def lease(self, size_bytes: int) -> Lease | None:
-        """Memory of `size_bytes` or more, or the largest piece the pool has; None when all is lent.
-
-        The largest piece must hold the largest frame.
-        """
+        """Memory of `size_bytes`, or the largest piece of the pool, which holds any frame. None: all is lent."""
         ...
 
-    def spare(self, size_bytes: int) -> Lease | None:
-        """As `lease`, for who can do without: None, too, while somebody waits for memory."""
+    def try_lease(self, size_bytes: int) -> Lease | None:
+        """Like `lease`, for a caller that can do without: also None while others wait for memory."""
         ...
 
 
 class FrameBuffer:
     """The unparsed input of one connection.
 
-    `view[begin:end]` holds it between `received` and `settle`; the parser moves `begin`. Outside of those two calls
-    the memory may be shared with other connections and must not be looked at.
+    `view[begin:end]` holds it between `received` and `save`; the parser moves `begin`. At other times the memory may be
+    shared with other connections: do not look at it.
     """
 
     __slots__ = ("_carry", "_frame_bytes", "_source", "begin", "end", "lease", "view")
@@ -72,13 +69,13 @@ class FrameBuffer:
 
     @property
     def starved(self) -> bool:
-        """A large frame is under way and the pool had nothing to lend: stop reading until it has."""
+        """A large frame is under way and the pool had nothing to lend. Stop reading until it has."""
         return self.lease is None and len(self._carry) > CARRY_BYTES_MAX
 
     def writable(self, limit_bytes: int) -> memoryview:
         """Memory to receive the next bytes into, at most `limit_bytes`; never empty."""
         if self.lease is None and not self._carry and self._frame_bytes >= BULK_FRAME_BYTES:
-            lease = self._source.spare(self._frame_bytes * BULK_FRAMES)
+            lease = self._source.try_lease(self._frame_bytes * BULK_FRAMES)
             if lease is not None:
                 self._move_to(lease)
         if self.lease is not None:
@@ -86,20 +83,20 @@ class FrameBuffer:
         self.view = self._source.shared
         carried = len(self._carry)
         self.view[:carried] = self._carry
-        # What is carried is kept until something was received: an event loop may ask for memory and then find nothing
-        # to read, and the shared memory is another connection's by the time it asks again.
+        # Keep what is carried until bytes arrive: an event loop may ask for memory and then find nothing to read, and
+        # by the time it asks again another connection has used the shared memory.
         self.begin, self.end = 0, carried
         return self.view[carried : carried + limit_bytes]
 
     def received(self, count: int) -> None:
-        """`count` bytes were put at the front of what `writable` last gave; it may have been asked in vain before."""
+        """`count` bytes were put at the front of what `writable` gave last."""
         self.end += count
         self._carry = b""
 
-    def settle(self, frame_bytes: int) -> None:
-        """Nothing more can be parsed now; what is left belongs to a frame, or frames, of `frame_bytes` in all.
+    def save(self, frame_bytes: int) -> None:
+        """Keep what is left until more arrives. It is the beginning of `frame_bytes` of frames.
 
-        With nothing left, or too little to tell, it is the size of the frame before, as the next is most likely alike.
+        With nothing left, or too little to tell, give the size of the frame before: the next is most likely alike.
         """
         left = self.end - self.begin
         self._frame_bytes = frame_bytes
@@ -110,28 +107,28 @@ class FrameBuffer:
             self.lease = None
             self._keep(view, frame_bytes)
             lease.release()
-            if self.starved:  # what was just given back may be all that the pool has
+            if self.starved:  # the lease just given back may be all that the pool has
                 self._keep(memoryview(self._carry), frame_bytes)
             return
         self._keep(self.view[self.begin : self.end], frame_bytes)
 
     def borrow(self, size_bytes: int) -> Lease | None:
-        """Memory beside the input's own, or the largest piece there is; None when the pool can spare none."""
-        return self._source.spare(size_bytes)
+        """A lease for other use than receiving, or the largest there is. None: the pool has none to spare."""
+        return self._source.try_lease(size_bytes)
 
-    def reopen(self) -> None:
-        """Look again at what `settle` kept; another `settle` must follow."""
+    def restore(self) -> None:
+        """Look again at what `save` kept. Another `save` must follow."""
         if self.lease is None:
             self.view = memoryview(self._carry)
             self.begin, self.end, self._carry = 0, len(self._carry), b""
 
-    def rest(self) -> None:
-        """Give back what was borrowed for input that has not come; an event loop may ask for memory in vain."""
+    def return_unused_lease(self) -> None:
+        """Give back a lease into which nothing was received: an event loop may ask for memory in vain."""
         if self.lease is not None and self.begin == self.end:
             self.close()
 
     def close(self) -> None:
-        """Give back what is borrowed."""
+        """Give back the lease, and drop what is kept."""
         if self.lease is not None:
             self.lease.release()
             self.lease = None
@@ -140,12 +137,12 @@ class FrameBuffer:
 
     def _keep(self, left: memoryview, frame_bytes: int) -> None:
         lease = self._source.lease(frame_bytes) if left and frame_bytes > CARRY_BYTES_MAX else None
-        if lease is not None and len(lease.view) < len(left):  # several frames that wait may be more than any lease
+        if lease is not None and len(lease.view) < len(left):  # several frames may be more than any lease holds
             lease.release()
             lease = None
         if lease is None:
             self._carry = bytes(left)
-            # Not what was looked at: `reopen` makes a view that a connection at rest would keep for nothing.
+            # Drop the view that `restore` made: an idle connection would keep it for nothing.
             self.view = self._source.shared
             return
         self._move_to(lease)
@@ -159,7 +156,7 @@ class FrameBuffer:
         self.begin = self.end = 0
 
     def _bulk_end(self) -> int:
-        """Where to stop receiving so that the memory ends with a whole frame and no part of one must be moved."""
+        """Where to stop receiving, so that the memory ends with a whole frame and no part has to be moved."""
         size = len(self.view)
         frame_bytes = max(self._frame_bytes, PREFIX_BYTES)
         whole = self.begin + (size - self.begin) // frame_bytes * frame_bytes

@@ -1,5 +1,6 @@
-"""What a HELLO must be, and how a device's secret is proven. PROTOCOL.md §4."""
+"""Checks a HELLO; reads and proves a device's secret. PROTOCOL.md §4."""
 
+import base64
 import hashlib
 import hmac
 
@@ -8,12 +9,15 @@ from protocol.errors import ErrorCode
 from protocol.exceptions import ProtocolError
 from protocol.frames import Hello
 
+SECRET_BYTES = 32
+"""256 random bits cannot be guessed, so no slow hash is needed."""
+
 _KEY_LABEL = b"uplinkd/1 device key"
 _PROOF_LABEL = b"uplinkd/1 proof"
 
 
 def check_hello(hello: Hello) -> None:
-    """Whether this server can go on with the device. Raises ProtocolError with what it is told."""
+    """Check that this server can talk to the device. Raises ProtocolError with the reason that the device gets."""
     if hello.magic != MAGIC:
         raise ProtocolError(ErrorCode.MAGIC_WRONG, f"HELLO begins with {hello.magic.hex()}, not {MAGIC.hex()}")
     if not hello.version_min <= VERSION <= hello.version_max:
@@ -34,14 +38,29 @@ def check_hello(hello: Hello) -> None:
     else:
         raise ProtocolError(ErrorCode.CREDENTIAL_UNSUPPORTED, f"credential kind {hello.credential}: use 1 or 2")
     if not complete:
-        raise ProtocolError(ErrorCode.FRAME_MALFORMED, "HELLO lacks a field that its kind of credential needs")
+        raise ProtocolError(ErrorCode.FRAME_MALFORMED, "HELLO lacks a field that its credential kind needs")
+
+
+def read_secret(text: str) -> bytes:
+    """The bytes of a secret from its text form, base64url without padding. Ignores surrounding white space.
+
+    PROTOCOL.md §4.3. Raises ValueError, whose text never contains the secret.
+    """
+    stripped = text.strip()
+    try:
+        secret = base64.b64decode(stripped + "=" * (-len(stripped) % 4), altchars=b"-_", validate=True)
+    except ValueError as error:
+        raise ValueError("a device secret is base64url; copy it whole from where it was shown") from error
+    if len(secret) != SECRET_BYTES:
+        raise ValueError(f"a device secret has {SECRET_BYTES} bytes, not {len(secret)}; copy it whole")
+    return secret
 
 
 def device_key(secret: bytes) -> bytes:
-    """The key derived from a device's secret: all that the server keeps, and all that the device needs to keep."""
+    """The key derived from a device's secret. The server keeps only this; it is also all that the device needs."""
     return hmac.digest(secret, _KEY_LABEL, hashlib.sha256)
 
 
 def prove(key: bytes, hello: bytes, challenge: bytes) -> bytes:
-    """The proof for these two frames as sent, prefix included. Compare in constant time."""
+    """The proof over both frames as sent, prefixes included. Compare it in constant time."""
     return hmac.digest(key, _PROOF_LABEL + hello + challenge, hashlib.sha256)

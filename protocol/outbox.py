@@ -1,24 +1,27 @@
-"""Frames on their way out: no larger than the peer takes, answers withheld while authority is in doubt."""
+"""Frames on their way out: no larger than the peer takes, withheld while the device's authority is over."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from protocol import codec, frames
-from protocol.constants import FRAME_BYTES_MIN
+from protocol.constants import FRAME_BYTES_MIN, STREAM_CONNECTION, FrameType
 from protocol.ranges import Span
 
 _ACK_FIXED_BYTES = len(codec.encode(frames.Ack(0, ())))
 _RANGE_BYTES = len(codec.encode(frames.Ack(0, (Span(0, 1),)))) - _ACK_FIXED_BYTES
 
-_ANSWERS = (frames.Opened, frames.Verifying, frames.Finished, frames.Status, frames.Aborted)
-"""What, beside ACK, confirms something. Refusals go out at once, or a device could make them pile up here."""
+_NEVER_WITHHELD = (frames.Pong, frames.Refreshed, frames.Goaway)
+"""What goes out without authority, beside an ERROR that ends the connection. PROTOCOL.md §13."""
+
+WITHHELD_MAX = 64
+"""Frames withheld, ACKs apart, from which on no more input is read: a flood of bad chunks costs no memory."""
 
 
 @dataclass(slots=True)
 class _Withheld:
-    """What waits for authority; no connection has it otherwise."""
+    """What waits for authority; most connections never have one."""
 
-    answers: list[tuple[int, bytes]] = field(default_factory=list)
+    frames: list[tuple[int, bytes]] = field(default_factory=list)
     acks: dict[int, tuple[int, Sequence[Span]]] = field(default_factory=dict)
 
 
@@ -35,10 +38,13 @@ class Outbox:
         self.ack_ranges_max = 0
 
     def send(self, number: int, frame: frames.ControlFrame) -> bytes:
-        """Queue a frame for a stream (0 for the connection), without the optional fields for which there is no room."""
+        """Queue a frame for a stream (0 for the connection), leaving out optional fields that find no room.
+
+        Returns the frame as sent.
+        """
         raw = codec.encode(frame, number, self.frame_bytes_max)
-        if self._withheld is not None and isinstance(frame, _ANSWERS):
-            self._withheld.answers.append((number, raw))
+        if self._withheld is not None and not _ends_or_keeps_alive(number, frame):
+            self._withheld.frames.append((number, raw))
         elif not self._closed:
             self._frames.append(raw)
         return raw
@@ -56,22 +62,29 @@ class Outbox:
             self._frames.append(codec.encode_ack(number, next_expected_byte))
 
     def forget(self, number: int) -> None:
-        """The stream has ended: what was withheld for it is void."""
+        """The stream has ended: drop what is withheld for it, but not the answer to a QUERY of the same number."""
         if self._withheld is not None:
             self._withheld.acks.pop(number, None)
-            self._withheld.answers = [each for each in self._withheld.answers if each[0] != number]
+            self._withheld.frames = [
+                (each, raw) for each, raw in self._withheld.frames if each != number or raw[0] == FrameType.STATUS
+            ]
 
     def withhold(self) -> None:
-        """Authority is in doubt: what confirms something waits for `release`."""
+        """The authority is over: send nothing that needs it until `release`."""
         self._withheld = self._withheld or _Withheld()
 
     def release(self) -> None:
-        """Authority is back: what was withheld goes out, of each stream the latest ACK."""
+        """The authority is back: send what was withheld, and the latest ACK of each stream."""
         withheld, self._withheld = self._withheld, None
         if withheld is not None:
-            self._frames += [raw for _, raw in withheld.answers]
+            self._frames += [raw for _, raw in withheld.frames]
             for number, (next_expected_byte, beyond) in withheld.acks.items():
                 self.acknowledge(number, next_expected_byte, beyond)
+
+    @property
+    def is_full(self) -> bool:
+        """As many frames are withheld as may be."""
+        return self._withheld is not None and len(self._withheld.frames) >= WITHHELD_MAX
 
     def close(self) -> None:
         """The last words are queued: nothing goes out behind them."""
@@ -90,3 +103,7 @@ class Outbox:
         data = queued[0] if len(queued) == 1 else b"".join(queued)
         queued.clear()
         return data
+
+
+def _ends_or_keeps_alive(number: int, frame: frames.ControlFrame) -> bool:
+    return isinstance(frame, _NEVER_WITHHELD) or (isinstance(frame, frames.Error) and number == STREAM_CONNECTION)

@@ -25,7 +25,7 @@ class DigestedRange:
 
 
 class RangeSet:
-    """Disjoint ranges in order, none touching the next; the CRCs are joined as ranges meet."""
+    """Ordered ranges with gaps between them. Ranges that meet are joined, and so are their CRCs."""
 
     __slots__ = ("_ranges",)
 
@@ -39,12 +39,12 @@ class RangeSet:
         return len(self._ranges)
 
     def snapshot(self) -> tuple[DigestedRange, ...]:
-        """The ranges as they are now, as a value."""
+        """The current ranges as a value."""
         return tuple(self._ranges)
 
     @property
     def next_expected_byte(self) -> int:
-        """The N of the protocol: every byte below it is in the set."""
+        """The protocol's N: every byte below it is in the set."""
         return self._ranges[0].end if self._ranges and self._ranges[0].start == 0 else 0
 
     @property
@@ -66,10 +66,10 @@ class RangeSet:
         return self._ranges[0].crc32c if self._ranges and self._ranges[0].start == 0 else 0
 
     def tail(self, start: int) -> DigestedRange | None:
-        """The range that ends exactly at `start`, which bytes from there would extend."""
+        """The range that ends exactly at `start`, which bytes from `start` on would extend."""
         index = bisect_right(self._ranges, start, key=_start) - 1
-        found = self._ranges[index] if index >= 0 else None
-        return found if found is not None and found.end == start else None
+        candidate = self._ranges[index] if index >= 0 else None
+        return candidate if candidate is not None and candidate.end == start else None
 
     def missing(self, start: int, end: int) -> list[Span]:
         """The parts of [start, end) that are not in the set, in order."""
@@ -86,7 +86,7 @@ class RangeSet:
         return gaps
 
     def gaps_after(self, start: int, end: int) -> int:
-        """How many gaps there would be below the highest byte once [start, end) is in."""
+        """How many gaps there would be below the highest byte after adding [start, end)."""
         joined = [each for each in self._ranges if each.end >= start and each.start <= end]
         low = min(start, joined[0].start) if joined else start
         separate = len(self._ranges) - len(joined) + 1
@@ -94,7 +94,7 @@ class RangeSet:
         return separate - 1 if touches_zero else separate
 
     def extend(self, start: int, end: int, crc32c: int) -> None:
-        """Let the range that ends at `start` reach to `end`; `crc32c` is that of the whole extended range.
+        """Extend the range that ends at `start` to `end`. `crc32c` covers the whole extended range.
 
         Raises KeyError when no range ends at `start`.
         """
@@ -105,7 +105,7 @@ class RangeSet:
         self._join_next(index)
 
     def add(self, start: int, end: int, crc32c: int) -> None:
-        """Put in [start, end), of which nothing may be in the set yet; `crc32c` is that of these bytes."""
+        """Add [start, end), which must not overlap the set. `crc32c` covers these bytes."""
         index = bisect_right(self._ranges, start, key=_start)
         self._ranges.insert(index, DigestedRange(start, end, crc32c))
         self._join_next(index)

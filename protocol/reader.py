@@ -2,8 +2,7 @@
 
 from typing import NamedTuple
 
-from protocol.chunks import CHECKSUM_KINDS
-from protocol.codec import PREFIX, PREFIX_BYTES
+from protocol.codec import CHUNK_FRAMES, PREFIX, PREFIX_BYTES
 from protocol.constants import CONTROL_FRAME_BYTES_MAX, SKIPPABLE, FrameType
 from protocol.errors import ErrorCode
 from protocol.exceptions import ProtocolError
@@ -13,7 +12,7 @@ _TYPES = {int(kind): kind for kind in FrameType}
 
 
 class Head(NamedTuple):
-    """A whole frame at the front of the buffer; without a `type` it is of one that is unknown and may be skipped."""
+    """A whole frame at the front of the buffer. `type` is None for an unknown type that may be skipped."""
 
     type: FrameType | None
     stream: int
@@ -21,17 +20,17 @@ class Head(NamedTuple):
 
 
 class FrameReader:
-    """Finds frames at the front of a buffer. `chunk_frame_bytes_max` is 0 where no chunk may come."""
+    """Finds frames at the front of a buffer. `chunk_bytes_max` is the most data of a chunk, 0 where none may come."""
 
-    __slots__ = ("_frame_bytes", "buffer", "chunk_frame_bytes_max")
+    __slots__ = ("_frame_bytes", "buffer", "chunk_bytes_max")
 
     def __init__(self, source: BufferSource) -> None:
         self.buffer = FrameBuffer(source)
-        self.chunk_frame_bytes_max = 0
+        self.chunk_bytes_max = 0
         self._frame_bytes = 0
 
     def next(self) -> Head | None:
-        """The frame at the front once it is whole.
+        """The frame at the front, once it is whole.
 
         Raises ProtocolError FRAME_MALFORMED, FRAME_TOO_LARGE or FRAME_UNKNOWN.
         """
@@ -46,8 +45,8 @@ class FrameReader:
             raise ProtocolError(ErrorCode.FRAME_UNKNOWN, f"type 0x{code:02x}")
         self._frame_bytes = frame_bytes = PREFIX_BYTES + length
         largest = CONTROL_FRAME_BYTES_MAX
-        if kind in CHECKSUM_KINDS and self.chunk_frame_bytes_max:
-            largest = self.chunk_frame_bytes_max
+        if self.chunk_bytes_max and kind is not None and (header := CHUNK_FRAMES.get(kind)) is not None:
+            largest = header.size + self.chunk_bytes_max
         if frame_bytes > largest:
             raise ProtocolError(ErrorCode.FRAME_TOO_LARGE, f"a frame of {frame_bytes} bytes, {largest} are allowed")
         return Head(kind, stream, frame_bytes) if buffer.end - buffer.begin >= frame_bytes else None
@@ -62,16 +61,16 @@ class FrameReader:
         return bytes(self.buffer.view[self.buffer.begin : self.buffer.begin + head.frame_bytes])
 
     def consume(self, count: int) -> None:
-        """The first `count` bytes are dealt with."""
+        """Drop the first `count` bytes."""
         self.buffer.begin += count
 
     def discard(self) -> None:
-        """All that was received is dealt with, and no memory is borrowed for what was announced."""
+        """Drop all that was received, and borrow no memory for the rest of a frame."""
         self.buffer.begin = self.buffer.end
         self._frame_bytes = 0
 
-    def settle(self) -> bool:
-        """Nothing more is taken for now; whether part of a frame is left."""
+    def save_rest(self) -> bool:
+        """Take nothing more for now, and keep what is left. Returns whether that is part of a frame."""
         left = self.buffer.end - self.buffer.begin
-        self.buffer.settle(max(left, self._frame_bytes))
+        self.buffer.save(max(left, self._frame_bytes))
         return left > 0

@@ -6,7 +6,7 @@ from protocol.constants import FrameType
 
 
 class ConnectionState(Enum):
-    """Life of a connection, as each end sees it."""
+    """State of a connection, as each end sees it."""
 
     START = auto()
     """Server: waits for HELLO. Client: has sent HELLO."""
@@ -17,9 +17,9 @@ class ConnectionState(Enum):
     OPEN = auto()
     """The handshake is done."""
     EXPIRED = auto()
-    """Server: the credential's time is over and only a REFRESH helps."""
+    """Server: the credential has expired, and only REFRESH helps."""
     CLOSING = auto()
-    """The last words are said; input is discarded."""
+    """The last words are said. Input is discarded."""
 
 
 _DATA = frozenset({FrameType.CHUNK, FrameType.CHUNK_COMPACT, FrameType.CHUNK_CRC32C})
@@ -35,7 +35,7 @@ SERVER_ACCEPTS: dict[ConnectionState, frozenset[FrameType]] = {
 """What a device may send. In DECIDING input waits; in CLOSING it is discarded."""
 
 SERVER_HOLDS: dict[ConnectionState, frozenset[FrameType]] = {ConnectionState.EXPIRED: _REQUESTS}
-"""Frames that are not refused but wait, and all input behind them, until the state changes."""
+"""Frames that wait, with all input behind them, until the state changes."""
 
 CLIENT_ACCEPTS: dict[ConnectionState, frozenset[FrameType]] = {
     ConnectionState.START: frozenset({FrameType.WELCOME, FrameType.CHALLENGE, FrameType.REFUSED}),
@@ -59,7 +59,7 @@ CLIENT_ACCEPTS: dict[ConnectionState, frozenset[FrameType]] = {
 
 
 class StreamState(Enum):
-    """Life of a stream at the server; a stream that has ended has no state, only a number that is used up."""
+    """State of a stream at the server. A stream that has ended has none, only a number that is used up."""
 
     OPENING = auto()
     RECEIVING = auto()
@@ -71,4 +71,4 @@ STREAM_ACCEPTS: dict[StreamState, frozenset[FrameType]] = {
     StreamState.RECEIVING: _DATA | {FrameType.FINISH, FrameType.ABORT},
     StreamState.FINISHING: _DATA | {FrameType.FINISH, FrameType.ABORT},
 }
-"""What is taken on a stream. While OPENING, input waits for the answer instead."""
+"""What a stream takes. While it is OPENING, input waits for the answer."""

@@ -1,14 +1,16 @@
 """The streams of one connection at the server: numbers, states, refusals, and the window over all of them."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from protocol.constants import NACKS_PER_RANGE_MAX, SIZE_UNKNOWN
 from protocol.errors import ErrorCode
 from protocol.exceptions import ProtocolError
+from protocol.ranges import Span
 from protocol.state import StreamState
 
 _REFUSED_RANGES_MAX = 64
-"""Ranges whose refusals are counted at a time; the oldest is forgotten, so a hostile device costs no memory."""
+"""Ranges of a stream whose refusals are counted. Beyond, the oldest is forgotten: a hostile device costs no memory."""
 
 
 @dataclass(slots=True)
@@ -19,24 +21,26 @@ class Stream:
     size: int = SIZE_UNKNOWN
     next_expected_byte: int = 0
     unacknowledged_bytes: int = 0
-    _refusals: dict[int, int] | None = None
+    _refusals: dict[Span, int] | None = None
 
-    def refuse(self, start: int) -> bool:
-        """Count a refusal of the range at `start`; True when it was one too many."""
+    def refuse(self, refused: Span) -> bool:
+        """Count a refusal of this range. Returns whether it was one too many."""
         if self._refusals is None:
             self._refusals = {}
         refusals = self._refusals
-        count = refusals.pop(start, 0) + 1
-        refusals[start] = count
+        count = refusals.pop(refused, 0) + 1
+        refusals[refused] = count
         if len(refusals) > _REFUSED_RANGES_MAX:
             del refusals[next(iter(refusals))]
         return count >= NACKS_PER_RANGE_MAX
 
-    def forgive(self, start: int, end: int) -> None:
-        """The bytes from `start` up to `end` arrived intact."""
+    def clear_refusals(self, next_expected_byte: int, beyond: Sequence[Span]) -> None:
+        """Forget the refusals of ranges that begin among these durable bytes."""
         if self._refusals:
-            for refused in [each for each in self._refusals if start <= each < end]:
-                del self._refusals[refused]
+            durable = (Span(0, next_expected_byte), *beyond)
+            for refused in list(self._refusals):
+                if any(span.start <= refused.start < span.end for span in durable):
+                    del self._refusals[refused]
 
 
 class Streams:
@@ -78,11 +82,11 @@ class Streams:
         return number <= self._highest
 
     def use(self, number: int) -> None:
-        """The number may not be opened any more."""
+        """Use the number up: it cannot be opened any more."""
         self._highest = max(self._highest, number)
 
     def open(self, number: int) -> bool:
-        """Take up a stream in state OPENING; False when too many are open. Raises ProtocolError for a used number."""
+        """Add a stream in state OPENING. Returns False when too many are open. Raises ProtocolError STREAM_REUSED."""
         if self.is_used(number):
             raise ProtocolError(
                 ErrorCode.STREAM_REUSED, f"stream {number} is not above {self._highest}, the highest so far"
@@ -94,13 +98,13 @@ class Streams:
         return True
 
     def end(self, number: int) -> None:
-        """The stream is over; what it had under way no longer counts against the window."""
+        """Remove the stream; its bytes under way no longer count against the window."""
         stream = self._open.pop(number, None)
         if stream is not None:
             self.unacknowledged_bytes -= stream.unacknowledged_bytes
 
     def receive(self, stream: Stream, count: int) -> None:
-        """Data bytes arrived. Raises ProtocolError when they are more than the window allows."""
+        """Count data bytes that arrived. Raises ProtocolError WINDOW_EXCEEDED."""
         stream.unacknowledged_bytes += count
         self.unacknowledged_bytes += count
         if self.unacknowledged_bytes > self._window_bytes + self._credit_bytes:
@@ -109,12 +113,12 @@ class Streams:
                 f"{self.unacknowledged_bytes} bytes are unacknowledged, the window has {self._window_bytes}",
             )
 
-    def settle(self, stream: Stream, count: int) -> None:
-        """Data bytes that arrived were acknowledged or refused."""
+    def free_window(self, stream: Stream, count: int) -> None:
+        """Data bytes that arrived were acknowledged or refused, and no longer count."""
         count = min(count, stream.unacknowledged_bytes)
         stream.unacknowledged_bytes -= count
         self.unacknowledged_bytes -= count
 
-    def allow_again(self, count: int) -> None:
-        """Refused bytes may come again even when the window is full: at most one window more."""
+    def allow_resend(self, count: int) -> None:
+        """Let refused bytes come again even when the window is full, up to one window more."""
         self._credit_bytes = min(self._credit_bytes + count, self._window_bytes)

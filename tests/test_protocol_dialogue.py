@@ -71,7 +71,7 @@ def test_both_ends_say_what_the_dialogue_says(connection: list[Said]) -> None:
             server.feed(said.raw)
         else:
             answer(server, said)
-            assert server.connection.data_to_send() == said.raw
+            assert server.connection.data_to_send(server.now) == said.raw
             assert not any(isinstance(event, ServerMisbehaved) for event in device.receive(said.raw))
 
 

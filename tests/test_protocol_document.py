@@ -6,7 +6,7 @@ from enum import IntEnum
 import pytest
 
 from daemon.settings import Settings
-from protocol import codec, constants, layouts
+from protocol import codec, constants, frames, layouts
 from protocol.checksum import crc32c, sum8
 from protocol.constants import (
     Action,
@@ -87,7 +87,7 @@ EXAMPLES = examples()
 @pytest.mark.parametrize("kind", FrameType, ids=[kind.name for kind in FrameType])
 def test_the_layout_of_a_frame_is_the_declaration(kind: FrameType) -> None:
     control = layouts.CONTROL_LAYOUTS.get(kind)
-    declared = layouts.CHUNK_HEADERS[kind] if control is None else control.fixed
+    declared = frames.CHUNK_HEADERS[kind] if control is None else control.fixed
     rows = declared_rows(declared, codec.PREFIX_BYTES)
     assert laid_out(catalogue(kind)) == ([rows] if rows else [])
     if control is not None:
@@ -97,9 +97,9 @@ def test_the_layout_of_a_frame_is_the_declaration(kind: FrameType) -> None:
 
 
 def test_prefix_tlv_and_range_are_the_declarations() -> None:
-    assert laid_out(section("5.1 The prefix")) == [declared_rows(layouts.PREFIX, 0)]
+    assert laid_out(section("5.1 The prefix")) == [declared_rows(frames.PREFIX, 0)]
     assert laid_out(section("5.2 Optional fields")) == [
-        declared_rows(each, 0) for each in (layouts.TLV_HEADER, layouts.RANGE)
+        declared_rows(each, 0) for each in (frames.TLV_HEADER, frames.RANGE)
     ]
 
 
@@ -112,7 +112,7 @@ def test_every_frame_has_an_example() -> None:
 def test_an_example_decodes_to_the_fields_listed(kind: FrameType, raw: bytes, fields: dict[str, str]) -> None:
     code, flags, stream, length = codec.PREFIX.unpack_from(raw)
     assert (code, flags, length) == (kind, 0, len(raw) - codec.PREFIX_BYTES)
-    if kind in layouts.CHUNK_HEADERS:
+    if kind in frames.CHUNK_HEADERS:
         layout = codec.CHUNK_FRAMES[kind]
         *_, start, end, checksum = layout.unpack_from(raw)
         data = raw[layout.size :]

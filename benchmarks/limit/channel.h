@@ -1,4 +1,4 @@
-// A socket, with TLS over it where there is an `ssl`: what can be read and written now.
+// A socket, with TLS on top if `ssl` is set. Reads and writes do not block unless they say so.
 #pragma once
 
 #include <errno.h>
@@ -16,7 +16,7 @@ struct channel {
     SSL *ssl;
 };
 
-// Bytes that OpenSSL takes from the socket at once, so that a record is not two calls of the system.
+// How much OpenSSL reads from the socket at once. Otherwise every record costs two system calls.
 enum { TLS_READ_AHEAD = 256 * 1024 };
 
 static inline void channel_prepare(struct channel *channel) {
@@ -38,7 +38,7 @@ static inline void channel_secure(struct channel *channel, SSL_CTX *context, int
         die("TLS handshake failed: %s", ERR_error_string(ERR_get_error(), NULL));
 }
 
-// Bytes moved; 0 when it would block; -1 at the end of input. Dies when the connection fails.
+// Returns the bytes moved, 0 if the call would block, or -1 at the end of input. Exits when the connection fails.
 static inline ssize_t channel_result(struct channel *channel, ssize_t count) {
     if (count > 0) return count;
     if (channel->ssl) {
@@ -62,7 +62,7 @@ static inline ssize_t channel_write(struct channel *channel, const void *from, s
                                                 : send(channel->fd, from, bytes, MSG_NOSIGNAL));
 }
 
-// Blocking: all of it, or die.
+// Blocks until all bytes are written, or exits.
 static inline void channel_write_all(struct channel *channel, const uint8_t *from, size_t bytes) {
     for (ssize_t count; bytes; from += count, bytes -= (size_t)count)
         if ((count = channel_write(channel, from, bytes)) < 0) die("connection ended");
@@ -73,7 +73,7 @@ static inline void channel_read_all(struct channel *channel, uint8_t *to, size_t
         if ((count = channel_read(channel, to, bytes)) < 0) die("connection ended");
 }
 
-// The end, said as the peer expects it: over TLS, an end without close_notify is an error.
+// Sends close_notify first: without it, a TLS peer takes the end for an error.
 static inline void channel_close(struct channel *channel) {
     if (channel->ssl) SSL_shutdown(channel->ssl);
     close(channel->fd);

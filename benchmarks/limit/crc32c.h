@@ -1,5 +1,5 @@
-// CRC32C (RFC 3720) as quick as the instruction allows: three streams at once, since each step of it waits three
-// cycles for the one before but a new one can start every cycle.
+// CRC32C (RFC 3720) at the full speed of the instruction. Its latency is three cycles and its throughput one per cycle,
+// so three streams run in parallel.
 #pragma once
 
 #include <nmmintrin.h>
@@ -7,10 +7,10 @@
 #include <stdint.h>
 #include <string.h>
 
-// Stream lengths in bytes: the long one for large chunks, the short one so that a chunk of 1 KiB has three streams too.
+// Stream lengths in bytes: long for large chunks, short so that a chunk of 1 KiB gets three streams too.
 enum { CRC32C_LONG = 8192, CRC32C_SHORT = 256 };
 
-// What appending so many zero bytes does to a CRC: a linear map, as one table for each of its four bytes.
+// The effect on a CRC of appending `bytes` zero bytes: a linear map, with one table for each byte of the CRC.
 struct crc32c_shift {
     size_t bytes;
     uint32_t table[4][256];
@@ -37,7 +37,7 @@ static inline void crc32c_shift_by(struct crc32c_shift *shift, size_t bytes) {
     shift->bytes = bytes;
 }
 
-// Call once before any other.
+// Call this before any other function.
 static inline void crc32c_prepare(void) {
     crc32c_shift_by(&crc32c_long, CRC32C_LONG);
     crc32c_shift_by(&crc32c_short, CRC32C_SHORT);
@@ -65,7 +65,7 @@ static inline uint64_t crc32c_three(uint64_t state, const uint8_t *data, size_t 
     return crc32c_shifted(shift, (uint32_t)state) ^ third;
 }
 
-// The CRC of what `crc` is that of, followed by `data`; 0 is that of nothing.
+// Extends `crc` by `data`. The CRC of nothing is 0.
 static inline uint32_t crc32c(uint32_t crc, const uint8_t *data, size_t bytes) {
     uint64_t state = ~crc;
     for (; bytes >= 3 * CRC32C_LONG; bytes -= 3 * CRC32C_LONG, data += 3 * CRC32C_LONG)
@@ -77,7 +77,7 @@ static inline uint32_t crc32c(uint32_t crc, const uint8_t *data, size_t bytes) {
     return ~(uint32_t)state;
 }
 
-// The CRC of A followed by B from those of both, where `shift` is by the length of B.
+// The CRC of A followed by B, from the CRCs of both. `shift` must be for the length of B.
 static inline uint32_t crc32c_joined(uint32_t a, uint32_t b, const struct crc32c_shift *shift) {
     return crc32c_shifted(shift, a) ^ b;
 }

@@ -2,12 +2,12 @@
  *
  * link NAMESPACE NAMESPACE RATE_BITS_PER_S DELAY_US QUEUE_BYTES LOSS_PPM SEED CUT_EVERY_MS SILENCE_MS
  *
- * Both directions are alike: a queue that drops at its tail, the rate, loss, then the delay. Every CUT_EVERY_MS all
- * that is under way is lost, the link is silent for SILENCE_MS, and then "cut" is printed, so that the caller can
- * kill the connections. Time starts with the first packet. "up" is printed once both devices are there.
+ * Both directions work alike: a tail-drop queue, the rate limit, loss, then the delay. Every CUT_EVERY_MS the link
+ * drops all packets in flight, stays silent for SILENCE_MS, and prints "cut", so that the caller can kill connections.
+ * Its clock starts with the first packet. It prints "up" once both devices exist.
  *
- * Loss strikes slots of time on the wire, chosen by SEED, each as long as one full packet: links with the same seed
- * lose the same moments, whatever is sent over them, so that contestants meet the same luck.
+ * SEED decides which time slots lose their packets, each slot as long as one full packet. Links with the same seed lose
+ * the same slots, whatever the traffic, so all contestants face the same losses.
  */
 #define _GNU_SOURCE /* setns, ppoll */
 #include <fcntl.h>
@@ -23,14 +23,14 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { MTU = 1500, RING = 8192 }; /* packets in flight at most: a queue full of bare acknowledgements fits */
+enum { MTU = 1500, RING = 8192 }; /* RING: packets in flight at most, enough for a queue full of bare ACKs */
 
 struct packet { int64_t due_us; ssize_t length; uint8_t bytes[MTU]; };
 
 struct direction {
     int from, to;
     uint64_t seed;
-    int64_t free_us; /* when the wire has sent all that was queued */
+    int64_t free_us; /* when the wire will have sent the whole queue */
     unsigned head, count;
     struct packet ring[RING];
 };
@@ -53,12 +53,12 @@ static void fail(const char *what) {
 static int tun(const char *namespace) {
     char path[256];
     snprintf(path, sizeof path, "/run/netns/%s", namespace);
-    int there = open(path, O_RDONLY);
-    if (there < 0 || setns(there, CLONE_NEWNET)) fail(path);
-    close(there);
+    int target = open(path, O_RDONLY);
+    if (target < 0 || setns(target, CLONE_NEWNET)) fail(path);
+    close(target);
     int device = open("/dev/net/tun", O_RDWR | O_NONBLOCK);
-    struct ifreq wish = {.ifr_name = "link0", .ifr_flags = IFF_TUN | IFF_NO_PI};
-    if (device < 0 || ioctl(device, TUNSETIFF, &wish)) fail("/dev/net/tun");
+    struct ifreq request = {.ifr_name = "link0", .ifr_flags = IFF_TUN | IFF_NO_PI};
+    if (device < 0 || ioctl(device, TUNSETIFF, &request)) fail("/dev/net/tun");
     return device;
 }
 
@@ -75,12 +75,12 @@ static int lost(const struct direction *way) {
     return mixed(way->seed ^ mixed(slot)) % 1000000 < (uint64_t)loss_ppm;
 }
 
-static void take(struct direction *way) {
+static void enqueue(struct direction *way) {
     for (;;) {
         struct packet *packet = &way->ring[(way->head + way->count) % RING];
         packet->length = read(way->from, packet->bytes, MTU);
         if (packet->length <= 0) return;
-        if (packet->bytes[0] >> 4 != 4) continue; /* IPv6 looks for routers: not ours */
+        if (packet->bytes[0] >> 4 != 4) continue; /* ignore IPv6 router solicitations */
         int64_t now = now_us();
         if (began_us < 0) began_us = now, next_cut_us = now + cut_every_us;
         if (now < silent_until_us) continue;
@@ -123,7 +123,7 @@ static int64_t next_us(void) {
 }
 
 int main(int argc, char **argv) {
-    if (argc != 10) return fprintf(stderr, "link: 9 arguments are needed, see the source\n"), 2;
+    if (argc != 10) return fprintf(stderr, "link: wrong number of arguments, see the head of link.c\n"), 2;
     rate = atoll(argv[3]), delay_us = atoll(argv[4]), queue_bytes = atoll(argv[5]), loss_ppm = atoll(argv[6]);
     cut_every_us = atoll(argv[8]) * 1000, silence_us = atoll(argv[9]) * 1000;
     setvbuf(stdout, NULL, _IOLBF, 0);
@@ -141,7 +141,7 @@ int main(int argc, char **argv) {
         if (ppoll(polled, 2, &timeout, NULL) < 0) fail("ppoll");
         cut(now_us());
         for (int i = 0; i < 2; i++) {
-            take(&ways[i]);
+            enqueue(&ways[i]);
             deliver(&ways[i], now_us());
         }
     }

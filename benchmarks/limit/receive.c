@@ -1,14 +1,14 @@
-// The limit of receiving: the least that has to be done for the same promise about the same frames.
+// The limit of receiving: the least work that keeps the daemon's promise for the same frames.
 //
 //   receive --port P --connections N --dir DIR --chunk BYTES --bytes BYTES --kind sum8|crc32c
 //           --cycle-bytes BYTES --cycle-ms MS [--sha256] [--certificate PEM --key PEM]
 //
-// Takes N files of BYTES each, a connection each, without a handshake. Every chunk's checksum is verified and the CRC32C
-// of each file kept; the data is written, past the page cache where the kernel can, else the disk is told to begin with
-// each MiB; it is synced when the daemon would (a cycle at a time, cut by bytes or time, the directory too when a file is
-// new), and then acknowledged. FINISH is answered once all is durable and, with --sha256 (one connection), the digest is as
-// FINISH says. Receiving, writing, hashing and syncing overlap. Prints {"cpu_s", "syncs", "sync_p99_ms"} when all files
-// are complete.
+// Receives N files of BYTES each over N connections, without a handshake. It verifies every chunk's checksum and keeps
+// the CRC32C of each file. It writes the data past the page cache if the kernel can, else it starts write-back after
+// each MiB. It syncs as often as the daemon (in cycles bounded by bytes and time, including the directory of new files)
+// and then acknowledges. It answers FINISH once everything is durable and, with --sha256 (one connection only), the
+// digest matches that in FINISH. Receiving, writing, hashing and syncing overlap. When all files are complete it prints
+// {"cpu_s", "syncs", "sync_p99_ms"}.
 #define _GNU_SOURCE
 #include <arpa/inet.h>
 #include <getopt.h>
@@ -25,8 +25,8 @@ struct connection {
     struct file *file;
     struct slot *slot;
     enum { RECEIVING, FINISHING, COMPLETE } state;
-    int has_more;  // TLS may hold what no event of the socket tells
-    uint8_t digest[sizeof store.digest];  // that FINISH gives
+    int has_more;  // OpenSSL may hold decrypted bytes for which the socket signals no event
+    uint8_t digest[sizeof store.digest];  // from FINISH
 };
 
 static struct options {
@@ -39,7 +39,7 @@ static struct options {
 
 static struct crc32c_shift chunk_shift;
 static size_t slot_bytes, waiting_bytes;
-static double first_s;  // when the first of the waiting bytes came
+static double first_s;  // when the first of the waiting bytes arrived
 static double cpu_before_s;
 static int is_syncing, is_urgent, accepted, finished;
 static struct connection *connections;
@@ -70,7 +70,7 @@ static void finish_if_complete(struct connection *connection) {
     if (connection->state != FINISHING || file->durable < options.bytes) return;
     if (options.sha256) {
         if (!atomic_load(&store.is_hashed)) return;
-        if (memcmp(connection->digest, store.digest, sizeof store.digest)) die("SHA-256 is not what FINISH says");
+        if (memcmp(connection->digest, store.digest, sizeof store.digest)) die("SHA-256 differs from that in FINISH");
     }
     connection->state = COMPLETE;
     finished++;
@@ -102,12 +102,12 @@ static void wake_up(void) {
 static void take_finish(struct connection *connection, const uint8_t *frame, size_t bytes) {
     if (load64(frame + PREFIX) != options.bytes || connection->file->received != options.bytes) die("FINISH too early");
     connection->state = FINISHING;
-    is_urgent = 1;  // the daemon, too, keeps nobody waiting who has nothing more to send
+    is_urgent = 1;  // like the daemon, do not let a finished sender wait for the end of the cycle
     for (const uint8_t *field = frame + PREFIX + 8; field < frame + bytes; field += 3 + (field[1] << 8 | field[2]))
         if (field[0] == TLV_SHA256) memcpy(connection->digest, field + 3, sizeof connection->digest);
 }
 
-// Verifies one frame, and notes where its data is.
+// Verifies one chunk and adds its data to the slot's pieces.
 static void take_chunk(struct file *file, struct slot *slot, uint8_t *frame, size_t bytes) {
     size_t header = header_bytes(options.kind), data_bytes = bytes - header;
     uint8_t *data = frame + header;
@@ -129,7 +129,7 @@ static void take_chunk(struct file *file, struct slot *slot, uint8_t *frame, siz
     slot->piece_bytes += data_bytes;
 }
 
-// All whole frames of the slot go on; what begins another frame stays, in a slot of its own.
+// Hands on the complete frames of the slot. The start of an incomplete frame moves to a new slot.
 static void take_frames(struct connection *connection) {
     struct slot *slot = connection->slot;
     struct file *file = connection->file;
@@ -145,7 +145,7 @@ static void take_frames(struct connection *connection) {
         else if (frame[0] == options.kind)
             take_chunk(file, slot, frame, bytes);
         else
-            die("frame 0x%02x is none of those that are expected", frame[0]);
+            die("frame 0x%02x is unexpected", frame[0]);
         at += bytes;
     }
     if (!at) return;
@@ -172,12 +172,12 @@ static void receive_on(struct connection *connection) {
         if (count < 0) die("the sender ended a connection");
         if (count == 0) break;
         slot->filled += (size_t)count;
-    } while (connection->channel.ssl && slot->filled < slot_bytes);  // a record at a time is all that OpenSSL gives
+    } while (connection->channel.ssl && slot->filled < slot_bytes);  // SSL_read returns at most one record
     connection->has_more = connection->channel.ssl && count > 0;
     take_frames(connection);
 }
 
-// A connection without a single byte was only made to see whether anybody listens.
+// A connection that closes without a byte only probed whether the port is open.
 static void accept_on(int listener, int poll, SSL_CTX *tls) {
     uint8_t byte;
     struct channel channel = {accept(listener, NULL, NULL), NULL};
@@ -209,7 +209,7 @@ static void receive(int listener, int poll, SSL_CTX *tls) {
         if (due_s < 0) due_s = 0;
         struct timespec timeout = {(time_t)due_s, (long)((due_s - (double)(time_t)due_s) * 1e9)};
         int count = epoll_pwait2(poll, events, 256, &timeout, NULL);
-        if (count == 0 && timeout.tv_sec == SILENCE_S && !is_syncing) die("nothing came for %d s", SILENCE_S);
+        if (count == 0 && timeout.tv_sec == SILENCE_S && !is_syncing) die("received nothing for %d s", SILENCE_S);
         for (int number = 0; number < count; number++) {
             void *source = events[number].data.ptr;
             if (source == &options) accept_on(listener, poll, tls);

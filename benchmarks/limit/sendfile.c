@@ -1,6 +1,6 @@
-// The least that serving a file takes: one thread, epoll, and for each request a header section and one sendfile.
+// The least work to serve a file: one thread, epoll, and for each request a response header and one sendfile.
 //
-//   sendfile PORT FILE        serves FILE under every path, with and without `Range: bytes=FIRST-LAST`, until ended
+//   sendfile PORT FILE        serves FILE under every path, with or without `Range: bytes=FIRST-LAST`
 #define _GNU_SOURCE
 #include <arpa/inet.h>
 #include <errno.h>
@@ -19,7 +19,7 @@
 #include <unistd.h>
 
 enum {
-    CONNECTIONS_MAX = 2048,  // by descriptor
+    CONNECTIONS_MAX = 2048,  // connections are indexed by descriptor
     REQUEST_MAX = 16384,
 };
 
@@ -49,7 +49,7 @@ static void watch(int fd, uint32_t events, int operation) {
     if (epoll_ctl(queue, operation, fd, &event) < 0) die("epoll");
 }
 
-// Whether all of the answer is out; what is left is sent when the socket takes more.
+// Returns whether the whole body has been sent. The rest follows when the socket is writable again.
 static bool send_body(int fd, Connection *c) {
     while (c->offset < c->end) {
         ssize_t sent = sendfile(fd, file, &c->offset, (size_t)(c->end - c->offset));
@@ -98,7 +98,7 @@ static void serve(int fd, uint32_t events) {
     }
     c->bytes += (size_t)n;
     c->request[c->bytes] = 0;
-    // One request at a time: the clients of this benchmark do not send the next one ahead.
+    // One request at a time: the benchmark's client does not pipeline.
     if (c->bytes >= 4 && !memcmp(c->request + c->bytes - 4, "\r\n\r\n", 4)) answer(fd, c);
 }
 
@@ -111,7 +111,7 @@ static int listening(int port) {
     return fd;
 }
 
-static void welcome(int listener) {
+static void accept_connection(int listener) {
     int fd = accept4(listener, NULL, NULL, SOCK_NONBLOCK), on = 1;
     if (fd < 0) return;
     if (fd >= CONNECTIONS_MAX || !(connections[fd] = calloc(1, sizeof(Connection)))) {
@@ -139,7 +139,7 @@ int main(int argc, char **argv) {
         struct epoll_event events[64];
         int ready = epoll_wait(queue, events, 64, -1);
         for (int i = 0; i < ready; i++) {
-            if (events[i].data.fd == listener) welcome(listener);
+            if (events[i].data.fd == listener) accept_connection(listener);
             else if (connections[events[i].data.fd]) serve(events[i].data.fd, events[i].events);
         }
     }

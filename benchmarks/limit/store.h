@@ -1,4 +1,4 @@
-// What happens to received data beside the receiving: written, hashed and synced, each on a thread of its own.
+// Writes, hashes and syncs the received data, each on its own thread.
 #pragma once
 
 #include <pthread.h>
@@ -11,13 +11,14 @@
 #include "channel.h"
 
 enum {
-    SLOT_BYTES = (1 << 20) + 4096,  // four chunks of 256 KiB, as the daemon: quicker by a tenth than one; eight no more
-    SLOTS_BESIDE = 64,        // what may wait to be written or hashed, besides a partly filled slot for each connection
-    QUEUE_ENTRIES = 4096,     // more than there are slots
-    TOGETHER_FILES_MIN = 16,  // one sync of the file system is quicker than those of so many files; the daemon's figure
-    AHEAD_BYTES = 1 << 20,    // so much of a file, and the disk is told to begin, rather than to wait for the sync
-    THROUGH_BYTES_MIN = 64 * 1024,  // so much at a time need not stay in memory; the daemon's figure
-    DONTCACHE = 0x80,               // RWF_DONTCACHE of Linux 6.14, sound since 6.16
+    // Four chunks of 256 KiB, as in the daemon: a tenth faster than one, and eight are no faster.
+    SLOT_BYTES = (1 << 20) + 4096,
+    SLOTS_BESIDE = 64,              // slots that await writing or hashing, besides a partly filled one per connection
+    QUEUE_ENTRIES = 4096,           // more than there are slots
+    TOGETHER_FILES_MIN = 16,        // from here on, one syncfs is faster than a sync per file; as in the daemon
+    AHEAD_BYTES = 1 << 20,          // start write-back after this much of a file, before the sync
+    THROUGH_BYTES_MIN = 64 * 1024,  // writes from this size on bypass the page cache; as in the daemon
+    DONTCACHE = 0x80,               // RWF_DONTCACHE, new in Linux 6.14 and reliable since 6.16
     PIECES_MAX = 1024,              // IOV_MAX
 };
 
@@ -27,7 +28,7 @@ struct file {
     uint32_t crc;
 };
 
-// Memory with frames, and where their data lies in it. `file` is NULL in the mark that asks for a sync.
+// A buffer of frames, and the pieces of it that are file data. In the marker that requests a sync, `file` is NULL.
 struct slot {
     struct file *file;
     uint8_t *data;
@@ -51,10 +52,10 @@ static struct store {
     struct slot sync_mark;
     struct file *files;
     int file_count, directory, wake_event, writes_through;
-    uint64_t hash_bytes;  // of the file whose SHA-256 is made; 0 for none
+    uint64_t hash_bytes;  // size of the file to hash with SHA-256, or 0
     uint8_t digest[32];
     atomic_int is_hashed, is_synced;
-    size_t syncs, times_room;
+    size_t syncs, sync_s_capacity;
     double *sync_s;
 } store = {.to_write = QUEUE, .to_hash = QUEUE, .to_sync = QUEUE, .idle = QUEUE};
 
@@ -84,7 +85,7 @@ static inline struct slot *take(struct queue *queue) {
     return slot;
 }
 
-// The one that was put last: its memory is the likeliest to be in the cache.
+// The slot that was put last, because its memory is most likely in the CPU's cache.
 static inline struct slot *take_last(struct queue *queue) {
     wait_for_one(queue);
     struct slot *slot = queue->entries[--queue->last % QUEUE_ENTRIES];
@@ -111,14 +112,14 @@ static inline void write_pieces(struct file *file, struct iovec *pieces, size_t 
     if (written != (ssize_t)bytes) die("pwritev2 wrote %zd: %s", written, strerror(errno));
 }
 
-// Whole pages go through; one that is not full yet stays in memory for its rest.
+// Full pages bypass the page cache. A partly filled last page stays in it until the rest arrives.
 static inline void write_slot(struct slot *slot) {
     struct file *file = slot->file;
     uint64_t end = slot->offset + slot->piece_bytes, page_end = end & ~4095ull;
     size_t last = slot->piece_count, tail = (size_t)(end - page_end);
     if (!store.writes_through || page_end < slot->offset + THROUGH_BYTES_MIN) {
         write_pieces(file, slot->pieces, slot->piece_count, slot->piece_bytes, slot->offset, 0);
-        // Whole pages: one that is written again meanwhile would go to the disk twice.
+        // Full pages only, because a page that is written again would go to the disk twice.
         if (page_end >= file->started + AHEAD_BYTES) {
             if (sync_file_range(file->fd, (off_t)file->started, (off_t)(page_end - file->started),
                                 SYNC_FILE_RANGE_WRITE))
@@ -126,7 +127,7 @@ static inline void write_slot(struct slot *slot) {
             file->started = page_end;
         }
     } else {
-        struct iovec pieces[PIECES_MAX];  // those of the slot are being hashed meanwhile
+        struct iovec pieces[PIECES_MAX];  // a copy, because the hash thread reads those of the slot
         memcpy(pieces, slot->pieces, slot->piece_count * sizeof *pieces);
         size_t left = tail;
         while (left && pieces[last - 1].iov_len <= left) left -= pieces[--last].iov_len;
@@ -171,9 +172,9 @@ static void *run_hash(void *unused) {
 static inline void sync_timed(int fd, int (*sync)(int)) {
     double start_s = monotonic_s();
     if (sync(fd)) die("sync: %s", strerror(errno));
-    if (store.syncs == store.times_room) {
-        store.times_room = 2 * store.times_room + 1024;
-        store.sync_s = realloc(store.sync_s, store.times_room * sizeof *store.sync_s);
+    if (store.syncs == store.sync_s_capacity) {
+        store.sync_s_capacity = 2 * store.sync_s_capacity + 1024;
+        store.sync_s = realloc(store.sync_s, store.sync_s_capacity * sizeof *store.sync_s);
     }
     store.sync_s[store.syncs++] = monotonic_s() - start_s;
 }
@@ -205,10 +206,10 @@ static void *run_syncs(void *unused) {
 
 static inline void start_thread(void *(*run)(void *)) {
     pthread_t thread;
-    if (pthread_create(&thread, NULL, run, NULL)) die("no thread");
+    if (pthread_create(&thread, NULL, run, NULL)) die("cannot start a thread");
 }
 
-// `hash_bytes`: the size of the one file whose SHA-256 is wanted, or 0.
+// `hash_bytes` is the size of the one file to hash with SHA-256, or 0.
 static inline void start_store(const char *directory, int file_count, size_t slot_bytes, uint64_t hash_bytes) {
     store.files = calloc((size_t)file_count, sizeof *store.files);
     store.file_count = file_count;
@@ -224,7 +225,7 @@ static inline void start_store(const char *directory, int file_count, size_t slo
     uint8_t *data = mmap(NULL, (size_t)slots * room, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (!all || data == MAP_FAILED) die("no memory for %d slots", slots);
     madvise(data, (size_t)slots * room, MADV_HUGEPAGE);
-    memset(data, 0, (size_t)slots * room);  // a server that has run for a while has its memory already
+    memset(data, 0, (size_t)slots * room);  // fault the pages in now, as in a server that has run for a while
     for (int number = 0; number < slots; number++, data += room) {
         all[number].data = data;
         put(&store.idle, &all[number]);
@@ -234,7 +235,7 @@ static inline void start_store(const char *directory, int file_count, size_t slo
     if (hash_bytes) start_thread(run_hash);
 }
 
-// The slot's pieces belong to `file` from `offset` on.
+// Queues the slot's pieces for `file`, starting at `offset`.
 static inline void hand_over(struct slot *slot, struct file *file, uint64_t offset) {
     slot->file = file;
     slot->offset = offset;

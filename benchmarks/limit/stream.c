@@ -1,10 +1,11 @@
-/* The least that resuming can be: a TCP stream that goes on at the last byte received. No frames, no checksums, no disk.
+/* The least work to resume: a TCP stream that continues after the last byte received. No frames, checksums or disk.
  *
- * stream receive PORT BYTES            tells each connection how much it has, until it has BYTES and has said so
- * stream send HOST PORT BYTES          sends what is missing, connects again at once whenever the connection breaks
+ * stream receive PORT BYTES            sends its byte count on each connection, until it has BYTES and has said so
+ * stream send HOST PORT BYTES          sends the missing bytes; reconnects at once when the connection breaks
  *
- * The sender prints {"seconds", "sent_bytes", "resent_bytes"}: from its first connect until the receiver has told that
- * it has all; a list of what each cut made it send again. It keeps little in the socket, so that this is little, too.
+ * The sender prints {"seconds", "sent_bytes", "resent_bytes"}: the time from its first connect until the receiver has
+ * confirmed all bytes, and a list of the bytes that each cut made it send again. It keeps little in the socket, so that
+ * few bytes are sent again.
  */
 #include <arpa/inet.h>
 #include <endian.h>
@@ -20,9 +21,9 @@
 
 enum {
     BLOCK = 64 * 1024,
-    UNSENT = 8 * 1024, /* what may wait for TCP to send it: 65 ms at 1 Mbit/s */
-    PIECE = 4 * 1024,  /* written at a time: a socket that is ready would take far more */
-    RETRY_US = 50000,  /* only where connecting itself fails: no busy loop */
+    UNSENT = 8 * 1024, /* bytes that may wait in the socket unsent: 65 ms at 1 Mbit/s */
+    PIECE = 4 * 1024,  /* bytes per write, because a writable socket would take far more */
+    RETRY_US = 50000,  /* pause after a failed connect, to avoid a busy loop */
     CUTS_MAX = 1024,
 };
 
@@ -48,12 +49,12 @@ static int receive(const char *port, uint64_t size) {
     for (uint64_t have = 0;;) {
         int link = accept(listener, NULL, NULL);
         if (link < 0) return perror("accept"), 1;
-        uint64_t told = htobe64(have);
-        ssize_t n = send(link, &told, sizeof told, MSG_NOSIGNAL);
+        uint64_t next = htobe64(have);
+        ssize_t n = send(link, &next, sizeof next, MSG_NOSIGNAL);
         while (n > 0 && have < size && (n = recv(link, block, sizeof block, 0)) > 0) have += (uint64_t)n;
-        told = htobe64(have);
-        /* All is there: say so, and wait for the sender to close, for the word may be lost with the connection. */
-        if (have == size && send(link, &told, sizeof told, MSG_NOSIGNAL) > 0 && recv(link, block, 1, 0) == 0) return 0;
+        next = htobe64(have);
+        /* Confirm, and wait for the sender to close, because the confirmation may be lost with the connection. */
+        if (have == size && send(link, &next, sizeof next, MSG_NOSIGNAL) > 0 && recv(link, block, 1, 0) == 0) return 0;
         close(link);
     }
 }
@@ -68,7 +69,7 @@ static int connected(const struct sockaddr_in *at) {
     }
 }
 
-/* Where it got to: `size`, or less where the connection broke. */
+/* Returns the next byte to send: `size`, or less if the connection broke. */
 static uint64_t send_from(int link, uint64_t next, uint64_t size) {
     while (next < size) {
         struct pollfd ready = {link, POLLOUT, 0};
@@ -89,15 +90,15 @@ static void report(double seconds, uint64_t sent, const uint64_t *resent, int cu
 static int send_all(const struct sockaddr_in *at, uint64_t size) {
     static uint64_t resent[CUTS_MAX];
     double began = now_s();
-    uint64_t sent = 0, next = 0, told;
+    uint64_t sent = 0, next = 0, count;
     for (int cuts = -1; cuts < CUTS_MAX;) {
         int link = connected(at);
-        if (recv(link, &told, sizeof told, MSG_WAITALL) == sizeof told) {
-            uint64_t have = be64toh(told);
+        if (recv(link, &count, sizeof count, MSG_WAITALL) == sizeof count) {
+            uint64_t have = be64toh(count);
             if (++cuts) resent[cuts - 1] = next - have;
             next = send_from(link, have, size);
             sent += next - have;
-            if (have == size || (next == size && recv(link, &told, sizeof told, MSG_WAITALL) == sizeof told)) {
+            if (have == size || (next == size && recv(link, &count, sizeof count, MSG_WAITALL) == sizeof count)) {
                 report(now_s() - began, sent, resent, cuts);
                 close(link);
                 return 0;
@@ -105,7 +106,7 @@ static int send_all(const struct sockaddr_in *at, uint64_t size) {
         }
         close(link);
     }
-    return fprintf(stderr, "cut %d times: given up\n", CUTS_MAX), 1;
+    return fprintf(stderr, "gave up after %d cuts\n", CUTS_MAX), 1;
 }
 
 int main(int argc, char **argv) {

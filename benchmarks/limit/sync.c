@@ -1,6 +1,6 @@
-// The least that a durable acknowledgement waits for: 4 KiB appended to a file, and fdatasync, alone on the machine.
+// The least time until an append is durable: 4 KiB written to a file, then fdatasync, with nothing else running.
 //
-//   sync FILE SECONDS        FILE is made, and removed again; prints one line of JSON
+//   sync FILE SECONDS        creates and removes FILE; prints one line of JSON
 
 #include <fcntl.h>
 #include <stdint.h>
@@ -11,7 +11,7 @@
 
 enum { APPENDED_BYTES = 4096, SYNCS_MAX = 1 << 20 };
 
-static double late_ms[SYNCS_MAX];
+static double latency_ms[SYNCS_MAX];
 
 static double now_ms(void) {
     struct timespec now;
@@ -39,12 +39,12 @@ int main(int count, char **words) {
             return 1;
         }
         double ended = now_ms();
-        late_ms[syncs++] = ended - began;
+        latency_ms[syncs++] = ended - began;
         began = ended;
     }
     unlink(words[1]);
-    qsort(late_ms, syncs, sizeof *late_ms, ascending);
-    printf("{\"syncs\": %zu, \"p50_ms\": %.6f, \"p99_ms\": %.6f}\n", syncs, late_ms[(syncs - 1) / 2],
-           late_ms[(syncs * 99 + 99) / 100 - 1]);
+    qsort(latency_ms, syncs, sizeof *latency_ms, ascending);
+    printf("{\"syncs\": %zu, \"p50_ms\": %.6f, \"p99_ms\": %.6f}\n", syncs, latency_ms[(syncs - 1) / 2],
+           latency_ms[(syncs * 99 + 99) / 100 - 1]);
     return 0;
 }

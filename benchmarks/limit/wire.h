@@ -1,4 +1,4 @@
-// The frames of PROTOCOL.md that a benchmark meets, and how a program says that it cannot go on.
+// The frames of PROTOCOL.md that the benchmarks use, and helpers that their programs share.
 #pragma once
 
 #include <endian.h>
@@ -26,11 +26,11 @@ enum frame_type {
 
 enum { TLV_SHA256 = 0x12, TLV_CRC32C = 0x13 };
 
-// Bytes: in front of every frame; before the data of a chunk, prefix and all; ACK and FINISHED whole.
+// Sizes in bytes: the prefix of every frame, the headers of chunks including the prefix, the whole ACK and FINISHED.
 enum { PREFIX = 8, CHUNK_HEADER = PREFIX + 17, CHUNK_CRC32C_HEADER = PREFIX + 20, ACK_FRAME = PREFIX + 8 };
 enum { FINISHED_FRAME = PREFIX + 20, CRC_COVERED = CHUNK_CRC32C_HEADER - 4 };
 
-// All uploads are on this stream of their connection.
+// Every connection has one upload, on this stream.
 enum { STREAM = 1 };
 
 __attribute__((noreturn, format(printf, 1, 2))) static void die(const char *format, ...) {
@@ -74,7 +74,7 @@ static inline void store_prefix(uint8_t *at, enum frame_type type, uint32_t leng
 
 static inline uint8_t sum8(const uint8_t *data, size_t bytes) {
     uint8_t sum = 0;
-    for (size_t at = 0; at < bytes; at++) sum = (uint8_t)(sum + data[at]);  // the compiler makes vectors of it
+    for (size_t at = 0; at < bytes; at++) sum = (uint8_t)(sum + data[at]);  // the compiler vectorises this loop
     return sum;
 }
 

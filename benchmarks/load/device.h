@@ -1,4 +1,4 @@
-// One device of the fleet: it connects, says what was prepared for it, and takes its answers.
+// One device of the fleet: it connects, sends its prepared frames, and reads the answers.
 #pragma once
 
 #include <arpa/inet.h>
@@ -18,7 +18,7 @@
 #include <unistd.h>
 
 enum {
-    INPUT_BYTES = 1024,  // the longest answer, an ERROR with its text, has 550 bytes
+    INPUT_BYTES = 1024,  // the longest answer, an ERROR with its text, is 550 bytes
     PREFIX_BYTES = 8,
 };
 
@@ -28,10 +28,10 @@ enum packet { CONNACK = 0x20, SUBACK = 0x90 };
 struct device {
     int socket;
     SSL *tls;
-    bool said, open;
+    bool greeted, open;
     size_t used;
     uint64_t acked, sent;  // bytes of the upload
-    double *sent_at, *late;  // of the next chunk that is acknowledged: when it was sent, and where its latency goes
+    double *sent_at, *latency;  // of the next chunk to be acknowledged: when it was sent; room for its latency
     uint8_t input[INPUT_BYTES];
 };
 
@@ -76,15 +76,16 @@ static void put_u64(uint8_t *to, uint64_t value) {
     memcpy(to, &value, sizeof value);
 }
 
-// What is sent here is far smaller than a socket's buffer and waits for its answer, so it goes in one call or never.
+// Frames here are far smaller than a socket's buffer and each awaits its answer, so a partial write is an error.
 static void transmit(struct device *device, const uint8_t *bytes, size_t count) {
-    ssize_t gone = device->tls ? SSL_write(device->tls, bytes, (int)count) : send(device->socket, bytes, count, MSG_NOSIGNAL);
-    if (gone != (ssize_t)count) die("device %ld: sent %zd of %zu bytes", device - fleet.device, gone, count);
+    ssize_t sent = device->tls ? SSL_write(device->tls, bytes, (int)count)
+                               : send(device->socket, bytes, count, MSG_NOSIGNAL);
+    if (sent != (ssize_t)count) die("device %ld: sent %zd of %zu bytes", device - fleet.device, sent, count);
 }
 
 static void acknowledged(struct device *device, uint64_t until) {
     for (double now = now_s(); device->acked < until; device->acked += fleet.chunk_bytes) {
-        *device->late++ = now - *device->sent_at++;
+        *device->latency++ = now - *device->sent_at++;
         fleet.acks++;
     }
 }
@@ -94,7 +95,7 @@ static void opened(struct device *device) {
     fleet.open++;
 }
 
-// Takes one frame of uplinkd; its bytes, or 0 while it is not whole.
+// Handles one frame of uplinkd. Returns its size, or 0 while it is incomplete.
 static size_t take_frame(struct device *device, uint8_t *frame, size_t count) {
     if (count < PREFIX_BYTES || count < PREFIX_BYTES + u32(frame + 4)) return 0;
     const uint8_t *body = frame + PREFIX_BYTES;
@@ -113,16 +114,16 @@ static size_t take_frame(struct device *device, uint8_t *frame, size_t count) {
         transmit(device, frame, PREFIX_BYTES + u32(frame + 4));
         break;
     default:
-        die("device %ld: the server answers frame 0x%02x, code 0x%02x%02x", device - fleet.device, frame[0], body[0], body[1]);
+        die("device %ld: the server answered frame 0x%02x, code 0x%02x%02x", device - fleet.device, frame[0], body[0], body[1]);
     }
     return PREFIX_BYTES + u32(frame + 4);
 }
 
-// The same for a packet of MQTT 3.1.1; those that come here are shorter than 128 bytes.
+// The same for a packet of MQTT 3.1.1, all of which are shorter than 128 bytes here.
 static size_t take_packet(struct device *device, uint8_t *packet, size_t count) {
     if (count < 2 || count < 2u + packet[1]) return 0;
     bool granted = packet[0] == CONNACK ? packet[3] == 0 : packet[0] == SUBACK && packet[4] <= 2;
-    if (!granted) die("device %ld: the broker answers packet 0x%02x", device - fleet.device, packet[0]);
+    if (!granted) die("device %ld: the broker answered packet 0x%02x", device - fleet.device, packet[0]);
     if (packet[0] == SUBACK) opened(device);
     return 2u + packet[1];
 }
@@ -146,24 +147,24 @@ static void receive(struct device *device) {
     } while (device->tls && SSL_pending(device->tls));
 }
 
-// Sends what a device begins with, once TLS is ready.
-static void say(struct device *device, const uint8_t *preamble) {
+// Sends the device's preamble once the TLS handshake is complete.
+static void greet(struct device *device, const uint8_t *preamble) {
     if (device->tls) {
         int done = SSL_do_handshake(device->tls);
         if (done != 1) {
             if (SSL_get_error(device->tls, done) == SSL_ERROR_WANT_READ) return;
-            die("device %ld: no TLS", device - fleet.device);
+            die("device %ld: TLS handshake failed", device - fleet.device);
         }
     }
     transmit(device, preamble + 4, u32(preamble));
-    device->said = true;
+    device->greeted = true;
 }
 
 static void begin(struct device *device, const uint8_t *preamble) {
     *device = (struct device){.socket = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0)};
     int on = 1;
     setsockopt(device->socket, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
-    // Blocking: within the backlog, loopback's three-way handshake is done when this returns.
+    // Blocking. On loopback and within the backlog, this returns at once with the connection established.
     if (connect(device->socket, (struct sockaddr *)&fleet.server, sizeof fleet.server)) die("cannot connect");
     fcntl(device->socket, F_SETFL, O_NONBLOCK);
     if (fleet.tls) {
@@ -173,5 +174,5 @@ static void begin(struct device *device, const uint8_t *preamble) {
     }
     struct epoll_event event = {EPOLLIN, {.ptr = device}};
     if (epoll_ctl(fleet.epoll, EPOLL_CTL_ADD, device->socket, &event)) die("cannot watch a socket");
-    say(device, preamble);
+    greet(device, preamble);
 }

@@ -1,4 +1,4 @@
-/* What the two brokers' protocols differ in: how a client greets, what goes before a payload, and how acks look. */
+/* How the two brokers' protocols differ: the handshake, the bytes around a payload, and the acks. */
 #pragma once
 
 #include <arpa/inet.h>
@@ -12,9 +12,9 @@
 #include <unistd.h>
 
 enum {
-    INPUT_BYTES = 64 * 1024, /* thousands of acks a read */
-    FRAMING_BYTES_MAX = 64,  /* about a payload, in either protocol */
-    LINE_BYTES_MAX = 4096,   /* NATS: its INFO is below 1 KiB */
+    INPUT_BYTES = 64 * 1024, /* thousands of acks per read */
+    FRAMING_BYTES_MAX = 64,  /* around a payload, in either protocol */
+    LINE_BYTES_MAX = 4096,   /* the INFO of NATS is below 1 KiB */
 };
 
 struct client {
@@ -25,13 +25,13 @@ struct client {
     size_t message_bytes;
     size_t sent_bytes;
     long acked;
-    int pongs; /* owed to a NATS server */
+    int pongs; /* PONGs to send to a NATS server */
     size_t held;
     char input[INPUT_BYTES];
 };
 
-/* `head` and `tail` write what goes around a payload and return its length, the same for every index of a client;
- * `acks` counts the whole acks in the input, and moves what is incomplete to its front. */
+/* `head` writes the bytes before a payload and returns their number, which is the same for every message of a client.
+ * `tail` follows the payload. `acks` counts the complete acks in the input and moves the rest to its front. */
 struct dialect {
     const char *name;
     void (*greet)(struct client *client);
@@ -51,13 +51,13 @@ __attribute__((noreturn, format(printf, 1, 2))) static void die(const char *form
     exit(1);
 }
 
-static void say(struct client *client, const char *bytes, size_t count)
+static void write_all(struct client *client, const char *bytes, size_t count)
 {
     if (write(client->fd, bytes, count) != (ssize_t)count)
         die("client %d: cannot write the handshake: %s", client->number, strerror(errno));
 }
 
-static void hear(struct client *client, char *bytes, size_t count)
+static void read_all(struct client *client, char *bytes, size_t count)
 {
     if (recv(client->fd, bytes, count, MSG_WAITALL) != (ssize_t)count)
         die("client %d: the broker closed during the handshake", client->number);
@@ -72,8 +72,8 @@ static void mqtt_greet(struct client *client)
     int length = snprintf(packet + 14, sizeof packet - 14, "p%06d", client->number);
     packet[1] = (char)(12 + length);
     packet[13] = (char)length;
-    say(client, packet, 14 + (size_t)length);
-    hear(client, answer, sizeof answer);
+    write_all(client, packet, 14 + (size_t)length);
+    read_all(client, answer, sizeof answer);
     if (answer[0] != 0x20 || answer[3] != 0)
         die("client %d: CONNACK %02x, return code %d", client->number, (uint8_t)answer[0], answer[3]);
 }
@@ -100,7 +100,7 @@ static long mqtt_acks(struct client *client)
     long acks = 0;
     for (; client->held - at >= 4; at += 4, acks++)
         if (client->input[at] != 0x40)
-            die("client %d: packet %02x in place of PUBACK", client->number, (uint8_t)client->input[at]);
+            die("client %d: packet %02x instead of PUBACK", client->number, (uint8_t)client->input[at]);
     memmove(client->input, client->input + at, client->held -= at);
     return acks;
 }
@@ -113,11 +113,11 @@ static void nats_greet(struct client *client)
     int length = snprintf(greeting, sizeof greeting,
                           "CONNECT {\"verbose\":false,\"pedantic\":false}\r\nSUB _INBOX.%06d 1\r\nPING\r\n",
                           client->number);
-    say(client, greeting, (size_t)length);
+    write_all(client, greeting, (size_t)length);
     do {
         size_t held = 0;
         do
-            hear(client, line + held, 1);
+            read_all(client, line + held, 1);
         while (line[held++] != '\n' && held + 1 < sizeof line);
         line[held] = 0;
         if (!strncmp(line, "-ERR", 4))
@@ -127,7 +127,7 @@ static void nats_greet(struct client *client)
 
 static size_t nats_head(const struct client *client, long index, size_t payload_bytes, char *bytes)
 {
-    (void)index; /* one inbox for all: the acks are counted, not told apart */
+    (void)index; /* one inbox for all messages, since acks are only counted */
     return (size_t)snprintf(bytes, FRAMING_BYTES_MAX, "PUB up.%06d _INBOX.%06d %zu\r\n", client->number,
                             client->number, payload_bytes);
 }
@@ -140,7 +140,7 @@ static long nats_acks(struct client *client)
         char *line = client->input + at;
         size_t next = (size_t)(end + 1 - client->input);
         if (!strncmp(line, "MSG ", 4)) {
-            *end = 0; /* so that strrchr and strtoul stay within the line */
+            *end = 0; /* keeps strrchr and strtoul within the line */
             size_t body = strtoul(strrchr(line, ' '), NULL, 10);
             *end = '\n';
             if (client->held - next < body + 2)

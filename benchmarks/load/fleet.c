@@ -1,14 +1,14 @@
-// A fleet of devices in one thread: they connect and open at once, are cut, come back, and append. Commands are lines
-// of standard input, each answered by one line of JSON on standard output; between commands the connections stay.
+// A fleet of devices in one thread: they connect, open uploads, are cut, reconnect, and append. Commands are lines on
+// standard input, each answered by a line of JSON on standard output. Connections stay open between commands.
 //
 //   fleet PORT DEVICES OUTSTANDING uplinkd|tls|mqtt
-//     connect FILE                 all of them; FILE holds for each a u32 big-endian length and the bytes it begins with
-//     cut                          reset all connections, as a link that dies under a NAT does
+//     connect FILE                 connect all; FILE has a record for each: u32 big-endian length, then its first bytes
+//     cut                          reset all connections
 //     append DEVICES CHUNKS BYTES INTERVAL_S
-//                                  the first DEVICES send a chunk each interval, spread evenly over it
+//                                  let the first DEVICES send one chunk per interval, evenly spread
 //
-// OUTSTANDING bounds the connections that are not answered yet: more than the listener's backlog would measure how the
-// kernel repeats a SYN, not the server.
+// OUTSTANDING bounds the connections that await an answer. With more than the listener's backlog, the result would show
+// the kernel's SYN retries and not the server.
 
 #define _GNU_SOURCE
 #include "device.h"
@@ -21,12 +21,12 @@ enum {
     CHUNK_HEADER_BYTES = PREFIX_BYTES + 17,
     CHUNK_BYTES_MAX = 1 << 20,
     EVENTS = 256,
-    SILENCE_S = 30,  // no answer at all for so long: the server is taken for dead
+    SILENCE_S = 30,  // give up when the server sends nothing for this long
 };
 
 static uint8_t chunk[CHUNK_HEADER_BYTES + CHUNK_BYTES_MAX];
 
-// Serves what came in, waiting at most `wait_s` for the first; how many events there were.
+// Waits at most `wait_s` for events and handles them. Returns their number.
 static int serve(double wait_s, uint8_t *const *preambles) {
     struct epoll_event events[EVENTS];
     struct timespec wait = {(time_t)wait_s, (long)((wait_s - (double)(time_t)wait_s) * 1e9)};
@@ -34,8 +34,8 @@ static int serve(double wait_s, uint8_t *const *preambles) {
     if (count < 0) die("cannot wait");
     for (int i = 0; i < count; i++) {
         struct device *device = events[i].data.ptr;
-        if (!device->said) say(device, preambles[device - fleet.device]);
-        if (device->said) receive(device);
+        if (!device->greeted) greet(device, preambles[device - fleet.device]);
+        if (device->greeted) receive(device);
     }
     return count;
 }
@@ -70,7 +70,7 @@ static void connect_all(const char *path) {
 }
 
 static void cut_all(void) {
-    struct linger reset = {1, 0};  // close() then sends RST, and leaves no TIME_WAIT to hold the port
+    struct linger reset = {1, 0};  // makes close() send RST, which leaves no TIME_WAIT
     double began = now_s();
     for (int i = 0; i < fleet.devices; i++) {
         SSL_free(fleet.device[i].tls);
@@ -92,7 +92,7 @@ static void send_chunk(struct device *device, double *sent_at) {
     device->sent += fleet.chunk_bytes;
 }
 
-// Fills the chunk's data once: what differs from one to the next is the header alone, and the sum does not cover it.
+// Fills the chunk's data once. Chunks differ only in their headers, which the checksum does not cover.
 static void fill_chunk(void) {
     uint8_t sum = 0;
     for (uint64_t i = 0; i < fleet.chunk_bytes; i++) sum += chunk[CHUNK_HEADER_BYTES + i] = (uint8_t)(i * 2654435761u >> 8);
@@ -107,10 +107,10 @@ static int ascending(const void *left, const void *right) {
 static void append(int devices, int chunks, double interval_s) {
     uint64_t due = (uint64_t)devices * (uint64_t)chunks;
     double step_s = interval_s / devices;
-    double *sent_at = calloc(due, sizeof *sent_at), *late = calloc(due, sizeof *late);
+    double *sent_at = calloc(due, sizeof *sent_at), *latency = calloc(due, sizeof *latency);
     for (int i = 0; i < devices; i++) {
         fleet.device[i].sent_at = sent_at + i * chunks;
-        fleet.device[i].late = late + i * chunks;
+        fleet.device[i].latency = latency + i * chunks;
     }
     fill_chunk();
     fleet.acks = fleet.chunks = 0;
@@ -126,22 +126,23 @@ static void append(int devices, int chunks, double interval_s) {
         if (now - last > SILENCE_S) die("%lu of %lu chunks are acknowledged, no answer for %d s", fleet.acks, due, SILENCE_S);
     }
     double took = now_s() - began;
-    qsort(late, due, sizeof *late, ascending);
+    qsort(latency, due, sizeof *latency, ascending);
     printf("{\"chunks\": %lu, \"seconds\": %.6f, \"p50_ms\": %.6f, \"p99_ms\": %.6f, \"max_ms\": %.6f}\n", due, took,
-           late[(due - 1) / 2] * 1e3, late[(due * 99 + 99) / 100 - 1] * 1e3, late[due - 1] * 1e3);
+           latency[(due - 1) / 2] * 1e3, latency[(due * 99 + 99) / 100 - 1] * 1e3, latency[due - 1] * 1e3);
     free(sent_at);
-    free(late);
+    free(latency);
 }
 
 static SSL_CTX *tls_context(void) {
     static const unsigned char alpn[] = "\x09uplinkd/1";
-    SSL_CTX *context = SSL_CTX_new(TLS_client_method());  // verifies nobody: the certificate was made for this run
+    // Without verification: the server's certificate was made for this run.
+    SSL_CTX *context = SSL_CTX_new(TLS_client_method());
     SSL_CTX_set_alpn_protos(context, alpn, sizeof alpn - 1);
     SSL_CTX_set_mode(context, SSL_MODE_RELEASE_BUFFERS);
     return context;
 }
 
-static void obey(const char *line) {
+static void run_command(const char *line) {
     char path[4096];
     int devices, chunks;
     double interval_s;
@@ -154,7 +155,7 @@ static void obey(const char *line) {
              fleet.chunk_bytes <= CHUNK_BYTES_MAX && interval_s >= 0)
         append(devices, chunks, interval_s);
     else
-        die("cannot do: %s", line);
+        die("bad command: %s", line);
     fflush(stdout);
 }
 
@@ -171,6 +172,6 @@ int main(int count, char **words) {
     fleet.tls = strcmp(words[4], "tls") ? NULL : tls_context();
     fleet.device = calloc((size_t)fleet.devices, sizeof *fleet.device);
     fleet.epoll = epoll_create1(EPOLL_CLOEXEC);
-    for (char line[8192]; fgets(line, sizeof line, stdin);) obey(line);
+    for (char line[8192]; fgets(line, sizeof line, stdin);) run_command(line);
     return 0;
 }

@@ -1,11 +1,11 @@
-// Downloads over HTTP/1.1 with keep-alive: the same client for all contestants of the download benchmark.
+// Downloads over HTTP/1.1 with keep-alive, as the client of all contestants in the benchmark `download`.
 //
 //   get PORT PATH TOKEN CONNECTIONS REQUESTS RANGE_BYTES SIZE_BYTES SEED
 //
-// REQUESTS in all, spread over CONNECTIONS, each for RANGE_BYTES at a random place of a file of SIZE_BYTES; a
-// RANGE_BYTES of 0 asks for the whole file. Every answer's status, length and Content-Range are checked. The body is
-// received with MSG_TRUNC: TCP then counts it off without a copy, so that the client is not what is measured.
-// Prints {"seconds": …, "requests": …, "bytes": …, "cpu_s": …}; the clock runs once all connections stand.
+// Sends REQUESTS in all over CONNECTIONS, each for RANGE_BYTES at a random offset in a file of SIZE_BYTES; with
+// RANGE_BYTES 0, for the whole file. It checks the status, length and Content-Range of every response. It receives the
+// body with MSG_TRUNC, which discards it without a copy, so that the client is not the bottleneck.
+// Prints {"seconds", "requests", "bytes", "cpu_s"}. The clock starts when all connections are established.
 #define _GNU_SOURCE
 #include <arpa/inet.h>
 #include <errno.h>
@@ -25,13 +25,13 @@
 enum {
     CONNECTIONS_MAX = 1024,
     HEAD_MAX = 8192,
-    BODY_STEP = 4 << 20,  // the most that one call discards; as much as a socket's buffer holds
+    BODY_STEP = 4 << 20,  // bytes that one call may discard: as much as a socket's buffer holds
 };
 
 typedef struct {
     int fd;
     bool in_body;
-    uint64_t left, start, end;  // of the body; the range asked for, its end exclusive
+    uint64_t left, start, end;  // bytes of the body to come; the requested range, its end exclusive
     char head[HEAD_MAX + 1];
 } Connection;
 
@@ -44,7 +44,7 @@ static void die(const char *what, const char *detail) {
     exit(1);
 }
 
-static uint64_t random_u64(void) {  // xorshift64: the same places for every contestant
+static uint64_t random_u64(void) {  // xorshift64: the same offsets for every contestant
     random_state ^= random_state << 13;
     random_state ^= random_state >> 7;
     return random_state ^= random_state << 17;
@@ -102,15 +102,15 @@ static void check_head(Connection *c) {
     if (range_bytes && strncmp(field(c->head, "Content-Range"), expected, (size_t)length)) die("Content-Range", c->head);
 }
 
-// Whether the header section is there, and taken.
+// Returns whether the response header is complete, and consumes it.
 static bool receive_head(Connection *c) {
-    // Only looked at, then taken up to its end: what follows stays in the socket, to be discarded there.
+    // Peek, then consume only the header. The body stays in the socket, where receive_body discards it.
     ssize_t n = recv(c->fd, c->head, HEAD_MAX, MSG_PEEK | MSG_DONTWAIT);
     if (n < 0 && errno == EAGAIN) return false;
     if (n <= 0) die("recv", n ? strerror(errno) : "closed by the server");
     char *end = memmem(c->head, (size_t)n, "\r\n\r\n", 4);
     if (!end) {
-        if (n == HEAD_MAX) die("answer", "its header section is too long");
+        if (n == HEAD_MAX) die("answer", "its header is too long");
         return false;
     }
     size_t bytes = (size_t)(end + 4 - c->head);
@@ -122,9 +122,8 @@ static bool receive_head(Connection *c) {
     return true;
 }
 
-// A server that leaves Nagle's algorithm on, as nginx does after a response under tcp_nopush, holds a body's last bytes
-// back until those before are acknowledged, which a client delays by 40 ms: thirty ranges a second. What is measured is
-// how fast servers are, not that.
+// A server with Nagle's algorithm on, such as nginx with tcp_nopush, holds back the last bytes of a body until TCP has
+// acknowledged those before, and clients delay that by 40 ms. The server would be limited to some 30 ranges per second.
 static void acknowledge(Connection *c) {
     int on = 1;
     if (range_bytes) setsockopt(c->fd, IPPROTO_TCP, TCP_QUICKACK, &on, sizeof on);
@@ -138,7 +137,7 @@ static void receive_body(Connection *c) {
             acknowledge(c);
             return;
         }
-        if (n <= 0) die("recv", n ? strerror(errno) : "closed amid a body");
+        if (n <= 0) die("recv", n ? strerror(errno) : "closed in the middle of a body");
         c->left -= (uint64_t)n;
         received += (uint64_t)n;
     }
@@ -166,7 +165,7 @@ int main(int argc, char **argv) {
     while (answered < requests) {
         struct epoll_event events[64];
         int ready = epoll_wait(queue, events, 64, 30000);
-        if (ready == 0) die("epoll", "no answer for 30 s");
+        if (ready == 0) die("epoll", "no response for 30 s");
         for (int i = 0; i < ready; i++) {
             Connection *c = events[i].data.ptr;
             if (c->in_body || receive_head(c)) receive_body(c);

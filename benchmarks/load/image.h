@@ -1,4 +1,4 @@
-// All frames of one upload, made in memory beforehand, and files of records that others have made.
+// Builds all frames of an upload in memory beforehand, and reads files of records.
 #pragma once
 
 #include <errno.h>
@@ -9,7 +9,7 @@
 
 #include "../limit/wire.h"
 
-// What is uploaded: so many bytes of the payload's file, and where the frames are kept; NULL: nowhere.
+// What to upload: `bytes` bytes of the payload's file, and the file to keep the frames in, or NULL.
 struct content {
     size_t bytes, chunk;
     enum frame_type kind;
@@ -76,13 +76,13 @@ static inline void fill(uint8_t *frames, const struct image *image, const struct
     munmap((void *)payload.data, payload.bytes);
 }
 
-// Memory of a new file, or of none; the file gets its name and is synced once `fill` is done with it.
-static inline uint8_t *fresh_frames(const struct image *image, const struct content *content, int fd) {
+// Fills new memory with the frames: that of the file `fd`, or anonymous memory if `fd` is negative.
+static inline uint8_t *new_frames(const struct image *image, const struct content *content, int fd) {
     int flags = fd < 0 ? MAP_PRIVATE | MAP_ANONYMOUS : MAP_SHARED;
     if (fd >= 0 && ftruncate(fd, (off_t)image->bytes)) die("%s: %s", content->frames, strerror(errno));
     uint8_t *frames = mmap(NULL, image->bytes, PROT_READ | PROT_WRITE, flags, fd, 0);
     if (frames == MAP_FAILED) die("no memory for %zu bytes of frames", image->bytes);
-    if (fd < 0) madvise(frames, image->bytes, MADV_HUGEPAGE);  // fewer misses of the TLB while the system copies it
+    if (fd < 0) madvise(frames, image->bytes, MADV_HUGEPAGE);  // fewer TLB misses while the kernel copies it
     fill(frames, image, content);
     return frames;
 }
@@ -95,7 +95,7 @@ static inline struct image make_image(const struct content *content) {
                           .frame_bytes = content->chunk + header,
                           .count = count};
     if (!content->frames) {
-        image.frames = fresh_frames(&image, content, -1);
+        image.frames = new_frames(&image, content, -1);
         return image;
     }
     if (access(content->frames, R_OK)) {
@@ -103,7 +103,7 @@ static inline struct image make_image(const struct content *content) {
         snprintf(unfinished, sizeof unfinished, "%s.new", content->frames);
         int fd = open(unfinished, O_RDWR | O_CREAT | O_TRUNC, 0600);
         if (fd < 0) die("%s: %s", unfinished, strerror(errno));
-        munmap(fresh_frames(&image, content, fd), image.bytes);
+        munmap(new_frames(&image, content, fd), image.bytes);
         if (fsync(fd) || rename(unfinished, content->frames)) die("%s: %s", content->frames, strerror(errno));
         close(fd);
     }

@@ -1,10 +1,10 @@
-/* Plays clients that publish to a broker, MQTT 3.1.1 at QoS 1 or NATS JetStream, until every message is acknowledged.
+/* Plays clients that publish to a broker by MQTT 3.1.1 at QoS 1 or NATS JetStream, until every message is acknowledged.
  *
  *   publish --protocol mqtt|nats --port P --connections N --messages PER_CONNECTION --payload BYTES --window MESSAGES
  *
- * The messages of a connection lie ready in one ring, so what the clock sees is write, read and the counting of acks.
- * Prints one line of JSON: acked_s (first byte sent to last ack), messages, bytes (payload), cpu_s (its own).
- * Exits with 1 and a message when the broker refuses anything.
+ * Each connection's messages are prepared in a ring, so the measurement covers only writes, reads and counting acks.
+ * Prints one line of JSON: acked_s (from the first byte sent to the last ack), messages, bytes (payload), cpu_s (its
+ * own). Exits with 1 and a message when the broker refuses anything.
  */
 #define _GNU_SOURCE /* memmem */
 #include <fcntl.h>
@@ -18,8 +18,8 @@
 #include "dialect.h"
 
 enum {
-    RING_MESSAGES_MAX = 65535, /* the packet identifiers of MQTT, of which 0 is not allowed */
-    SILENCE_MS = 60 * 1000,    /* a broker that has said nothing for a minute has lost a message */
+    RING_MESSAGES_MAX = 65535, /* the number of packet identifiers in MQTT, where 0 is not allowed */
+    SILENCE_MS = 60 * 1000,    /* transmit up when the broker sends nothing for this long: it has lost a message */
     READY_MAX = 64,
 };
 
@@ -59,7 +59,7 @@ static void prepare(struct client *client)
     client->message_bytes = at / (size_t)count;
 }
 
-static void take(struct client *client)
+static void receive(struct client *client)
 {
     for (;;) {
         ssize_t count = read(client->fd, client->input + client->held, INPUT_BYTES - client->held);
@@ -72,7 +72,7 @@ static void take(struct client *client)
     }
 }
 
-static void give(struct client *client)
+static void transmit(struct client *client)
 {
     for (;;) {
         size_t into = client->sent_bytes % client->message_bytes;
@@ -80,7 +80,7 @@ static void give(struct client *client)
             client->pongs--;
         long may = client->acked + plan.window < plan.messages ? client->acked + plan.window : plan.messages;
         size_t until = (size_t)may * client->message_bytes;
-        if (client->pongs && into) /* an answer fits only between two messages */
+        if (client->pongs && into) /* PONG must go between two messages */
             until = client->sent_bytes - into + client->message_bytes;
         size_t from = client->sent_bytes % client->ring_bytes, left = until - client->sent_bytes;
         size_t whole = client->ring_bytes - from < left ? client->ring_bytes - from : left;
@@ -95,7 +95,7 @@ static void give(struct client *client)
     }
 }
 
-static void join(int number, int poll)
+static void connect_client(int number, int poll)
 {
     struct client *client = calloc(1, sizeof *client);
     struct sockaddr_in address = {.sin_family = AF_INET, .sin_port = htons((uint16_t)plan.port)};
@@ -124,12 +124,12 @@ static void publish(int poll)
         if (count < 0 && errno != EINTR)
             die("epoll_wait: %s", strerror(errno));
         if (count == 0)
-            die("%d clients wait for acks, and none came for %d s", busy, SILENCE_MS / 1000);
+            die("%d clients await acks, but none arrived for %d s", busy, SILENCE_MS / 1000);
         for (int index = 0; index < count; index++) {
             struct client *client = ready[index].data.ptr;
             bool was_busy = client->acked < plan.messages;
-            take(client);
-            give(client);
+            receive(client);
+            transmit(client);
             busy -= was_busy && client->acked == plan.messages;
         }
     }
@@ -140,7 +140,7 @@ static const struct dialect *dialect_named(const char *name)
     for (size_t index = 0; index < sizeof dialects / sizeof *dialects; index++)
         if (!strcmp(dialects[index].name, name))
             return &dialects[index];
-    die("--protocol %s: mqtt and nats are known", name);
+    die("--protocol %s: must be mqtt or nats", name);
 }
 
 static void read_plan(int count, char **words)
@@ -162,9 +162,9 @@ static void read_plan(int count, char **words)
         }
     }
     if (!plan.dialect || plan.connections < 1 || plan.messages < 1)
-        die("--protocol, and at least 1 connection and 1 message are needed");
+        die("give --protocol, and at least 1 connection and 1 message");
     if (plan.window < 1 || plan.window > RING_MESSAGES_MAX)
-        die("--window must be within 1 and %d", RING_MESSAGES_MAX);
+        die("--window must be between 1 and %d", RING_MESSAGES_MAX);
 }
 
 int main(int count, char **words)
@@ -176,7 +176,7 @@ int main(int count, char **words)
     files.rlim_cur = files.rlim_max;
     setrlimit(RLIMIT_NOFILE, &files);
     for (int number = 0; number < plan.connections; number++)
-        join(number, poll);
+        connect_client(number, poll);
     double began = seconds(CLOCK_MONOTONIC), worked = seconds(CLOCK_PROCESS_CPUTIME_ID);
     publish(poll);
     double acked_s = seconds(CLOCK_MONOTONIC) - began;

@@ -1,10 +1,10 @@
-/* Sends one file to several targets of an HTTP server at once, a connection each:
+/* Sends one file to several targets of an HTTP server at once, over one connection each:
  *
  *     put METHOD PORT FILE [--authority PEM] [--header LINE]... TARGET...
  *
- * With --authority it speaks TLS and trusts that certificate alone. The clock runs from the first byte of the first
- * request to the last answer; connecting and TLS handshakes come before. Any answer but 2xx is a failure. Prints
- * {"seconds":…,"bytes":…,"cpu_s":…}. The body is written from memory: the file is mapped and in the page cache. */
+ * With --authority it uses TLS and trusts only that certificate. The clock runs from the first byte of the first
+ * request to the last response, without connecting and TLS handshakes. Any response but 2xx is a failure. Prints
+ * {"seconds":…,"bytes":…,"cpu_s":…}. The body comes from memory: the file is mapped and in the page cache. */
 #include <arpa/inet.h>
 #include <err.h>
 #include <fcntl.h>
@@ -24,7 +24,7 @@
 enum {
     CONNECTIONS_MAX = 64,
     HEAD_BYTES_MAX = 4096,
-    /* Large enough that calls cost nothing, small enough that a copy stays in the second-level cache. */
+    /* Large enough that system calls cost little, small enough that a copy stays in the L2 cache. */
     WRITE_BYTES = 1 << 18,
 };
 
@@ -64,7 +64,8 @@ static void open_connection(struct connection *connection) {
     }
 }
 
-/* What the server said, so that a refusal in the middle of the body names its reason and not a broken pipe. */
+/* Reads the response, also when sending failed, so that a refusal in the middle of the body is reported with its reason
+ * and not as a broken pipe. */
 static void check_answer(struct connection *connection) {
     char answer[HEAD_BYTES_MAX + 1];
     size_t length = 0;
@@ -128,11 +129,11 @@ static void map_body(const char *path) {
 static void prepare_tls(void) {
     tls = SSL_CTX_new(TLS_client_method());
     if (!tls || !SSL_CTX_load_verify_locations(tls, authority, NULL))
-        errx(1, "%s is no certificate", authority);
+        errx(1, "%s is not a PEM certificate", authority);
     SSL_CTX_set_verify(tls, SSL_VERIFY_PEER, NULL);
 }
 
-/* Reads the options; the index of the first target. */
+/* Reads the options. Returns the index of the first target. */
 static int read_options(int count, char **arguments) {
     int next = 4;
     for (; next + 1 < count && !strncmp(arguments[next], "--", 2); next += 2) {
@@ -162,14 +163,14 @@ int main(int count, char **arguments) {
     map_body(arguments[3]);
     if (authority)
         prepare_tls();
-    /* A server that hangs up shows as a failed write, and its answer can still be read. */
+    /* When the server closes, a write must fail instead of raising a signal, so that its response can still be read. */
     signal(SIGPIPE, SIG_IGN);
 
     pthread_barrier_init(&ready, NULL, (unsigned)targets);
     for (int i = 0; i < targets; i++) {
         connections[i].target = arguments[first + i];
         if (pthread_create(&connections[i].thread, NULL, send_one, &connections[i]))
-            errx(1, "no thread for connection %d", i);
+            errx(1, "cannot start a thread for connection %d", i);
     }
     double began = 0, finished = 0;
     for (int i = 0; i < targets; i++) {

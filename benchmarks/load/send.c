@@ -1,16 +1,16 @@
-// Plays devices that stream a file each, as chunks, within the window: the same sender for the daemon and for the limit.
+// Plays devices that each stream a file as chunks within the window. The daemon and the limit get the same sender.
 //
 //   send --port P --connections N --bytes BYTES --chunk BYTES --kind sum8|crc32c --payload FILE --finish FILE
 //        [--preamble FILE | --no-handshake --window BYTES] [--tls] [--frames FILE]
 //
-// Each of the N devices sends the first BYTES of the payload (from its beginning again where it is shorter). All frames,
-// checksums included, are made before the clock starts, so that what the clock sees is the sending alone. --preamble
-// and --finish hold one record for each device: u32 length and the frames to send before (HELLO and OPEN) and right
-// behind the chunks (FINISH). The window is the daemon's, from WELCOME. --frames keeps the frames for the next run with
-// the same sizes, which then takes no memory whose price depends on who has just freed some.
+// Each of the N devices sends BYTES bytes of the payload, which is repeated if it is shorter. All frames and checksums
+// are made before the clock starts, so only sending is measured. The files of --preamble and --finish hold one record
+// for each device: u32 length, then the frames to send before the chunks (HELLO and OPEN) and after them (FINISH). The
+// window comes from the daemon's WELCOME. --frames keeps the frames for the next run with the same sizes. That run then
+// allocates no memory for them, whose cost varies with what other programs have just freed.
 //
 // Prints {"acked_s": until all bytes are acknowledged, "finished_s": until all files are complete, "bytes", "frames",
-// "acks", "cpu_s": own}. Exits with 1 and a message on anything else than ACK, VERIFYING and FINISHED.
+// "acks", "cpu_s": its own}. Exits with 1 and a message on any frame but ACK, VERIFYING, FINISHED and PING.
 #define _GNU_SOURCE
 #include <arpa/inet.h>
 #include <getopt.h>
@@ -21,9 +21,9 @@
 #include "image.h"
 
 enum {
-    SILENCE_MS = 120000,        // the longest wait for anything to happen
-    WRITE_BYTES = 1 << 24,      // at most this in one call, which takes an int in OpenSSL
-    INPUT_BYTES = 1 << 14,      // many ACKs at once, and any control frame
+    SILENCE_MS = 120000,        // give up when nothing happens for this long
+    WRITE_BYTES = 1 << 24,      // at most this per call, because OpenSSL takes an int
+    INPUT_BYTES = 1 << 14,      // room for many ACKs, or for any control frame
 };
 
 struct device {
@@ -66,7 +66,7 @@ static void greet(struct device *device, struct record preamble) {
         channel_read_all(&device->channel, frame + PREFIX, length);
         if (type != WELCOME && type != OPENED) refuse(frame, length);
         if (type == WELCOME && length >= 20) options.window = load32(frame + PREFIX + 16);
-        if (type == OPENED && (length < 18 || load64(frame + PREFIX + 10))) die("the upload is not new");
+        if (type == OPENED && (length < 18 || load64(frame + PREFIX + 10))) die("the upload is not new: delete it first");
     }
 }
 
@@ -75,12 +75,12 @@ static void connect_device(struct device *device, SSL_CTX *tls) {
     address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
     device->channel.fd = socket(AF_INET, SOCK_STREAM, 0);
     if (connect(device->channel.fd, (struct sockaddr *)&address, sizeof address))
-        die("port %d does not accept: %s", options.port, strerror(errno));
+        die("cannot connect to port %d: %s", options.port, strerror(errno));
     channel_prepare(&device->channel);
     if (tls) channel_secure(&device->channel, tls, 0);
 }
 
-// As far as the window and the socket allow.
+// Sends as much as the window and the socket allow.
 static void send_on(struct device *device, const struct image *image) {
     uint64_t may = device->acked + options.window;
     size_t allowed = may >= image->data_bytes ? image->bytes : may / image->chunk_bytes * image->frame_bytes;
@@ -113,13 +113,13 @@ static void take_frame(struct device *device, const uint8_t *frame, size_t body_
             acks++;
             acknowledge(device, load64(frame + PREFIX), image, start_s);
             break;
-        case FINISHED:  // says the same of the last bytes, so there may be no ACK for them
+        case FINISHED:  // also acknowledges the last bytes, so they may get no ACK
             acknowledge(device, image->data_bytes, image, start_s);
             device->is_finished = 1;
             unfinished--;
             break;
         case VERIFYING:
-        case PING:  // what is sent is answer enough
+        case PING:  // needs no PONG: the chunks show that the device is alive
             break;
         default:
             refuse(frame, body_bytes);
@@ -127,7 +127,7 @@ static void take_frame(struct device *device, const uint8_t *frame, size_t body_
 }
 
 static void receive_on(struct device *device, const struct image *image, double start_s) {
-    // After FINISHED the server may end the connection at any time: there is nothing left to read.
+    // After FINISHED there is nothing left to read, and the server may close the connection at any time.
     while (!device->is_finished) {
         size_t room = INPUT_BYTES - device->input_bytes, at = 0;
         ssize_t count = channel_read(&device->channel, device->input + device->input_bytes, room);

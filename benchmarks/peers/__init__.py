@@ -1,1 +1,1 @@
-"""What uplinkd's users would otherwise pick, each started on loopback with its promise stated."""
+"""The alternatives to uplinkd, each started on loopback with a statement of what it promises."""

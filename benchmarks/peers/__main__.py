@@ -1,4 +1,4 @@
-"""`python -m benchmarks.peers`: which peers are installed."""
+"""`python -m benchmarks.peers`: list the installed and the missing peers."""
 
 import importlib
 
@@ -8,7 +8,7 @@ NAMES = ("mosquitto", "nats", "nginx", "rsync", "sftp", "tus")
 def main() -> None:
     for name in NAMES:
         absent: str | None = importlib.import_module(f"benchmarks.peers.{name}").missing()
-        print(f"{name:10} {'is here' if absent is None else f'is missing: {absent}'}")
+        print(f"{name:10} {'is installed' if absent is None else f'is missing: {absent}'}")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What the message brokers have in common: a port to publish to, and the sender that plays their clients."""
+"""What the message brokers share: a port to publish to, and the C program that plays their publishers."""
 
 import contextlib
 import json
@@ -15,18 +15,18 @@ HANDSHAKE_TIMEOUT_S = 30
 
 @dataclass(frozen=True, slots=True)
 class Broker:
-    """A running broker on loopback. `promise` says what is kept of a message when its ack goes out."""
+    """A running broker on loopback. `promise` says how safe a message is when it is acknowledged."""
 
     server: process.Server
     port: int
     promise: str
     protocol: str
-    """What `publish` shall speak: "mqtt" or "nats"."""
+    """The protocol of `publish`: "mqtt" or "nats"."""
 
 
 @dataclass(frozen=True, slots=True)
 class Publication:
-    """What it took until each message was acknowledged."""
+    """Seconds until the last message was acknowledged, and what was sent."""
 
     acked_s: float
     messages: int
@@ -36,9 +36,9 @@ class Publication:
 def publish(
     broker: Broker, connections: int, messages_each: int, payload_bytes: int, window_messages: int
 ) -> Publication:
-    """Publish from all connections at once, `window_messages` at most unacknowledged on each.
+    """Publish from all connections at once, with at most `window_messages` unacknowledged on each.
 
-    Raises process.Failed when the broker refuses a message or stops to acknowledge.
+    Raises process.Failed when the broker refuses a message or stops acknowledging.
     """
     sizes = {
         "--port": broker.port,
@@ -49,23 +49,23 @@ def publish(
     }
     words = [word for name, number in sizes.items() for word in (name, str(number))]
     program = str(native.program("load/publish.c"))
-    told = json.loads(process.run([program, "--protocol", broker.protocol, *words], PUBLISH_TIMEOUT_S))
-    return Publication(told["acked_s"], told["messages"], told["cpu_s"])
+    result = json.loads(process.run([program, "--protocol", broker.protocol, *words], PUBLISH_TIMEOUT_S))
+    return Publication(result["acked_s"], result["messages"], result["cpu_s"])
 
 
 @contextlib.contextmanager
-def conversation(port: int) -> Iterator[socket.socket]:
-    """A blocking connection for what has to be said once, before anything is measured."""
+def connected(port: int) -> Iterator[socket.socket]:
+    """A blocking connection to set up the broker before the measurement."""
     with socket.create_connection(("127.0.0.1", port), timeout=HANDSHAKE_TIMEOUT_S) as connection:
         yield connection
 
 
-def hear(connection: socket.socket, until: bytes) -> bytes:
-    """What arrives, up to and with `until`. Raises process.Failed when the broker closes before."""
-    heard = b""
-    while until not in heard:
-        fresh = connection.recv(4096)
-        if not fresh:
-            raise process.Failed(f"the broker closed after {heard!r}: {until!r} was to come")
-        heard += fresh
-    return heard
+def read_until(connection: socket.socket, until: bytes) -> bytes:
+    """Read up to and including `until`. Raises process.Failed when the broker closes the connection first."""
+    received = b""
+    while until not in received:
+        piece = connection.recv(4096)
+        if not piece:
+            raise process.Failed(f"the broker closed the connection after {received!r}, before {until!r}")
+        received += piece
+    return received

@@ -17,10 +17,10 @@ def send(
     headers: Mapping[str, str] | None = None,
     authority: Path | None = None,
 ) -> float:
-    """Send the payload to each of `targets`, all at once; TLS when `authority`, a PEM file, is given.
+    """Send the payload to all `targets` at once, over TLS if `authority`, the CA as a PEM file, is given.
 
-    Seconds from the first request's first byte to the last answer; connections and TLS handshakes come before.
-    Raises process.Failed when a server refuses.
+    Returns the seconds from the first byte of a request to the last answer, without connecting and TLS handshakes.
+    Raises process.Failed when the server refuses a request.
     """
     command = [str(native.program("load/put.c", "ssl", "crypto")), method, str(port), str(payload.path)]
     if authority is not None:

@@ -1,4 +1,4 @@
-"""Eclipse Mosquitto: QoS 1 messages kept for a subscriber who is away, in a database that is saved to disk."""
+"""Eclipse Mosquitto: QoS 1 messages for an offline subscriber, in a database that is saved to disk."""
 
 import contextlib
 import resource
@@ -7,18 +7,18 @@ from pathlib import Path
 
 from benchmarks import process
 from benchmarks.peers import programs
-from benchmarks.peers.broker import Broker, conversation, hear
+from benchmarks.peers.broker import Broker, connected, read_until
 
 PROGRAM = "mosquitto"
 
 PROMISE_DEFAULT = "QoS 1, persistence true: PUBACK from memory, the database saved every 30 min"
 
 PROMISE_DURABLE = (
-    "QoS 1, autosave_on_changes true, autosave_interval 1: whole database written and fsynced after each turn of the "
-    "loop, PUBACK just before it; fewer messages, since its rate falls with their number"
+    "QoS 1, autosave_on_changes true, autosave_interval 1: after each turn of the loop the whole database is written "
+    "and fsynced, PUBACK goes out just before; fewer messages, since its rate falls with their number"
 )
-"""The most it offers. persist__backup() of 2.0 syncs the file and renames it (without syncing the directory), and
-mosquitto_main_loop() calls it behind the turn that has sent the PUBACKs: these are early by one save."""
+"""The most durable configuration it has. persist__backup() of 2.0 syncs the file and renames it (without syncing the
+directory). mosquitto_main_loop() calls it after the turn that sent the PUBACKs, so these are early by one save."""
 
 CONFIGURATION = """\
 listener {port} 127.0.0.1
@@ -28,7 +28,7 @@ persistence true
 persistence_location {directory}/
 autosave_on_changes {durable}
 {interval}
-# The default is to drop, though acknowledged, all but 1000 messages for a subscriber who is away.
+# By default the broker acknowledges but drops all messages beyond 1000 for an offline subscriber.
 max_queued_messages 0
 max_inflight_messages 20
 set_tcp_nodelay true
@@ -39,31 +39,31 @@ connection_messages false
 """
 
 OWN_FILES = 64
-"""Descriptors that the broker needs beside its connections."""
+"""Descriptors that the broker needs in addition to those of its connections."""
 
 CONNECT_KEEPER = b"\x10\x12\x00\x04MQTT\x04\x00\x00\x00\x00\x06keeper"
-"""A session that is kept when its connection ends: a message that nobody is waiting for is dropped."""
+"""A persistent session, because the broker drops messages that have no subscriber."""
 
 SUBSCRIBE_UP = b"\x82\x09\x00\x01\x00\x04up/#\x01"
-"""QoS 1, to all that is published here."""
+"""QoS 1, for every topic that the publishers use."""
 
 CONNACK, SUBACK = b"\x20\x02\x00\x00", b"\x90\x03\x00\x01\x01"
 
 
 def missing() -> str | None:
-    """Its name when it is not installed."""
+    """The name of the program if it is not installed."""
     return PROGRAM if programs.find(PROGRAM) is None else None
 
 
 @contextlib.contextmanager
 def serving(directory: Path, durable: bool, connections: int) -> Iterator[Broker]:
-    """A fresh broker with its database in `directory`, which keeps all that is published to up/#.
+    """A new broker with its database in `directory`, which keeps all messages to up/# and allows `connections`.
 
-    It may hold `connections` of them. Raises process.Failed when it does not start or refuses the subscription.
+    Raises process.Failed when it does not start or refuses the subscription.
     """
     program = programs.find(PROGRAM)
     if program is None:
-        raise process.Failed("mosquitto is not installed: make peers")
+        raise process.Failed("mosquitto is not installed: run make peers")
     directory.mkdir(parents=True)
     port = process.free_port()
     settings = directory / "mosquitto.conf"
@@ -74,11 +74,11 @@ def serving(directory: Path, durable: bool, connections: int) -> Iterator[Broker
     )
     with process.started([program, "-c", str(settings)], directory / "mosquitto.log", port=port) as server:
         _allow_files(server.process.pid, connections + OWN_FILES)
-        with conversation(port) as keeper:
+        with connected(port) as keeper:
             keeper.sendall(CONNECT_KEEPER)
-            hear(keeper, CONNACK)
+            read_until(keeper, CONNACK)
             keeper.sendall(SUBSCRIBE_UP)
-            hear(keeper, SUBACK)
+            read_until(keeper, SUBACK)
         yield Broker(server, port, PROMISE_DURABLE if durable else PROMISE_DEFAULT, "mqtt")
 
 

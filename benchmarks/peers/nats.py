@@ -1,4 +1,4 @@
-"""NATS JetStream: a stream kept in files by one server."""
+"""NATS JetStream: one server that keeps a stream in files."""
 
 import contextlib
 import functools
@@ -10,22 +10,22 @@ from pathlib import Path
 
 from benchmarks import process
 from benchmarks.peers import programs
-from benchmarks.peers.broker import Broker, conversation, hear
+from benchmarks.peers.broker import Broker, connected, read_until
 
 INSTALLED = Path(__file__).parent.parent.parent / "build" / "peers" / "nats"
 
 VERSION_MIN = (2, 10)
-"""The first with `sync_interval: always`, without which an ack says nothing of the disk."""
+"""The first version with `sync_interval: always`. Without it an ack does not mean that the message is on disk."""
 
 PROMISE_DEFAULT = "JetStream, file storage, one replica: ack after write(2), synced every 2 min"
 
 PROMISE_DURABLE = "JetStream, file storage, one replica, sync_interval: always: each message fsynced before its ack"
 
 IN_FLIGHT_MAX = 65_536
-"""The server's default is to refuse publishing beyond 10,000 messages that it has not stored."""
+"""By default the server refuses messages when 10,000 wait to be stored."""
 
 OWN_CONNECTIONS = 2
-"""Beside the publishers': the one that creates the stream, and the one that asks whether the port is open."""
+"""Besides the publishers: one that creates the stream, and one that checks whether the port is open."""
 
 CONFIGURATION = """\
 listen: "127.0.0.1:{port}"
@@ -42,7 +42,7 @@ STREAM = {"name": "up", "subjects": ["up.*"], "storage": "file", "retention": "l
 
 
 def missing() -> str | None:
-    """Its name, and what there is in its place, when no server of a version that can sync is installed."""
+    """The program that is missing, and the older version found instead, if no server that can sync is installed."""
     found = _program()
     if found is None:
         return "nats-server"
@@ -53,13 +53,13 @@ def missing() -> str | None:
 
 @contextlib.contextmanager
 def serving(directory: Path, durable: bool, connections: int) -> Iterator[Broker]:
-    """A fresh server with its files in `directory` and a stream of all that is published to up.*.
+    """A new server with its files in `directory` and a stream of all messages to up.*, which allows `connections`.
 
-    It may hold `connections` of them. Raises process.Failed when it does not start or refuses the stream.
+    Raises process.Failed when it does not start or refuses the stream.
     """
     program = _program()
     if program is None:
-        raise process.Failed("nats-server is not installed: make peers")
+        raise process.Failed("nats-server is not installed: run make peers")
     directory.mkdir(parents=True)
     port = process.free_port()
     settings = directory / "nats.conf"
@@ -73,11 +73,11 @@ def serving(directory: Path, durable: bool, connections: int) -> Iterator[Broker
 
 def _create_stream(port: int) -> None:
     request = json.dumps(STREAM).encode()
-    with conversation(port) as client:
+    with connected(port) as client:
         client.sendall(b'CONNECT {"verbose":false,"pedantic":false}\r\nSUB _INBOX.setup 1\r\n')
         client.sendall(b"PUB $JS.API.STREAM.CREATE.up _INBOX.setup %d\r\n%b\r\n" % (len(request), request))
-        answer = hear(client, b"stream_create_response")
-        answer += hear(client, b"\r\n") if not answer.endswith(b"\r\n") else b""
+        answer = read_until(client, b"stream_create_response")
+        answer += read_until(client, b"\r\n") if not answer.endswith(b"\r\n") else b""
     if b'"error"' in answer:
         raise process.Failed(f"nats-server refuses the stream: {answer!r}")
 
@@ -92,6 +92,6 @@ def _program() -> Path | None:
 
 @functools.cache
 def _version(program: Path) -> tuple[int, int]:
-    told = subprocess.run([program, "--version"], capture_output=True, text=True, check=True, timeout=30).stdout
-    match = re.search(r"v(\d+)\.(\d+)", told)
+    output = subprocess.run([program, "--version"], capture_output=True, text=True, check=True, timeout=30).stdout
+    match = re.search(r"v(\d+)\.(\d+)", output)
     return (int(match[1]), int(match[2])) if match else (0, 0)

@@ -12,7 +12,7 @@ from benchmarks.peers import http, programs
 from benchmarks.peers.receiver import Receiver
 
 PROMISE = (
-    "WebDAV PUT answered 201, body buffer 128 KiB: nginx syncs nothing and keeps no checksum, "
+    "WebDAV PUT answered 201, body buffer 128 KiB; nginx syncs nothing and keeps no checksum, "
     "so one fdatasync of file and directory is added"
 )
 
@@ -28,12 +28,12 @@ http {{
   sendfile on;
   open_file_cache max=64;
   default_type application/octet-stream;
-  # By default a connection ends after 1,000 requests, and a client would measure new connections.
+  # By default nginx closes a connection after 1,000 requests, and the benchmark would measure reconnecting.
   keepalive_requests 10000000;
   client_max_body_size 0;
-  # 16 KiB by default, a write for each. Nginx is measured at its best, and the buffer still fits a processor's cache.
+  # nginx makes a write per buffer, by default 16 KiB. This size is its best: larger ones do not fit the CPU's cache.
   client_body_buffer_size 128k;
-  # On the file system of the root, so that the last step of a PUT is a rename.
+  # On the same file system as the root, so that a PUT ends with a rename and not a copy.
   client_body_temp_path {directory}/incoming;
   proxy_temp_path {directory}/unused;
   fastcgi_temp_path {directory}/unused;
@@ -50,7 +50,7 @@ http {{
 
 @dataclass(frozen=True, slots=True)
 class Nginx(Receiver):
-    """Running nginx; what lies in `root` is served by GET as well. `authority` is there with TLS."""
+    """A running nginx, which also serves the files in `root`. `authority` is set with TLS."""
 
     authority: Path | None
 
@@ -65,12 +65,12 @@ def missing() -> str | None:
 
 @contextlib.contextmanager
 def serving(directory: Path, tls: bool = False) -> Iterator[Nginx]:
-    """nginx with all that it writes in `directory`."""
+    """nginx, with all its files in `directory`."""
     root, port = directory / "files", process.free_port()
     root.mkdir()
     pair = certificate.make(directory) if tls else None
     text = CONFIGURATION.format(
-        # Workers of a root's nginx become www-data, who need not be able to reach the directory.
+        # When root starts nginx its workers become www-data, which may have no access to the directory.
         user="user root;" if os.geteuid() == 0 else "",
         directory=directory,
         port=port,

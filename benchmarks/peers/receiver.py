@@ -1,4 +1,4 @@
-"""What all peers that receive files have in common."""
+"""What all peers that receive files share."""
 
 import os
 import time
@@ -12,12 +12,12 @@ from benchmarks import process
 from benchmarks.payload import Payload
 
 PUT_TIMEOUT_S = 300
-"""For one call of put: 2 GiB at 7 MiB/s, below any of them on any disk that is worth a measurement."""
+"""For one put: 2 GiB at 7 MiB/s, which is slower than any peer on any disk worth measuring."""
 
 
 @dataclass(frozen=True, slots=True)
 class Receiver(ABC):
-    """A running peer. `promise` says what holds when `put` returns; the files it stores are in `root`."""
+    """A running peer. `promise` says how safe a file is when `put` returns. Files are stored in `root`."""
 
     promise: str
     server: process.Server
@@ -26,9 +26,9 @@ class Receiver(ABC):
 
     @abstractmethod
     def put_many(self, payload: Payload, names: Sequence[str]) -> float:
-        """Store the payload under each of `names`, all at once, a connection each.
+        """Store the payload under all `names` at once, with one connection for each.
 
-        Seconds until every byte is durable. Raises process.Failed when one is not stored.
+        Returns the seconds until every byte is durable. Raises process.Failed when a file is not stored.
         """
 
     def put(self, payload: Payload, name: str) -> float:
@@ -38,7 +38,7 @@ class Receiver(ABC):
         (self.root / name).unlink()
 
     def sync(self, names: Sequence[str]) -> float:
-        """Seconds to make what was stored durable in the peer's stead: the files, all at once, and their directory."""
+        """Sync the files, all at once, and their directory, for a peer that does not. Returns the seconds it took."""
         began = time.perf_counter()
         with ThreadPoolExecutor(len(names)) as pool:
             list(pool.map(_fdatasync, [self.root / name for name in names]))

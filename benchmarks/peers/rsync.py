@@ -1,4 +1,4 @@
-"""The rsync daemon: plain TCP, whole files written in place, each synced."""
+"""The rsync daemon: plain TCP, whole files written in place and synced."""
 
 import contextlib
 import os
@@ -28,7 +28,7 @@ read only = no
 """
 
 ROOT = "uid = root\ngid = root"
-"""Else a root's daemon becomes nobody, who need not be able to reach the directory."""
+"""Otherwise a daemon started by root becomes nobody, which may have no access to the directory."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +53,7 @@ def missing() -> str | None:
 
 @contextlib.contextmanager
 def serving(directory: Path, tls: bool = False) -> Iterator[Rsync]:
-    """The daemon with its files in `directory`. Raises ValueError when TLS is asked for: it has none."""
+    """The daemon with its files in `directory`. Raises ValueError for TLS, which rsync does not have."""
     if tls:
         raise ValueError("the rsync daemon speaks no TLS: leave it out of that case")
     root, port = directory / "files", process.free_port()

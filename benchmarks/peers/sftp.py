@@ -1,4 +1,4 @@
-"""OpenSSH: sftp to a server of our own on loopback, which is encrypted always."""
+"""OpenSSH: sftp to our own sshd on loopback, always encrypted."""
 
 import contextlib
 import getpass
@@ -20,33 +20,33 @@ CONFIGURATION = """
 ListenAddress 127.0.0.1:{port}
 HostKey {directory}/host_key
 AuthorizedKeysFile {directory}/user_key.pub
-# Whoever owns the directories above, the files are ours and for this run alone.
+# The parent directories may belong to another user; the key files are made for this run alone.
 StrictModes no
 UsePAM no
 UseDNS no
 PidFile none
-# As many as come at once: by default some of more than ten are turned away.
+# By default sshd starts to refuse connections when ten are not yet authenticated.
 MaxStartups 1000
 Subsystem sftp internal-sftp
 """
 
 PRIVILEGE_SEPARATION = Path("/run/sshd")
-"""Where a root's sshd puts its unprivileged half; Debian makes it when the service starts."""
+"""The chroot of sshd's unprivileged process when root starts it. Debian creates it when the service starts."""
 
 
 @dataclass(frozen=True, slots=True)
 class Sftp(Receiver):
-    """A running sshd, and what a client needs to be let in."""
+    """A running sshd, and the client's command line."""
 
     client: tuple[str, ...]
 
     def put_many(self, payload: Payload, names: Sequence[str]) -> float:
-        """The sessions are there, keys exchanged, when the clock starts."""
+        """The clock starts when all sessions are established."""
         with contextlib.ExitStack() as stack:
             sessions = [stack.enter_context(self._session()) for _ in names]
             began = time.perf_counter()
             for session, name in zip(sessions, names, strict=True):
-                session.say(f"put -f {payload.path} {self.root / name}\nbye\n")
+                session.send(f"put -f {payload.path} {self.root / name}\nbye\n")
             for session in sessions:
                 session.finish()
             self.sync_directory()
@@ -59,7 +59,7 @@ class Sftp(Receiver):
         ) as program:
             session = _Session(program)
             try:
-                session.say("pwd\n")
+                session.send("pwd\n")
                 session.wait_for("Remote working directory")
                 yield session
             finally:
@@ -68,31 +68,31 @@ class Sftp(Receiver):
 
 @dataclass(frozen=True, slots=True)
 class _Session:
-    """sftp that reads its batch from a pipe."""
+    """An sftp client that reads its commands from a pipe."""
 
     program: "subprocess.Popen[str]"
 
-    def say(self, commands: str) -> None:
+    def send(self, commands: str) -> None:
         assert self.program.stdin is not None  # noqa: S101 - it is a pipe
         self.program.stdin.write(commands)
         self.program.stdin.flush()
 
-    def wait_for(self, words: str) -> None:
+    def wait_for(self, text: str) -> None:
         assert self.program.stdout is not None  # noqa: S101 - it is a pipe
-        said = []
+        output = []
         for line in self.program.stdout:
-            said.append(line)
-            if words in line:
+            output.append(line)
+            if text in line:
                 return
-        raise process.Failed(f"sftp ended before it said {words!r}: {''.join(said)[-2000:]}")
+        raise process.Failed(f"sftp ended before it printed {text!r}: {''.join(output)[-2000:]}")
 
     def finish(self) -> None:
         try:
-            said, _ = self.program.communicate(timeout=PUT_TIMEOUT_S)
+            output, _ = self.program.communicate(timeout=PUT_TIMEOUT_S)
         except subprocess.TimeoutExpired as late:
             raise process.Failed(f"sftp took longer than {PUT_TIMEOUT_S} s") from late
         if self.program.returncode != 0:
-            raise process.Failed(f"sftp gave {self.program.returncode}: {said[-2000:]}")
+            raise process.Failed(f"sftp exited with {self.program.returncode}: {output[-2000:]}")
 
 
 def missing() -> str | None:
@@ -102,7 +102,7 @@ def missing() -> str | None:
 
 @contextlib.contextmanager
 def serving(directory: Path, tls: bool = False) -> Iterator[Sftp]:  # noqa: ARG001 - SSH encrypts either way
-    """sshd with its keys and files in `directory`, for whoever runs this and for them alone."""
+    """sshd with its keys and files in `directory`, which lets in only the user who runs this."""
     root, port = directory / "files", process.free_port()
     root.mkdir()
     for key in ("host_key", "user_key"):
@@ -123,5 +123,5 @@ def _client(directory: Path, port: int) -> tuple[str, ...]:
     options = [f"IdentityFile={directory}/user_key", "IdentitiesOnly=yes", f"UserKnownHostsFile={known}"]
     options.append(f"ConnectTimeout={process.START_TIMEOUT_S}")
     arguments = [word for option in options for word in ("-o", option)]
-    # Without -F it would read the configuration of whoever runs this.
+    # Without -F, sftp would read the user's own configuration.
     return ("sftp", "-F", "none", "-b", "-", "-P", str(port), *arguments, f"{getpass.getuser()}@127.0.0.1")

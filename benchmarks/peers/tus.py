@@ -13,7 +13,7 @@ from benchmarks.payload import Payload
 from benchmarks.peers import http as sender
 from benchmarks.peers.receiver import Receiver
 
-PROMISE = "creation, then one PATCH answered 204: it syncs nothing, so one fdatasync of file and directory is added"
+PROMISE = "creation, then one PATCH answered 204; it syncs nothing, so one fdatasync of file and directory is added"
 
 SOURCE = Path(__file__).with_name("tus") / "server.mjs"
 
@@ -27,21 +27,21 @@ VERSION = {"Tus-Resumable": "1.0.0"}
 
 @dataclass(frozen=True, slots=True)
 class Tus(Receiver):
-    """A running `@tus/server`; files in `root` have the names they were given as metadata `filename`."""
+    """A running `@tus/server`; a file in `root` has the name given as its metadata `filename`."""
 
     @property
     def url(self) -> str:
-        """Where uploads are created by POST."""
+        """The URL that creates an upload by POST."""
         return f"http://127.0.0.1:{self.port}{MOUNT}"
 
     def put_many(self, payload: Payload, names: Sequence[str]) -> float:
-        """The uploads are created when the clock starts."""
+        """The clock starts when all uploads have been created."""
         targets = [self.create(name, payload.size_bytes) for name in names]
         headers = VERSION | {"Upload-Offset": "0", "Content-Type": "application/offset+octet-stream"}
         return sender.send("PATCH", payload, self.port, targets, headers) + self.sync(names)
 
     def create(self, name: str, size_bytes: int) -> str:
-        """A new upload's path on the server. Raises process.Failed when it is refused."""
+        """Create an upload and return its path on the server. Raises process.Failed when the server refuses."""
         metadata = f"filename {base64.b64encode(name.encode()).decode()}"
         with contextlib.closing(http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)) as connection:
             headers = VERSION | {"Upload-Length": str(size_bytes), "Upload-Metadata": metadata}
@@ -64,12 +64,12 @@ def missing() -> str | None:
 
 @contextlib.contextmanager
 def serving(directory: Path, tls: bool = False) -> Iterator[Tus]:
-    """The server with its files in `directory`. Raises ValueError when TLS is asked for: a proxy would add it."""
+    """The server with its files in `directory`. Raises ValueError for TLS, which would need a proxy."""
     if tls:
         raise ValueError("@tus/server is measured without TLS: leave it out of that case")
     root, port = directory / "files", process.free_port()
     root.mkdir()
-    # Node.js looks for packages beside the program's own file.
+    # Node.js looks for packages next to the program's file.
     (directory / "node_modules").symlink_to(INSTALLED / "node_modules")
     program = shutil.copy(SOURCE, directory)
     with process.started(["node", str(program), str(root), str(port)], directory / "tus.log", port) as server:

@@ -1,18 +1,18 @@
-"""Time as the daemon sees it: one monotonic clock for durations, one wall clock for dates."""
+"""Time: a monotonic clock for durations and a wall clock for dates."""
 
 import time
 from typing import Protocol
 
 
 class Clock(Protocol):
-    """What a consumer may ask of time."""
+    """The clocks that the daemon uses."""
 
     def monotonic_s(self) -> float:
-        """Seconds from an arbitrary start; never goes back. For durations and deadlines."""
+        """Seconds since an arbitrary point; never goes back. For durations and deadlines."""
         ...
 
     def wall_ms(self) -> int:
-        """Unix time in milliseconds. For dates that are stored or shown; may be set by an operator."""
+        """Unix time in milliseconds. For dates that are stored or shown; may jump when the clock is set."""
         ...
 
 

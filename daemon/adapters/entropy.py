@@ -1,4 +1,4 @@
-"""Randomness as the daemon uses it: identifiers and secrets that must not be guessed, and jitter."""
+"""Randomness: identifiers and secrets that must be unpredictable, and jitter."""
 
 import random
 import secrets
@@ -6,19 +6,19 @@ from typing import Protocol
 
 
 class Entropy(Protocol):
-    """What a consumer may ask of chance."""
+    """The randomness that the daemon uses."""
 
     def bytes(self, count: int) -> bytes:
         """`count` unpredictable bytes, fit for secrets, nonces and identifiers."""
         ...
 
     def uniform(self, low: float, high: float) -> float:
-        """A number in [low, high] for jitter; need not be unpredictable."""
+        """A number in [low, high] for jitter; it may be predictable."""
         ...
 
 
 class SystemEntropy:
-    """The machine's randomness."""
+    """The system's source of randomness."""
 
     __slots__ = ()
 

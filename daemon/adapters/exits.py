@@ -1,4 +1,4 @@
-"""The way out when nothing else is left: the process ends at once, and what was promised is on the disk already."""
+"""Exit at once when the daemon cannot continue. Acknowledged bytes are on the disk already."""
 
 import os
 import sys
@@ -8,7 +8,7 @@ STATUS = 1
 
 
 def abandon(reason: str) -> NoReturn:
-    """End the process now, without waiting for threads, tasks or a disk that does not answer."""
-    sys.stderr.write(f"uplinkd ends at once: {reason}\n")
+    """Print `reason` and end the process now, without waiting for threads, tasks or a disk that does not respond."""
+    sys.stderr.write(f"uplinkd exits at once: {reason}\n")
     sys.stderr.flush()
     os._exit(STATUS)

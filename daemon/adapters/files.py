@@ -1,4 +1,4 @@
-"""File calls as the daemon uses them. All of them may block, so they belong on a lane, except where said otherwise."""
+"""File calls. They may block, so they belong on a lane, except those that say that they never wait."""
 
 import ctypes
 import errno
@@ -9,46 +9,46 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-Buffer = bytes | bytearray | memoryview
+from protocol.checksum import Buffer
 
 VECTORS_MAX = 1024
-"""Pieces the system takes in one write (IOV_MAX on Linux)."""
+"""Pieces that one write may have (IOV_MAX on Linux)."""
 
 
-SYNCFS_TELLS_SINCE = (5, 17)
-"""Linux before 5.8 let syncfs succeed when bytes were lost: syncfs(2). Before 5.17 it dropped an error of its own."""
+SYNCFS_RELIABLE_SINCE = (5, 17)
+"""Before Linux 5.8, syncfs succeeded even if bytes were lost: syncfs(2). Before 5.17 it ignored some of its errors."""
 
 SYNCFS_SOUND = frozenset({"ext4", "xfs"})
-"""Network, FUSE and overlay file systems may let syncfs succeed without asking those who keep the bytes."""
+"""On network, FUSE and overlay file systems, syncfs may succeed without syncing the storage below."""
 
 RWF_DONTCACHE = 0x80
-"""Python has no name for it: pages written with it go to the disk at once and out of memory when they are there."""
+"""Starts write-back at once and then drops the pages from the page cache. Python has no name for this flag."""
 
 DONTCACHE_SOUND_SINCE = (6, 16)
-"""It came with Linux 6.14, which could drop a page that had been written to again meanwhile."""
+"""The flag is new in Linux 6.14, but before 6.16 it could drop a page that had been written to again."""
 
-# Python has no calls for these. ctypes lets other threads run meanwhile.
+# Python has no wrapper for these calls. ctypes releases the GIL during a call.
 _libc = ctypes.CDLL(None, use_errno=True)
 _libc.sync_file_range.argtypes = (ctypes.c_int, ctypes.c_int64, ctypes.c_int64, ctypes.c_uint)
 _SYNC_FILE_RANGE_WRITE = 2
 
 _UNABLE = frozenset({errno.ENOSYS, errno.EOPNOTSUPP, errno.EPERM, errno.EINVAL})
-"""What a sandbox or a file system without such a call answers: nothing was begun, and nothing is lost by it."""
+"""Errors of a sandbox or a file system without the call. They are harmless: no write-back has started."""
 
 
 @dataclass(frozen=True, slots=True)
 class DiskSpace:
-    """Bytes of a file system: all of it, and what this process may still use."""
+    """The size of a file system, and how much of it this process may still use."""
 
     total_bytes: int
     free_bytes: int
 
 
 class FileSystem(Protocol):
-    """What storage may ask of the file system. Everything raises OSError."""
+    """The file calls that storage uses. All of them raise OSError unless they say otherwise."""
 
-    def create_directory(self, path: Path) -> bool:
-        """Make a directory (mode 0700) if it is missing; whether it was."""
+    def create_directory(self, path: Path, mode: int = 0o700) -> bool:
+        """Create the directory if it is missing. Returns whether it was. The process's umask narrows `mode`."""
         ...
 
     def open(self, path: Path) -> int:
@@ -56,7 +56,11 @@ class FileSystem(Protocol):
         ...
 
     def create(self, path: Path) -> int:
-        """A descriptor to read and write the file (mode 0600), which is made if it is missing."""
+        """A descriptor to read and write the file, which is created if it is missing.
+
+        Its mode is 0640, which the daemon's umask narrows to 0600. In a directory with a default ACL, the ACL replaces
+        the umask, so that an operator can let another program, such as nginx, read the files.
+        """
         ...
 
     def open_to_read(self, path: Path) -> int:
@@ -66,31 +70,25 @@ class FileSystem(Protocol):
     def close(self, fd: int) -> None: ...
 
     def write(self, fd: int, pieces: Sequence[Buffer], offset: int) -> None:
-        """Write all pieces one behind the other at `offset`; short writes are continued."""
+        """Write all pieces one after another, starting at `offset`. Short writes are continued."""
         ...
 
     def write_through(self, fd: int, pieces: Sequence[Buffer], offset: int) -> bool:
-        """As `write`; where the system can, the disk begins with it at once and memory keeps no new page: whether so.
+        """Like `write`, but starts write-back at once and bypasses the page cache if possible. Returns whether it did.
 
-        It promises nothing before `sync_data`. A page that is left partly written is read again before its rest is.
+        The bytes are not durable before `sync_data`. A page that is only partly written must be read back before the
+        rest of it can be written.
         """
         ...
 
     def read(self, fd: int, count: int, offset: int) -> bytes:
-        """Up to `count` bytes at `offset`; fewer only at the end of the file."""
-        ...
-
-    def read_cached(self, fd: int, count: int, offset: int) -> bytearray | None:
-        """The `count` bytes at `offset` if all are in memory, else None. Never waits, so it may run on the event loop.
-
-        Raises nothing: what is wrong with the file, `read` tells.
-        """
+        """Read `count` bytes at `offset`, or fewer at the end of the file."""
         ...
 
     def send(self, fd: int, socket_fd: int, count: int, offset: int) -> int | None:
-        """Send up to `count` bytes at `offset` to a connected socket that does not block, without a copy.
+        """Send up to `count` bytes at `offset` to a connected, non-blocking socket, without a copy.
 
-        How many it took; 0 at the end of the file, None while it takes none.
+        Returns the number of bytes sent: 0 at the end of the file, None if the socket is full.
         """
         ...
 
@@ -101,14 +99,14 @@ class FileSystem(Protocol):
     def size(self, fd: int) -> int: ...
 
     def start_sync(self, fd: int) -> None:
-        """Have the disk begin with what was written to the file, so that `sync_data` has less to wait for.
+        """Start write-back of the file, so that `sync_data` has less to wait for.
 
-        Promises nothing, so where it cannot be done it is not; but may be the one who is told that bytes have no place.
+        Does nothing if the system has no such call. It may be the first call to report that the disk is full.
         """
         ...
 
     def sync_data(self, fd: int) -> None:
-        """Make the file's bytes, and what is needed to find them, survive a power cut (fdatasync)."""
+        """Make the file's bytes, and the metadata needed to read them, survive a power cut (fdatasync)."""
         ...
 
     def sync_directory(self, path: Path) -> None:
@@ -120,24 +118,25 @@ class FileSystem(Protocol):
         ...
 
     def is_one_sound_file_system(self, directories: Sequence[Path]) -> bool:
-        """Whether they all lie on one file system, and `sync_file_system` of it promises what it should."""
+        """Whether all directories are on one file system on which `sync_file_system` is reliable."""
         ...
 
     def sync_file_system(self, fd: int) -> None:
-        """Make all that anybody has written to the file system of `fd` survive a power cut, names included (syncfs).
+        """Make everything written to the file system of `fd` survive a power cut, including names (syncfs).
 
-        Raises OSError when any write to it has failed since `fd` was opened, once for each; whose is not said.
+        Raises OSError if any write to the file system failed since `fd` was opened or last synced. The error does not
+        show which file or process it was.
         """
         ...
 
     def remove(self, path: Path) -> int:
-        """Delete the file; how many bytes it held, 0 if it was gone already."""
+        """Delete the file. Returns its size in bytes, 0 if it was gone already."""
         ...
 
     def move(self, path: Path, to: Path) -> None: ...
 
     def names(self, path: Path) -> Iterator[str]:
-        """The names in a directory, in no order, without reading them all at once."""
+        """The names in a directory in no particular order, without reading all of them at once."""
         ...
 
     def modified_ms(self, path: Path) -> int | None:
@@ -147,7 +146,7 @@ class FileSystem(Protocol):
     def space(self, path: Path) -> DiskSpace: ...
 
     def lock(self, path: Path) -> int:
-        """Hold the file's lock until the descriptor is closed. Raises BlockingIOError while another process does."""
+        """Lock the file until the descriptor is closed. Raises BlockingIOError if another process holds the lock."""
         ...
 
 
@@ -159,9 +158,9 @@ class SystemFiles:
     def __init__(self) -> None:
         self._writes_through = _kernel_version() >= DONTCACHE_SOUND_SINCE
 
-    def create_directory(self, path: Path) -> bool:
+    def create_directory(self, path: Path, mode: int = 0o700) -> bool:
         try:
-            path.mkdir(mode=0o700, parents=True)
+            path.mkdir(mode, parents=True)
         except FileExistsError:
             return False
         return True
@@ -170,7 +169,7 @@ class SystemFiles:
         return os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
 
     def create(self, path: Path) -> int:
-        return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o640)
 
     def open_to_read(self, path: Path) -> int:
         return os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
@@ -204,14 +203,6 @@ class SystemFiles:
             data = os.pread(fd, count, offset)
             parts.append(data)
         return b"".join(parts)
-
-    def read_cached(self, fd: int, count: int, offset: int) -> bytearray | None:
-        data = bytearray(count)
-        try:
-            return data if os.preadv(fd, [data], offset, os.RWF_NOWAIT) == count else None
-        except OSError:
-            # Not in memory, or a file system that cannot tell.
-            return None
 
     def send(self, fd: int, socket_fd: int, count: int, offset: int) -> int | None:
         try:
@@ -247,15 +238,15 @@ class SystemFiles:
             raise _error()
 
     def is_one_sound_file_system(self, directories: Sequence[Path]) -> bool:
-        if _kernel_version() < SYNCFS_TELLS_SINCE:
+        if _kernel_version() < SYNCFS_RELIABLE_SINCE:
             return False
         [device, *others] = {path.stat().st_dev for path in directories}
         try:
             mounts = [line.split(" - ") for line in Path("/proc/self/mountinfo").read_text().splitlines()]
         except OSError:
-            # No /proc, as in a bare chroot: then nothing is known of it, and each file is synced by itself.
+            # Without /proc, as in a bare chroot, the file system's type is unknown, so files are synced one by one.
             return False
-        kinds = {kind.split()[0] for place, kind in mounts if place.split()[2] == _numbers(device)}
+        kinds = {kind.split()[0] for place, kind in mounts if place.split()[2] == _device_numbers(device)}
         return not others and bool(kinds) and kinds <= SYNCFS_SOUND
 
     def remove(self, path: Path) -> int:
@@ -303,8 +294,8 @@ def _error() -> OSError:
     return OSError(number, os.strerror(number))
 
 
-def _numbers(device: int) -> str:
-    """As proc(5) writes a device."""
+def _device_numbers(device: int) -> str:
+    """A device as written in /proc/self/mountinfo: proc(5)."""
     return f"{os.major(device)}:{os.minor(device)}"
 
 
@@ -322,7 +313,7 @@ def _write_all(fd: int, pieces: Sequence[Buffer], offset: int, flags: int = 0) -
     left = sum(map(len, pieces))
     written = os.pwritev(fd, pieces, offset, flags)
     while written < left:
-        # A short write is rare (a full disk, a signal): what is left is then small enough to be copied.
+        # Short writes are rare (a full disk, a signal), so copying the rest does not matter.
         rest = b"".join(pieces)[-(left - written) :]
         offset, left = offset + written, left - written
         pieces = [rest]

@@ -1,7 +1,7 @@
-"""Threads as the daemon uses them: lanes, each one thread that works through what was queued, in order.
+"""Lanes: threads that each work through a queue in order.
 
-The hand-over between threads costs about as much as a small write, so a lane takes everything that was queued
-since it last looked and reports once for all of it.
+Passing an item between threads costs about as much as a small write, so a lane takes everything in its queue at once
+and reports once for the whole batch.
 """
 
 import asyncio
@@ -17,24 +17,24 @@ Item = TypeVar("Item")
 Item_contra = TypeVar("Item_contra", contravariant=True)
 
 Report = Callable[[], None]
-"""Runs on the event loop once a batch is done."""
+"""Runs on the event loop when a batch is done."""
 
 Work = Callable[[list[Item]], Report]
-"""Runs on the lane's thread with all that was queued, oldest first.
+"""Runs on the lane's thread with all queued items, oldest first.
 
-Failures belong in the report; an exception ends the process.
+It must return failures in the report; an exception ends the process.
 """
 
 
 class Lane(Protocol[Item_contra]):
-    """Work in order on one thread."""
+    """A queue of work for one thread."""
 
     def put(self, item: Item_contra) -> None:
-        """Queue one item; from any thread, never blocks."""
+        """Queue one item. Never blocks, and may be called from any thread."""
         ...
 
     async def close(self) -> None:
-        """Return once everything queued has been worked on and reported and the thread has ended."""
+        """Wait until all queued items are done and reported, and the thread has ended."""
         ...
 
 
@@ -42,7 +42,7 @@ class Threads(Protocol):
     """Makes lanes."""
 
     def lane(self, name: str, work: Work[Item]) -> Lane[Item]:
-        """A new lane whose thread is called `name`. Must be called on the running event loop."""
+        """Start a lane whose thread is called `name`. Must be called on the running event loop."""
         ...
 
 
@@ -63,7 +63,7 @@ class _ThreadLane(Generic[Item]):
         self._loop = asyncio.get_running_loop()
         self._closed = self._loop.create_future()
         self._queue: queue.SimpleQueue[Item | None] = queue.SimpleQueue()
-        # Daemonic, so that a disk that never answers cannot keep a drained process from exiting.
+        # A daemon thread, so that a disk that never responds cannot keep a drained process from exiting.
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
         self._thread.start()
 
@@ -91,7 +91,7 @@ class _ThreadLane(Generic[Item]):
         try:
             return self._work(items)
         except BaseException as error:  # noqa: BLE001 - it ends the process
-            # Nothing is known of work that failed in a way nobody foresaw, so nothing more may be promised; a thread
-            # that ended in silence would let everybody wait for ever.
+            # After an unexpected failure the state of the work is unknown, so the daemon must not acknowledge anything
+            # more. If only the thread ended, everything that waits for it would hang.
             traceback.print_exc()
             abandon(f"thread {self._thread.name} failed: {error!r}")

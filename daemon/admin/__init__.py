@@ -1,1 +1,1 @@
-"""The commands an operator gives, and the Unix socket they travel through."""
+"""The operator's commands, and the Unix socket that carries them."""

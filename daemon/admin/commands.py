@@ -1,6 +1,5 @@
-"""What an operator can ask for, from a running daemon or directly from a locked data directory."""
+"""The operator's commands, for a running daemon or directly on a locked data directory."""
 
-import re
 from collections.abc import AsyncGenerator, Callable, Collection, Mapping, Sequence
 from contextlib import aclosing
 from typing import Protocol
@@ -21,31 +20,14 @@ from daemon.admin.messages import (
 from daemon.admin.results import CommandFailed, DeviceAdded, DeviceListed, DeviceSwitched, Status, TokenIssued
 from daemon.catalog.interface import CatalogFailed
 from daemon.catalog.records import Device, State
-from daemon.identity.device_secrets import derive_key, make_secret, read_secret
-from daemon.identity.tokens import Identity, Kind, Scope
+from daemon.identity.device_secrets import make_secret
+from daemon.identity.tokens import SCOPES, SCOPES_DEFAULT, SUBJECT_CHARS_MAX, Identity, Kind, Scope, is_operator
 from daemon.settings import YEAR_S, Settings
 from daemon.upkeep.cleanup import CleanupBusy, CleanupReport
 from daemon.upkeep.verify import Checked, Progress
 from protocol.errors import ErrorCode
-from protocol.naming import is_text
-
-SUBJECT_CHARS_MAX = 255
-"""The longest operator's name in a token."""
-
-SCOPES: Mapping[Kind, frozenset[Scope]] = {
-    Kind.DEVICE: frozenset({Scope.UPLOAD, Scope.READ, Scope.DELETE}),
-    Kind.OPERATOR: frozenset({Scope.READ, Scope.DELETE, Scope.ADMIN}),
-}
-"""What a token of each kind can give; a verifier drops the rest."""
-
-SCOPES_DEFAULT: Mapping[Kind, frozenset[Scope]] = {
-    Kind.DEVICE: frozenset({Scope.UPLOAD}),
-    Kind.OPERATOR: frozenset({Scope.READ}),
-}
-"""The least that is useful: scopes to delete or to administer must be asked for by name."""
-
-_TENANT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
-_DEVICE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,127}")
+from protocol.handshake import device_key, read_secret
+from protocol.naming import is_device, is_tenant
 
 
 class Catalog(Protocol):
@@ -75,13 +57,13 @@ class Cleaner(Protocol):
 
 
 class Gate(Protocol):
-    """Learns which devices are disabled. Raises CatalogFailed."""
+    """Knows which devices are disabled. Raises CatalogFailed."""
 
     async def load(self) -> None: ...
 
 
 class Problem(Protocol):
-    """Which part is in trouble, and what the trouble is."""
+    """A part that has a problem, and the problem."""
 
     @property
     def component(self) -> str: ...
@@ -90,13 +72,13 @@ class Problem(Protocol):
 
 
 class Health(Protocol):
-    """Finds what is wrong now."""
+    """Finds the current problems."""
 
     async def problems(self) -> Sequence[Problem]: ...
 
 
 class Parts(Protocol):
-    """What commands work on. A reload replaces the issuer and the settings, so commands hold on to neither."""
+    """The parts that commands use. A reload replaces the issuer and the settings, so commands must not keep either."""
 
     @property
     def catalog(self) -> Catalog: ...
@@ -135,7 +117,7 @@ class Commands:
         cut: Callable[[str, str], object] | None,
         version: str,
     ) -> None:
-        """`cut(tenant, device)` ends a disabled device's connections; None says that no daemon runs."""
+        """`cut(tenant, device)` ends a disabled device's connections; None if no daemon runs."""
         self._parts = parts
         self._verifier = verifier
         self._clock = clock
@@ -145,7 +127,7 @@ class Commands:
 
     @property
     def version(self) -> str:
-        """The daemon's."""
+        """The daemon's version."""
         return self._version
 
     async def add_device(self, tenant: str | None, device: str, *, replace: bool = False) -> DeviceAdded:
@@ -153,18 +135,18 @@ class Commands:
         tenant = self._tenant(tenant)
         _check_device(device)
         secret = make_secret(self._entropy)
-        record = Device(tenant, device, derive_key(read_secret(secret)), self._clock.wall_ms())
+        record = Device(tenant, device, device_key(read_secret(secret)), self._clock.wall_ms())
         if not await self._parts.catalog.add_device(record, replace=replace):
             raise CommandFailed(
                 ErrorCode.CONFLICT,
-                f"device {device} of tenant {tenant} is enrolled already, and its secret is not kept: "
+                f"device {device} of tenant {tenant} is already enrolled, and its secret is not kept: "
                 "use the secret shown then, get a new one with --replace, or use another name",
             )
         added = await self._parts.catalog.device(tenant, device)
         return DeviceAdded(tenant, device, secret, added is not None and added.disabled_ms is not None)
 
     async def list_devices(self, tenant: str | None) -> tuple[DeviceListed, ...]:
-        """The devices of a tenant, or with None of all tenants, sorted by tenant and name."""
+        """The devices of a tenant, or of all tenants (None), sorted by tenant and name."""
         if tenant is not None:
             _check_tenant(tenant)
         return tuple(
@@ -173,7 +155,7 @@ class Commands:
         )
 
     async def disable(self, tenant: str | None, device: str) -> DeviceSwitched:
-        """Stop admitting the device, whatever credential it has, and end its connections. It need not be enrolled."""
+        """Refuse the device whatever its credential, and end its connections. It need not be enrolled."""
         switched = await self._switch(tenant, device, disabled=True)
         if self._cut is not None:
             self._cut(switched.tenant, device)
@@ -187,14 +169,14 @@ class Commands:
         tenant = self._tenant(tenant)
         _check_device(device)
         changed = await self._parts.catalog.set_disabled(tenant, device, disabled, self._clock.wall_ms())
-        # Even when nothing changed: an earlier attempt may have failed at this point.
+        # Also when nothing changed: an earlier attempt may have failed at this point.
         await self._parts.gate.load()
         return DeviceSwitched(tenant, device, disabled, changed)
 
     async def token(
         self, subject: str, kind: Kind, scopes: Collection[Scope], ttl_s: float | None, tenant: str | None
     ) -> TokenIssued:
-        """A token that lasts `ttl_s` seconds, None: as long as the settings say. No scopes mean SCOPES_DEFAULT."""
+        """A token that lasts `ttl_s` seconds (None: as set in the settings). Without scopes, it has SCOPES_DEFAULT."""
         tenant = self._tenant(tenant)
         granted = frozenset(scopes) or SCOPES_DEFAULT[kind]
         if impossible := sorted(granted - SCOPES[kind]):
@@ -213,7 +195,7 @@ class Commands:
                     ErrorCode.DEVICE_DISABLED,
                     f"device {subject} of tenant {tenant} is disabled, so its token would be refused: enable it first",
                 )
-        elif not (is_text(subject) and 1 <= len(subject) <= SUBJECT_CHARS_MAX):
+        elif not is_operator(subject):
             raise _invalid(f"an operator's name has 1 to {SUBJECT_CHARS_MAX} printable characters")
         identity = Identity(tenant, subject, kind, granted, None)
         token = self._parts.issuer.issue(identity, ttl_s, self._clock.wall_ms())
@@ -224,10 +206,10 @@ class Commands:
         try:
             return await self._parts.cleanup.once(dry_run)
         except CleanupBusy as error:
-            raise CommandFailed(ErrorCode.CONFLICT, "a cleanup pass is under way: ask again when it is done") from error
+            raise CommandFailed(ErrorCode.CONFLICT, "a cleanup pass is running: try again when it is done") from error
 
     def verify(self, tenant: str | None, device: str | None) -> AsyncGenerator[Checked | Progress, None]:
-        """Read complete files back and compare their digests: those of the device, of the tenant, or all."""
+        """Read complete files back and compare their digests: those of a device, of a tenant, or all."""
         if device is not None:
             _check_device(device)
             tenant = self._tenant(tenant)
@@ -236,14 +218,14 @@ class Commands:
         return self._verifier.verify(tenant, device)
 
     async def status(self) -> Status:
-        """How the daemon is, and how many uploads there are in each state."""
+        """The daemon's problems, and how many uploads are in each state."""
         is_running = self._cut is not None
         problems = await self._parts.health.problems() if is_running else ()
-        # A catalog in trouble may not answer, and its trouble is reported anyway.
+        # A failing catalog may not answer, and its problem is reported anyway.
         answers = all(each.component != "catalog" for each in problems)
         uploads = await self._parts.catalog.counts() if answers else {}
-        told = tuple(f"{each.component}: {each.detail}" for each in problems)
-        return Status(is_running, self._version, uploads, told)
+        details = tuple(f"{each.component}: {each.detail}" for each in problems)
+        return Status(is_running, self._version, uploads, details)
 
     def _tenant(self, tenant: str | None) -> str:
         if tenant is None:
@@ -287,16 +269,16 @@ async def _perform_one(
 
 
 def _check_tenant(tenant: str) -> None:
-    if not _TENANT.fullmatch(tenant):
+    if not is_tenant(tenant):
         raise _invalid(
-            f"{tenant!r} is no tenant's name: use 1 to 64 of A-Z a-z 0-9 . _ - that begin with a letter or digit"
+            f"{tenant!r} is not a valid tenant name: use 1 to 64 of A-Z a-z 0-9 . _ - and a letter or digit first"
         )
 
 
 def _check_device(device: str) -> None:
-    if not _DEVICE.fullmatch(device):
+    if not is_device(device):
         raise _invalid(
-            f"{device!r} is no device's name: use 1 to 128 of A-Z a-z 0-9 . _ : - that begin with a letter or digit"
+            f"{device!r} is not a valid device name: use 1 to 128 of A-Z a-z 0-9 . _ : - and a letter or digit first"
         )
 
 

@@ -1,7 +1,7 @@
-"""What the command line and the daemon say to each other: one JSON object a line, `{"type": …, "value": {…}}`.
+"""Messages between the command line and the daemon: one JSON object per line, `{"type": …, "value": {…}}`.
 
-The command line sends one request. The daemon sends Greeting, any number of results, then End or Failed: an answer
-without either was cut short.
+The command line sends one request. The daemon sends Greeting, any number of results, then End or Failed; without
+either of these, the answer was cut short.
 """
 
 import json
@@ -29,7 +29,7 @@ LINE_BYTES_MAX = 64 * 1024
 
 
 class _Fields(BaseModel):
-    """Fields of a request. One that the daemon does not know is refused: it could have been `dry_run`."""
+    """Fields of a request. An unknown field is refused, since it could be as important as `dry_run`."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
@@ -85,7 +85,7 @@ class AskStatus(_Fields):
 
 @dataclass(frozen=True, slots=True)
 class Greeting:
-    """The daemon is alive and listens."""
+    """The daemon is alive and reads requests."""
 
     version: str
 
@@ -144,7 +144,7 @@ def read_request(line: bytes) -> Request:
     try:
         return kind.model_validate_json(value)
     except ValidationError as error:
-        # Not chained, and without the values: those may be secrets that were sent by mistake.
+        # Not chained, and without the values: they may be secrets sent by mistake.
         faults = "; ".join(f"{'.'.join(map(str, each['loc']))}: {each['msg']}" for each in error.errors())
         raise _mismatch(f"request {name}: {faults}") from None
 
@@ -163,7 +163,7 @@ def read_answer(line: bytes) -> Answer:
     try:
         return adapter.validate_json(value)
     except ValidationError as error:
-        raise _mismatch(f"answer {name} is not as expected") from error
+        raise _mismatch(f"answer {name} has the wrong fields") from error
 
 
 def to_json(answer: Answer) -> str:
@@ -176,13 +176,13 @@ def _line(name: str, value: str) -> bytes:
 
 
 def _parsed(line: bytes) -> tuple[str, str]:
-    """The type's name, and the value as JSON again, which pydantic reads by other rules than objects."""
+    """The type's name, and the value as JSON again, since pydantic validates JSON by other rules than objects."""
     try:
         message = json.loads(line)
     except (ValueError, RecursionError) as error:
-        raise _mismatch("the line is no JSON") from error
+        raise _mismatch("the line is not JSON") from error
     if not isinstance(message, dict) or message.keys() != {"type", "value"}:
-        raise _mismatch("the line is no object with a type and a value")
+        raise _mismatch("the line is not an object with a type and a value")
     return str(message["type"]), json.dumps(message["value"])
 
 

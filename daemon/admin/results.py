@@ -1,4 +1,4 @@
-"""What commands give back, and how they fail."""
+"""Results of commands, and their failure."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -10,7 +10,7 @@ from protocol.errors import ErrorCode
 
 @dataclass(frozen=True, slots=True)
 class DeviceAdded:
-    """An enrolled device. Nobody else knows its secret, and it cannot be shown again."""
+    """An enrolled device. Its secret is stored nowhere, and cannot be shown again."""
 
     tenant: str
     device: str
@@ -20,7 +20,7 @@ class DeviceAdded:
 
 @dataclass(frozen=True, slots=True)
 class DeviceListed:
-    """A device. One that is not enrolled was disabled so that its tokens are refused. Times are Unix milliseconds."""
+    """A device. It need not be enrolled: disabling it refuses its tokens. Times are Unix milliseconds."""
 
     tenant: str
     device: str
@@ -31,7 +31,7 @@ class DeviceListed:
 
 @dataclass(frozen=True, slots=True)
 class DeviceSwitched:
-    """The device is now disabled or enabled; `changed` is False if it was so before."""
+    """The device is now disabled or enabled; `changed` is False if it already was."""
 
     tenant: str
     device: str
@@ -53,9 +53,9 @@ class TokenIssued:
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """How the daemon is. `problems` is empty when it can receive and serve files, or does not run.
+    """The daemon's state. `problems` is empty when it can receive and serve files, and when it does not run.
 
-    `uploads` counts uploads by state; it is empty while the catalog does not answer.
+    `uploads` counts uploads by state; it is empty while the catalog fails.
     """
 
     is_running: bool

@@ -1,4 +1,4 @@
-"""The admin socket, both ends: a Unix socket through which operators on this machine command the running daemon.
+"""Both ends of the admin socket: a Unix socket through which local operators command the running daemon.
 
 Two checks decide who may connect: the socket's mode, 0600, and the peer's user id. A connection carries one request.
 """
@@ -37,13 +37,13 @@ PATH_BYTES_MAX = 107
 """Linux's limit for the path of a Unix socket, sun_path, without its final NUL."""
 
 CONNECTIONS_MAX = 16
-"""Operators and their scripts. More at once would be a mistake, and each costs a buffer."""
+"""Enough for operators and their scripts. More at once would be a mistake, and each costs a buffer."""
 
 REQUEST_TIMEOUT_S = 10.0
-"""A client sends its one line at once."""
+"""Clients send their one line immediately."""
 
 GREETING_TIMEOUT_S = 5.0
-"""Far longer than any pause of a running event loop, which greets within milliseconds."""
+"""Far longer than any pause of a working event loop, which greets within milliseconds."""
 
 ROOT_UID = 0
 
@@ -52,15 +52,15 @@ _CREDENTIALS = struct.Struct("3i")
 
 
 class NoDaemon(Exception):
-    """Nobody listens at the admin socket."""
+    """No process listens at the admin socket."""
 
 
 class DaemonSilent(Exception):
-    """Somebody holds the admin socket and does not answer."""
+    """A process holds the admin socket but does not answer."""
 
 
 class AdminServer:
-    """The daemon's end. `start` it once, and `close` it."""
+    """The daemon's end. Call `start` once, then `close`."""
 
     def __init__(self, path: Path, commands: Commands, log: BoundLogger) -> None:
         self._path = path
@@ -72,9 +72,9 @@ class AdminServer:
         self._tasks = Tasks(lambda error: log.error("unforeseen failure", exc_info=error))
 
     async def start(self) -> None:
-        """Listen for the daemon's user and root. Replaces a socket that a dead daemon left.
+        """Listen for the daemon's user and root. Replaces the socket of a dead daemon.
 
-        Raises OSError when the path cannot be used, belongs to a live daemon, or to something that is no socket.
+        Raises OSError when the path cannot be used, belongs to a live daemon, or is not a socket.
         """
         listener = _bind(self._path)
         made = self._path.stat()
@@ -82,9 +82,9 @@ class AdminServer:
         self._server = await asyncio.start_unix_server(self._connected, sock=listener, limit=LINE_BYTES_MAX)
 
     async def close(self) -> None:
-        """Stop listening, and end running commands: their clients see the answer cut short."""
+        """Stop listening and end running commands. Their clients see that the answer was cut short."""
         with suppress(FileNotFoundError):
-            # By now, the path may belong to another daemon.
+            # The path may belong to another daemon by now.
             if self._path.stat().st_ino == self._inode:
                 self._path.unlink()
         if self._server is not None:
@@ -108,7 +108,7 @@ class AdminServer:
 
     async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         if len(self._tasks) > CONNECTIONS_MAX:
-            raise CommandFailed(ErrorCode.UNAVAILABLE, "too many commands are under way: ask again when some are done")
+            raise CommandFailed(ErrorCode.UNAVAILABLE, "too many commands are running: try again when some are done")
         uid = _peer_uid(writer)
         if uid not in (self._uid, ROOT_UID):
             self._log.warning("operator refused", uid=uid)
@@ -129,7 +129,7 @@ class AdminServer:
 
 
 async def ask(path: Path, request: Request) -> AsyncGenerator[Result, None]:
-    """The running daemon's results for the request. Raises NoDaemon, DaemonSilent and CommandFailed."""
+    """Send the request to the running daemon and yield its results. Raises NoDaemon, DaemonSilent and CommandFailed."""
     reader, writer = await _connect(path)
     try:
         await _greeted(reader, path)
@@ -147,9 +147,9 @@ async def _connect(path: Path) -> tuple[asyncio.StreamReader, asyncio.StreamWrit
     try:
         connection = _dialled(path)
     except (FileNotFoundError, NotADirectoryError, ConnectionRefusedError) as error:
-        raise NoDaemon(f"nobody listens at {path}") from error
+        raise NoDaemon(f"no process listens at {path}") from error
     except BlockingIOError as error:
-        raise DaemonSilent(f"somebody holds {path} and lets nobody in") from error
+        raise DaemonSilent(f"a process holds {path} but accepts no connection") from error
     except OSError as error:
         raise CommandFailed(
             ErrorCode.FORBIDDEN,
@@ -163,7 +163,7 @@ async def _greeted(reader: asyncio.StreamReader, path: Path) -> None:
         async with asyncio.timeout(GREETING_TIMEOUT_S):
             answer = await _received(reader)
     except TimeoutError as error:
-        raise DaemonSilent(f"somebody holds {path} and says nothing") from error
+        raise DaemonSilent(f"a process holds {path} but does not answer") from error
     if not isinstance(answer, Greeting):
         raise CommandFailed(ErrorCode.UNAVAILABLE, f"{path} is not uplinkd's: check admin_socket")
 
@@ -190,7 +190,7 @@ async def _line(reader: asyncio.StreamReader) -> bytes:
         line = await reader.readline()
     except ValueError as error:
         raise CommandFailed(
-            ErrorCode.REQUEST_TOO_LARGE, f"a line has more than {LINE_BYTES_MAX} bytes: send one that is shorter"
+            ErrorCode.REQUEST_TOO_LARGE, f"a line has more than {LINE_BYTES_MAX} bytes: send a shorter one"
         ) from error
     return line if line.endswith(b"\n") else b""
 
@@ -214,7 +214,7 @@ def _bind(path: Path) -> socket.socket:
     listener = socket.socket(socket.AF_UNIX)
     try:
         listener.bind(bytes(path))
-        # Nobody can connect before listen(), so the mode is never too wide.
+        # No client can connect before listen(), so the mode is never too wide.
         path.chmod(MODE)
         listener.listen(CONNECTIONS_MAX)
         listener.setblocking(False)
@@ -227,21 +227,21 @@ def _bind(path: Path) -> socket.socket:
 
 
 def _is_owned(path: Path) -> bool:
-    """Whether somebody listens, as far as can be known."""
+    """Whether a process listens, or may be listening."""
     try:
         _dialled(path).close()
     except (ConnectionRefusedError, FileNotFoundError):
         return False
     except OSError:
-        # It accepts nobody now, or not this user: that does not prove that its owner is dead.
+        # It accepts no connection now, or not from this user. That does not prove that its owner is dead.
         return True
     return True
 
 
 def _dialled(path: Path) -> socket.socket:
-    """A connection. A Unix socket connects at once or, when too many wait, not at all (BlockingIOError).
+    """Connect. A Unix socket connects at once or, when too many clients wait, not at all (BlockingIOError).
 
-    asyncio would take the latter for a connection under way. Raises OSError.
+    asyncio would mistake the latter for a connection in progress. Raises OSError.
     """
     connection = socket.socket(socket.AF_UNIX)
     connection.setblocking(False)

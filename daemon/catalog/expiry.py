@@ -1,4 +1,4 @@
-"""When an upload expires: the one answer that cleanup, the wire and HTTP give. PROTOCOL.md §17."""
+"""When an upload expires: the one answer that cleanup, the wire and HTTP give. PROTOCOL.md §8.2."""
 
 from dataclasses import dataclass
 

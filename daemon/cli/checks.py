@@ -1,4 +1,4 @@
-"""What `check-config` looks at: the settings in force with their origin, and whether the daemon could start on them."""
+"""The checks of `check-config`: the settings in force with their origin, and whether the daemon could start."""
 
 import tomllib
 from collections.abc import Iterator, Mapping
@@ -17,7 +17,7 @@ Value = str | int | float | bool | list[str] | None
 
 
 class Check(StrEnum):
-    """What is tried."""
+    """The checks."""
 
     DATA_DIRECTORY = "data directory"
     KEYS = "keys"
@@ -36,7 +36,7 @@ class Effective:
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """What became of one check; `detail` says what was found, and what to do where it is not good."""
+    """The result of one check. `detail` says what was found and, if the check failed, what to do."""
 
     check: Check
     is_good: bool
@@ -66,14 +66,14 @@ def effective(
 
     def value(key: str) -> Value:
         section, _, name = key.rpartition(".")
-        found: Value = (values[section] if section else values)[name]
-        return found
+        chosen: Value = (values[section] if section else values)[name]
+        return chosen
 
     return tuple(Effective(key, value(key), origin(key)) for key in keys())
 
 
 def findings(settings: Settings, files: FileSystem, entropy: Entropy) -> Iterator[Finding]:
-    """Try all that a start depends on. Nothing is made but a file in the data directory, which is removed again."""
+    """Check everything a start depends on. The only side effect is a file in the data directory, made and removed."""
     yield _data_directory(settings, files, entropy)
     yield _keys(settings, entropy)
     yield _tls(settings)
@@ -89,7 +89,7 @@ def _data_directory(settings: Settings, files: FileSystem, entropy: Entropy) -> 
         files.close(files.create(probe))
         files.remove(probe)
     except OSError as error:
-        advice = f"cannot be written: {error.strerror}; check data_dir, its owner, and the user who runs this"
+        advice = f"cannot be written: {error.strerror}; check data_dir, its owner, and the user who runs this command"
         return Finding(Check.DATA_DIRECTORY, False, f"{place} {advice}")
     found = "can be written" if place == directory else f"will be made in {place}, which can be written"
     return Finding(Check.DATA_DIRECTORY, True, f"{directory} {found}")
@@ -98,7 +98,7 @@ def _data_directory(settings: Settings, files: FileSystem, entropy: Entropy) -> 
 def _keys(settings: Settings, entropy: Entropy) -> Finding:
     path, auth = settings.secret_path, settings.auth
     try:
-        # A secret is made by the first start, not by a look.
+        # The first start makes the secret, not this check.
         is_made = path.exists()
         secret = ensure_secret_file(path, entropy) if is_made else entropy.bytes(SECRET_BYTES)
         loaded = load_keys(secret, auth.public_keys, auth.jwks_file, auth.algorithms)
@@ -123,9 +123,9 @@ def _admin_socket(settings: Settings) -> Finding:
     path = settings.admin_socket_path
     length = len(bytes(path))
     if length > PATH_BYTES_MAX:
-        detail = f"{path} has {length} bytes, {PATH_BYTES_MAX} are possible: set a shorter admin_socket"
+        detail = f"{path} has {length} bytes, the limit is {PATH_BYTES_MAX}: set a shorter admin_socket"
         return Finding(Check.ADMIN_SOCKET, False, detail)
-    # Its own directory is made with the data; another's is the operator's.
+    # The daemon makes the data directory; any other directory is up to the operator.
     if path.parent != settings.data_dir and not path.parent.is_dir():
         return Finding(Check.ADMIN_SOCKET, False, f"there is no directory {path.parent}: make it, or set admin_socket")
     return Finding(Check.ADMIN_SOCKET, True, str(path))

@@ -20,12 +20,12 @@ from daemon.upkeep.verify import Checked, Progress, Verdict
 MIB = 1024 * 1024
 
 ANY_HOSTS = frozenset({"0.0.0.0", "::"})  # noqa: S104 - recognised, not listened on
-"""Addresses that a daemon can listen on, but that nobody can connect to."""
+"""Addresses that a daemon can listen on, but that a client cannot connect to."""
 
 Lasting: TypeAlias = (
     DeviceAdded | DeviceListed | DeviceSwitched | TokenIssued | CleanupReport | Checked | Status | Effective | Finding
 )
-"""Results that stay on the screen, as progress does not."""
+"""Results that stay on the screen, unlike progress."""
 
 _JSON: Mapping[type[Lasting], TypeAdapter[Lasting]] = {
     each: TypeAdapter(each)
@@ -44,7 +44,7 @@ _JSON: Mapping[type[Lasting], TypeAdapter[Lasting]] = {
 
 
 class Console:
-    """Prints results, notes and failures. `quiet` prints only secrets, tokens and what is wrong."""
+    """Prints results, notes and failures. With `quiet`, only secrets, tokens and problems."""
 
     def __init__(self, out: TextIO, err: TextIO, *, quiet: bool, as_json: bool) -> None:
         self._out = out
@@ -69,7 +69,7 @@ class Console:
             print(_text(result, settings), file=self._out, flush=True)
 
     def note(self, text: str) -> None:
-        """Print a hint that helps a person and that a program does not need."""
+        """Print a hint for people; programs do not get it."""
         self._end_progress()
         if not self._quiet and not self._as_json:
             print(text, file=self._err)
@@ -77,8 +77,8 @@ class Console:
     def failure(self, code: str, detail: str) -> None:
         """Print why a command failed, and what to do."""
         self._end_progress()
-        told = json.dumps({"error": code, "detail": detail}) if self._as_json else f"uplinkd: {detail}"
-        print(told, file=self._err)
+        line = json.dumps({"error": code, "detail": detail}) if self._as_json else f"uplinkd: {detail}"
+        print(line, file=self._err)
 
     def _progress(self, progress: Progress) -> None:
         if self._err.isatty() and not self._quiet and not self._as_json:
@@ -130,9 +130,9 @@ def _text(result: Lasting, settings: Settings) -> str:
 
 def _added(added: DeviceAdded, settings: Settings) -> str:
     """Lines for a shell, to paste or to give to eval."""
-    lines = [f"# device {added.device} of tenant {added.tenant} is enrolled; its secret is shown this once"]
+    lines = [f"# device {added.device} of tenant {added.tenant} is enrolled; its secret is shown only this once"]
     if added.is_disabled:
-        lines.append(f"# it is disabled, and stays so until: uplinkd device enable {added.device}")
+        lines.append(f"# it is still disabled; to enable it: uplinkd device enable {added.device}")
     lines.append(f"export UPLINK_DEVICE={added.device}")
     if added.tenant != Settings().auth.tenant_default:
         lines.append(f"export UPLINK_TENANT={added.tenant}")
@@ -160,7 +160,7 @@ def _cleaned(report: CleanupReport) -> str:
     counts = {
         f"stale uploads {would}deleted": report.stale_deleted,
         f"stale uploads {would}kept as partial": report.stale_kept,
-        f"complete files {would}deleted for their age": report.retention_expired,
+        f"expired complete files {would}deleted": report.retention_expired,
         f"rejected uploads {would}deleted": report.rejected_deleted,
         f"ended uploads {would}forgotten": report.tombstones_purged,
         f"orphans {would}quarantined": report.orphans_quarantined,

@@ -1,4 +1,4 @@
-"""Carries a command out wherever it can be: in the daemon that runs, or else here, with its data directory locked."""
+"""Carries a command out in the running daemon or, if there is none, here, with the data directory locked."""
 
 import asyncio
 import sys
@@ -20,12 +20,12 @@ from daemon.telemetry.logs import configure
 from protocol.errors import ErrorCode
 
 PATIENCE_S = 5.0
-"""About as long as a daemon that starts or stops, or another command, holds the lock without answering."""
+"""About how long a starting or stopping daemon, or another command, holds the lock without answering."""
 
 RETRY_S = 0.1
 
 Offline: TypeAlias = Callable[[Settings], AbstractAsyncContextManager[Commands]]
-"""Locks the data directory and opens what is in it, made if it is missing.
+"""Locks the data directory and opens what is in it. Makes it if it is missing.
 
 Raises DirectoryLocked, CatalogNewer, CatalogFailed, KeysInvalid and OSError.
 """
@@ -33,7 +33,7 @@ Raises DirectoryLocked, CatalogNewer, CatalogFailed, KeysInvalid and OSError.
 
 @asynccontextmanager
 async def offline(settings: Settings) -> AsyncIterator[Commands]:
-    """The commands on a data directory that no daemon owns. See Offline."""
+    """The commands, on a data directory that no daemon owns. See Offline."""
     logs = configure("warning", "console", sys.stderr, SystemClock().wall_ms)
     try:
         async with open_core(settings, system_machine(), logs.logger()) as core:
@@ -46,10 +46,10 @@ async def offline(settings: Settings) -> AsyncIterator[Commands]:
 async def operate(
     settings: Settings, request: Request, offline: Offline, uid: int, clock: Clock, patience_s: float = PATIENCE_S
 ) -> AsyncGenerator[Result, None]:
-    """The request's results. `uid` is the effective user id.
+    """Carry out the request and yield its results. `uid` is the effective user id.
 
     Raises CommandFailed; DaemonSilent when the daemon does not answer; DirectoryLocked when the data directory is
-    held for `patience_s` by somebody without a socket.
+    locked for `patience_s` by a process that does not answer.
     """
     deadline_s = clock.monotonic_s() + patience_s
     while True:
@@ -83,7 +83,7 @@ async def _held(settings: Settings, request: Request, offline: Offline) -> Async
 
 
 def _check_directory(settings: Settings, request: Request, uid: int) -> None:
-    """Refuse to make a data directory for a mistyped path, or files in it that its owner could not use."""
+    """Refuse to make a directory for a mistyped path, or files in it that the directory's owner could not use."""
     directory = settings.data_dir
     try:
         owner = directory.stat().st_uid

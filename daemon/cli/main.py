@@ -20,7 +20,6 @@ from daemon import app
 from daemon.adapters.clock import SystemClock
 from daemon.adapters.entropy import SystemEntropy
 from daemon.adapters.files import SystemFiles
-from daemon.admin.commands import SCOPES_DEFAULT
 from daemon.admin.messages import (
     AddDevice,
     AskStatus,
@@ -40,7 +39,7 @@ from daemon.cli.console import Console
 from daemon.cli.dispatch import PATIENCE_S, Offline, offline, operate
 from daemon.core import DirectoryLocked
 from daemon.identity.keys import KeysInvalid
-from daemon.identity.tokens import Kind, Scope
+from daemon.identity.tokens import SCOPES_DEFAULT, Kind, Scope
 from daemon.settings import FILE_VARIABLE, Settings, SettingsInvalid, load
 from daemon.telemetry.logs import Logs, configure
 from daemon.upkeep.cleanup import CleanupReport
@@ -66,11 +65,11 @@ exit codes:
 SECONDS: Mapping[str, int] = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86_400}
 
 OPERATOR = "operator"
-"""The subject of an operator's token, unless --subject names one."""
+"""The subject of an operator's token without --subject."""
 
 GARBAGE_OBJECTS = (10_000, 20, 100)
-"""New objects between garbage collections: 1 ms of work each, and a full one (40 ms with ten thousand connections) once
-in millions. Connections and uploads are freed without it: they form no cycles."""
+"""New objects between garbage collections: each takes 1 ms, and a full one (40 ms with ten thousand connections) comes
+once in millions. Connections and uploads form no cycles, so they are freed without it."""
 
 
 class Exit(IntEnum):
@@ -87,12 +86,12 @@ class Exit(IntEnum):
 Serve: TypeAlias = Callable[
     [Settings, Callable[[], Settings], Mapping[str, str], int, Logs], Coroutine[None, None, int]
 ]
-"""Runs the daemon on settings. It gets a way to load them again, the environment, the process's id, and the logs."""
+"""Runs the daemon. Takes the settings, a way to load them again, the environment, the process's id, and the logs."""
 
 
 @dataclass(frozen=True, slots=True)
 class Process:
-    """The process that runs the command, and what it may run."""
+    """The process that runs the command, and the functions it calls."""
 
     environment: Mapping[str, str]
     out: TextIO
@@ -121,14 +120,14 @@ class Sources:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line; the exit code."""
-    # The daemon's files hold keys and other people's data, wherever it is started from.
+    """Run the command line and return the exit code."""
+    # The daemon's files hold keys and other people's data, so they are private however it is started.
     os.umask(0o077)
     process = Process(os.environ, sys.stdout, sys.stderr, os.getpid(), os.geteuid(), app.serve, offline)
     try:
         return run(argv, process)
     except BrokenPipeError:
-        # The reader has enough, as `head` does. Python would complain when it flushes at exit.
+        # The reader closed the pipe, as `head` does. Without this, Python would complain when it flushes at exit.
         with suppress(BrokenPipeError):
             sys.stdout.close()
         return Exit.FAILED
@@ -167,22 +166,30 @@ def make_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"uplinkd {version('uplinkd')}")
     parser.set_defaults(quiet=False, json=False, verbose=False)
-    sourced, told, within = _common()
+    settings_options, output_options, tenant_options = _common()
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
 
-    serve = commands.add_parser("serve", parents=[sourced], help="run the daemon")
+    serve = commands.add_parser("serve", parents=[settings_options], help="run the daemon")
     serve.add_argument("-v", "--verbose", action="store_true", help="log at level debug")
     serve.set_defaults(command=_serve)
 
-    check = commands.add_parser("check-config", parents=[sourced, told], help="could the daemon start on the settings?")
+    check = commands.add_parser(
+        "check-config",
+        parents=[settings_options, output_options],
+        help="show the settings, and check that the daemon could start on them",
+    )
     check.set_defaults(command=_check_config)
 
-    status = commands.add_parser("status", parents=[sourced, told], help="how the daemon is")
+    status = commands.add_parser(
+        "status", parents=[settings_options, output_options], help="show the daemon's state and problems"
+    )
     status.set_defaults(command=_operating(lambda _: AskStatus()))
 
     _add_device_commands(commands.add_parser("device", help="enrol, list, disable and enable devices"))
 
-    token = commands.add_parser("token", parents=[sourced, told, within], help="issue a bearer token")
+    token = commands.add_parser(
+        "token", parents=[settings_options, output_options, tenant_options], help="issue a bearer token"
+    )
     token.add_argument("--operator", action="store_true", help="for an operator; without it, for a device")
     token.add_argument("--subject", metavar="NAME", help=f"the device, or the operator (default: {OPERATOR})")
     defaults = ", or ".join(f"{kind}: {' '.join(sorted(scopes))}" for kind, scopes in SCOPES_DEFAULT.items())
@@ -190,16 +197,20 @@ def make_parser() -> argparse.ArgumentParser:
         "--scope", action="append", default=[], choices=list(Scope), type=Scope, help=f"may be repeated ({defaults})"
     )
     token.add_argument(
-        "--ttl", type=_seconds, metavar="TIME", help="how long it is good, such as 90s, 12h, 30d (auth.token_ttl_s)"
+        "--ttl", type=_seconds, metavar="TIME", help="lifetime, such as 90s, 12h, 30d (default: auth.token_ttl_s)"
     )
     token.set_defaults(command=_token)
 
-    cleanup = commands.add_parser("cleanup", parents=[sourced, told], help="remove now what is due")
+    cleanup = commands.add_parser(
+        "cleanup", parents=[settings_options, output_options], help="remove expired files and uploads now"
+    )
     cleanup.add_argument("--dry-run", action="store_true", help="only count")
     cleanup.set_defaults(command=_operating(lambda options: Clean(dry_run=options.dry_run)))
 
     verify = commands.add_parser(
-        "verify", parents=[sourced, told, within], help="read complete files back and compare their digests"
+        "verify",
+        parents=[settings_options, output_options, tenant_options],
+        help="read complete files back and compare their digests",
     )
     verify.add_argument("--device", metavar="NAME", help="only this device's (default: all)")
     verify.set_defaults(command=_operating(lambda options: Verify(tenant=options.tenant, device=options.device)))
@@ -207,18 +218,18 @@ def make_parser() -> argparse.ArgumentParser:
 
 
 def _common() -> tuple[argparse.ArgumentParser, ...]:
-    """Options that commands share: of settings, of output, of the tenant."""
-    sourced = argparse.ArgumentParser(add_help=False)
-    sourced.add_argument("--config", metavar="FILE", help=f"settings file (default: {FILE_VARIABLE}, or none)")
-    sourced.add_argument(
+    """Options that commands share: for settings, for output, and for the tenant."""
+    settings_options = argparse.ArgumentParser(add_help=False)
+    settings_options.add_argument("--config", metavar="FILE", help=f"settings file (default: {FILE_VARIABLE}, or none)")
+    settings_options.add_argument(
         "--set", action="append", default=[], type=_pair, metavar="KEY=VALUE", help="one setting; may be repeated"
     )
-    told = argparse.ArgumentParser(add_help=False)
-    told.add_argument("-q", "--quiet", action="store_true", help="print only what was asked for, or is wrong")
-    told.add_argument("--json", action="store_true", help="print one JSON object a line")
-    within = argparse.ArgumentParser(add_help=False)
-    within.add_argument("--tenant", metavar="NAME", help="the tenant")
-    return sourced, told, within
+    output_options = argparse.ArgumentParser(add_help=False)
+    output_options.add_argument("-q", "--quiet", action="store_true", help="print only secrets, tokens and problems")
+    output_options.add_argument("--json", action="store_true", help="print one JSON object per line")
+    tenant_options = argparse.ArgumentParser(add_help=False)
+    tenant_options.add_argument("--tenant", metavar="NAME", help="the tenant")
+    return settings_options, output_options, tenant_options
 
 
 def _add_device_commands(parser: argparse.ArgumentParser) -> None:
@@ -227,7 +238,7 @@ def _add_device_commands(parser: argparse.ArgumentParser) -> None:
 
     add = commands.add_parser("add", parents=parents, help="enrol a device; its secret is shown once")
     add.add_argument(
-        "--replace", action="store_true", help="a new secret for one that is enrolled; the old one is void"
+        "--replace", action="store_true", help="give an enrolled device a new secret, which replaces the old one"
     )
     add.set_defaults(
         command=_operating(
@@ -235,11 +246,11 @@ def _add_device_commands(parser: argparse.ArgumentParser) -> None:
         )
     )
 
-    list_ = commands.add_parser("list", parents=parents, help="all devices, or those of a tenant")
+    list_ = commands.add_parser("list", parents=parents, help="list all devices, or those of one tenant")
     list_.set_defaults(command=_operating(lambda options: ListDevices(tenant=options.tenant)))
 
-    disable = commands.add_parser("disable", parents=parents, help="let a device in no more, and cut its connections")
-    enable = commands.add_parser("enable", parents=parents, help="let a disabled device in again")
+    disable = commands.add_parser("disable", parents=parents, help="refuse a device, and cut its connections")
+    enable = commands.add_parser("enable", parents=parents, help="admit a disabled device again")
     for each, is_disable in ((disable, True), (enable, False)):
         each.set_defaults(command=_operating(_switching(is_disable)))
     for each in (add, disable, enable):
@@ -251,7 +262,7 @@ def _switching(disable: bool) -> Callable[[argparse.Namespace], Request]:
 
 
 def _operating(request: Callable[[argparse.Namespace], Request]) -> Command:
-    """The command that carries out the request made of the options."""
+    """The command that carries out the request built from the options."""
 
     def command(options: argparse.Namespace, sources: Sources, console: Console, process: Process) -> Exit:
         return _operate(request(options), sources, console, process)
@@ -275,7 +286,7 @@ def _operate(request: Request, sources: Sources, console: Console, process: Proc
     try:
         asyncio.run(show_all())
     except (DaemonSilent, DirectoryLocked) as error:
-        advice = "wait until it has started, stopped or is done; a daemon that hangs is ended by systemctl restart"
+        advice = "wait until it has started or stopped; if it hangs, run systemctl restart uplinkd"
         return _fail(console, Exit.SILENT, "UNAVAILABLE", f"no daemon answers ({error}): {advice}")
     if isinstance(request, ListDevices) and not shown:
         console.note("no device is enrolled: uplinkd device add NAME")
@@ -299,7 +310,7 @@ def _token(options: argparse.Namespace, sources: Sources, console: Console, proc
     subject = options.subject or (OPERATOR if options.operator else None)
     if subject is None:
         raise CommandFailed(
-            ErrorCode.REQUEST_INVALID, "for which device? --subject NAME, or --operator for an operator"
+            ErrorCode.REQUEST_INVALID, "name the device with --subject NAME, or use --operator for an operator's token"
         )
     scopes = frozenset(options.scope)
     request = IssueToken(tenant=options.tenant, subject=subject, kind=kind, scopes=scopes, ttl_s=options.ttl)
@@ -346,5 +357,5 @@ def _pair(text: str) -> tuple[str, str]:
 def _seconds(text: str) -> float:
     parts = re.fullmatch(r"(\d{1,12})([smhd]?)", text, re.ASCII)
     if parts is None:
-        raise argparse.ArgumentTypeError(f"{text!r} is no time: use a whole number, and s, m, h or d")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a duration: use a whole number followed by s, m, h or d")
     return float(int(parts[1]) * SECONDS[parts[2]])

@@ -1,19 +1,22 @@
-"""Who is let in: tokens, secret proofs, and the devices an operator has disabled. PROTOCOL.md §4 and §13."""
+"""Who is let in: by a token, a secret or its proof, unless an operator has disabled the device. PROTOCOL.md §4."""
 
 import hmac
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
 from daemon.adapters.clock import Clock
 from daemon.catalog.records import Device
+from daemon.identity.device_secrets import verify_secret
 from daemon.identity.tokens import Identity, Kind, Reason, Scope, TokenRefused
 from protocol.constants import AUTHORITY_UNLIMITED_S
 from protocol.errors import ErrorCode
 from protocol.handshake import prove
+from protocol.naming import is_device, is_tenant
 
 
-class Verifier(Protocol):
-    """Checks tokens."""
+class Tokens(Protocol):
+    """What is known of tokens."""
 
     def verify(self, token: str, now_ms: int) -> Identity:
         """Raises TokenRefused."""
@@ -30,7 +33,7 @@ class Devices(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Admitted:
-    """A device that may upload, until `expires_ms` (None: without end)."""
+    """A device that may upload until `expires_ms`, in unix milliseconds; None for no end."""
 
     tenant: str
     device: str
@@ -41,7 +44,7 @@ class Admitted:
         return self.expires_ms is not None and now_ms >= self.expires_ms
 
     def authority_s(self, now_ms: int) -> int:
-        """Whole seconds of authority left, as WELCOME and REFRESHED tell them."""
+        """Whole seconds of authority left, as WELCOME and REFRESHED carry them."""
         if self.expires_ms is None:
             return AUTHORITY_UNLIMITED_S
         return min(max((self.expires_ms - now_ms) // 1000, 0), AUTHORITY_UNLIMITED_S - 1)
@@ -49,28 +52,33 @@ class Admitted:
 
 @dataclass(frozen=True, slots=True)
 class Denied:
-    """Why not."""
+    """Why a device may not upload."""
 
     code: ErrorCode
     detail: str
 
 
-_WRONG_PROOF = Denied(
-    ErrorCode.UNAUTHENTICATED, "the proof does not fit: check the device's name, tenant and secret, or enrol it"
+_WRONG_SECRET = Denied(
+    ErrorCode.UNAUTHENTICATED, "the secret does not fit: check the device's name, tenant and secret, or enrol it"
 )
+
+_DISABLED = Denied(ErrorCode.DEVICE_DISABLED, "the operator has disabled this device")
+
+_NO_KEY = bytes(32)
+"""In place of an unknown device's key, so that its answer takes as long as any other."""
 
 
 class Gate:
-    """Decides who is let in. `load` must be awaited first, and again when devices were disabled elsewhere."""
+    """Decides who is let in. Await `load` first, and again when a device was enabled or disabled."""
 
-    def __init__(self, verifier: Verifier, devices: Devices, clock: Clock) -> None:
-        self._verifier = verifier
+    def __init__(self, tokens: Tokens, devices: Devices, clock: Clock) -> None:
+        self._tokens = tokens
         self._devices = devices
         self._clock = clock
         self._disabled: frozenset[tuple[str, str]] = frozenset()
 
     async def load(self) -> None:
-        """Learn which devices are disabled. Raises CatalogFailed."""
+        """Read which devices are disabled. Raises CatalogFailed."""
         self._disabled = await self._devices.disabled()
 
     def is_disabled(self, tenant: str, device: str) -> bool:
@@ -80,30 +88,38 @@ class Gate:
     def admit_token(self, token: str) -> Admitted | Denied:
         """Whether the token lets a device upload."""
         try:
-            identity = self._verifier.verify(token, self._clock.wall_ms())
+            identity = self._tokens.verify(token, self._clock.wall_ms())
         except TokenRefused as refused:
             expired = refused.reason is Reason.EXPIRED
             return Denied(ErrorCode.TOKEN_EXPIRED if expired else ErrorCode.UNAUTHENTICATED, str(refused))
         if identity.kind is not Kind.DEVICE or Scope.UPLOAD not in identity.scopes:
             return Denied(ErrorCode.FORBIDDEN, "the token is not a device's with the scope 'upload'")
         if self.is_disabled(identity.tenant, identity.subject):
-            return Denied(ErrorCode.DEVICE_DISABLED, "the operator has disabled this device")
+            return _DISABLED
         expires_ms = None if identity.expires_s is None else identity.expires_s * 1000
         return Admitted(identity.tenant, identity.subject, expires_ms)
 
     async def admit_proof(
         self, tenant: str, device: str, *, hello: bytes, challenge: bytes, proof: bytes
     ) -> Admitted | Denied:
-        """Whether the proof is that of an enrolled device. Raises CatalogFailed.
+        """Whether the proof is that of an enrolled device. Raises CatalogFailed."""
+        return await self._admit_enrolled(
+            tenant, device, lambda key: hmac.compare_digest(prove(key, hello, challenge), proof)
+        )
 
-        An unknown device and a wrong proof get the same answer, and a disabled one is told so only if it proves itself.
-        """
-        known = await self._devices.device(tenant, device)
-        # An unknown device is compared too, so that its answer takes as long.
-        key = known.key if known is not None and known.key is not None else bytes(32)
-        fits = hmac.compare_digest(prove(key, hello, challenge), proof)
-        if not fits or known is None or known.key is None:
-            return _WRONG_PROOF
+    async def admit_secret(self, tenant: str, device: str, secret: str) -> Admitted | Denied:
+        """Whether the secret, as text, is that of an enrolled device. Raises CatalogFailed."""
+        return await self._admit_enrolled(tenant, device, lambda key: verify_secret(key, secret))
+
+    async def _admit_enrolled(self, tenant: str, device: str, fits: Callable[[bytes], bool]) -> Admitted | Denied:
+        """An unknown device and a wrong secret get the same answer. A disabled device must prove itself to learn it."""
+        # Names that nobody can enrol may not even be text, and would fail in the catalog.
+        can_exist = is_tenant(tenant) and is_device(device)
+        known = await self._devices.device(tenant, device) if can_exist else None
+        key = None if known is None else known.key
+        is_proven = fits(key or _NO_KEY)
+        if known is None or not key or not is_proven:
+            return _WRONG_SECRET
         if known.disabled_ms is not None or self.is_disabled(tenant, device):
-            return Denied(ErrorCode.DEVICE_DISABLED, "the operator has disabled this device")
+            return _DISABLED
         return Admitted(tenant, device, None)

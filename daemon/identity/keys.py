@@ -1,6 +1,6 @@
-"""Keys that tokens are verified with: loaded from files, each bound to the one algorithm it may serve.
+"""Keys that verify tokens: loaded from files, each bound to the one algorithm it may serve.
 
-A key that could be misused is refused here, at the start, rather than when somebody has misused it.
+A key that could be misused is refused when it is loaded.
 """
 
 import base64
@@ -77,8 +77,8 @@ def symmetric_key(secret: bytes) -> VerificationKey:
 
 
 def ensure_secret_file(path: Path, entropy: Entropy) -> bytes:
-    """The secret in `path` (base64url, at least SECRET_BYTES), which is made when there is none: mode 0600, and whole
-    and durable before it has its name, so that two daemons or a power cut cannot leave half of one.
+    """The secret in `path` (base64url, at least SECRET_BYTES). Makes one where there is none, with mode 0600, whole and
+    durable before it gets its name, so that neither two daemons nor a power cut leave half a secret.
 
     Raises KeysInvalid when it cannot be made or read, is short, or others than its owner may read or its group write.
     """
@@ -120,7 +120,7 @@ def _read_secret(path: Path) -> bytes:
         if mode & _FOREIGN_BITS:
             raise KeysInvalid(
                 f"secret file {path} has mode {mode:04o}, so others may have read or changed it; "
-                "remove it for a new one to be made (issued tokens end), or run chmod 600 if nobody can have seen it"
+                "remove it to have a new one made (issued tokens end), or run chmod 600 if nobody can have seen it"
             )
         text = file.read().strip()
     try:
@@ -128,12 +128,12 @@ def _read_secret(path: Path) -> bytes:
     except ValueError as error:
         raise KeysInvalid(
             f"secret file {path} is not base64url; write at least {SECRET_BYTES} random bytes in it, "
-            "or remove it for a new one to be made"
+            "or remove it to have a new one made"
         ) from error
     if len(secret) < SECRET_BYTES:
         raise KeysInvalid(
             f"secret file {path} holds {len(secret)} bytes, at least {SECRET_BYTES} are needed; "
-            "remove it for a new one to be made"
+            "remove it to have a new one made"
         )
     return secret
 
@@ -148,7 +148,7 @@ def _read(path: Path) -> bytes:
 def _from_pem(path: Path) -> VerificationKey:
     content = _read(path)
     if b"PRIVATE KEY" in content:
-        raise KeysInvalid(f"key file {path} holds a private key; keep that away from here: openssl pkey -pubout")
+        raise KeysInvalid(f"key file {path} holds a private key; store its public part alone: openssl pkey -pubout")
     try:
         key = load_pem_public_key(content)
     except (ValueError, UnsupportedAlgorithm) as error:
@@ -183,9 +183,9 @@ def _from_jwks(path: Path) -> list[VerificationKey]:
 
 
 def _for_us(entry: Mapping[str, object], origin: str) -> bool:
-    """Whether a JWK is meant for signatures of ours; RFC 7517, section 5, has others passed over."""
+    """Whether a JWK can verify tokens; RFC 7517, section 5, lets others be ignored."""
     if entry.get("kty") == "oct" or "d" in entry:
-        raise KeysInvalid(f"JWKS file {origin} holds a secret or private key; publish public keys alone")
+        raise KeysInvalid(f"JWKS file {origin} holds a secret or private key; put public keys alone into it")
     operations = entry.get("key_ops", ["verify"])
     return (
         entry.get("use", "sig") == "sig"
@@ -212,7 +212,7 @@ def _algorithm(entry: Mapping[str, object]) -> str | None:
 def _bound(entry: Mapping[str, object], origin: str) -> VerificationKey:
     algorithm, kid = _algorithm(entry), entry.get("kid")
     if kid is not None and not isinstance(kid, str):
-        raise KeysInvalid(f'{origin}: "kid" is no text; correct the file')
+        raise KeysInvalid(f'{origin}: "kid" is not text; correct the file')
     try:
         jwk = jwt.PyJWK(dict(entry), algorithm)
     except (jwt.PyJWTError, ValueError, TypeError, KeyError) as error:

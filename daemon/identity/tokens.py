@@ -1,4 +1,4 @@
-"""Who somebody is and what they may do: tokens verified and issued.
+"""Identities and their rights: tokens verified and issued.
 
 A token's claims, beyond `iss`, `aud` and `exp`, which are always required:
 
@@ -7,7 +7,7 @@ A token's claims, beyond `iss`, `aud` and `exp`, which are always required:
 | `sub`    | the device, or the operator                                                | refused           |
 | tenant   | whose files (the claim's name is a setting)                                | the default one   |
 | `role`   | `device` or `operator`                                                     | `device`          |
-| `scope`  | words among `upload`, `read`, `delete`, `admin`; others are passed over    | device: `upload`  |
+| `scope`  | words among `upload`, `read`, `delete`, `admin`; others are ignored        | device: `upload`  |
 | `nbf`, `iat` | not valid before                                                       | no such bound     |
 
 A device's scopes reach its own files and never include `admin`; an operator's reach the tenant's and never include
@@ -19,7 +19,7 @@ import math
 import re
 import sys
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum, StrEnum
 from functools import lru_cache
@@ -27,18 +27,21 @@ from typing import Protocol
 
 import jwt
 
+from protocol.naming import is_device, is_tenant
+
 TOKEN_CHARS_MAX = 8192
-"""Real tokens have some hundred characters; what is longer is not worth parsing."""
+"""Real tokens have some hundred characters; longer text is not worth parsing."""
 
 HEADERS_MAX = 64
-"""Headers whose keys are remembered: an issuer has one for each of its keys, and only good tokens' are."""
+"""Headers of good tokens whose keys are remembered: an issuer has one header for each of its keys."""
 
 EXPIRES_S_MAX = 253_402_300_799
 """The end of the year 9999, the last that RFC 3339 can show."""
 
-_DEVICE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,127}")
-_OPERATOR = re.compile(r"[^\x00-\x1f\x7f-\x9f\ud800-\udfff]{1,255}")
-_TENANT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+SUBJECT_CHARS_MAX = 255
+"""The longest operator's name in a token."""
+
+_OPERATOR = re.compile(rf"[^\x00-\x1f\x7f-\x9f\ud800-\udfff]{{1,{SUBJECT_CHARS_MAX}}}")
 
 # Times are compared here, with the time passed in; PyJWT would ask the system's clock. Names are checked here as well.
 _DECODER = jwt.PyJWT(
@@ -62,10 +65,17 @@ class Scope(StrEnum):
     ADMIN = "admin"
 
 
-_SCOPES = {
+SCOPES: Mapping[Kind, frozenset[Scope]] = {
     Kind.DEVICE: frozenset({Scope.UPLOAD, Scope.READ, Scope.DELETE}),
     Kind.OPERATOR: frozenset({Scope.READ, Scope.DELETE, Scope.ADMIN}),
 }
+"""What a token of each kind can give; a verifier drops the rest."""
+
+SCOPES_DEFAULT: Mapping[Kind, frozenset[Scope]] = {
+    Kind.DEVICE: frozenset({Scope.UPLOAD}),
+    Kind.OPERATOR: frozenset({Scope.READ}),
+}
+"""What an issued token gives unless asked: scopes to delete or to administer must be asked for by name."""
 
 
 class Reason(Enum):
@@ -86,7 +96,7 @@ class Reason(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """Somebody verified. `expires_s`: unix seconds at which the authority ends, or None for never."""
+    """A verified device or operator. `expires_s`: unix seconds at which the authority ends, None for never."""
 
     tenant: str
     subject: str
@@ -97,7 +107,7 @@ class Identity:
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """What is demanded of tokens, and put into issued ones. `cache_size` verified tokens are remembered; 0 for none."""
+    """What tokens must claim, and what issued ones do. `cache_size` verified tokens are remembered; 0 for none."""
 
     issuer: str
     audience: str
@@ -109,7 +119,7 @@ class Policy:
 
 
 class TokenRefused(Exception):
-    """A token was not believed. The text says what is wrong and what to do; never the token or its claims' values."""
+    """A token was refused. The text says what is wrong and what to do; never the token or its claims' values."""
 
     def __init__(self, reason: Reason, detail: str) -> None:
         self.reason = reason
@@ -117,7 +127,7 @@ class TokenRefused(Exception):
 
 
 class Key(Protocol):
-    """What is needed of a key: the only algorithm it serves, its `kid` where it has one, and the key itself."""
+    """A key: the only algorithm it serves, its `kid` where it has one, and the key itself."""
 
     @property
     def algorithm(self) -> str: ...
@@ -136,14 +146,14 @@ class TokenVerifier:
         self.reload(policy, keys)
 
     def reload(self, policy: Policy, keys: Sequence[Key]) -> None:
-        """Judge by `policy` and `keys` from now on, also what was verified before."""
+        """Verify by `policy` and `keys` from now on; tokens verified before are checked again."""
         self._policy = policy
         self._keys = tuple(keys)
         self._verified: OrderedDict[bytes, Identity] = OrderedDict()
         self._candidates: dict[str, tuple[Key, ...]] = {}
 
     def verify(self, token: str, now_ms: int) -> Identity:
-        """Who holds `token`, at `now_ms` (unix milliseconds). Raises TokenRefused."""
+        """The identity that `token` gives at `now_ms`, in unix milliseconds. Raises TokenRefused."""
         if len(token) > TOKEN_CHARS_MAX or not token.isascii():
             raise TokenRefused(Reason.MALFORMED, f"it is no JWT of at most {TOKEN_CHARS_MAX} characters; get a new one")
         digest = hashlib.sha256(token.encode()).digest()
@@ -162,8 +172,8 @@ class TokenVerifier:
             self._verified.popitem(last=False)
 
     def _claims(self, token: str) -> Mapping[str, object]:
-        """The claims, once a key of ours has signed them for us."""
-        # An issuer's tokens begin alike: to find their keys takes as long as to verify them, and is done once.
+        """The claims, whose signature one of the keys has verified."""
+        # Finding the keys takes as long as verifying with them. An issuer's tokens share a header, so do it once.
         header = token.partition(".")[0]
         candidates = self._candidates.get(header) or self._keys_for(token)
         claims = self._signed_by(candidates, token)
@@ -212,7 +222,7 @@ class TokenVerifier:
                 issuer=policy.issuer,
             )
         except jwt.InvalidSignatureError as error:
-            raise TokenRefused(Reason.SIGNATURE, "its signature does not fit our keys; get a new one") from error
+            raise TokenRefused(Reason.SIGNATURE, "its signature fits none of the keys; get a new one") from error
         except jwt.MissingRequiredClaimError as error:
             raise TokenRefused(
                 Reason.CLAIM_MISSING, f"it lacks the claim {error.claim}; have its issuer add it"
@@ -240,19 +250,19 @@ class TokenVerifier:
         kind = _kind(claims.get("role", Kind.DEVICE.value))
         tenant_claim = self._policy.tenant_claim
         tenant = _matching(
-            claims.get(tenant_claim, self._policy.tenant_default), _TENANT, tenant_claim, "a tenant's name"
+            claims.get(tenant_claim, self._policy.tenant_default), is_tenant, tenant_claim, "a tenant's name"
         )
         subject = (
-            _matching(claims["sub"], _DEVICE, "sub", "a device's name")
+            _matching(claims["sub"], is_device, "sub", "a device's name")
             if kind is Kind.DEVICE
-            else _matching(claims["sub"], _OPERATOR, "sub", "1 to 255 printable characters")
+            else _matching(claims["sub"], is_operator, "sub", f"1 to {SUBJECT_CHARS_MAX} printable characters")
         )
-        # One text for all devices of a tenant: it is kept with each connection, upload and token.
+        # Connections, uploads and tokens each keep the tenant: intern it, so that all devices share one text.
         return Identity(sys.intern(tenant), subject, kind, _scopes(claims, kind), math.floor(_time(claims, "exp")))
 
 
 class TokenIssuer:
-    """Issues tokens that a TokenVerifier of the same policy and key believes."""
+    """Issues tokens that a TokenVerifier of the same policy and key accepts."""
 
     __slots__ = ("_key", "_policy")
 
@@ -262,7 +272,7 @@ class TokenIssuer:
         self._key = key
 
     def issue(self, identity: Identity, ttl_s: float, now_ms: int) -> str:
-        """A token that says `identity`, good for `ttl_s` seconds from `now_ms`, and never beyond `identity`'s end."""
+        """A token for `identity`, good for `ttl_s` seconds from `now_ms`, and never beyond `identity`'s end."""
         now_s = now_ms // 1000
         end_s = now_s + math.ceil(ttl_s)
         claims: dict[str, str | int] = {
@@ -278,13 +288,18 @@ class TokenIssuer:
         return jwt.encode(claims, self._key.jwk, algorithm=self._key.algorithm)
 
 
+def is_operator(name: str) -> bool:
+    """Whether `name` can be an operator's: 1 to SUBJECT_CHARS_MAX characters, none of them a control character."""
+    return _OPERATOR.fullmatch(name) is not None
+
+
 def _scopes(claims: Mapping[str, object], kind: Kind) -> frozenset[Scope]:
     text = claims.get("scope", Scope.UPLOAD.value if kind is Kind.DEVICE else "")
     if not isinstance(text, str):
-        raise _invalid("scope", "words parted by spaces")
+        raise _invalid("scope", "words separated by spaces")
     scopes = _parsed_scopes(text, kind)
     if not scopes:
-        possible = ", ".join(sorted(_SCOPES[kind]))
+        possible = ", ".join(sorted(SCOPES[kind]))
         raise TokenRefused(Reason.SCOPE, f"it gives no right that a token of role {kind} can have: {possible}")
     return scopes
 
@@ -293,7 +308,7 @@ def _scopes(claims: Mapping[str, object], kind: Kind) -> frozenset[Scope]:
 def _parsed_scopes(text: str, kind: Kind) -> frozenset[Scope]:
     """Remembered, so that the identities of a fleet share one set."""
     words = text.split(" ")
-    return frozenset(scope for scope in _SCOPES[kind] if scope.value in words)
+    return frozenset(scope for scope in SCOPES[kind] if scope.value in words)
 
 
 def _kind(role: object) -> Kind:
@@ -310,8 +325,8 @@ def _time(claims: Mapping[str, object], name: str) -> float:
     return value
 
 
-def _matching(value: object, pattern: re.Pattern[str], name: str, expected: str) -> str:
-    if not isinstance(value, str) or not pattern.fullmatch(value):
+def _matching(value: object, fits: Callable[[str], bool], name: str, expected: str) -> str:
+    if not isinstance(value, str) or not fits(value):
         raise _invalid(name, expected)
     return value
 

@@ -1,4 +1,4 @@
-"""What of the bytes that devices bring is let in: sizes, gaps, quotas, room on the disk. PROTOCOL.md §11."""
+"""Which bytes of devices are let in: sizes, gaps, quotas, room on the disk. PROTOCOL.md §11."""
 
 from collections.abc import ValuesView
 from dataclasses import dataclass
@@ -22,15 +22,18 @@ class UploadPolicy:
     tombstone_s: float
 
 
-class Disk(Protocol):
-    """Room on the disk, as last measured."""
+class Room(Protocol):
+    """Room on the disk, as last measured; `total_bytes` is 0 while it never was."""
 
     free_bytes: int
+
+    @property
+    def total_bytes(self) -> int: ...
 
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """Why a stream ends, or one chunk of it is not taken: the scope of `code` tells which."""
+    """Why a stream ends, or why one of its chunks is not taken. The scope of `code` says which."""
 
     code: ErrorCode
     detail: str
@@ -47,41 +50,44 @@ _REFUSALS = {
 
 
 class Admission:
-    """Holds uploads to what an operator allows and the disk has. `policy` may change at any time."""
+    """Holds uploads to what an operator allows and the disk can hold. `policy` may change at any time."""
 
-    def __init__(self, catalog: Catalog, disk: Disk, policy: UploadPolicy) -> None:
+    def __init__(self, catalog: Catalog, disk: Room, policy: UploadPolicy) -> None:
         self._catalog = catalog
         self._disk = disk
         self.policy = policy
         self._allowances: WeakValueDictionary[tuple[str, str], Allowance] = WeakValueDictionary()
 
     async def refuse_open(self, request: OpenRequest) -> Refusal | None:
-        """Why an upload is not opened, before the catalog is asked to. Raises CatalogFailed."""
+        """Why an upload is not opened, before the catalog is asked to open it. Raises CatalogFailed."""
         size = request.size or 0
         if refusal := self.refuse_size(size):
             return refusal
         refusal = self._refuse_room(size)
         if refusal is None or request.disposition is Disposition.REPLACE:
             return refusal
-        # What is there already takes no more room, and a complete file none at all.
+        # Bytes that are there already take no more room, and a complete file takes none at all.
         known = await self._catalog.find(request.tenant, request.device, request.name)
         if known is not None and known.state is State.COMPLETE:
             return None
         if known is not None and known.state in UNDER_WAY:
-            return self._refuse_room(size - known.received_bytes)
+            return self._refuse_room(max(size - known.received_bytes, 0))
         return refusal
 
     def refuse_size(self, size: int) -> Refusal | None:
-        """Why no file may have so many bytes."""
+        """Why no file may have this size; None where it may, or where it is 0, which stands for unknown."""
         largest = self.policy.size_max_bytes
         if largest and size > largest:
             return Refusal(ErrorCode.FILE_TOO_LARGE, f"{size} bytes; the largest file may have {largest}")
+        disk_bytes = self._disk.total_bytes
+        if size > disk_bytes - self.policy.disk_free_min_bytes and size and disk_bytes:
+            return Refusal(ErrorCode.FILE_TOO_LARGE, f"{size} bytes; the server's disk could not hold them if empty")
         return None
 
     async def allow(self, upload: LiveUpload, live: ValuesView[LiveUpload]) -> None:
-        """Count what an upload of unknown size brings against its device's quota. Raises CatalogFailed.
+        """Count the bytes of an upload of unknown size against its device's quota. Raises CatalogFailed.
 
-        `live` shows all uploads that are being received: those at the time when the catalog has answered count.
+        `live` are all uploads that are being received, as they are when the catalog has answered.
         """
         quota = self.policy.quota_bytes_per_device
         if not quota or upload.size is not None:
@@ -92,10 +98,10 @@ class Admission:
         upload.allowance.left_bytes = left_bytes - _unrecorded_bytes(device, live)
 
     def take(self, upload: LiveUpload, start: int, end: int, needed: int) -> Refusal | None:
-        """Let [start, end) in, of which `needed` bytes are not there yet, and count them; or say why not."""
+        """Let [start, end) in and count its `needed` bytes that are not there yet, or return why not."""
         policy = self.policy
         gaps = upload.received.gaps_after(start, end)
-        # What leaves no more gaps than there are is taken even if fewer are allowed by now.
+        # A chunk that adds no gap is taken even when fewer gaps are allowed by now.
         if gaps > policy.ranges_max and gaps > len(upload.received.beyond_next()):
             return Refusal(ErrorCode.TOO_MANY_GAPS, f"{gaps} gaps; at most {policy.ranges_max} are kept")
         if refusal := self.refuse_size(end) or self._refuse_room(needed):
@@ -109,19 +115,19 @@ class Admission:
         return None
 
     def _refuse_room(self, size: int) -> Refusal | None:
-        if self._disk.free_bytes - max(size, 0) < self.policy.disk_free_min_bytes:
+        if self._disk.free_bytes - size < self.policy.disk_free_min_bytes:
             return Refusal(ErrorCode.DISK_FULL, "the server's disk has no room for this; nothing acknowledged is lost")
         return None
 
 
 def refusal_of(result: OpenResult) -> Refusal | None:
-    """Why the catalog opened nothing; None if it did."""
+    """Why the catalog opened nothing; None if it opened the upload."""
     code = _REFUSALS.get(result.outcome)
     return None if code is None else Refusal(code, _explain(result))
 
 
 def _unrecorded_bytes(device: tuple[str, str], live: ValuesView[LiveUpload]) -> int:
-    """What the device's uploads of unknown size have received that the catalog does not count yet."""
+    """Bytes of the device's uploads of unknown size that the catalog does not count yet."""
     theirs = [each for each in live if (each.tenant, each.device) == device]
     recorded = [sum(held.end - held.start for held in each.durable) for each in theirs]
     return sum(
@@ -134,7 +140,7 @@ def _explain(result: OpenResult) -> str:
         case Outcome.CONTENT_CHANGED:
             return "the name is known with another size, tag or digest: replace it, or use another name"
         case Outcome.GONE:
-            return "the upload was deleted: replace it to send it all the same"
+            return "the upload was deleted: replace it to send it again"
         case Outcome.NOT_FOUND:
             ended = f"; the last one was {result.previous.value}" if result.previous else ""
             return f"there is nothing to resume under this name{ended}"

@@ -1,10 +1,9 @@
 """Group commit: one cycle makes bytes durable, one catalog transaction records them, then the ACKs go out.
 
-While one cycle is recorded the next is already synced; the order of cycles is kept. PROTOCOL.md §7.
+While one cycle is recorded the next one is synced. Cycles keep their order. PROTOCOL.md §7.
 """
 
 import asyncio
-import errno
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -12,20 +11,20 @@ from typing import Protocol
 from daemon.adapters.clock import Clock
 from daemon.catalog.interface import Catalog, CatalogFailed
 from daemon.catalog.records import Completed, Completion, Progress
+from daemon.ingest.failures import catalog_failure, failure_kind, storage_failure
 from daemon.ingest.live_upload import Cut, LiveUpload
-from daemon.storage.interface import Storage
+from daemon.storage.interface import Staging
 from daemon.telemetry.metrics import Metrics, StorageFailure
 from protocol.errors import ErrorCode
 from protocol.ranges import DigestedRange
 
 TURN_CUTS = 64
-"""Answered at a time: some milliseconds, most of it the sending of ACKs. A thousand would keep everybody waiting."""
+"""Answered in one turn of the event loop: some milliseconds, most of it sending ACKs. A thousand would make everybody
+wait."""
 
-_NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT})
 
-
-class Owner(Protocol):
-    """Who decides what follows from durable bytes, or from their loss."""
+class CommitListener(Protocol):
+    """Decides what follows when bytes are durable, or lost."""
 
     def completion(self, cut: Cut) -> Completion | None:
         """How the cut completes its upload, if it does."""
@@ -40,20 +39,20 @@ class Owner(Protocol):
         ...
 
     def lost(self, upload: LiveUpload, code: ErrorCode, detail: str) -> None:
-        """What is not durable of the upload is lost, or belongs to somebody else now."""
+        """The bytes of the upload that are not durable are lost, or another stream's."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class CycleSettings:
-    """When a cycle is cut: at so many bytes, or so long after the first of them."""
+    """A cycle is cut at `cycle_bytes`, or `cycle_s` after the first of them."""
 
     cycle_bytes: int
     cycle_s: float
 
 
 @dataclass(frozen=True, slots=True)
-class _Synced:
+class _SyncedCycle:
     cuts: list[Cut]
     size_bytes: int
     failed: dict[int, OSError]
@@ -64,9 +63,9 @@ class Committer:
     """Runs the cycles. `run` must be awaited by an owner for as long as bytes arrive."""
 
     def __init__(
-        self, storage: Storage, catalog: Catalog, clock: Clock, metrics: Metrics, settings: CycleSettings
+        self, staging: Staging, catalog: Catalog, clock: Clock, metrics: Metrics, settings: CycleSettings
     ) -> None:
-        self._storage = storage
+        self._staging = staging
         self._catalog = catalog
         self._clock = clock
         self._metrics = metrics
@@ -77,21 +76,21 @@ class Committer:
         self._idle.set()
         self._cycles = 0
         self._timer: asyncio.TimerHandle | None = None
-        self._synced: asyncio.Queue[_Synced] = asyncio.Queue(maxsize=1)
+        self._synced: asyncio.Queue[_SyncedCycle] = asyncio.Queue(maxsize=1)
         self._waiting_bytes = 0
         self.pending_bytes = 0
         self.finished_cycles = 0
         self.oldest_cycle_s: float | None = None
 
     def arrived(self, upload: LiveUpload, count: int) -> None:
-        """`count` bytes of the upload were handed to storage, or were there already and wait for their cycle."""
+        """`count` bytes of the upload were handed to staging, or were there already and wait for their cycle."""
         upload.arrived(count, self._clock.monotonic_s())
         self.pending_bytes += count
         self._waiting_bytes += count
         self.touch(upload, urgent=self._waiting_bytes >= self._settings.cycle_bytes)
 
     def touch(self, upload: LiveUpload, *, urgent: bool = False) -> None:
-        """The upload takes part in the next cycle, which is cut at once if `urgent`."""
+        """Put the upload into the next cycle, which is cut at once if `urgent`."""
         self._dirty[upload.id] = upload
         self._idle.clear()
         if urgent:
@@ -104,11 +103,11 @@ class Committer:
         self._due.set()
         await self._idle.wait()
 
-    async def run(self, owner: Owner) -> None:
+    async def run(self, listener: CommitListener) -> None:
         """Cycle until cancelled."""
         async with asyncio.TaskGroup() as stages:
             stages.create_task(self._sync_cycles())
-            stages.create_task(self._record_cycles(owner))
+            stages.create_task(self._record_cycles(listener))
 
     async def _sync_cycles(self) -> None:
         while True:
@@ -122,17 +121,17 @@ class Committer:
             if self.oldest_cycle_s is None:
                 self.oldest_cycle_s = started_s
             failed = await self._sync(cuts)
-            await self._synced.put(_Synced(cuts, size_bytes, failed, started_s))
+            await self._synced.put(_SyncedCycle(cuts, size_bytes, failed, started_s))
 
     async def _sync(self, cuts: list[Cut]) -> dict[int, OSError]:
         synced: asyncio.Future[dict[int, OSError]] = asyncio.get_running_loop().create_future()
 
         def report(failed: dict[int, OSError]) -> None:
-            # The cycles may have been ended while the disk was at work.
+            # The committer may have been cancelled while the disk was at work.
             if not synced.done():
                 synced.set_result(failed)
 
-        self._storage.sync([cut.upload.id for cut in cuts], report)
+        self._staging.sync([cut.upload.id for cut in cuts], report)
         return await synced
 
     def _cut(self) -> list[Cut]:
@@ -144,35 +143,35 @@ class Committer:
         self._dirty.clear()
         self._waiting_bytes = 0
         self._cycles += bool(cuts)
-        self._rest()
+        self._set_idle()
         return cuts
 
-    async def _record_cycles(self, owner: Owner) -> None:
+    async def _record_cycles(self, listener: CommitListener) -> None:
         while True:
             cycle = await self._synced.get()
-            await self._record(cycle, owner)
+            await self._record(cycle, listener)
             self._cycles -= 1
             self.finished_cycles += 1
             self.oldest_cycle_s = None if not self._cycles else self._clock.monotonic_s()
-            self._rest()
+            self._set_idle()
 
-    def _rest(self) -> None:
+    def _set_idle(self) -> None:
         if not self._cycles and not self._dirty:
             self._idle.set()
 
-    async def _record(self, cycle: _Synced, owner: Owner) -> None:
+    async def _record(self, cycle: _SyncedCycle, listener: CommitListener) -> None:
         cuts = []
         for cut in cycle.cuts:
             error = cycle.failed.get(cut.upload.id)
             if error is not None:
                 self._metrics.storage_failures[failure_kind(error, StorageFailure.SYNC)] += 1
-                owner.lost(cut.upload, *storage_failure(error))
+                listener.lost(cut.upload, *storage_failure(error))
             elif not cut.upload.is_over:
                 cuts.append(cut)
-        completions = [(cut, completion) for cut in cuts if (completion := owner.completion(cut)) is not None]
+        completions = [(cut, completion) for cut in cuts if (completion := listener.completion(cut)) is not None]
         completing = {cut.upload.id for cut, _ in completions}
         progress = [cut for cut in cuts if cut.upload.id not in completing]
-        # Asked for in one step, so that the catalog records all of it in one transaction.
+        # Asked for in one step, so that one transaction records all of it.
         results = await asyncio.gather(
             self._commit(progress),
             *(self._catalog.complete(completion) for _, completion in completions),
@@ -180,10 +179,10 @@ class Committer:
         )
         committed, *completed = results
         recorded = [*progress, *(cut for cut, _ in completions)]
-        answers = [*self._each(committed, len(progress)), *completed]
+        answers = [*self._per_cut(committed, len(progress)), *completed]
         durable_bytes = 0
         for count, (cut, answer) in enumerate(zip(recorded, answers, strict=True), 1):
-            durable_bytes += self._settle(cut, answer, owner)
+            durable_bytes += self._answer(cut, answer, listener)
             if not count % TURN_CUTS:
                 await asyncio.sleep(0)
         now = self._clock.monotonic_s()
@@ -196,56 +195,39 @@ class Committer:
         now_ms = self._clock.wall_ms()
         return await self._catalog.commit([Progress(cut.upload.id, cut.epoch, cut.ranges, now_ms) for cut in cuts])
 
-    def _each(self, result: object, count: int) -> Sequence[object]:
+    def _per_cut(self, result: object, count: int) -> Sequence[object]:
         return [result] * count if not isinstance(result, list | tuple) else result
 
-    def _settle(self, cut: Cut, result: object, owner: Owner) -> int:
-        """Tell the owner what became of a cut; how many more bytes are durable by it."""
+    def _answer(self, cut: Cut, result: object, listener: CommitListener) -> int:
+        """Report the result of a cut; returns how many more bytes are durable."""
         upload = cut.upload
         if isinstance(result, BaseException):
             if not isinstance(result, CatalogFailed):
                 raise result
             kind = StorageFailure.DISK_FULL if result.disk_full else StorageFailure.CATALOG
             self._metrics.storage_failures[kind] += 1
-            owner.lost(upload, *catalog_failure(result))
+            listener.lost(upload, *catalog_failure(result))
         elif isinstance(result, Completed):
-            grown_bytes = self._is_durable(cut)
-            owner.completed(cut, result)
+            grown_bytes = self._mark_durable(cut)
+            listener.completed(cut, result)
             return grown_bytes
         elif result:
-            grown_bytes = self._is_durable(cut)
-            owner.progressed(cut)
+            grown_bytes = self._mark_durable(cut)
+            listener.progressed(cut)
             return grown_bytes
         elif not upload.is_over and upload.epoch != cut.epoch:
-            # A takeover came between the cut and its record: the bytes are the new stream's, for the next cycle.
+            # A takeover came between the cut and its record: the next cycle records the bytes for the new stream.
             self.touch(upload)
         elif not upload.is_over:
-            owner.lost(upload, ErrorCode.FENCED, "the upload was taken over by another server")
+            listener.lost(upload, ErrorCode.FENCED, "the upload was taken over by another server")
         return 0
 
-    def _is_durable(self, cut: Cut) -> int:
+    def _mark_durable(self, cut: Cut) -> int:
         grown_bytes = _total_bytes(cut.ranges) - _total_bytes(cut.upload.durable)
         cut.upload.durable = cut.ranges
         if cut.received_s is not None:
             self._metrics.ack_latency.observe(self._clock.monotonic_s() - cut.received_s)
         return grown_bytes
-
-
-def storage_failure(error: OSError) -> tuple[ErrorCode, str]:
-    """What a device is told when its bytes could not be written or synced."""
-    if error.errno in _NO_ROOM:
-        return ErrorCode.DISK_FULL, "the server's disk is full; nothing acknowledged is lost"
-    return ErrorCode.STORAGE_FAILED, f"the server could not store the bytes: {error.strerror or error}"
-
-
-def catalog_failure(error: CatalogFailed) -> tuple[ErrorCode, str]:
-    """What a device is told when the catalog did not record something."""
-    return ErrorCode.DISK_FULL if error.disk_full else ErrorCode.STORAGE_FAILED, str(error)
-
-
-def failure_kind(error: OSError, otherwise: StorageFailure) -> StorageFailure:
-    """How a failure of the disk is counted."""
-    return StorageFailure.DISK_FULL if error.errno in _NO_ROOM else otherwise
 
 
 def _total_bytes(ranges: Sequence[DigestedRange]) -> int:

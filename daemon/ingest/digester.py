@@ -1,8 +1,7 @@
 """SHA-256 of uploads, computed on a thread of its own. PROTOCOL.md §14.
 
-Bytes that come in order are hashed as they come, while they are in memory anyway. What came before that, or out of
-order, is read back from storage once it is durable, a step of one upload after another, so that a large file does not
-keep a small one waiting.
+Bytes that come in order are hashed as they come, while they are in memory. Bytes that came earlier or out of order are
+read back once they are durable. Uploads take turns after each step, so that a large file does not hold up a small one.
 """
 
 import asyncio
@@ -13,18 +12,19 @@ from dataclasses import dataclass
 
 from daemon.adapters.threads import Report, Threads
 from daemon.ingest.live_upload import LiveUpload, Piece
-from daemon.storage.interface import Buffer, Storage
+from daemon.storage.interface import Contents
+from protocol.checksum import Buffer
 
 STEP_BYTES = 4 * 1024 * 1024
-"""Read and hashed at a time: some milliseconds, so that the hand-over costs nothing."""
+"""Read and hashed in one step: some milliseconds, beside which handing it to the thread costs nothing."""
 
 HASH_BYTES_PER_S = 500_000_000
-"""A cautious guess at the speed, to tell a device how long to wait."""
+"""A cautious guess at the speed, from which a device learns how long to wait."""
 
 
 @dataclass(slots=True)
-class _Job:
-    """`hashed_bytes` are hashed, or on their way to the thread in `steps` steps."""
+class _DigestJob:
+    """`hashed_bytes` are hashed, or queued for the thread in `steps` steps."""
 
     upload: LiveUpload
     hasher: "hashlib._Hash"
@@ -33,8 +33,8 @@ class _Job:
 
 
 @dataclass(frozen=True, slots=True)
-class _Step:
-    job: _Job
+class _DigestStep:
+    job: _DigestJob
     pieces: Sequence[Buffer]
     done: Callable[[], None]
 
@@ -42,23 +42,23 @@ class _Step:
 class Digester:
     """Hashes uploads. `run` must be awaited by an owner."""
 
-    def __init__(self, storage: Storage, threads: Threads) -> None:
-        self._storage = storage
+    def __init__(self, contents: Contents, threads: Threads) -> None:
+        self._contents = contents
         self._lane = threads.lane("sha256", _hash)
-        self._jobs: OrderedDict[int, _Job] = OrderedDict()
+        self._jobs: OrderedDict[int, _DigestJob] = OrderedDict()
         self._due = asyncio.Event()
 
     def follow(self, upload: LiveUpload) -> None:
-        """Hash what of the upload is durable and was not hashed as it came; to be called again as more becomes so."""
+        """Hash the durable bytes of the upload that were not hashed as they came. Call it again when there are more."""
         job = self._jobs.get(upload.id)
         if job is None or job.upload is not upload:
-            self._jobs[upload.id] = _Job(upload, hashlib.sha256())
+            self._jobs[upload.id] = _DigestJob(upload, hashlib.sha256())
         self._due.set()
 
     def take(self, upload: LiveUpload, piece: Piece, done: Callable[[], None]) -> bool:
-        """Hash bytes that have just come, if they are the next of an upload that is followed: whether so.
+        """Hash bytes that have just come, if they are the next ones of an upload that is followed.
 
-        Then their memory must stay as it is until `done` is called.
+        Returns whether they are. If so, their memory must not change until `done` is called.
         """
         job = self._jobs.get(upload.id)
         if job is None or job.upload is not upload or job.hashed_bytes != piece.offset:
@@ -67,7 +67,7 @@ class Digester:
         return True
 
     def forget(self, upload: LiveUpload) -> None:
-        """The upload is of no interest any more."""
+        """Stop hashing the upload."""
         self._jobs.pop(upload.id, None)
 
     def remaining_s(self, upload: LiveUpload) -> float:
@@ -78,7 +78,7 @@ class Digester:
     async def run(
         self, whole: Callable[[LiveUpload, bytes], None], failed: Callable[[LiveUpload, OSError], None]
     ) -> None:
-        """Hash until cancelled; `whole` gets the digest of each upload of which all is hashed."""
+        """Hash until cancelled. `whole` gets the digest of each upload once all of it is hashed."""
         while True:
             await self._due.wait()
             self._due.clear()
@@ -92,7 +92,7 @@ class Digester:
                         del self._jobs[job.upload.id]
                         failed(job.upload, error)
                     continue
-                if self._is_told(job) and self._is_current(job):
+                if self._is_ready(job) and self._is_current(job):
                     del self._jobs[job.upload.id]
                     whole(job.upload, job.hasher.digest())
 
@@ -100,24 +100,24 @@ class Digester:
         """End the thread."""
         await self._lane.close()
 
-    def _is_current(self, job: _Job) -> bool:
-        """Whether it was not forgotten, or followed by another job for the same upload, meanwhile."""
+    def _is_current(self, job: _DigestJob) -> bool:
+        """Whether the upload was neither forgotten nor given another job."""
         return self._jobs.get(job.upload.id) is job
 
-    def _is_told(self, job: _Job) -> bool:
-        """A digest that fits is told at once, so that the last bytes' own cycle completes the upload. One that does not
-        waits until all is durable, as the bytes are kept for inspection.
+    def _is_ready(self, job: _DigestJob) -> bool:
+        """Whether to report the digest. A right one is reported at once, so that the cycle of the last bytes completes
+        the upload. A wrong one waits until all bytes are durable, since they are kept for inspection.
         """
         upload = job.upload
         if upload.size != job.hashed_bytes or job.steps:
             return False
         return upload.next_expected_byte == upload.size or upload.sha256_expected == job.hasher.digest()
 
-    async def _step(self, job: _Job) -> None:
+    async def _step(self, job: _DigestJob) -> None:
         count = min(job.upload.next_expected_byte - job.hashed_bytes, STEP_BYTES)
         if count <= 0:
             return
-        reading = await self._storage.open(job.upload.id)
+        reading = await self._contents.open(job.upload.id)
         try:
             data = await reading.read(job.hashed_bytes, count)
         finally:
@@ -128,7 +128,7 @@ class Digester:
         self._put(job, (data,), lambda: None if done.cancelled() else done.set_result(None))
         await done
 
-    def _put(self, job: _Job, pieces: Sequence[Buffer], done: Callable[[], None]) -> None:
+    def _put(self, job: _DigestJob, pieces: Sequence[Buffer], done: Callable[[], None]) -> None:
         job.hashed_bytes += sum(map(len, pieces))
         job.steps += 1
 
@@ -137,16 +137,16 @@ class Digester:
             done()
             self._due.set()
 
-        self._lane.put(_Step(job, pieces, hashed))
+        self._lane.put(_DigestStep(job, pieces, hashed))
 
 
-def _hash(batch: list[_Step]) -> Report:
+def _hash(batch: list[_DigestStep]) -> Report:
     for step in batch:
         for piece in step.pieces:
             step.job.hasher.update(piece)
     return lambda: _report(batch)
 
 
-def _report(batch: list[_Step]) -> None:
+def _report(batch: list[_DigestStep]) -> None:
     for step in batch:
         step.done()

@@ -1,4 +1,4 @@
-"""Room on the data directory's disk, measured about once a second and kept up between two measurements."""
+"""Room on the data directory's disk, measured about once a second and updated between two measurements."""
 
 import asyncio
 from typing import Protocol
@@ -9,10 +9,10 @@ from daemon.adapters.clock import Clock
 from daemon.storage.interface import Space
 
 INTERVAL_S = 1.0
-"""Between two measurements `free_bytes` follows what uploads take, so this is how late others' use is seen."""
+"""`free_bytes` follows what uploads take at once, and what other programs take after this time."""
 
 OVERDUE_S = 10.0
-"""A disk that has not answered for so long hangs: what was measured before says nothing of it any more."""
+"""A disk that has not answered for this time hangs, and earlier figures say nothing about it."""
 
 
 class Volume(Protocol):
@@ -24,7 +24,7 @@ class Volume(Protocol):
 
 
 class Disk:
-    """`free_bytes` and `total_bytes` as last measured, 0 before that. Who takes room subtracts it at once."""
+    """`free_bytes` and `total_bytes` as last measured, 0 before that. Whoever takes room subtracts it at once."""
 
     def __init__(self, volume: Volume, clock: Clock, log: BoundLogger) -> None:
         self._volume = volume
@@ -36,7 +36,7 @@ class Disk:
         self.total_bytes = 0
 
     async def measure(self) -> None:
-        """Measure now. A failure keeps the last figures and is told by `problem`."""
+        """Measure now. After a failure the last figures stay, and `problem` reports it."""
         try:
             space = await self._volume.space()
         except OSError as error:
@@ -59,15 +59,15 @@ class Disk:
             await asyncio.sleep(interval_s)
 
     def problem(self, min_free_bytes: int) -> str | None:
-        """Why uploads cannot be taken as far as the disk goes; None when they can."""
+        """Why the disk can take no uploads; None when it can."""
         if self._failure is not None:
             return f"its free space cannot be read: {self._failure}; check the data directory and its disk"
         if self._measured_s is None:
-            return "its free space was not read yet: wait a second"
+            return "its free space was not measured yet: wait a second"
         age_s = self._clock.monotonic_s() - self._measured_s
         if age_s > OVERDUE_S:
             return f"it has not answered for {age_s:.0f} s: look for disk errors in the kernel's log"
-        # Without any floor the catalog, too, finds no room on a full disk.
+        # Even without a floor: on a full disk the catalog finds no room either.
         if self.free_bytes < max(min_free_bytes, 1):
-            return f"{self.free_bytes} bytes are free, {min_free_bytes} are to stay so: free room, or lower the floor"
+            return f"{self.free_bytes} bytes are free, {min_free_bytes} must stay free: make room, or lower the floor"
         return None

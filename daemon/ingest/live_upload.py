@@ -1,4 +1,4 @@
-"""One upload while it is being received: what has arrived, what of it is durable, who is told. PROTOCOL.md §7, §9."""
+"""One upload while it is being received: what has arrived, what is durable, who listens. PROTOCOL.md §7, §9."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,32 +9,34 @@ from protocol.checksum import Buffer, crc32c, crc32c_combine
 from protocol.errors import ErrorCode
 from protocol.ranges import DigestedRange, RangeSet, Span
 
+TAKEN_OVER = "a later OPEN of the same name has taken the upload over"
+
 
 class Listener(Protocol):
-    """The stream of an upload."""
+    """The stream of an upload, as it gets the results."""
 
-    def acknowledged(self, next_expected_byte: int, beyond: Sequence[Span], settled_bytes: int) -> None:
-        """All below `next_expected_byte`, and `beyond`, are durable; `settled_bytes` that arrived are dealt with."""
+    def acknowledged(self, next_expected_byte: int, beyond: Sequence[Span], answered_bytes: int) -> None:
+        """All below `next_expected_byte`, and `beyond`, are durable. It answers `answered_bytes` that arrived."""
         ...
 
-    def refused(self, refused: Span, code: ErrorCode, settled_bytes: int) -> None:
-        """These bytes must be sent again; the stream stays open."""
+    def refused(self, refused: Span, code: ErrorCode, answered_bytes: int) -> None:
+        """These bytes must be sent again. The stream stays open."""
         ...
 
     def verifying(self, wait_ms: int) -> None:
-        """The digest takes a while."""
+        """The digest takes about `wait_ms`."""
         ...
 
     def finished(self, upload: Upload) -> None:
-        """The upload is complete; the stream is over."""
+        """The upload is complete. The stream is over."""
         ...
 
     def aborted(self, upload_id: int) -> None:
-        """The upload is aborted, as the device asked; the stream is over."""
+        """The upload is aborted, as the device asked. The stream is over."""
         ...
 
     def failed(self, code: ErrorCode, detail: str) -> None:
-        """The stream is over."""
+        """The stream is over, for this reason."""
         ...
 
 
@@ -54,17 +56,17 @@ class Piece(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Cut:
-    """What one commit cycle makes durable of one upload. `received_s`: when the first byte of it came, None if none."""
+    """What one commit cycle makes durable of one upload. `received_s`: when its first byte came, None without bytes."""
 
     upload: "LiveUpload"
     epoch: int
     ranges: tuple[DigestedRange, ...]
-    settled_bytes: int
+    answered_bytes: int
     received_s: float | None
 
 
 class LiveUpload:
-    """Bytes that have arrived (`received`), those of them that are durable, and the stream they come on."""
+    """Bytes that have arrived (`received`), those that are durable, and the stream on which they come."""
 
     __slots__ = (
         "allowance",
@@ -84,7 +86,7 @@ class LiveUpload:
         "sha256_wanted",
         "size",
         "tenant",
-        "unsettled_bytes",
+        "unanswered_bytes",
     )
 
     def __init__(self, record: Upload) -> None:
@@ -104,9 +106,9 @@ class LiveUpload:
         self.take_over(record)
 
     def take_over(self, record: Upload) -> None:
-        """A new OPEN has the upload now; what is under way to the disk stays."""
+        """A new OPEN has the upload now. Bytes on their way to the disk stay."""
         if (record.size, record.sha256_expected) != (self.size, self.sha256_expected):
-            # The digest is that of another size, or was not compared with what is expected now.
+            # The digest is that of another size, or was not compared with the one expected now.
             self.sha256 = None
         self.epoch = record.epoch
         self.size = record.size
@@ -114,7 +116,7 @@ class LiveUpload:
         self.sha256_expected = record.sha256_expected
         self.sha256_wanted = record.sha256_expected is not None
         self.is_finishing = False
-        self.unsettled_bytes = 0
+        self.unanswered_bytes = 0
         self.allowance = None
 
     @property
@@ -139,7 +141,7 @@ class LiveUpload:
     def take_in(
         self, start: int, data: Sequence[Buffer], gaps: Sequence[Span], data_crc32c: int | None = None
     ) -> list[Piece]:
-        """Take the bytes of `gaps` out of data that begins at `start` into `received`; what is to be written.
+        """Take the bytes of `gaps`, out of data that begins at `start`, into `received`; returns what to write.
 
         `data_crc32c` is that of all the data, where it is known.
         """
@@ -163,20 +165,20 @@ class LiveUpload:
 
     def arrived(self, count: int, now: float) -> None:
         """`count` bytes wait for the next commit cycle."""
-        self.unsettled_bytes += count
+        self.unanswered_bytes += count
         if self.received_s is None:
             self.received_s = now
 
     def cut(self) -> Cut:
-        """What has arrived until now, for a commit cycle."""
-        cut = Cut(self, self.epoch, self.received.snapshot(), self.unsettled_bytes, self.received_s)
-        self.unsettled_bytes = 0
+        """Everything that has arrived, for a commit cycle."""
+        cut = Cut(self, self.epoch, self.received.snapshot(), self.unanswered_bytes, self.received_s)
+        self.unanswered_bytes = 0
         self.received_s = None
         return cut
 
 
 def _slice(data: Sequence[Buffer], start: int, end: int) -> list[Buffer]:
-    """The bytes [start, end) of pieces that lie one behind the other, without copying."""
+    """The bytes [start, end) of pieces that follow each other, without copying."""
     parts: list[Buffer] = []
     position = 0
     for piece in data:

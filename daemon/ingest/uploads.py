@@ -1,4 +1,4 @@
-"""Uploads from OPEN to their end: resume, takeover, reception, finish, abort, deletion. PROTOCOL.md §6 to §10."""
+"""Uploads from OPEN to completion: resume, takeover, reception, finish. PROTOCOL.md §6 to §9."""
 
 from dataclasses import replace
 from functools import partial
@@ -10,37 +10,37 @@ from daemon.adapters.entropy import Entropy
 from daemon.catalog.interface import Catalog, CatalogFailed
 from daemon.catalog.records import Completed, Completion, End, OpenRequest, OpenResult, Outcome, State, Upload
 from daemon.ingest.admission import Admission, Refusal, refusal_of
-from daemon.ingest.committer import Committer, catalog_failure, failure_kind, storage_failure
+from daemon.ingest.committer import Committer
 from daemon.ingest.digester import Digester
-from daemon.ingest.live_upload import Cut, Listener, LiveUpload, Piece
-from daemon.storage.interface import Storage
+from daemon.ingest.ends import Ends
+from daemon.ingest.failures import failure_kind, storage_failure
+from daemon.ingest.live_upload import TAKEN_OVER, Cut, Listener, LiveUpload, Piece
+from daemon.ingest.live_uploads import LiveUploads
+from daemon.ingest.received import Lease, Received
+from daemon.storage.interface import Staging
 from daemon.tasks import Tasks
 from daemon.telemetry.metrics import Metrics, OpenOutcome, StorageFailure
-from protocol import frames
-from protocol.constants import OFFSET_MAX, UploadState
-from protocol.errors import ErrorCode, Scope
-from protocol.events import ChunksReceived
-from protocol.frame_buffer import Lease
+from protocol.constants import OFFSET_MAX
+from protocol.errors import ErrorCode, ErrorScope
 from protocol.ranges import Span
-
-_STANDING = frozenset({State.RECEIVING, State.PARTIAL, State.COMPLETE})
-_TAKEN_OVER = "a later OPEN of the same name has taken the upload over"
 
 VERIFYING_FROM_S = 0.5
 """A digest that takes longer is announced, so that the device does not take the silence for a dead link."""
 
 
 class Uploads:
-    """All uploads that are being received."""
+    """Opens uploads for streams, takes their bytes, and decides what follows from the committer's reports."""
 
     def __init__(
         self,
         *,
         catalog: Catalog,
-        storage: Storage,
+        staging: Staging,
         committer: Committer,
         digester: Digester,
         admission: Admission,
+        live: LiveUploads,
+        ends: Ends,
         clock: Clock,
         entropy: Entropy,
         metrics: Metrics,
@@ -48,20 +48,17 @@ class Uploads:
         tasks: Tasks,
     ) -> None:
         self._catalog = catalog
-        self._storage = storage
+        self._staging = staging
         self._committer = committer
         self._digester = digester
         self._admission = admission
+        self._live = live
+        self._ends = ends
         self._clock = clock
         self._entropy = entropy
         self._metrics = metrics
         self._log = log
         self._tasks = tasks
-        self._live: dict[int, LiveUpload] = {}
-
-    def is_live(self, upload_id: int) -> bool:
-        """Whether a connection has the upload open, or bytes of it are on their way to the disk."""
-        return upload_id in self._live
 
     async def open(self, request: OpenRequest, listener: Listener) -> tuple[OpenResult, LiveUpload | None] | Refusal:
         """Open an upload for a stream, which fences its earlier one. Raises CatalogFailed.
@@ -83,9 +80,7 @@ class Uploads:
             )
         )
         if result.replaced is not None:
-            replaced_id = result.replaced.upload_id
-            self._drop(replaced_id, ErrorCode.FENCED, "the upload was replaced by a later OPEN of the same name")
-            self._clear_away(result.replaced, request.device)
+            self._replaced(result.replaced, request.device)
         if refusal := refusal_of(result):
             self._metrics.opens[OpenOutcome.REFUSED] += 1
             return refusal
@@ -97,29 +92,12 @@ class Uploads:
         self._metrics.resumes += result.upload.next_expected_byte > 0
         return result, await self._attach(result.upload, listener)
 
-    async def _attach(self, record: Upload, listener: Listener) -> LiveUpload:
-        upload = self._live.get(record.id)
-        if upload is None:
-            upload = self._live[record.id] = LiveUpload(record)
-        else:
-            earlier, upload.listener = upload.listener, None
-            if earlier is not None:
-                self._metrics.takeovers += 1
-                earlier.failed(ErrorCode.FENCED, _TAKEN_OVER)
-            upload.take_over(record)
-        upload.listener = listener
-        if upload.sha256_wanted:
-            self._digester.follow(upload)
-        try:
-            await self._admission.allow(upload, self._live.values())
-        except CatalogFailed:
-            self.detach(upload, listener)
-            raise
-        return upload
+    def receive(self, upload: LiveUpload, received: Received, lease: Lease | None) -> None:
+        """Take bytes of an attached upload; its listener gets the result.
 
-    def receive(self, upload: LiveUpload, chunks: ChunksReceived) -> None:
-        """Take chunks of an attached upload; its listener hears what becomes of them."""
-        start, end, lease = chunks.start, chunks.end, chunks.lease
+        The bytes are valid until `lease` is released, which is done here; without one they stay valid.
+        """
+        start, end = received.start, received.end
         gaps = upload.received.missing(start, end)
         needed = sum(gap.end - gap.start for gap in gaps)
         if needed < end - start:
@@ -128,45 +106,45 @@ class Uploads:
             if lease is not None:
                 lease.release()
             if not gaps:
-                self._again(upload, start, end)
+                self._acknowledge_duplicate(upload, start, end)
             return
         durable_bytes = upload.durable[-1].end if upload.durable else 0
-        pieces = upload.take_in(start, chunks.data, gaps, chunks.crc32c)
+        pieces = upload.take_in(start, received.data, gaps, received.crc32c)
         for index, piece in enumerate(pieces):
             if lease is not None and index:
                 lease.retain()
-            self._storage.write(
+            self._staging.write(
                 upload.id, piece.offset, piece.data, durable_bytes, partial(self._written, upload, lease)
             )
             if upload.sha256_wanted:
                 self._digest(upload, piece, lease)
         self._committer.arrived(upload, end - start)
 
-    def finish(self, upload: LiveUpload, finish: frames.Finish) -> None:
-        """All bytes were sent: complete the upload once they are durable and their digests are right."""
+    def finish(self, upload: LiveUpload, size: int, crc32c: int | None = None, sha256: bytes | None = None) -> None:
+        """All `size` bytes were sent: complete the upload once they are durable and match the digests, where given."""
         listener = upload.listener
         if listener is None:
             return
-        if finish.size < upload.received.highest_byte:
-            detail = f"FINISH says {finish.size} bytes, {upload.received.highest_byte} have arrived"
-            self._end_stream(upload, ErrorCode.SIZE_INVALID, detail)
+        if size < upload.received.highest_byte:
+            detail = f"FINISH says {size} bytes, {upload.received.highest_byte} have arrived"
+            self._live.end_stream(upload, ErrorCode.SIZE_INVALID, detail)
             return
-        if refusal := self._admission.refuse_size(finish.size):
-            self._end_stream(upload, refusal.code, refusal.detail)
+        if refusal := self._admission.refuse_size(size):
+            self._live.end_stream(upload, refusal.code, refusal.detail)
             return
-        upload.size = finish.size
+        upload.size = size
         if not upload.is_whole:
-            missing = upload.received.missing(0, finish.size)[0]
+            missing = upload.received.missing(0, size)[0]
             listener.refused(missing, ErrorCode.INCOMPLETE, 0)
             return
         crc = upload.received.prefix_crc32c()
-        given = {each for each in (upload.crc32c_expected, finish.crc32c) if each is not None}
-        if given - {crc} or _differ(upload.sha256_expected, finish.sha256):
-            self._reject(upload, f"CRC32C is {crc:08x}")
+        given = {each for each in (upload.crc32c_expected, crc32c) if each is not None}
+        if given - {crc} or _differ(upload.sha256_expected, sha256):
+            self._ends.reject(upload, f"CRC32C is {crc:08x}")
             return
         upload.is_finishing = True
-        if finish.sha256 is not None:
-            upload.sha256_expected = finish.sha256
+        if sha256 is not None:
+            upload.sha256_expected = sha256
         if upload.sha256_expected is not None and upload.sha256 is None:
             self._digester.follow(upload)
             remaining_s = self._digester.remaining_s(upload)
@@ -176,39 +154,16 @@ class Uploads:
 
     async def abort(self, upload: LiveUpload) -> None:
         """The device gives the upload up. Raises CatalogFailed."""
-        listener = self._forget(upload)
-        if not await self._end_own(upload, listener, State.ABORTED, "by the device"):
-            return
-        await self.remove_bytes(upload.id)
-        if listener is not None:
-            listener.aborted(upload.id)
-
-    async def end(self, upload_id: int, state: State) -> Upload | None:
-        """Delete or expire; None if the upload's state does not allow it. Raises CatalogFailed."""
-        ended = await self._catalog.end(upload_id, state, self._clock.wall_ms())
-        if ended is not None:
-            self._metrics.ended[UploadState[state.name]] += 1
-            code = ErrorCode.GONE if state is State.DELETED else ErrorCode.EXPIRED
-            self._drop(upload_id, code, f"the upload is {state.value}")
-        return ended
-
-    async def remove_bytes(self, upload_id: int) -> None:
-        """Delete the bytes of an upload that has ended; what cannot be deleted is reported."""
-        try:
-            await self._storage.remove(upload_id)
-        except OSError as error:
-            # The row is gone already, so cleanup will find the bytes as orphans and report them.
-            self._metrics.storage_failures[StorageFailure.DELETE] += 1
-            self._log.warning("bytes not deleted", upload=f"{upload_id:016x}", error=str(error))
+        await self._ends.abort(upload)
 
     def detach(self, upload: LiveUpload, listener: Listener) -> None:
-        """The stream is gone; what it brought still becomes durable."""
+        """The stream is gone. What it brought still becomes durable."""
         if upload.listener is listener:
             upload.listener = None
             upload.is_finishing = False
-            self._rest(upload)
+            self._live.forget_if_done(upload)
 
-    # What the committer and the digester report.
+    # The committer's and the digester's reports.
 
     def completion(self, cut: Cut) -> Completion | None:
         upload = cut.upload
@@ -226,17 +181,17 @@ class Uploads:
         if upload.is_over:
             return
         if upload.listener is not None and upload.epoch == cut.epoch:
-            upload.listener.acknowledged(upload.next_expected_byte, upload.beyond(), cut.settled_bytes)
+            upload.listener.acknowledged(upload.next_expected_byte, upload.beyond(), cut.answered_bytes)
         if upload.sha256_expected is not None and upload.sha256 is None:
             self._digester.follow(upload)
-        self._rest(upload)
+        self._live.forget_if_done(upload)
 
     def completed(self, cut: Cut, completed: Completed) -> None:
         upload = cut.upload
-        listener = self._forget(upload)
-        self._note_end(upload.id, upload.device, State.COMPLETE, f"{completed.upload.size} bytes")
+        listener = self._live.forget(upload)
+        self._ends.note(upload.id, upload.device, State.COMPLETE, f"{completed.upload.size} bytes")
         if completed.superseded is not None:
-            self._clear_away(completed.superseded, upload.device)
+            self._ends.clear_away(completed.superseded, upload.device)
         if listener is not None:
             listener.finished(completed.upload)
 
@@ -246,16 +201,14 @@ class Uploads:
         self._log.warning(
             "upload lost", upload=f"{upload.id:016x}", device=upload.device, code=code.name, detail=detail
         )
-        listener = self._forget(upload)
-        if listener is not None:
-            listener.failed(code, detail)
+        self._live.fail(upload, code, detail)
 
     def digested(self, upload: LiveUpload, digest: bytes) -> None:
-        """This is the SHA-256 of the whole upload."""
+        """`digest` is the SHA-256 of the whole upload."""
         if upload.is_over:
             return
         if upload.sha256_expected not in (None, digest):
-            self._reject(upload, f"SHA-256 is {digest.hex()}")
+            self._ends.reject(upload, f"SHA-256 is {digest.hex()}")
             return
         upload.sha256 = digest
         self._committer.touch(upload, urgent=True)
@@ -266,6 +219,33 @@ class Uploads:
         self.lost(upload, *storage_failure(error))
 
     # Within.
+
+    async def _attach(self, record: Upload, listener: Listener) -> LiveUpload:
+        upload = self._live.get(record.id)
+        if upload is None:
+            upload = LiveUpload(record)
+            self._live.add(upload)
+        else:
+            earlier, upload.listener = upload.listener, None
+            if earlier is not None:
+                self._metrics.takeovers += 1
+                earlier.failed(ErrorCode.FENCED, TAKEN_OVER)
+            upload.take_over(record)
+        upload.listener = listener
+        if upload.sha256_wanted:
+            self._digester.follow(upload)
+        try:
+            await self._admission.allow(upload, self._live.values())
+        except CatalogFailed:
+            self.detach(upload, listener)
+            raise
+        return upload
+
+    def _replaced(self, end: End, device: str) -> None:
+        upload = self._live.get(end.upload_id)
+        if upload is not None:
+            self._live.fail(upload, ErrorCode.FENCED, "the upload was replaced by a later OPEN of the same name")
+        self._ends.clear_away(end, device)
 
     def _digest(self, upload: LiveUpload, piece: Piece, lease: Lease | None) -> None:
         if lease is None:
@@ -281,18 +261,18 @@ class Uploads:
             self.lost(upload, *storage_failure(error))
 
     def _refuse(self, upload: LiveUpload, start: int, end: int, needed: int) -> bool:
-        """Whether bytes that are not there yet cannot be taken; the listener is told why."""
+        """Whether bytes that are not there yet cannot be taken. If so, the listener gets the reason."""
         refusal = self._admission.take(upload, start, end, needed)
         if refusal is None:
             return False
-        if refusal.code.scope is not Scope.CHUNK:
-            self._end_stream(upload, refusal.code, refusal.detail)
+        if refusal.code.scope is not ErrorScope.CHUNK:
+            self._live.end_stream(upload, refusal.code, refusal.detail)
         elif upload.listener is not None:
             upload.listener.refused(Span(start, end), refusal.code, end - start)
         return True
 
-    def _again(self, upload: LiveUpload, start: int, end: int) -> None:
-        """A wholly duplicate chunk is acknowledged again, now or with the cycle that makes its first copy durable."""
+    def _acknowledge_duplicate(self, upload: LiveUpload, start: int, end: int) -> None:
+        """Acknowledge a chunk that was there already: now, or with the cycle that makes its first copy durable."""
         if not upload.is_durable(start, end):
             self._committer.arrived(upload, end - start)
         elif upload.listener is not None:
@@ -300,72 +280,6 @@ class Uploads:
 
     def _new_id(self) -> int:
         return int.from_bytes(self._entropy.bytes(8), "big") % OFFSET_MAX + 1
-
-    def _end_stream(self, upload: LiveUpload, code: ErrorCode, detail: str) -> None:
-        """The stream is over, the upload can be resumed."""
-        listener, upload.listener = upload.listener, None
-        self._rest(upload)
-        if listener is not None:
-            listener.failed(code, detail)
-
-    def _rest(self, upload: LiveUpload) -> None:
-        """Nobody sends and everything is durable: the catalog knows all there is to know."""
-        if upload.listener is None and upload.received.snapshot() == upload.durable:
-            self._forget(upload)
-
-    def _forget(self, upload: LiveUpload) -> Listener | None:
-        upload.is_over = True
-        if self._live.get(upload.id) is upload:
-            del self._live[upload.id]
-            self._storage.release(upload.id)
-            self._digester.forget(upload)
-        listener, upload.listener = upload.listener, None
-        return listener
-
-    def _drop(self, upload_id: int, code: ErrorCode, detail: str) -> None:
-        upload = self._live.get(upload_id)
-        listener = None if upload is None else self._forget(upload)
-        if listener is not None:
-            listener.failed(code, detail)
-
-    def _reject(self, upload: LiveUpload, found: str) -> None:
-        # Forgotten at once: a cycle that is about to be recorded must not complete it.
-        self._tasks.spawn(self._record_rejection(upload, self._forget(upload), found))
-
-    async def _record_rejection(self, upload: LiveUpload, listener: Listener | None, found: str) -> None:
-        detail = f"the bytes do not have the digest that was given: {found}"
-        try:
-            if not await self._end_own(upload, listener, State.REJECTED, detail):
-                return
-            code = ErrorCode.DIGEST_MISMATCH
-        except CatalogFailed as error:
-            self._log.warning("rejection not recorded", upload=f"{upload.id:016x}", error=str(error))
-            code, detail = catalog_failure(error)
-        if listener is not None:
-            listener.failed(code, detail)
-
-    async def _end_own(self, upload: LiveUpload, listener: Listener | None, state: State, detail: str) -> bool:
-        """Whether the upload has ended; if it is complete or another stream's by now, the listener is told that."""
-        if await self._catalog.end(upload.id, state, self._clock.wall_ms(), upload.epoch) is not None:
-            self._note_end(upload.id, upload.device, state, detail)
-            return True
-        record = await self._catalog.get(upload.id)
-        if record is None or record.state not in _STANDING:
-            return True
-        if listener is not None and record.state is State.COMPLETE:
-            listener.finished(record)
-        elif listener is not None:
-            listener.failed(ErrorCode.FENCED, _TAKEN_OVER)
-        return False
-
-    def _clear_away(self, end: End, device: str) -> None:
-        """Remove the bytes of an upload that the catalog ended along with what it was asked for."""
-        self._note_end(end.upload_id, device, end.state, end.reason.value)
-        self._tasks.spawn(self.remove_bytes(end.upload_id))
-
-    def _note_end(self, upload_id: int, device: str, state: State, detail: str) -> None:
-        self._metrics.ended[UploadState[state.name]] += 1
-        self._log.info("upload ended", upload=f"{upload_id:016x}", device=device, state=state.value, detail=detail)
 
 
 def _differ(one: bytes | None, other: bytes | None) -> bool:

@@ -1,4 +1,4 @@
-"""The life of the daemon's process: told to systemd, reloaded by SIGHUP, drained by SIGTERM."""
+"""The life of the daemon's process: SIGHUP reloads, SIGTERM drains, and systemd hears of each step."""
 
 import asyncio
 import signal
@@ -13,10 +13,10 @@ from daemon.process.systemd import Notifier, NotifyFailed, watchdog_interval_s
 
 
 class Reloadable(Protocol):
-    """What SIGHUP asks."""
+    """What SIGHUP calls."""
 
     def __call__(self) -> str:
-        """Take over what may be changed while running; a line that says what was. Raises nothing."""
+        """Apply the settings that may change while running; a line that says which did. Raises nothing."""
         ...
 
 
@@ -42,7 +42,7 @@ class Lifecycle:
         self._reload = asyncio.Event()
 
     def catch_signals(self) -> None:
-        """From now on SIGTERM and SIGINT drain, and SIGHUP reloads."""
+        """Let SIGTERM and SIGINT drain from now on, and SIGHUP reload."""
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop.set)
@@ -50,24 +50,24 @@ class Lifecycle:
 
     async def serve(self, status: str, reload: Reloadable) -> None:
         """Say READY, and return when a signal asks to stop."""
-        self._tell(lambda: self._notifier.ready(status))
+        self._notify(lambda: self._notifier.ready(status))
         async with asyncio.TaskGroup() as group:
             others = [group.create_task(self._reloads(reload, status)), group.create_task(self._watchdog())]
             await self._stop.wait()
             for each in others:
                 each.cancel()
-        self._tell(lambda: self._notifier.stopping("draining"))
+        self._notify(lambda: self._notifier.stopping("draining"))
 
     async def _reloads(self, reload: Reloadable, status: str) -> None:
         while True:
             await self._reload.wait()
             self._reload.clear()
-            self._tell(lambda: self._notifier.reloading(self._clock.monotonic_s()))
+            self._notify(lambda: self._notifier.reloading(self._clock.monotonic_s()))
             self._log.info("settings reloaded", outcome=reload())
-            self._tell(lambda: self._notifier.ready(status))
+            self._notify(lambda: self._notifier.ready(status))
 
     async def _watchdog(self) -> None:
-        """Beat only while the event loop and the committer are alive."""
+        """Notify the watchdog only while the event loop and the committer are alive."""
         interval_s = self._watchdog_interval_s
         if interval_s is None:
             return
@@ -75,14 +75,14 @@ class Lifecycle:
         while True:
             stuck_s = self._stuck_s()
             if stuck_s:
-                self._log.error("commit cycle is stuck, watchdog not beaten", stuck_s=round(stuck_s))
+                self._log.error("commit cycle is stuck, watchdog not notified", stuck_s=round(stuck_s))
             elif self._pulse.beats > beats:
                 beats = self._pulse.beats
-                self._tell(self._notifier.watchdog)
+                self._notify(self._notifier.watchdog)
             await asyncio.sleep(interval_s)
 
-    def _tell(self, say: Callable[[], None]) -> None:
+    def _notify(self, say: Callable[[], None]) -> None:
         try:
             say()
         except NotifyFailed as error:
-            self._log.warning("systemd was not told", error=str(error))
+            self._log.warning("systemd was not notified", error=str(error))

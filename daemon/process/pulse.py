@@ -1,4 +1,4 @@
-"""The event loop's pulse: how late a periodic call runs is how long the loop was busy with something else."""
+"""The event loop's pulse: a periodic call runs as late as the loop was busy with something else."""
 
 from collections.abc import Callable
 from typing import Protocol
@@ -6,8 +6,8 @@ from typing import Protocol
 from daemon.adapters.clock import Clock
 
 INTERVAL_S = 0.02
-"""A pause is seen from its first moment to its last only when a beat was due at its start: one that begins between
-two beats is measured up to this much too short. Fifty beats a second cost less than a thousandth of a core."""
+"""A pause that begins between two beats is measured up to this much too short. Fifty beats a second cost less than a
+thousandth of a core."""
 
 
 class Cancellable(Protocol):
@@ -25,7 +25,7 @@ class Timer(Protocol):
 
 
 class Pulse:
-    """Tells `observe` with each beat how many seconds late it came. Who starts it stops it, on the loop's thread."""
+    """Calls `observe` at each beat with the seconds that it came late. Start and stop it on the loop's thread."""
 
     __slots__ = ("_beats", "_clock", "_due_s", "_interval_s", "_next", "_observe", "_timer")
 
@@ -42,17 +42,17 @@ class Pulse:
 
     @property
     def beats(self) -> int:
-        """Beats so far. The loop is alive while this grows; a watchdog compares two readings."""
+        """Beats so far. The loop is alive while this grows: compare two readings."""
         return self._beats
 
     def start(self) -> None:
         """The first beat is due one interval from now. Raises RuntimeError when the pulse beats already."""
         if self._next is not None:
-            raise RuntimeError("the pulse beats already: stop it before it is started again")
+            raise RuntimeError("the pulse beats already: stop it before you start it again")
         self._schedule()
 
     def stop(self) -> None:
-        """No further beat; harmless when there is none due."""
+        """End the beats; harmless when none is due."""
         if self._next is not None:
             self._next.cancel()
             self._next = None

@@ -1,4 +1,4 @@
-"""What a reload takes over: settings that change now, and those that wait for a restart."""
+"""What a reload changes: settings that apply now, and those that wait for a restart."""
 
 from dataclasses import dataclass
 
@@ -23,8 +23,8 @@ class Takeover:
 def take_over(old: Settings, found: Settings, *, has_tls: bool) -> Takeover:
     """Compare the settings in force with those found.
 
-    What waits for a restart stays as it was everywhere: a device that hears of another durability than it gets would
-    lose data. A listener cannot turn from plain TCP to TLS, or back: `has_tls` tells what it speaks.
+    A setting that waits for a restart keeps its value everywhere: a device that is promised another durability than it
+    gets would lose data. A listener cannot change between plain TCP and TLS; `has_tls` says which it speaks.
     """
     applied, waiting = map(list, changes(old, found))
     if has_tls is (found.listen.tls_certificate is None):

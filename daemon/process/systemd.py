@@ -1,4 +1,4 @@
-"""What the daemon tells systemd and gets from it: sd_notify(3), the watchdog, and sockets passed at the start."""
+"""Between the daemon and systemd: sd_notify(3), the watchdog, and sockets passed at the start."""
 
 import socket
 from collections.abc import Mapping, Sequence
@@ -8,7 +8,7 @@ FIRST_PASSED_FD = 3
 """SD_LISTEN_FDS_START: passed sockets follow standard input, output and error."""
 
 WATCHDOG_FRACTION = 0.5
-"""sd_watchdog_enabled(3) recommends to beat at half the time systemd waits, so that one late beat is forgiven."""
+"""sd_watchdog_enabled(3) recommends half the time that systemd waits, so that one late message is forgiven."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,11 +20,11 @@ class PassedSocket:
 
 
 class NotifyFailed(Exception):
-    """A message did not reach systemd. The daemon can go on; systemd may take it for dead."""
+    """A message did not reach systemd. The daemon goes on, but systemd may take it for dead."""
 
 
 class Notifier:
-    """Tells systemd the daemon's state. Without NOTIFY_SOCKET, as outside systemd, every call does nothing.
+    """Sends the daemon's state to systemd. Without NOTIFY_SOCKET, as outside systemd, every call does nothing.
 
     Every method raises NotifyFailed when the socket cannot be reached.
     """
@@ -38,11 +38,11 @@ class Notifier:
 
     @property
     def enabled(self) -> bool:
-        """Whether somebody listens."""
+        """Whether systemd listens."""
         return bool(self._address)
 
     def ready(self, status: str) -> None:
-        """The start, or a reload, is over and devices are served."""
+        """The start or a reload is done, and devices are served."""
         self._send("READY=1", f"STATUS={_line(status)}")
 
     def status(self, status: str) -> None:
@@ -50,7 +50,7 @@ class Notifier:
         self._send(f"STATUS={_line(status)}")
 
     def reloading(self, monotonic_s: float) -> None:
-        """SIGHUP is being worked on; `ready` must follow. `monotonic_s` is CLOCK_MONOTONIC's time, in seconds."""
+        """A reload has begun; `ready` must follow. `monotonic_s` is CLOCK_MONOTONIC's time."""
         self._send("RELOADING=1", f"MONOTONIC_USEC={int(monotonic_s * 1_000_000)}")
 
     def stopping(self, status: str) -> None:
@@ -58,7 +58,7 @@ class Notifier:
         self._send("STOPPING=1", f"STATUS={_line(status)}")
 
     def watchdog(self) -> None:
-        """The daemon is alive. Only for those who have made sure."""
+        """The daemon is alive; call only after a check that it is."""
         self._send("WATCHDOG=1")
 
     def _send(self, *assignments: str) -> None:
@@ -71,12 +71,12 @@ class Notifier:
                 end.send("\n".join(assignments).encode())
         except OSError as error:
             raise NotifyFailed(
-                f"systemd could not be told {assignments[0]}: {error.strerror or error}; check NOTIFY_SOCKET"
+                f"systemd did not get {assignments[0]}: {error.strerror or error}; check NOTIFY_SOCKET"
             ) from error
 
 
 def watchdog_interval_s(environment: Mapping[str, str], pid: int) -> float | None:
-    """Seconds between beats, or None when systemd does not wait for any from the process `pid`."""
+    """Seconds between watchdog messages; None when systemd expects none from the process `pid`."""
     if environment.get("WATCHDOG_PID", str(pid)) != str(pid):
         return None
     timeout_us = environment.get("WATCHDOG_USEC", "")

@@ -1,1 +1,1 @@
-"""Where the bytes of uploads are kept: an interface, and files on a local disk."""
+"""Where the bytes of uploads are kept: interfaces, and files on a local disk."""

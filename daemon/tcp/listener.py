@@ -1,4 +1,4 @@
-"""The listeners for devices: who may connect, a look at everybody once a second, the drain. PROTOCOL.md §11, §15."""
+"""The listeners for devices: who may connect, the timers of all connections, the drain. PROTOCOL.md §11, §15."""
 
 import asyncio
 import socket
@@ -9,33 +9,36 @@ from dataclasses import dataclass
 from functools import partial
 from ipaddress import IPv4Network, IPv6Network
 
-from daemon.tcp.proxy_header import Endpoint
+from daemon.adapters.clock import Clock
+from daemon.tcp.handshake import SessionPolicy
+from daemon.tcp.proxy_header import PeerAddress
 from daemon.tcp.receive_pool import ReceivePool
-from daemon.tcp.session import Services, Session, SessionPolicy
+from daemon.tcp.session import Services, Session
 from daemon.tcp.transport import GOODBYE, DeviceConnection
 from daemon.telemetry.metrics import CloseReason, ConnectionPhase
 from protocol.errors import ErrorCode
-from protocol.server import WAIT_MS, ServerConnection, ServerLimits
+from protocol.server import ServerConnection, ServerLimits
+from protocol.server_output import WAIT_MS
 
 SWEEP_BATCH = 50
-"""Connections looked at before others get their turn: some hundred microseconds."""
+"""Connections checked in one go, which takes some hundred microseconds; then other work gets its turn."""
 
 SWEEP_S = 1.0
-"""What is looked at is told in seconds. A sweep is spread over all of it, since whatever arrives meanwhile waits."""
+"""Limits of time are in seconds. A sweep is spread over the whole second, so that input does not wait for it."""
 
 UNKNOWN = ""
 """In place of the address where the socket has none."""
 
 LINGER_S = 1.0
-"""How long a device amid an upload is listened to after GOAWAY: what it sent before it heard is still under way."""
+"""How long a device with an open upload is still read after GOAWAY: what it sent before may be under way."""
 
 DRAIN_STEP_S = 0.05
-"""How often a drain looks whether connections have become quiet."""
+"""How often a drain checks whether connections have become quiet."""
 
 
 @dataclass(frozen=True, slots=True)
 class ServerPolicy:
-    """What an operator allows. 0 means no limit for `connections_per_ip_max`."""
+    """What an operator allows. `connections_per_ip_max` 0 sets no limit."""
 
     limits: ServerLimits
     session: SessionPolicy
@@ -57,7 +60,7 @@ class DrainPolicy:
 
 
 class DeviceServer:
-    """All connections of devices. `policy` may change at any time and holds for connections made from then on."""
+    """All connections of devices. `policy` may change at any time, for the connections made from then on."""
 
     def __init__(self, services: Services, pool: ReceivePool, policy: ServerPolicy) -> None:
         self._services = services
@@ -72,9 +75,9 @@ class DeviceServer:
     async def listen(
         self, sockets: Sequence[socket.socket], tls: ssl.SSLContext | None, backlog: int = socket.SOMAXCONN
     ) -> None:
-        """Accept on bound sockets, which the server owns from now on. Raises OSError."""
+        """Accept connections on bound sockets, which the server owns from now on. Raises OSError."""
         loop = asyncio.get_running_loop()
-        # A proxy's header comes before TLS, which the connection itself then begins.
+        # A PROXY header comes before TLS, so the connection itself begins TLS behind it.
         inner, outer = (tls, None) if self.policy.proxy_trusted else (None, tls)
         for each in sockets:
             self._servers.append(
@@ -88,38 +91,38 @@ class DeviceServer:
             )
 
     def stop_listening(self) -> None:
-        """Accept nobody any more."""
+        """Accept no more connections."""
         for server in self._servers:
             server.close()
         self._servers.clear()
 
     async def run(self) -> None:
-        """Look at every connection once a second, until cancelled."""
+        """Check the limits of time of every connection once a second, until cancelled."""
         while True:
             await self.sweep(SWEEP_S)
 
     async def sweep(self, duration_s: float) -> None:
-        """Look at every connection there is now, spread over `duration_s`."""
+        """Check the limits of time of all present connections, spread over `duration_s`."""
         connections = list(self._connections)
         starts = range(0, max(len(connections), 1), SWEEP_BATCH)
         for start in starts:
-            now = self.now()
+            now = self.clock.monotonic_s()
             for connection in connections[start : start + SWEEP_BATCH]:
                 connection.check_time(now)
             await asyncio.sleep(duration_s / len(starts))
 
     async def drain(self, policy: DrainPolicy) -> None:
-        """Ask everybody to come back later, give last acknowledgements, and close, all inside the policy's limit."""
+        """Ask all devices to come back later, send the last acknowledgements, and close, within the policy's limit."""
         self._draining = policy
         self.stop_listening()
         for connection in list(self._connections):
             connection.go_away(self._reconnect_ms(policy))
-        started_s = self.now()
+        started_s = self.clock.monotonic_s()
         deadline = started_s + policy.timeout_s
-        while (left := [*self._connections, *self._refused]) and self.now() < deadline:
+        while (left := [*self._connections, *self._refused]) and self.clock.monotonic_s() < deadline:
             for connection in left:
                 session = connection.session
-                lingers = self.now() < started_s + LINGER_S
+                lingers = self.clock.monotonic_s() < started_s + LINGER_S
                 if session is None or (session.is_quiet and not (session.has_uploads and lingers)):
                     connection.close()
             await asyncio.sleep(DRAIN_STEP_S)
@@ -127,7 +130,7 @@ class DeviceServer:
             connection.abort()
 
     def cut(self, tenant: str, device: str) -> int:
-        """Look at once at the connections of a device that was disabled; how many it has."""
+        """Check the connections of a device that was disabled at once; how many it has."""
         theirs = [
             connection
             for connection in self._connections
@@ -136,11 +139,11 @@ class DeviceServer:
             and (admitted.tenant, admitted.device) == (tenant, device)
         ]
         for connection in theirs:
-            connection.check_time(self.now())
+            connection.check_time(self.clock.monotonic_s())
         return len(theirs)
 
     def phases(self) -> dict[ConnectionPhase, int]:
-        """How many connections are how far."""
+        """How many connections there are in each phase."""
         counts = dict.fromkeys(ConnectionPhase, 0)
         for connection in self._connections:
             if self._draining is not None:
@@ -159,23 +162,24 @@ class DeviceServer:
 
     # What connections call.
 
-    def now(self) -> float:
-        return self._services.clock.monotonic_s()
+    @property
+    def clock(self) -> Clock:
+        return self._services.clock
 
     def accepted(self, connection: DeviceConnection) -> None:
         self._services.metrics.connections_accepted += 1
         self._connections[connection] = None
 
-    def connected(self, connection: DeviceConnection, peer: Endpoint | None) -> Session:
+    def connected(self, connection: DeviceConnection, peer: PeerAddress | None) -> Session:
         policy = self.policy
         address = UNKNOWN if peer is None else str(peer.address)
         self._connections[connection] = address
         self._by_address[address] += 1
-        protocol = ServerConnection(policy.limits, self._pool, self.now())
+        protocol = ServerConnection(policy.limits, self._pool, self.clock.monotonic_s())
         name = f"{address}:{peer.port}" if peer else ""
         session = Session(protocol, connection, self._services, policy.session, name)
         if refusal := self._refusal(address):
-            # It takes nobody's place while it reads why, or a crowd of such connections would keep the server full.
+            # While it reads why, it takes no place: a crowd of refused connections would keep the server full.
             self._leave(connection)
             self._refused.add(connection)
             protocol.fail(*refusal)
@@ -184,7 +188,7 @@ class DeviceServer:
         return session
 
     def _refusal(self, address: str) -> tuple[ErrorCode, str, int] | None:
-        """Why the latest connection, from `address`, cannot be served, and for how long it should stay away."""
+        """Why the latest connection, from `address`, is refused, and for how many ms to stay away. None to serve it."""
         policy = self.policy
         if self._draining is not None:
             return ErrorCode.SHUTTING_DOWN, GOODBYE, self._reconnect_ms(self._draining)
@@ -205,16 +209,19 @@ class DeviceServer:
     def handshake_timeout_s(self) -> float:
         return self.policy.handshake_timeout_s
 
+    @property
+    def outgoing_bytes_max(self) -> int:
+        return self.policy.outgoing_bytes_max
+
     def disconnected(self, connection: DeviceConnection, reason: CloseReason) -> None:
         self._leave(connection)
         self._services.metrics.connections_closed[reason] += 1
 
-    def trusts(self, peer: Endpoint) -> bool:
+    def trusts(self, peer: PeerAddress) -> bool:
         return any(peer.address in network for network in self.policy.proxy_trusted)
 
     def _made(self, tls: ssl.SSLContext | None) -> DeviceConnection:
-        policy = self.policy
-        return DeviceConnection(self, self._pool, policy.outgoing_bytes_max, bool(policy.proxy_trusted), tls)
+        return DeviceConnection(self, self._pool, bool(self.policy.proxy_trusted), tls)
 
     def _leave(self, connection: DeviceConnection) -> None:
         self._refused.discard(connection)
@@ -246,7 +253,7 @@ def bind(host: str, port: int, backlog: int) -> list[socket.socket]:
 
 
 def keep_alive(listener: socket.socket, keepalive_s: float, user_timeout_s: float) -> None:
-    """What accepted connections inherit: TCP probes, and how long unacknowledged data may wait. 0 turns it off."""
+    """Set what accepted connections inherit: TCP probes, and how long data may stay unacknowledged. 0 turns it off."""
     if keepalive_s:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, max(int(keepalive_s), 1))

@@ -1,12 +1,12 @@
-"""Settings as what connections may take, what devices hear of it, and how TLS is spoken."""
+"""Settings as the policies of connections and of a drain, and as a TLS context."""
 
 import ssl
 from pathlib import Path
 
 from daemon.catalog.expiry import expiry_policy
 from daemon.settings import Settings
+from daemon.tcp.handshake import SessionPolicy
 from daemon.tcp.listener import DrainPolicy, ServerPolicy
-from daemon.tcp.session import SessionPolicy
 from protocol.constants import ALPN, Durability, Feature
 from protocol.server import ServerLimits
 from protocol.timers import TimerSettings
@@ -15,7 +15,7 @@ FEATURES = Feature.CHUNK_COMPACT | Feature.CHUNK_CRC32C | Feature.SHA256
 
 
 def server_policy(settings: Settings) -> ServerPolicy:
-    """What connections may take, and what devices are told."""
+    """What connections may take, and what WELCOME says of it."""
     limits = settings.limits
     durability = Durability.SYNC if settings.commit.durability == "sync" else Durability.WRITE
     return ServerPolicy(
@@ -53,7 +53,7 @@ def server_policy(settings: Settings) -> ServerPolicy:
 
 
 def drain_policy(settings: Settings) -> DrainPolicy:
-    """How the daemon says goodbye."""
+    """How the daemon drains its connections."""
     drain = settings.drain
     return DrainPolicy(drain.timeout_s, drain.reconnect_ms_min, drain.reconnect_ms_max)
 

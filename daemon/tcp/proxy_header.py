@@ -1,7 +1,7 @@
 """PROXY protocol version 2: the header in which a load balancer names the device's address. Bytes in, values out.
 
-https://www.haproxy.org/download/2.9/doc/proxy-protocol.txt, section 2.2. Only a proxy that is trusted may be
-believed; who that is, and how long it may take, is for the listener to say.
+https://www.haproxy.org/download/2.9/doc/proxy-protocol.txt, section 2.2. The caller decides which proxies to trust, and
+how long a header may take.
 """
 
 import struct
@@ -45,8 +45,8 @@ _ADDRESSES: dict[_Family, tuple[struct.Struct, type[IPv4Address] | type[IPv6Addr
 
 
 @dataclass(frozen=True, slots=True)
-class Endpoint:
-    """One end of the connection that the proxy relays."""
+class PeerAddress:
+    """One end of a TCP connection."""
 
     address: IPv4Address | IPv6Address
     port: int
@@ -61,8 +61,8 @@ class ProxyHeader:
     """
 
     size_bytes: int
-    source: Endpoint | None = None
-    destination: Endpoint | None = None
+    source: PeerAddress | None = None
+    destination: PeerAddress | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,5 +133,5 @@ def _header(buffer: bytes, size_bytes: int, family: _Family) -> ProxyHeader:
     layout, address = _ADDRESSES[family]
     source, destination, source_port, destination_port = layout.unpack_from(buffer, _FIXED.size)
     return ProxyHeader(
-        size_bytes, Endpoint(address(source), source_port), Endpoint(address(destination), destination_port)
+        size_bytes, PeerAddress(address(source), source_port), PeerAddress(address(destination), destination_port)
     )

@@ -1,23 +1,25 @@
 """The bounded pool of receive memory: one shared piece for small input, leases for large frames under way."""
 
-from collections import deque
+from collections import OrderedDict
 from collections.abc import Callable
 
 from protocol.frame_buffer import Lease
 
 SHARED_BYTES = 1024 * 1024
-"""What one read takes at most where no large frame is under way: a thousand small chunks at once, and no more than a
-core's second-level cache. With 512 KiB chunks of 1 KiB came in 0.9 times as fast, with 2 MiB 0.8 times."""
+"""The most that one read takes while no large frame is under way: a thousand small chunks at once, and no more than a
+core's second-level cache. With 512 KiB, chunks of 1 KiB arrived at 0.9 of the rate, with 2 MiB at 0.8."""
 
 CLASS_BYTES = (16 * 1024, 64 * 1024, 256 * 1024, 512 * 1024, 1024 * 1024)
-"""Sizes of leases: a slow device amid a small frame must not hold memory for a large one."""
+"""Sizes of leases: a slow device in the middle of a small frame must not hold memory for a large one."""
 
 SLACK_BYTES = 4096
 """On top of each class, so that a power of two of data fits together with its prefixes and headers."""
 
+_NO_MEMORY = memoryview(b"")
+
 
 class PooledLease:
-    """One piece of the pool. Only the event loop may touch it, except for its memory."""
+    """One piece of the pool. Only its memory may be used outside of the event loop."""
 
     __slots__ = ("_holders", "_pool", "view")
 
@@ -35,10 +37,10 @@ class PooledLease:
             self._pool.take_back(self)
 
 
-class Charge:
-    """Received data that waits to be written, in `lease` or else in memory of its own, which the pool then counts.
+class PendingWrite:
+    """Received data that awaits the disk, in `lease` or else in memory of its own, which then counts against the pool.
 
-    `written` is told how many bytes it was once the last holder has released it.
+    `written` gets the number of bytes once the last holder has released it.
     """
 
     __slots__ = ("_count", "_holders", "_lease", "_pool", "_written", "view")
@@ -49,7 +51,11 @@ class Charge:
         self._lease = lease
         self._written = written
         self._holders = 1
-        self.view = memoryview(b"") if lease is None else lease.view
+        if lease is None:
+            pool.copied(count)
+            self.view = _NO_MEMORY
+        else:
+            self.view = lease.view
 
     def retain(self) -> None:
         self._holders += 1
@@ -61,7 +67,7 @@ class Charge:
         if self._lease is not None:
             self._lease.release()
         else:
-            self._pool.refund(self._count)
+            self._pool.copies_written(self._count)
         self._written(self._count)
 
 
@@ -75,22 +81,25 @@ class ReceivePool:
         self._classes = sorted(each + SLACK_BYTES for each in classes)
         self._idle: dict[int, list[PooledLease]] = {size: [] for size in self._classes}
         self._left_bytes = max(pool_bytes, self._classes[-1])
-        self._waiting: deque[Callable[[], None]] = deque()
-        self._charged_bytes_max = pool_bytes
-        self.charged_bytes = 0
+        self._waiting: OrderedDict[Callable[[], None], None] = OrderedDict()
+        self._copied_bytes_max = pool_bytes
+        self.copied_bytes = 0
+        """Data outside of the leases that awaits the disk."""
         self.lent_bytes = 0
         self.waits = 0
+        self.is_full = False
+        """As much copied data awaits the disk as is allowed: no connection should receive more."""
         self.is_short = False
-        """Nothing was left to lend when one asked last who cannot do without, and nothing has come back since."""
+        """The last `lease` found nothing left, and nothing has come back since."""
 
     def lease(self, size_bytes: int) -> PooledLease | None:
-        """Memory of `size_bytes` or more, or the largest piece there is; None when nothing is left."""
+        """Memory of `size_bytes` or more, or the largest piece there is; None when too little is left."""
         lease = self._find(size_bytes)
         self.is_short = lease is None
         return lease
 
-    def spare(self, size_bytes: int) -> PooledLease | None:
-        """As `lease`, for who can do without: nothing while somebody waits, or what comes back would go to others."""
+    def try_lease(self, size_bytes: int) -> PooledLease | None:
+        """As `lease`, for a caller that can do without: nothing while others wait, since what comes back is theirs."""
         return None if self._waiting else self._find(size_bytes)
 
     def _find(self, size_bytes: int) -> PooledLease | None:
@@ -117,40 +126,44 @@ class ReceivePool:
         self.is_short = False
         self._wake()
 
-    def charge(self, count: int, lease: Lease | None, written: Callable[[int], None]) -> Charge:
-        """`count` bytes wait to be written until the charge is released, `lease` with it; then `written` is told."""
-        if lease is None:
-            self.charged_bytes += count
-        return Charge(self, count, lease, written)
+    def copied(self, count: int) -> None:
+        """`count` bytes outside of the leases await the disk."""
+        self.copied_bytes += count
+        self.is_full = self.copied_bytes >= self._copied_bytes_max
 
-    def refund(self, count: int) -> None:
-        """Charged data was written."""
+    def copies_written(self, count: int) -> None:
+        """`count` of the copied bytes are written."""
         was_full = self.is_full
-        self.charged_bytes -= count
+        self.copied_bytes -= count
+        self.is_full = self.copied_bytes >= self._copied_bytes_max
         if was_full and not self.is_full:
-            # All of them, in order: who waited for this alone may stand behind one for whom there is nothing to lend.
+            # Wake all of them, in order: one that waited for this alone may stand behind one that needs a lease.
             for _ in range(len(self._waiting)):
                 if self._waiting:
-                    self._waiting.popleft()()
+                    self._wake_first()
 
-    @property
-    def is_full(self) -> bool:
-        """As much copied data waits to be written as may: nobody should receive more."""
-        return self.charged_bytes >= self._charged_bytes_max
+    def when_free(self, waiter: Callable[[], None]) -> None:
+        """Call `waiter` once when memory has come back; it is the first again if it calls this from there."""
+        if waiter not in self._waiting:
+            self.waits += 1
+            self._waiting[waiter] = None
+
+    def stop_waiting(self, waiter: Callable[[], None]) -> None:
+        """Do not call `waiter`; harmless when it does not wait."""
+        self._waiting.pop(waiter, None)
 
     def _wake(self) -> None:
         while self._waiting:
-            left = len(self._waiting) - 1
-            self._waiting.popleft()()
-            if len(self._waiting) > left:
+            waiter = self._wake_first()
+            if waiter in self._waiting:
                 # There was not enough for it: it stays the first, or smaller ones would take what comes back for ever.
-                self._waiting.rotate(1)
+                self._waiting.move_to_end(waiter, last=False)
                 return
 
-    def when_free(self, waiter: Callable[[], None]) -> None:
-        """Call `waiter` once when memory came back. If that is too little it calls this again, and stays the first."""
-        self.waits += 1
-        self._waiting.append(waiter)
+    def _wake_first(self) -> Callable[[], None]:
+        waiter, _ = self._waiting.popitem(last=False)
+        waiter()
+        return waiter
 
     def _drop_idle(self, needed_bytes: int) -> None:
         """Idle pieces of other sizes make room."""

@@ -1,6 +1,7 @@
-"""One device's connection: the protocol's events become uploads. What becomes of those, their streams tell."""
+"""One device's connection: the protocol's events become uploads. Results go back to the device through stream.py."""
 
 import logging
+import math
 from collections.abc import Coroutine
 from dataclasses import dataclass
 
@@ -8,7 +9,6 @@ from structlog.stdlib import BoundLogger
 
 from daemon.adapters.clock import Clock
 from daemon.adapters.entropy import Entropy
-from daemon.catalog.expiry import ExpiryPolicy
 from daemon.catalog.interface import Catalog, CatalogFailed
 from daemon.catalog.records import OpenResult
 from daemon.identity.gate import Admitted, Denied, Gate
@@ -16,31 +16,17 @@ from daemon.ingest.admission import Refusal
 from daemon.ingest.live_upload import LiveUpload
 from daemon.ingest.uploads import Uploads
 from daemon.tasks import Tasks
-from daemon.tcp.stream import Stream, Wire
+from daemon.tcp.handshake import Handshake, SessionPolicy, refresh
+from daemon.tcp.stream import DeviceStream, Wire
 from daemon.tcp.translation import expires_s, open_request, opened, opened_complete, status, wire_size
 from daemon.telemetry.metrics import Metrics
 from protocol import events, frames
-from protocol.constants import NONCE_BYTES, VERSION, CredentialKind, Durability
+from protocol.constants import CredentialKind
 from protocol.errors import ErrorCode
+from protocol.frame_buffer import Lease
 from protocol.naming import is_name
 from protocol.server import ServerConnection
 from protocol.state import ConnectionState
-
-
-@dataclass(frozen=True, slots=True)
-class SessionPolicy:
-    """What every device is told in WELCOME, and how long it may keep a token that has expired."""
-
-    durability: Durability
-    features: int
-    ranges_max: int
-    streams_max: int
-    keepalive_s: float
-    chunk_bytes_max: int
-    window_bytes: int
-    grace_s: float
-    expiry: ExpiryPolicy
-    tenant_default: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,15 +48,14 @@ class Session:
 
     __slots__ = (
         "_agent",
-        "_challenge",
         "_expired_s",
-        "_hello",
+        "_handshake",
         "_peer",
         "_policy",
         "_ranges_max",
         "_services",
         "_streams",
-        "_works",
+        "_tasks_running",
         "admitted",
         "connection",
         "connection_id",
@@ -95,26 +80,34 @@ class Session:
         self._policy = policy
         self._peer = peer
         self._agent: tuple[str | None, str | None] = (None, None)
-        self._streams: dict[int, Stream] = {}
-        self._hello: events.HelloReceived | None = None
-        self._challenge = b""
+        self._streams: dict[int, DeviceStream] = {}
+        self._handshake: Handshake | None = None
         self._ranges_max = 0
         self._expired_s: float | None = None
-        self._works = 0
+        self._tasks_running = 0
+
+    def receive(self, chunks: events.ChunksReceived, lease: Lease) -> None:
+        """Take chunks, whose data is valid until `lease` is released."""
+        count = chunks.end - chunks.start
+        self.metrics.received_bytes[chunks.checksum] += count
+        self.metrics.received_chunks[chunks.checksum] += chunks.count
+        stream = self._streams.get(chunks.stream)
+        if stream is not None and stream.upload is not None:
+            self._services.uploads.receive(stream.upload, chunks, lease)
+        else:
+            lease.release()
 
     def handle(self, event: events.ServerEvent) -> None:
-        """Do what an event asks for."""
+        """Do what an event other than ChunksReceived asks for."""
         match event:
-            case events.ChunksReceived():
-                self._receive(event)
             case events.OpenRequested(number, request):
                 self._check_rights(self._services.clock.monotonic_s())
-                self._streams[number] = Stream(self, number)
+                self._streams[number] = DeviceStream(self, number)
                 self._spawn(self._open(number, request))
             case events.FinishRequested(number, finish):
                 self._check_rights(self._services.clock.monotonic_s())
                 if (stream := self._streams.get(number)) is not None and stream.upload is not None:
-                    self._services.uploads.finish(stream.upload, finish)
+                    self._services.uploads.finish(stream.upload, finish.size, finish.crc32c, finish.sha256)
             case events.AbortRequested(number):
                 self._spawn(self._abort(number))
             case events.QueryReceived(number, name):
@@ -140,10 +133,18 @@ class Session:
                 self._failed(code, detail)
 
     def check_time(self, now: float) -> None:
-        """Called about once a second: expiry and revocation. PROTOCOL.md §13."""
+        """Look at expiry and revocation, at `deadline` and about once a second. PROTOCOL.md §13."""
         self._check_rights(now)
         if self._expired_s is not None and now - self._expired_s >= self._policy.grace_s:
             self.connection.fail(ErrorCode.TOKEN_EXPIRED, "the token's time is over and no REFRESH came")
+
+    def deadline(self, now: float) -> float:
+        """When `check_time` has something to do: at the end of the credential's time, or of the grace."""
+        if self._expired_s is not None:
+            return self._expired_s + self._policy.grace_s
+        if self.admitted is None or self.admitted.expires_ms is None:
+            return math.inf
+        return now + (self.admitted.expires_ms - self._services.clock.wall_ms()) / 1000
 
     def _check_rights(self, now: float) -> None:
         admitted = self.admitted
@@ -156,7 +157,7 @@ class Session:
             self.connection.expire()
 
     def closed(self) -> None:
-        """The transport is gone; what was received still becomes durable."""
+        """The transport is gone. What was received still becomes durable."""
         self.is_closed = True
         for number in list(self._streams):
             self._detach(number)
@@ -169,12 +170,12 @@ class Session:
     @property
     def is_quiet(self) -> bool:
         """Nothing that was received waits for an answer."""
-        return not self._works and not self.connection.is_held and not self.connection.streams.has_work
+        return not self._tasks_running and not self.connection.is_held and not self.connection.streams.has_work
 
     @property
     def logger(self) -> BoundLogger:
         """A logger that names the connection and, once it is known, the device."""
-        # Made when there is something to say: kept, it would be a tenth of an idle connection's memory.
+        # Made for each line: kept, it would be a tenth of an idle connection's memory.
         agent, agent_version = self._agent
         log = self._services.log.bind(
             connection=f"{self.connection_id:016x}", peer=self._peer, agent=agent, agent_version=agent_version
@@ -183,8 +184,8 @@ class Session:
         return log if admitted is None else log.bind(tenant=admitted.tenant, device=admitted.device)
 
     @property
-    def _is_told_all(self) -> bool:
-        """Whether lines of what happens to every connection are wanted; most often not even their making is paid."""
+    def _debug_enabled(self) -> bool:
+        """Whether each connection and upload gets lines in the log. Without it they are not even made."""
         return self._services.log.isEnabledFor(logging.DEBUG)
 
     def ended(self, number: int) -> None:
@@ -205,70 +206,45 @@ class Session:
         self._ranges_max = hello.ack_ranges_max
         if hello.agent is not None or hello.agent_version is not None:
             self._agent = (hello.agent, hello.agent_version)
-        if hello.last_end:
-            known = next((code.name for code in ErrorCode if code == hello.last_end), f"0x{hello.last_end:04x}")
-            self.logger.info("device reports its last end", code=known)
-        if hello.token is not None and self.credential is CredentialKind.TOKEN:
-            self._hello = received
-            self._decide(self._services.gate.admit_token(hello.token))
-        else:
-            self._hello = received
-            self._challenge = self.connection.challenge(self._services.entropy.bytes(NONCE_BYTES))
+        services = self._services
+        self._handshake = Handshake(self.connection, received, services.gate, self._policy.tenant_default)
+        if self._handshake.last_end is not None:
+            self.logger.info("device reports its last end", code=self._handshake.last_end)
+        verdict = self._handshake.start(services.entropy)
+        if verdict is not None:
+            self._decide(self._handshake, verdict)
 
     async def _check_proof(self, proof: bytes) -> None:
-        if self._hello is None:
+        handshake = self._handshake
+        if handshake is None:
             raise ValueError("a proof was let through before a HELLO")
-        hello = self._hello.hello
-        tenant = hello.tenant if hello.tenant is not None else self._policy.tenant_default
         try:
-            verdict = await self._services.gate.admit_proof(
-                tenant, hello.device or "", hello=self._hello.raw, challenge=self._challenge, proof=proof
-            )
+            verdict = await handshake.check(proof)
         except CatalogFailed as error:
             self.logger.warning("catalog failed at PROOF", error=str(error))
             verdict = Denied(ErrorCode.INTERNAL, "the server's catalog does not answer")
         if not self._is_over:
-            self._decide(verdict)
+            self._decide(handshake, verdict)
 
-    def _decide(self, verdict: Admitted | Denied) -> None:
+    def _decide(self, handshake: Handshake, verdict: Admitted | Denied) -> None:
         if isinstance(verdict, Denied):
             self.connection.fail(verdict.code, verdict.detail)
             return
-        hello = None if self._hello is None else self._hello.hello
-        self._hello, self._challenge = None, b""
+        self._handshake = None
         self.admitted = verdict
         self.metrics.handshakes[self.credential, None] += 1
-        if self._is_told_all:
+        if self._debug_enabled:
             self.logger.debug("device let in")
-        now_ms = self._services.clock.wall_ms()
-        policy = self._policy
-        self.connection.welcome(
-            frames.Welcome(
-                version=VERSION,
-                durability=policy.durability,
-                ranges_max=policy.ranges_max,
-                streams_max=policy.streams_max,
-                keepalive_s=int(policy.keepalive_s),
-                features=policy.features & (hello.features if hello is not None else 0),
-                chunk_bytes_max=policy.chunk_bytes_max,
-                window_bytes=policy.window_bytes,
-                authority_s=verdict.authority_s(now_ms),
-                server_time_ms=now_ms,
-                connection_id=self.connection_id,
-            )
-        )
+        handshake.welcome(verdict, self._policy, self.connection_id, self._services.clock.wall_ms())
 
     def _refresh(self, token: str) -> None:
-        verdict = self._services.gate.admit_token(token)
-        current = self.admitted
+        verdict = refresh(self._services.gate, self.admitted, token)
         if isinstance(verdict, Denied):
             self.connection.fail(verdict.code, verdict.detail)
-        elif current is None or (verdict.tenant, verdict.device) != (current.tenant, current.device):
-            self.connection.fail(ErrorCode.UNAUTHENTICATED, "the new token is for another device")
-        else:
-            self.admitted = verdict
-            self._expired_s = None
-            self.connection.refreshed(verdict.authority_s(self._services.clock.wall_ms()))
+            return
+        self.admitted = verdict
+        self._expired_s = None
+        self.connection.refreshed(verdict.authority_s(self._services.clock.wall_ms()))
 
     # Uploads.
 
@@ -304,17 +280,17 @@ class Session:
             self.ended(number)
             answer = opened_complete(record, self._policy.expiry, self._services.clock.wall_ms())
         else:
-            # As long as the stream is open the upload does not expire: the time is told whole.
+            # The upload does not expire while the stream is open, so the device gets its whole time.
             left_s = expires_s(record, self._policy.expiry, record.updated_ms)
             answer = opened(upload, result.previous, left_s, self._ranges_max)
-        if self._is_told_all:
+        if self._debug_enabled:
             self.logger.debug("upload opened", upload=f"{record.id:016x}", stream=number, outcome=result.outcome.value)
         self.connection.opened(number, answer, wire_size(record))
 
     async def _abort(self, number: int) -> None:
         stream = self._streams.get(number)
         if stream is None or stream.upload is None or stream.upload.listener is not stream:
-            # It has ended, or was taken over: then it is not this stream's to abort.
+            # The upload has ended or was taken over, so it is not this stream's to abort.
             return
         try:
             await self._services.uploads.abort(stream.upload)
@@ -330,24 +306,16 @@ class Session:
             return
         record = None
         try:
-            # A name that cannot be is not looked up: nothing is known under it.
+            # Nothing is known under an invalid name, so it is not looked up.
             if is_name(name):
                 record = await self._services.catalog.find(admitted.tenant, admitted.device, name)
         except CatalogFailed as error:
-            # An ERROR on the number of a QUERY, which opens no stream, would be taken for another stream's.
+            # A QUERY opens no stream: the device would take an ERROR on its number for another stream's.
             self.logger.warning("catalog failed at QUERY", error=str(error))
             self.connection.fail(ErrorCode.INTERNAL, "the server's catalog does not answer")
         else:
-            self.connection.send(number, status(record, self._policy.expiry, self._services.clock.wall_ms()))
-
-    def _receive(self, event: events.ChunksReceived) -> None:
-        self.metrics.received_bytes[event.checksum] += event.end - event.start
-        self.metrics.received_chunks[event.checksum] += event.count
-        stream = self._streams.get(event.stream)
-        if stream is not None and stream.upload is not None:
-            self._services.uploads.receive(stream.upload, event)
-        elif event.lease is not None:
-            event.lease.release()
+            now_ms = self._services.clock.wall_ms()
+            self.connection.send(number, status(record, self._policy.expiry, now_ms, self._ranges_max))
 
     def _detach(self, number: int) -> None:
         stream = self._streams.pop(number, None)
@@ -363,14 +331,14 @@ class Session:
             self._detach(number)
 
     def _spawn(self, work: Coroutine[None, None, None], *, is_request: bool = True) -> None:
-        self._works += 1
+        self._tasks_running += 1
         self._services.tasks.spawn(self._work(work, is_request), self._broke)
 
     async def _work(self, work: Coroutine[None, None, None], is_request: bool) -> None:
         try:
             await work
         finally:
-            self._works -= 1
+            self._tasks_running -= 1
             if is_request:
                 self.connection.answered()
         self.wire.changed()
@@ -381,5 +349,5 @@ class Session:
 
     @property
     def _is_over(self) -> bool:
-        """The transport is gone, or the last words are said: answers have nowhere to go."""
+        """The transport is gone, or the last words are queued: answers have nowhere to go."""
         return self.is_closed or self.connection.state is ConnectionState.CLOSING

@@ -1,4 +1,4 @@
-"""What becomes of an upload, told on its stream: ACK, NACK, VERIFYING and the last word. PROTOCOL.md §3.6, §7."""
+"""The results of one upload on their way to the device: ACK, NACK, VERIFYING, and how it ends. PROTOCOL.md §3.6, §7."""
 
 from collections.abc import Sequence
 from typing import Protocol
@@ -20,7 +20,7 @@ class Wire(Protocol):
         ...
 
 
-class Owner(Protocol):
+class StreamHost(Protocol):
     """The session that a stream belongs to."""
 
     @property
@@ -39,24 +39,24 @@ class Owner(Protocol):
         ...
 
 
-class Stream:
-    """The listener of one upload."""
+class DeviceStream:
+    """One stream of a connection, as the listener of its upload."""
 
     __slots__ = ("_number", "_session", "upload")
 
-    def __init__(self, session: Owner, number: int) -> None:
+    def __init__(self, session: StreamHost, number: int) -> None:
         self._session = session
         self._number = number
         self.upload: LiveUpload | None = None
 
-    def acknowledged(self, next_expected_byte: int, beyond: Sequence[Span], settled_bytes: int) -> None:
+    def acknowledged(self, next_expected_byte: int, beyond: Sequence[Span], answered_bytes: int) -> None:
         self._session.metrics.acks += 1
-        self._session.connection.acknowledge(self._number, next_expected_byte, beyond, settled_bytes)
+        self._session.connection.acknowledge(self._number, next_expected_byte, beyond, answered_bytes)
         self._session.wire.changed()
 
-    def refused(self, refused: Span, code: ErrorCode, settled_bytes: int) -> None:
+    def refused(self, refused: Span, code: ErrorCode, answered_bytes: int) -> None:
         self._session.metrics.nacks[code] += 1
-        self._session.connection.refuse_range(self._number, refused, code, settled_bytes)
+        self._session.connection.refuse_range(self._number, refused, code, answered_bytes)
         self._session.wire.changed()
 
     def verifying(self, wait_ms: int) -> None:

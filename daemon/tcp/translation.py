@@ -6,6 +6,7 @@ from daemon.ingest.live_upload import LiveUpload
 from protocol import frames
 from protocol.constants import NEVER_S, OFFSET_MAX, SIZE_UNKNOWN, UploadState
 from protocol.constants import Disposition as WireDisposition
+from protocol.ranges import Span
 
 _DISPOSITIONS = {
     WireDisposition.RESUME_OR_CREATE: Disposition.RESUME_OR_CREATE,
@@ -20,7 +21,7 @@ _STATES = {None: UploadState.NONE, State.PARTIAL: UploadState.RECEIVING} | {
 
 
 def open_request(tenant: str, device: str, request: frames.Open) -> OpenRequest:
-    """An OPEN for the catalog. The upload's id, the time and the quota are for whoever asks the catalog."""
+    """An OPEN for the catalog. The caller fills in the upload's id, the time and the quota."""
     return OpenRequest(
         upload_id=1,
         tenant=tenant,
@@ -74,8 +75,8 @@ def opened(upload: LiveUpload, previous: State | None, expires_s: int, ranges_ma
     )
 
 
-def status(record: Upload | None, policy: ExpiryPolicy, now_ms: int) -> frames.Status:
-    """The answer to a QUERY; None where nothing is known under the name."""
+def status(record: Upload | None, policy: ExpiryPolicy, now_ms: int, ranges_max: int) -> frames.Status:
+    """The answer to a QUERY: at most `ranges_max` ranges beyond N. `record` is None where the name is not known."""
     if record is None:
         return frames.Status(0, UploadState.NONE, 0)
     is_complete = record.state is State.COMPLETE
@@ -86,5 +87,10 @@ def status(record: Upload | None, policy: ExpiryPolicy, now_ms: int) -> frames.S
         size=wire_size(record),
         expires_s=expires_s(record, policy, now_ms),
         crc32c=record.crc32c if is_complete else None,
+        ranges=None if is_complete else tuple(_beyond(record)[:ranges_max]) or None,
         sha256=record.sha256 if is_complete else None,
     )
+
+
+def _beyond(record: Upload) -> list[Span]:
+    return [Span(each.start, each.end) for each in record.ranges if each.start > 0]

@@ -1,6 +1,6 @@
-"""The daemon's counts as Prometheus metrics. docs/metrics.md lists every family.
+"""The daemon's counters as Prometheus metrics. docs/metrics.md lists every family.
 
-Each scrape makes the families from the plain counts, on the event loop's thread.
+Each scrape builds the families from the plain counters, on the event loop's thread.
 """
 
 import platform
@@ -17,12 +17,12 @@ from protocol.errors import ErrorCode
 PREFIX = "uplinkd_"
 
 FORMAT_VERSIONS = ("0.0.1", "0.0.4", "1.0.0")
-"""Versions of the two text formats that scrapers ask for."""
+"""The versions of the two text formats that scrapers request."""
 
 
 @dataclass(frozen=True, slots=True)
 class Gauges:
-    """The state at the moment of a scrape. None, and states that are absent, are not known yet and not shown."""
+    """The state at the time of a scrape. Values that are None and states that are absent are unknown and not shown."""
 
     connections: Mapping[ConnectionPhase, int]
     uploads: Mapping[str, int]
@@ -33,16 +33,16 @@ class Gauges:
     disk_free_bytes: int | None
     disk_size_bytes: int | None
     uploads_doubtful: int
-    """Uploads that lacked acknowledged bytes when the daemon started."""
+    """Uploads that had lost acknowledged bytes when the daemon started."""
 
 
 class Exposition:
-    """All families of one process, in a registry of its own."""
+    """All families of one process, in its own registry."""
 
     __slots__ = ("_gauges", "_metrics", "_registry", "_version")
 
     def __init__(self, metrics: Metrics, gauges: Callable[[], Gauges], version: str) -> None:
-        """Each scrape calls `gauges`, which must neither block nor raise. `version` is the daemon's."""
+        """`gauges` is called at each scrape and must neither block nor raise. `version` is the daemon's."""
         self._metrics = metrics
         self._gauges = gauges
         self._version = version
@@ -51,15 +51,15 @@ class Exposition:
         ProcessCollector(registry=self._registry)
 
     def render(self, accept: str) -> tuple[bytes, str]:
-        """Body and content type, in the format that the Accept header asks for: Prometheus text or OpenMetrics."""
+        """Body and content type, in the format of the Accept header: Prometheus text or OpenMetrics."""
         encode, content_type = choose_encoder(",".join(filter(_has_known_version, accept.split(","))))
         return encode(self._registry), content_type
 
     def collect(self) -> Iterator[core.Metric]:
-        """All families, as prometheus_client asks a collector for them."""
+        """All families. prometheus_client calls this method of a collector."""
         metrics, gauges = self._metrics, self._gauges()
         build = {"version": self._version, "python": platform.python_version()}
-        yield core.InfoMetricFamily(PREFIX + "build", "What runs.", build)
+        yield core.InfoMetricFamily(PREFIX + "build", "Versions of the daemon and Python.", build)
         yield _gauge("start_time_seconds", "Unix time of the start.", metrics.started_ms / 1000)
         yield from _connections(metrics, gauges)
         yield from _uploads(metrics, gauges)
@@ -74,7 +74,7 @@ def _connections(metrics: Metrics, gauges: Gauges) -> Iterator[core.Metric]:
     yield _counter("connections_accepted", "Connections accepted.", metrics.connections_accepted)
     yield _counters("connections_closed", "Connections ended.", ("reason",), metrics.connections_closed)
     handshakes = {(kind, "ok" if error is None else error): n for (kind, error), n in metrics.handshakes.items()}
-    yield _counters("handshakes", "Handshakes decided.", ("credential", "result"), handshakes)
+    yield _counters("handshakes", "Handshakes completed or refused.", ("credential", "result"), handshakes)
     yield _counters("received_bytes", "File bytes of intact chunks.", ("checksum",), metrics.received_bytes)
     yield _counters("received_chunks", "Intact chunks.", ("checksum",), metrics.received_chunks)
     yield _counter("duplicate_bytes", "File bytes received again.", metrics.duplicate_bytes)
@@ -93,14 +93,14 @@ def _uploads(metrics: Metrics, gauges: Gauges) -> Iterator[core.Metric]:
 
 def _durability(metrics: Metrics, gauges: Gauges) -> Iterator[core.Metric]:
     yield _counter("acks", "ACKs sent.", metrics.acks)
-    yield _histogram("ack_latency_seconds", "From a byte's receipt until it is durable.", metrics.ack_latency)
-    yield _counter("commit_cycles", "Commit cycles done.", metrics.cycle_duration.count)
+    yield _histogram("ack_latency_seconds", "Time from receiving a byte until it is durable.", metrics.ack_latency)
+    yield _counter("commit_cycles", "Commit cycles completed.", metrics.cycle_duration.count)
     yield _histogram("commit_cycle_duration_seconds", "Duration of a commit cycle.", metrics.cycle_duration)
     yield _histogram("commit_cycle_size_bytes", "Bytes that a commit cycle made durable.", metrics.cycle_bytes)
     yield _histogram("commit_cycle_uploads", "Uploads that a commit cycle advanced.", metrics.cycle_uploads)
     yield _histogram("catalog_batch_duration_seconds", "Duration of a transaction.", metrics.catalog_batch_duration)
     yield _gauge("pending_bytes", "Bytes received but not durable yet.", gauges.pending_bytes)
-    yield _counters("storage_failures", "Operations that the disk failed at.", ("kind",), metrics.storage_failures)
+    yield _counters("storage_failures", "Storage operations that failed.", ("kind",), metrics.storage_failures)
 
 
 def _machine(metrics: Metrics, gauges: Gauges) -> Iterator[core.Metric]:
@@ -110,7 +110,7 @@ def _machine(metrics: Metrics, gauges: Gauges) -> Iterator[core.Metric]:
     yield _gauge("event_loop_pause_max_seconds", "Longest pause since the last scrape.", metrics.loop_pause_max_s)
     metrics.loop_pause_max_s = 0.0
     yield _gauge("disk_free_bytes", "Free bytes on the data directory's disk.", gauges.disk_free_bytes)
-    yield _gauge("uploads_doubtful", "Uploads that lack acknowledged bytes.", gauges.uploads_doubtful)
+    yield _gauge("uploads_doubtful", "Uploads that lost acknowledged bytes.", gauges.uploads_doubtful)
     yield _gauge("disk_size_bytes", "Size of the data directory's disk.", gauges.disk_size_bytes)
 
 
@@ -136,7 +136,7 @@ def _http(http: HttpMetrics) -> Iterator[core.Metric]:
 
 
 def _has_known_version(accepted: str) -> bool:
-    """Whether to pass this part of Accept to the library, which raises on odd versions and accepts future ones."""
+    """Whether the library can handle this part of Accept. It raises on malformed versions and accepts future ones."""
     parameters = [parameter.strip() for parameter in accepted.split(";")]
     return all(p.removeprefix("version=") in FORMAT_VERSIONS for p in parameters if p.startswith("version="))
 
@@ -168,7 +168,7 @@ def _histogram(name: str, text: str, histogram: Histogram) -> core.Metric:
 
 
 def _label(value: object) -> str:
-    """A label's value: error codes by their names in the registry, other enums in lower case."""
+    """The value of a label: the registry's name of an error code, the lower-case name of other enums."""
     if isinstance(value, IntEnum):
         return value.name if isinstance(value, ErrorCode) else value.name.lower()
     return "none" if value is None else str(value)

@@ -1,6 +1,6 @@
-"""Structured logs: one line per event, as JSON or for people, with the bound values, and without secrets.
+"""Structured logs: one line per event, as JSON or readable text, with the bound values and without secrets.
 
-Many values come from devices. They are made harmless here, in one place, so that no caller has to remember.
+Many values come from devices. They are sanitised here, in one place, so that callers need not care.
 """
 
 import itertools
@@ -19,11 +19,11 @@ Level = Literal["debug", "info", "warning", "error"]
 MASK = "[secret]"
 
 TEXT_CHARS_MAX = 2048
-"""Longer texts are cut. Names and agents are at most 1 KiB, and a log collector should not choke on one line."""
+"""Longer texts are truncated. Names and agents have at most 1 KiB, and log collectors limit the length of a line."""
 
 ITEMS_MAX = 64
 DEPTH_MAX = 4
-"""Bounds for nested values; the daemon's own stay far below."""
+"""Bounds for nested values. The daemon's own values stay far below."""
 
 _ROOT = "uplinkd"
 
@@ -42,13 +42,13 @@ _LOOKS_SECRET = re.compile(
     r"|(?<![A-Za-z0-9_-])(?=[A-Za-z0-9_-]*[A-Z])(?=[A-Za-z0-9_-]*[a-z])[A-Za-z0-9_-]{43}(?![A-Za-z0-9_-])"
 )
 
-# Controls (C0, DEL, C1), line and paragraph separators, marks that reorder text, and lone surrogates: everything that
-# could end a line, control a terminal, or make one line look like another.
+# Control characters (C0, DEL, C1), line and paragraph separators, bidirectional marks, and lone surrogates: everything
+# that could end a line, control a terminal, or make one line look like another.
 _UNSAFE = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
 class Logs:
-    """The process's logs: gives out loggers, and changes the level at run time. `configure` makes it once."""
+    """The process's logs: makes loggers and changes the level at run time. Made once, by `configure`."""
 
     __slots__ = ("_handler", "_own")
 
@@ -57,7 +57,7 @@ class Logs:
         self._own = own
 
     def logger(self, **bound: object) -> structlog.stdlib.BoundLogger:
-        """A logger that adds `bound` to every line, such as the ids of connection, device and upload."""
+        """A logger that adds `bound` to every line, such as the ids of the connection, device and upload."""
         logger: structlog.stdlib.BoundLogger = structlog.wrap_logger(
             self._own,
             processors=[structlog.stdlib.filter_by_level, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
@@ -82,7 +82,7 @@ class Logs:
 def configure(level: Level, form: Format, stream: TextIO, wall_ms: Callable[[], int]) -> Logs:
     """Write the daemon's lines, and those of libraries (through the root logger), to `stream`.
 
-    `wall_ms` gives the unix time in milliseconds that each line carries.
+    `wall_ms` returns the Unix time in milliseconds for each line's timestamp.
     """
     handler = logging.StreamHandler(stream)
     handler.setFormatter(
@@ -104,11 +104,11 @@ def configure(level: Level, form: Format, stream: TextIO, wall_ms: Callable[[], 
 
 
 def sanitise(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
-    """A structlog processor: mask secrets, escape what could forge a line, cut what is too long."""
+    """A structlog processor that masks secrets, escapes what could forge a line, and truncates long values."""
     traceback = event.pop("exception", None)
     clean: EventDict = {_text(name): _value(name, value, DEPTH_MAX) for name, value in event.items()}
     if traceback is not None:
-        # A traceback keeps its lines, each with a mark, so that none looks like an event of its own.
+        # A traceback keeps its lines, each with a prefix, so that none looks like a separate event.
         lines = _LOOKS_SECRET.sub(MASK, str(traceback)).split("\n")
         clean["exception"] = "\n".join(f"  | {_text(line)}" for line in lines)
     return clean
@@ -130,7 +130,7 @@ def _renderer(form: Format, stream: TextIO) -> Processor:
         return structlog.processors.JSONRenderer()
     return structlog.dev.ConsoleRenderer(
         colors=stream.isatty(),
-        # Quotes keep a value with spaces and "=" from looking like other fields.
+        # Quotes, so that a value with spaces and "=" does not look like several fields.
         repr_native_str=True,
         exception_formatter=structlog.dev.plain_traceback,
     )
@@ -152,7 +152,7 @@ def _value(name: str, value: object, depth: int) -> object:
 
 
 def _text(text: str) -> str:
-    # Mask before cutting: half a token would no longer be recognised.
+    # Mask before truncating, because half a token would not be recognised.
     text = _LOOKS_SECRET.sub(MASK, text)
     return _escaped(text if len(text) <= TEXT_CHARS_MAX else text[:TEXT_CHARS_MAX] + "…")
 

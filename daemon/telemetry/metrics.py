@@ -1,4 +1,4 @@
-"""What the daemon counts. The hot path adds to plain integers. Only the event loop's thread may touch them."""
+"""The daemon's counters: plain integers, so that the hot path stays fast. Only the event loop's thread may use them."""
 
 from bisect import bisect_left
 from collections import Counter, defaultdict
@@ -11,26 +11,26 @@ from typing import Protocol, TypeVar
 from prometheus_client.utils import floatToGoString
 
 from protocol.constants import ChecksumKind, CredentialKind, UploadState
-from protocol.errors import ErrorCode, Scope
+from protocol.errors import ErrorCode, ErrorScope
 
 DURATION_BOUNDS_S = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
-"""From a batch on a fast disk to a disk that hangs."""
+"""From a batch on a fast disk to a hanging disk."""
 
 HTTP_BOUNDS_S = (0.001, 0.005, 0.025, 0.1, 0.5, 1, 5, 30, 120, 600)
-"""From a status answer to the download of a large file over a slow link. Few, as every route has its own."""
+"""From a status request to the download of a large file over a slow link. Few, because every route has its own."""
 
 PAUSE_BOUNDS_S = (0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5)
-"""Timers tick in milliseconds, so less cannot be told; 42 ms is what one write beside a sync was seen to cost."""
+"""Timers have a resolution of a millisecond. The longest stall measured for a write during a sync was 42 ms."""
 
 CYCLE_BOUNDS_BYTES = tuple(4**exponent * 1024 for exponent in range(1, 10))
 """From one small chunk, 4 KiB, to 256 MiB."""
 
 CYCLE_BOUNDS_UPLOADS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000)
-"""From a lone device to a fleet that reports at once."""
+"""From a single device to a fleet that reports at the same time."""
 
 
 class ConnectionPhase(StrEnum):
-    """How far a connection has got."""
+    """The phase of a connection."""
 
     HANDSHAKE = "handshake"
     OPEN = "open"
@@ -41,13 +41,13 @@ class CloseReason(StrEnum):
     """Why a connection ended."""
 
     DEVICE = "device"
-    """The device closed it properly."""
+    """The device closed it."""
     LOST = "lost"
-    """It broke: a reset, or the kernel gave up."""
+    """It was reset, or the kernel's retransmissions timed out."""
     ERROR = "error"
-    """The daemon ended it with an error."""
+    """The daemon closed it with an error."""
     DRAIN = "drain"
-    """The daemon is stopping and sent GOAWAY."""
+    """The daemon closed it with GOAWAY in order to stop."""
     PROXY_INVALID = "proxy_invalid"
     """The load balancer's PROXY header was invalid."""
 
@@ -62,7 +62,7 @@ class OpenOutcome(StrEnum):
 
 
 class StorageFailure(StrEnum):
-    """Which operation the disk failed at."""
+    """The kind of a storage operation that failed."""
 
     DISK_FULL = "disk_full"
     WRITE = "write"
@@ -88,12 +88,12 @@ class CleanupOutcome(StrEnum):
 
     DONE = "done"
     STOPPED = "stopped"
-    """Its safeguards stopped it: the clocks disagree, or it would have deleted too much."""
+    """A safeguard stopped it: the clocks disagree, or it would have deleted too much."""
     FAILED = "failed"
 
 
 class Histogram:
-    """How many observations were at or below each bound, and their sum. Bounds ascend."""
+    """Counts observations by bound, and sums them. The bounds must ascend."""
 
     __slots__ = ("_bounds", "_counts", "total")
 
@@ -111,7 +111,7 @@ class Histogram:
         return sum(self._counts)
 
     def cumulative(self) -> list[tuple[str, float]]:
-        """Each bound and how many observations were at or below it, as Prometheus counts; the last is infinite."""
+        """Each bound, with the number of observations at or below it, as Prometheus expects. The last is infinite."""
         bounds = [*map(floatToGoString, self._bounds), "+Inf"]
         return list(zip(bounds, accumulate(self._counts), strict=True))
 
@@ -135,7 +135,7 @@ class HttpExchange(Protocol):
 
 @dataclass(slots=True, eq=False)
 class HttpMetrics:
-    """What the control plane counts."""
+    """The counters of the control plane."""
 
     requests: Counter[tuple[str, str, int]] = field(default_factory=Counter)
     durations: defaultdict[tuple[str, str], Histogram] = field(
@@ -159,17 +159,17 @@ Key = TypeVar("Key", bound=str | int | tuple[str | int | None, ...])
 
 
 def _zeros(keys: Iterable[Key]) -> Counter[Key]:
-    """Series that exist from the start: a rate misses the first event unless there was a zero before it."""
+    """Series that exist from the start, because a rate misses the first event unless a zero precedes it."""
     return Counter(dict.fromkeys(keys, 0))
 
 
-def _codes(*scopes: Scope) -> Counter[ErrorCode]:
+def _codes(*scopes: ErrorScope) -> Counter[ErrorCode]:
     return _zeros(code for code in ErrorCode if code.scope in scopes)
 
 
 @dataclass(slots=True, eq=False)
 class Metrics:
-    """Everything counted since the start. Owners add to the attributes: `metrics.received_bytes[kind] += n`."""
+    """All counters since the start. Users add to the attributes: `metrics.received_bytes[kind] += n`."""
 
     started_ms: int
     """Unix time of the start."""
@@ -179,16 +179,16 @@ class Metrics:
     handshakes: Counter[tuple[CredentialKind | None, ErrorCode | None]] = field(
         default_factory=lambda: _zeros((kind, None) for kind in CredentialKind)
     )
-    """By kind of credential (None: unknown, or none was read) and error (None: admitted)."""
+    """By credential kind (None: unknown or not read) and error (None: admitted)."""
 
     received_bytes: Counter[ChecksumKind] = field(default_factory=lambda: _zeros(ChecksumKind))
     received_chunks: Counter[ChecksumKind] = field(default_factory=lambda: _zeros(ChecksumKind))
     duplicate_bytes: int = 0
-    nacks: Counter[ErrorCode] = field(default_factory=lambda: _codes(Scope.CHUNK))
-    errors: Counter[ErrorCode] = field(default_factory=lambda: _codes(Scope.STREAM, Scope.CONNECTION))
+    nacks: Counter[ErrorCode] = field(default_factory=lambda: _codes(ErrorScope.CHUNK))
+    errors: Counter[ErrorCode] = field(default_factory=lambda: _codes(ErrorScope.STREAM, ErrorScope.CONNECTION))
     """Sent to devices in ERROR or REFUSED."""
     receive_pool_waits: int = 0
-    """Times a connection had to wait for memory to receive into, or had to wait on because too little came back."""
+    """How often a connection had to wait for receive memory, or had to wait again because too little was returned."""
 
     opens: Counter[OpenOutcome] = field(default_factory=lambda: _zeros(OpenOutcome))
     resumes: int = 0
@@ -212,7 +212,7 @@ class Metrics:
     cleanup_files: Counter[CleanupResult] = field(default_factory=lambda: _zeros(CleanupResult))
     cleanup_freed_bytes: int = 0
     cleanup_last_ended_ms: int | None = None
-    """Unix time at which the last pass ended, well or not."""
+    """Unix time at which the last pass ended, whatever its outcome."""
     cleanup_last_duration_s: float | None = None
 
     loop_pause: Histogram = field(default_factory=lambda: Histogram(PAUSE_BOUNDS_S))
@@ -222,18 +222,18 @@ class Metrics:
     http: HttpMetrics = field(default_factory=HttpMetrics)
 
     def cycle_done(self, duration_s: float, size_bytes: int, uploads: int) -> None:
-        """One commit cycle of `uploads` uploads made `size_bytes` durable."""
+        """Count a commit cycle that made `size_bytes` of `uploads` uploads durable."""
         self.cycle_duration.observe(duration_s)
         self.cycle_bytes.observe(size_bytes)
         self.cycle_uploads.observe(uploads)
 
     def cleanup_done(self, outcome: CleanupOutcome, duration_s: float, now_ms: int) -> None:
-        """One cleanup pass ended at `now_ms`. Dry runs do not count."""
+        """Count a cleanup pass that ended at `now_ms`. Dry runs do not count."""
         self.cleanup_runs[outcome] += 1
         self.cleanup_last_duration_s = duration_s
         self.cleanup_last_ended_ms = now_ms
 
     def loop_paused(self, pause_s: float) -> None:
-        """The event loop ran something `pause_s` late."""
+        """Count a pause: the event loop ran a timer `pause_s` late."""
         self.loop_pause.observe(pause_s)
         self.loop_pause_max_s = max(self.loop_pause_max_s, pause_s)

@@ -19,7 +19,7 @@ from daemon.adapters.entropy import Entropy
 from daemon.catalog.expiry import ExpiryPolicy, expired_before_ms, parked_before_ms
 from daemon.catalog.interface import Catalog, CatalogFailed
 from daemon.catalog.records import TOMBSTONES, Position, State, Upload
-from daemon.storage.interface import Storage
+from daemon.storage.interface import Contents, Inventory
 from daemon.telemetry.metrics import CleanupOutcome, CleanupResult, Metrics, StorageFailure
 from daemon.upkeep.orphans import OrphanSearch, Place
 from protocol.constants import UploadState
@@ -107,7 +107,8 @@ class Cleanup:
         self,
         *,
         catalog: Catalog,
-        storage: Storage,
+        contents: Contents,
+        inventory: Inventory,
         uploads: Live,
         clock: Clock,
         entropy: Entropy,
@@ -116,7 +117,8 @@ class Cleanup:
         policy: CleanupPolicy,
     ) -> None:
         self._catalog = catalog
-        self._storage = storage
+        self._contents = contents
+        self._inventory = inventory
         self._uploads = uploads
         self._clock = clock
         self._entropy = entropy
@@ -143,7 +145,7 @@ class Cleanup:
             raise CleanupBusy("a cleanup pass is under way: ask again when it is over")
         self._is_running = True
         started_s = self._clock.monotonic_s()
-        parts = (self._catalog, self._storage, self._uploads, self._metrics)
+        parts = (self._catalog, self._contents, self._inventory, self._uploads, self._metrics)
         one = _Pass(*parts, self.policy, self._clock, dry_run, self._place)
         outcome, stopped = CleanupOutcome.DONE, None
         try:
@@ -204,7 +206,8 @@ class _Pass:
     def __init__(
         self,
         catalog: Catalog,
-        storage: Storage,
+        contents: Contents,
+        inventory: Inventory,
         uploads: Live,
         metrics: Metrics,
         policy: CleanupPolicy,
@@ -213,13 +216,13 @@ class _Pass:
         place: Place,
     ) -> None:
         self._catalog = catalog
-        self._storage = storage
+        self._contents = contents
         self._uploads = uploads
         self._metrics = metrics
         self._policy = policy
         self._now_ms = clock.wall_ms()
         self._dry_run = dry_run
-        self.orphans = OrphanSearch(catalog, storage, uploads.is_live, self._now_ms, place)
+        self.orphans = OrphanSearch(catalog, inventory, uploads.is_live, self._now_ms, place)
         self._files: Counter[CleanupResult] = Counter()
         self._freed_bytes = 0
 
@@ -328,7 +331,7 @@ class _Pass:
         self._metrics.ended[UploadState[rule.to.name]] += 1
         freed_bytes = 0
         try:
-            freed_bytes = await self._storage.remove(upload.id)
+            freed_bytes = await self._contents.remove(upload.id)
         except OSError as error:
             self._metrics.storage_failures[StorageFailure.DELETE] += 1
             failures.append(error)

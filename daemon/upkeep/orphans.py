@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from daemon.catalog.interface import Catalog
-from daemon.storage.interface import Storage, Stored
+from daemon.storage.interface import Inventory, Stored
 
 SHARDS_PER_PASS = 8
 """Parts of storage listed for orphans in one pass, so that a pass costs alike whenever it runs: with 256 parts and
@@ -55,11 +55,11 @@ class OrphanSearch:
     """One pass's search, at one time. Raises what catalog and storage raise."""
 
     def __init__(
-        self, catalog: Catalog, storage: Storage, is_live: Callable[[int], bool], now_ms: int, place: Place
+        self, catalog: Catalog, inventory: Inventory, is_live: Callable[[int], bool], now_ms: int, place: Place
     ) -> None:
         """`is_live` tells whether an upload is in use."""
         self._catalog = catalog
-        self._storage = storage
+        self._inventory = inventory
         self._is_live = is_live
         self._before_ms = now_ms - ORPHAN_AGE_S * 1000
         self.place = place
@@ -82,7 +82,7 @@ class OrphanSearch:
     async def put_aside(self, orphan: Orphan) -> bool:
         """Quarantine it; False: it was deleted since it was found."""
         try:
-            await self._storage.quarantine(orphan.shard, orphan.name)
+            await self._inventory.quarantine(orphan.shard, orphan.name)
         except FileNotFoundError:
             return False
         return True
@@ -90,12 +90,12 @@ class OrphanSearch:
     @property
     def _is_whole(self) -> bool:
         lot = self.place.lot
-        return lot.searched >= LOT_FILES or (lot.shards >= self._storage.shards and not self.place.rest)
+        return lot.searched >= LOT_FILES or (lot.shards >= self._inventory.shards and not self.place.rest)
 
     async def _list_next(self) -> None:
         lot = self.place.lot
-        shard = (self.place.shard + 1) % self._storage.shards
-        self.place = Place(shard, await self._storage.stored(shard), replace(lot, shards=lot.shards + 1))
+        shard = (self.place.shard + 1) % self._inventory.shards
+        self.place = Place(shard, await self._inventory.stored(shard), replace(lot, shards=lot.shards + 1))
 
     async def _search(self, count_max: int) -> int:
         """Look at the next files of a shard; how many there were."""
@@ -117,7 +117,7 @@ class OrphanSearch:
         orphans = []
         for each in unknown:
             # Asked of these few alone: of all it would cost as much as the rest of the pass.
-            modified_ms = await self._storage.modified_ms(shard, each.name)
+            modified_ms = await self._inventory.modified_ms(shard, each.name)
             if modified_ms is not None and modified_ms < self._before_ms:
                 orphans.append(Orphan(shard, each.name))
         return orphans

@@ -9,7 +9,7 @@ from structlog.stdlib import BoundLogger
 
 from daemon.catalog.interface import Catalog, CatalogFailed
 from daemon.catalog.records import UNDER_WAY, Upload
-from daemon.storage.interface import Storage
+from daemon.storage.interface import Contents
 
 BATCH_UPLOADS = 100
 """Read from the catalog at a time: a millisecond, so that nobody who asks it something has to wait."""
@@ -34,9 +34,9 @@ class RecoveryReport:
 class Recovery:
     """Checks uploads beside the daemon's work. What is in doubt is kept and reported, never deleted."""
 
-    def __init__(self, catalog: Catalog, storage: Storage, log: BoundLogger) -> None:
+    def __init__(self, catalog: Catalog, contents: Contents, log: BoundLogger) -> None:
         self._catalog = catalog
-        self._storage = storage
+        self._contents = contents
         self._log = log
         self.report = RecoveryReport(0, 0, ())
 
@@ -80,7 +80,7 @@ class Recovery:
         """What is wrong with the upload's bytes, as far as their number tells."""
         needed_bytes = upload.ranges[-1].end
         try:
-            reading = await self._storage.open(upload.id)
+            reading = await self._contents.open(upload.id)
             size = reading.size
             await reading.close()
         except OSError as error:

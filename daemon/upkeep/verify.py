@@ -11,7 +11,7 @@ from typing import Protocol
 from daemon.adapters.clock import Clock
 from daemon.adapters.threads import Lane, Report, Threads
 from daemon.catalog.records import Page, Position, Query, State, Upload
-from daemon.storage.interface import Reading
+from daemon.storage.interface import Contents
 from protocol.checksum import crc32c
 
 STEP_BYTES = 1024 * 1024
@@ -65,14 +65,6 @@ class Files(Protocol):
     ) -> Sequence[Upload]: ...
 
 
-class Contents(Protocol):
-    """What is asked of storage."""
-
-    async def open(self, upload_id: int) -> Reading:
-        """Raises OSError, FileNotFoundError where there are no bytes."""
-        ...
-
-
 @dataclass(slots=True)
 class _Digests:
     """Of the bytes so far; SHA-256 only where the catalog has one to compare."""
@@ -92,11 +84,11 @@ class _Step:
 class Verifier:
     """Checks complete files. Passes may run side by side; each has a thread of its own to hash on."""
 
-    __slots__ = ("_catalog", "_clock", "_storage", "_threads")
+    __slots__ = ("_catalog", "_clock", "_contents", "_threads")
 
-    def __init__(self, catalog: Files, storage: Contents, threads: Threads, clock: Clock) -> None:
+    def __init__(self, catalog: Files, contents: Contents, threads: Threads, clock: Clock) -> None:
         self._catalog = catalog
-        self._storage = storage
+        self._contents = contents
         self._threads = threads
         self._clock = clock
 
@@ -151,7 +143,7 @@ class Verifier:
         size = upload.size or 0
         if not size:
             return
-        reading = await self._storage.open(upload.id)
+        reading = await self._contents.open(upload.id)
         try:
             while piece := await reading.read(digests.read_bytes, min(size - digests.read_bytes, STEP_BYTES)):
                 step = _Step(digests, piece)

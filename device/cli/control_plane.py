@@ -1,4 +1,4 @@
-"""What the command line asks of the HTTP control plane: list, find, download, delete. control/openapi.yaml."""
+"""The HTTP control plane as the command line uses it: list, find, download, delete. control/openapi.yaml."""
 
 import asyncio
 import hashlib
@@ -24,14 +24,14 @@ BLOCK_BYTES = 1024 * 1024
 """Read, hashed and written at a time."""
 
 STALL_TIMEOUT_S = 30.0
-"""How long a connection may take to come about, or to bring the next bytes."""
+"""How long connecting may take, or waiting for the next bytes."""
 
 ATTEMPTS_MAX = 5
-"""Tries in a row that bring nothing, before a download is given up."""
+"""Give a download up after this many attempts in a row without a byte."""
 
 
 class ControlPlaneError(UplinkError):
-    """The control plane refused. `status` is that of HTTP, `code` that of the error registry where it names one."""
+    """The control plane refused. `status` is HTTP's, `code` the error registry's, 0 if it gave none."""
 
     def __init__(self, status: int, code: int, detail: str) -> None:
         super().__init__(detail)
@@ -40,15 +40,15 @@ class ControlPlaneError(UplinkError):
 
 
 class NoAnswerError(UplinkError):
-    """The control plane cannot be reached, or broke off."""
+    """The control plane cannot be reached, or the connection broke."""
 
 
 class DigestError(UplinkError):
-    """What was downloaded is not the file."""
+    """The downloaded bytes do not have the file's digest."""
 
 
 class TargetError(UplinkError):
-    """What was downloaded cannot be written."""
+    """The downloaded bytes cannot be written."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,9 +67,9 @@ class RemoteFile:
 
 
 class ControlPlane:
-    """A session with the control plane at `base`, an http or https URL; `token` is the bearer token, where known.
+    """A session with the control plane at `base`, an http or https URL; `token` is the bearer token, if there is one.
 
-    `tls`: what an https server is checked by; None for the authorities that the system trusts.
+    `tls`: checks an https server; None trusts the system's authorities.
     """
 
     def __init__(
@@ -98,14 +98,14 @@ class ControlPlane:
         await self._session.close()
 
     async def exchange(self, tenant: str, device: str, secret: str) -> None:
-        """Get a token for the device's secret, and use it from now on."""
+        """Exchange the device's secret for a token, and use that from now on."""
         self._token = None
         body = {"tenant": tenant, "device": device, "secret": secret}
         async with self._request("POST", "/v1/token", body=body) as response:
             self._token = _text(await _object(response), "access_token")
 
     async def files(self, device: str | None, states: tuple[str, ...], prefix: str | None) -> AsyncIterator[RemoteFile]:
-        """All files that fit, newest first, page by page."""
+        """All files that match, newest first, fetched page by page."""
         query = [("state", state) for state in states]
         query += [(key, value) for key, value in (("device", device), ("prefix", prefix)) if value is not None]
         cursor: str | None = None
@@ -121,7 +121,7 @@ class ControlPlane:
             cursor = following
 
     async def find(self, device: str, name: str) -> RemoteFile:
-        """The file that a device's name stands for."""
+        """A device's file by its name."""
         path = f"/v1/devices/{quote(device, safe='')}/files/{quote(name, safe='')}"
         async with self._request("GET", path) as response:
             return _file(await _object(response))
@@ -132,14 +132,14 @@ class ControlPlane:
             return
 
     async def download(self, file: RemoteFile, target: Path, on_progress: Callable[[int], None]) -> None:
-        """Download a complete file to `target`, by way of `target`.part, with which an earlier try goes on.
+        """Download a complete file to `target`, by way of `target`.part, from which a later try resumes.
 
-        `on_progress` is told how many bytes are there. Raises DigestError, TargetError.
+        `on_progress` gets the number of bytes written. Raises DigestError, TargetError.
         """
         part = target.with_name(f"{target.name}.part")
         try:
             is_resumed = await asyncio.to_thread(_cut_to, part, file.size or 0)
-            # What was there may have been of another file, so that there is a second try.
+            # The bytes of an earlier try may be another file's: then try again from the start.
             for _ in range(2 if is_resumed else 1):
                 await self._fill(file, part, on_progress)
                 if await asyncio.to_thread(_fits, part, file):
@@ -209,7 +209,7 @@ async def _refusal(response: ClientResponse) -> ControlPlaneError:
     try:
         problem = await _object(response)
     except NoAnswerError:
-        # Something between us and the control plane answered in its own words; its status says what there is to say.
+        # A proxy in between may have answered: its status is all that can be reported.
         problem = {}
     if isinstance(problem.get("code"), int) and isinstance(problem.get("detail"), str):
         code, detail = int(str(problem["code"])), f"{problem.get('name')}: {problem['detail']}"
@@ -257,7 +257,7 @@ def _file(item: dict[str, object]) -> RemoteFile:
 
 
 def _cut_to(part: Path, size: int) -> bool:
-    """Whether there is something to go on with; what is longer than the file is begun anew."""
+    """Whether there is a part to resume from; one that is longer than the file is removed."""
     held = part.stat().st_size if part.exists() else 0
     if held > size:
         part.unlink()

@@ -1,14 +1,14 @@
-"""Failures for the shell: which exit code stands for each, and what to tell a person to do about it."""
+"""Failures for the shell: the exit code of each, and what to do about it."""
 
 from enum import IntEnum
 
 from device.cli.control_plane import ControlPlaneError, DigestError, NoAnswerError
-from device.exceptions import UnreachableError, UplinkError, UploadFailed
+from device.exceptions import ContentChanged, SourceChanged, UnreachableError, UplinkError, UploadFailed, code_name
 from protocol.constants import Action
 from protocol.errors import ErrorCode
 
 
-class Exit(IntEnum):
+class ExitCode(IntEnum):
     """The exit codes of `uplink`."""
 
     OK = 0
@@ -17,6 +17,8 @@ class Exit(IntEnum):
     UNREACHABLE = 3
     AUTHENTICATION = 4
     NOT_FOUND = 5
+    CONTENT_CHANGED = 6
+    SOURCE_CHANGED = 7
     INTERRUPTED = 130
 
 
@@ -38,39 +40,47 @@ _HINTS = {
 }
 
 
-def exit_code(error: UplinkError) -> Exit:
-    """What the shell is told."""
+def exit_code(error: UplinkError) -> ExitCode:
+    """The exit code for an error."""
     match error:
         case UnreachableError() | NoAnswerError() | UploadFailed(code=0):
-            return Exit.UNREACHABLE
+            return ExitCode.UNREACHABLE
         case DigestError():
-            return Exit.REFUSED
+            return ExitCode.REFUSED
+        case ContentChanged():
+            return ExitCode.CONTENT_CHANGED
+        case SourceChanged():
+            return ExitCode.SOURCE_CHANGED
         case UploadFailed(code=code):
             return _by_code(code)
         case ControlPlaneError(status=401 | 403):
-            return Exit.AUTHENTICATION
+            return ExitCode.AUTHENTICATION
         case ControlPlaneError(status=404 | 410):
-            return Exit.NOT_FOUND
+            return ExitCode.NOT_FOUND
         case ControlPlaneError(status=429 | 502 | 503 | 504):
-            return Exit.UNREACHABLE
+            return ExitCode.UNREACHABLE
         case ControlPlaneError(code=code):
             return _by_code(code)
-    return Exit.USAGE
+    return ExitCode.USAGE
 
 
 def message(error: UplinkError) -> str:
     """What happened, and what to do."""
     match error:
+        case ContentChanged(code=code, detail=detail):
+            return f"{code_name(code)}: {detail}; {_HINTS[Action.OPEN_ANEW]}"
+        case SourceChanged(detail=detail):
+            return f"{detail}; once nothing writes to it, send it again with --replace"
         case UploadFailed(action=action) if action in _HINTS:
             return f"{error}; {_HINTS[action]}"
         case UnreachableError():
-            return f"{error}; what was acknowledged is safe: the same command goes on from there"
+            return f"{error}; what was acknowledged is safe: the same command resumes from there"
         case ControlPlaneError(status=401 | 403):
             return f"{error}; {_HINTS[Action.REAUTHENTICATE]}"
     return str(error)
 
 
-def _by_code(code: int) -> Exit:
+def _by_code(code: int) -> ExitCode:
     if code in _AUTHENTICATION:
-        return Exit.AUTHENTICATION
-    return Exit.NOT_FOUND if code in _NOT_FOUND else Exit.REFUSED
+        return ExitCode.AUTHENTICATION
+    return ExitCode.NOT_FOUND if code in _NOT_FOUND else ExitCode.REFUSED

@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import NoReturn, TextIO
 
 from device.cli import commands
-from device.cli.console import Console
-from device.cli.exit_codes import Exit, exit_code, message
-from device.cli.settings import HTTP_DEFAULT, SERVER_DEFAULT, TENANT_DEFAULT, Settings, load_settings
+from device.cli.exit_codes import ExitCode, exit_code, message
+from device.cli.settings import HTTP_DEFAULT, SERVER_DEFAULT, TENANT_DEFAULT, ConnectionSettings, load_settings
+from device.cli.terminal import Terminal
 from device.exceptions import UplinkError
 
 GIVE_UP_AFTER_S = 300.0
-"""A link that was away for five minutes is worth a person's look; devices that run unattended set more."""
+"""After five minutes without the link a person should look; unattended devices set more."""
 
 _EPILOG = f"""\
 environment:
@@ -36,10 +36,12 @@ exit codes:
   3    the server could not be reached, or did not answer in time
   4    authentication failed, or the right is missing
   5    not found
+  6    the server has other content under the name
+  7    the file changed while it was sent
   130  interrupted
 """
 
-Command = Callable[[argparse.Namespace, Settings, Console], Coroutine[None, None, Exit]]
+Command = Callable[[argparse.Namespace, ConnectionSettings, Terminal], Coroutine[None, None, ExitCode]]
 
 
 class _Parser(argparse.ArgumentParser):
@@ -47,7 +49,7 @@ class _Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         self.print_usage(sys.stderr)
-        self.exit(Exit.USAGE, f"{self.prog}: {message}\n")
+        self.exit(ExitCode.USAGE, f"{self.prog}: {message}\n")
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -56,18 +58,18 @@ def make_parser() -> argparse.ArgumentParser:
     parser = _Parser(
         "uplink", description="Send files to uplinkd, and read them.", epilog=_EPILOG, formatter_class=layout
     )
-    # No abbreviated flags: `--secret X` must not pass for `--secret-file X`, and show in the list of processes.
+    # No abbreviated flags: `--secret X` for `--secret-file X` would show the secret in the list of processes.
     add = partial(
         parser.add_subparsers(title="commands", required=True, metavar="COMMAND").add_parser,
         parents=[_common()],
         allow_abbrev=False,
     )
 
-    send = add("send", help="send files; goes on where an earlier try was cut off")
+    send = add("send", help="send files; resumes what an earlier run began")
     send.add_argument("files", nargs="+", type=Path, metavar="FILE")
     send.add_argument("--name", help="name on the server (default: that of the file)")
-    send.add_argument("--tag", metavar="HEX", help="identifies the content (default: its SHA-256)")
-    send.add_argument("--replace", action="store_true", help="replace another content that the server has of the name")
+    send.add_argument("--tag", metavar="HEX", help="identifies the content (default: made from it)")
+    send.add_argument("--replace", action="store_true", help="replace other content that the server has under the name")
     send.set_defaults(command=commands.send)
 
     status = add("status", help="how far the server is with a name")
@@ -76,10 +78,10 @@ def make_parser() -> argparse.ArgumentParser:
 
     list_ = add("list", help="list files, newest first")
     list_.add_argument("--state", action="append", default=[], help="only files in this state; may be repeated")
-    list_.add_argument("--prefix", help="only files whose name starts so")
+    list_.add_argument("--prefix", help="only files whose name starts with this")
     list_.set_defaults(command=commands.list_files)
 
-    get = add("get", help="download a file; goes on with NAME.part")
+    get = add("get", help="download a file; resumes from NAME.part")
     get.add_argument("name", metavar="NAME")
     get.add_argument("-o", "--output", type=Path, metavar="PATH", help="where to write it (default: NAME, here)")
     get.add_argument("--force", action="store_true", help="replace the local file if there is one")
@@ -120,21 +122,21 @@ def main(
 ) -> int:
     """Run one command; the exit code."""
     options = make_parser().parse_args(arguments)
-    console = Console(out or sys.stdout, err or sys.stderr, quiet=options.quiet, as_json=options.json)
+    terminal = Terminal(out or sys.stdout, err or sys.stderr, quiet=options.quiet, as_json=options.json)
     command: Command = options.command
     try:
         settings = load_settings(options, environment, getpass.getpass if sys.stdin.isatty() else None)
-        return asyncio.run(command(options, settings, console))
+        return asyncio.run(command(options, settings, terminal))
     except UplinkError as error:
-        console.failure(message(error))
+        terminal.failure(message(error))
         return exit_code(error)
     except BrokenPipeError:
-        # Whoever read our output has seen enough. Python would complain at exit when it flushes.
+        # The reader of our output closed it. Without this, Python reports an error when it flushes at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return Exit.OK
+        return ExitCode.OK
     except KeyboardInterrupt:
-        console.failure("interrupted; what was acknowledged is safe: the same command goes on from there")
-        return Exit.INTERRUPTED
+        terminal.failure("interrupted; what was acknowledged is safe: the same command resumes from there")
+        return ExitCode.INTERRUPTED
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Where the command line connects to, and as whom: from flags, the environment, a file, or a prompt."""
+"""The server and the credential of the command line: from flags, environment, a file or a prompt."""
 
 import argparse
 import ssl
@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from device.credentials import Credentials, SecretCredentials, TokenCredentials, secret_from_text
+from device.credentials import Credentials, SecretCredentials, TokenCredentials
 from device.exceptions import UplinkError
 from protocol.constants import ALPN
+from protocol.handshake import read_secret
 
 SERVER_DEFAULT = "127.0.0.1:7710"
 HTTP_DEFAULT = "http://127.0.0.1:7780"
@@ -17,12 +18,12 @@ TENANT_DEFAULT = "default"
 
 
 class UsageError(UplinkError):
-    """The command cannot be carried out as it was given."""
+    """The command was given wrongly."""
 
 
 @dataclass(frozen=True, slots=True)
-class Settings:
-    """Everything that a command needs to reach the server. Exactly one of `secret` and `token` is set."""
+class ConnectionSettings:
+    """How to reach the server. Exactly one of `secret` and `token` is set."""
 
     host: str
     port: int
@@ -38,7 +39,7 @@ class Settings:
         """For the TCP port."""
         if self.token is not None:
             return TokenCredentials(self.token)
-        return SecretCredentials(self.device_or_raise(), secret_from_text(self.secret or ""), self.tenant)
+        return SecretCredentials(self.device_or_raise(), self.secret or "", self.tenant)
 
     def device_or_raise(self) -> str:
         """The device's name. Raises UsageError."""
@@ -49,8 +50,8 @@ class Settings:
 
 def load_settings(
     options: argparse.Namespace, environment: Mapping[str, str], prompt: Callable[[str], str] | None
-) -> Settings:
-    """Flags before environment before defaults; `prompt` asks for the secret where a person is there to answer.
+) -> ConnectionSettings:
+    """Flags before environment before defaults; `prompt` asks a person for the secret, if there is one.
 
     Raises UsageError.
     """
@@ -59,7 +60,7 @@ def load_settings(
     if options.secret_file is not None:
         token = None
     device = options.device or environment.get("UPLINK_DEVICE") or None
-    return Settings(
+    return ConnectionSettings(
         host=host,
         port=port,
         http=_http(options.http or environment.get("UPLINK_HTTP") or HTTP_DEFAULT),
@@ -89,7 +90,7 @@ def _secret(
     else:
         raise UsageError("no credential: set UPLINK_SECRET or UPLINK_TOKEN, or give --secret-file")
     try:
-        secret_from_text(secret)
+        read_secret(secret)
     except ValueError as error:
         raise UsageError(str(error)) from error
     return secret.strip()

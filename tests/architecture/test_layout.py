@@ -1,4 +1,4 @@
-"""Where the tests of a module are: tests mirror the sources."""
+"""Tests mirror the sources."""
 
 import ast
 from pathlib import Path
@@ -10,12 +10,12 @@ from tests.support.source_modules import MODULES, ROOMS, ROOT, Module, fake, imp
 TESTS_OF_NO_MODULE = {
     "tests/protocol/test_vectors.py": "the vectors belong to PROTOCOL.md",
     "tests/daemon/test_main.py": "`python -m daemon` is __main__.py, which only calls the command line",
-    "tests/control/test_real_clients.py": "clients that are not ours, against the whole room",
+    "tests/control/test_real_clients.py": "third-party clients, against the whole room",
 }
 
 
 def runs_something(module: Module) -> bool:
-    """Whether there is a function with a body, other than a constructor; interfaces and records only declare."""
+    """Whether the module has a function with a body other than a constructor. Interfaces and records have none."""
     return any(
         node.name != "__init__"
         and not all(isinstance(line, ast.Expr) and isinstance(line.value, ast.Constant) for line in node.body)
@@ -32,14 +32,14 @@ def has_tests(path: Path) -> bool:
 
 
 def places_of_tests(module: Module) -> list[Path]:
-    """The one file that mirrors the module; or, where its subjects have a file each, those in a folder of its name."""
+    """Where the module's tests may be: in one file, or in a folder of the module's name with one file a subject."""
     relative = module.path.relative_to(ROOT)
     place = ROOT / "tests" / relative.parent
     return sorted((place / relative.stem).glob("test_*.py")) or [place / f"test_{relative.stem}.py"]
 
 
 @pytest.mark.parametrize("room", ROOMS)
-def test_every_module_that_runs_has_tests_in_its_place(room: str) -> None:
+def test_every_module_with_code_has_tests_in_its_place(room: str) -> None:
     untested = [
         module.name
         for module in MODULES.values()
@@ -51,23 +51,32 @@ def test_every_module_that_runs_has_tests_in_its_place(room: str) -> None:
 
 
 @pytest.mark.parametrize("room", ROOMS)
-def test_every_file_of_tests_in_a_room_belongs_to_a_module(room: str) -> None:
+def test_every_test_file_belongs_to_a_module(room: str) -> None:
     expected = {place for module in MODULES.values() for place in places_of_tests(module)}
-    found = {path for path in (ROOT / "tests" / room).rglob("test_*.py") if "__pycache__" not in path.parts}
-    strays = {str(path.relative_to(ROOT)) for path in found - expected}
+    files = {path for path in (ROOT / "tests" / room).rglob("test_*.py") if "__pycache__" not in path.parts}
+    strays = {str(path.relative_to(ROOT)) for path in files - expected}
     assert strays - TESTS_OF_NO_MODULE.keys() == set()
 
 
-# The rules see what they forbid.
+# The rules detect violations.
 
 
-def test_interfaces_and_records_run_nothing() -> None:
+def test_interfaces_and_records_need_no_tests() -> None:
     assert not runs_something(fake("control.ports", "class Files(Protocol):\n def get(self) -> int:\n  'One.'\n  ..."))
     assert runs_something(fake("control.files", "def get() -> int:\n return 1"))
 
 
-def test_helpers_of_tests_are_in_the_support_folder() -> None:
-    """Except fixtures, which pytest looks for beside the tests, and the demo, which is a program."""
+LINES_MAX = 400
+"""A longer file has more than one purpose."""
+
+
+def test_no_source_file_is_longer_than_one_room() -> None:
+    long = {name: lines for name, module in MODULES.items() if (lines := _lines(module.path)) > LINES_MAX}
+    assert long == {}
+
+
+def test_test_helpers_are_in_the_support_folder() -> None:
+    """Except fixtures, which pytest looks for next to the tests, and the demo, which is a program."""
     helpers = {
         str(path.relative_to(ROOT))
         for path in (ROOT / "tests").rglob("*.py")
@@ -77,13 +86,17 @@ def test_helpers_of_tests_are_in_the_support_folder() -> None:
     assert helpers == {"tests/e2e/demo.py"}
 
 
-def test_no_test_imports_from_another_folder_of_tests() -> None:
-    """What two folders share is in tests/support."""
+def test_no_test_imports_from_another_test_folder() -> None:
+    """Helpers that two folders share belong in tests/support."""
     crossing = [
-        f"{path.relative_to(ROOT)}: {found.target}"
+        f"{path.relative_to(ROOT)}: {imported.target}"
         for path in sorted((ROOT / "tests").rglob("*.py"))
-        for found in imports_of(load(path))
-        if in_package(found.target, "tests") and not in_package(found.target, "tests.support")
-        if not path.is_relative_to((ROOT / Path(*found.target.split("."))).parent)
+        for imported in imports_of(load(path))
+        if in_package(imported.target, "tests") and not in_package(imported.target, "tests.support")
+        if not path.is_relative_to((ROOT / Path(*imported.target.split("."))).parent)
     ]
     assert crossing == []
+
+
+def _lines(path: Path) -> int:
+    return path.read_text(encoding="utf-8").count("\n")

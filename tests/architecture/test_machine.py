@@ -1,4 +1,4 @@
-"""Who may touch the machine: the daemon's adapters alone, a few modules with a reason, and `protocol` never."""
+"""Only the daemon's adapters, and a few modules with a reason, may touch the machine. `protocol` never does."""
 
 import ast
 from collections.abc import Iterator
@@ -10,14 +10,26 @@ from tests.support.source_modules import ADAPTERS, MODULES, ROOT, Module, breach
 
 PURE = frozenset(
     {
-        *("array", "bisect", "collections", "dataclasses", "enum", "functools", "operator", "struct", "typing"),
+        *(
+            "array",
+            "base64",
+            "bisect",
+            "collections",
+            "dataclasses",
+            "enum",
+            "functools",
+            "operator",
+            "struct",
+            "typing",
+        ),
         "unicodedata",
-        *("hashlib", "hmac"),  # digests over bytes that are given
+        *("hashlib", "hmac"),  # digests over given bytes
         *("google_crc32c", "numpy"),
-        "construct",  # in layouts alone
+        "re",
+        "construct",  # in frames and layouts alone
     }
 )
-"""All that `protocol` may import: nothing here knows of a clock, chance, a file, a socket, a thread or a log."""
+"""All that `protocol` may import: no clock, randomness, file, socket, thread or log."""
 
 MACHINE_MODULES = frozenset(
     {
@@ -28,7 +40,7 @@ MACHINE_MODULES = frozenset(
         "sqlite3",
     }
 )
-"""Modules that are the machine: clock, chance, threads, files, sockets."""
+"""Modules that reach the machine: clock, randomness, threads, files, sockets."""
 
 MACHINE_CALLS = frozenset(
     {
@@ -38,11 +50,11 @@ MACHINE_CALLS = frozenset(
         *("datetime.now", "datetime.utcnow", "datetime.today", "date.today"),
     }
 )
-"""Calls that touch the machine without such a module. `open` is the builtin, not a method of that name."""
+"""Calls that reach the machine without such a module. `open` is the builtin, not a method of that name."""
 
 
 @dataclass(frozen=True, slots=True)
-class Leave:
+class Exemption:
     """A module outside the adapters that may use these parts of the machine, and why."""
 
     module: str
@@ -50,44 +62,48 @@ class Leave:
     why: str
 
 
-LEAVES_TO_TOUCH = (
-    Leave("daemon.settings", frozenset({"read_text"}), "the configuration is read before anything is served"),
-    Leave(
+EXEMPTIONS = (
+    Exemption(
+        "daemon.settings", frozenset({"read_text"}), "the configuration is read before the daemon serves anything"
+    ),
+    Exemption(
         "daemon.identity.keys",
         frozenset({"os", "exists", "hardlink_to", "read_bytes", "unlink"}),
-        "keys are read, and the first secret is made, before anything is served",
+        "keys are read, and the first secret is made, before the daemon serves anything",
     ),
-    Leave("daemon.process.systemd", frozenset({"socket"}), "systemd is spoken to, and passes sockets, through sockets"),
-    Leave("daemon.tcp.listener", frozenset({"socket"}), "the listeners are sockets, and their options are set here"),
-    Leave("daemon.cli.main", frozenset({"os"}), "the command line takes the environment and hands it on"),
-    Leave("daemon.app", frozenset({"socket"}), "the composition root hands on the sockets that systemd opened"),
-    Leave("daemon.process.lifecycle", frozenset({"signal"}), "the process's signals are its life"),
-    Leave(
+    Exemption(
+        "daemon.process.systemd", frozenset({"socket"}), "systemd is notified through a socket, and passes sockets"
+    ),
+    Exemption("daemon.tcp.listener", frozenset({"socket"}), "the listeners are sockets, whose options are set here"),
+    Exemption("daemon.cli.main", frozenset({"os"}), "the command line reads the environment and passes it on"),
+    Exemption("daemon.app", frozenset({"socket"}), "the composition root passes on the sockets that systemd opened"),
+    Exemption("daemon.process.lifecycle", frozenset({"signal"}), "signals reload and stop the process"),
+    Exemption(
         "daemon.admin.unix_socket",
         frozenset({"socket", "exists", "unlink", "chmod"}),
-        "the admin socket is a file with rights of its own, made and removed with the listener",
+        "the admin socket is a file with a mode of its own, made and removed with the listener",
     ),
-    Leave(
+    Exemption(
         "daemon.cli.checks",
         frozenset({"exists", "is_dir", "read_text"}),
-        "check-config looks at the places that the settings name; nothing is served meanwhile",
+        "check-config looks at the paths in the settings, and serves nothing",
     ),
-    Leave(
+    Exemption(
         "daemon.catalog.sqlite.schema", frozenset({"iterdir", "read_text"}), "the migrations are files of the package"
     ),
-    Leave("control.operations", frozenset({"read_bytes"}), "the API's description is a file of the package"),
-    Leave("control.listener", frozenset({"socket"}), "the listener may be a socket that systemd opened"),
+    Exemption("control.operations", frozenset({"read_bytes"}), "the API's description is a file of the package"),
+    Exemption("control.listener", frozenset({"socket"}), "the listener may be a socket that systemd opened"),
 )
 
 SQLITE_ROOM = "daemon.catalog"
-"""The catalog is SQLite; it runs on a lane of the adapters."""
+"""The room that uses SQLite, on a thread that the adapters provide."""
 
 
 def machine_uses(module: Module) -> Iterator[tuple[str, int]]:
     """The parts of the machine that a module touches, each with its line."""
-    for found in imports_of(module):
-        if top(found.target) in MACHINE_MODULES:
-            yield top(found.target), found.line
+    for imported in imports_of(module):
+        if top(imported.target) in MACHINE_MODULES:
+            yield top(imported.target), imported.line
     for node in ast.walk(module.tree):
         if isinstance(node, ast.Call) and (name := machine_call(node.func)):
             yield name, node.lineno
@@ -106,37 +122,39 @@ def machine_call(called: ast.expr) -> str | None:
 
 
 def machine_breaches(module: Module) -> list[str]:
-    leave = next((each.uses for each in LEAVES_TO_TOUCH if each.module == module.name), frozenset[str]())
+    exemption = next((each.uses for each in EXEMPTIONS if each.module == module.name), frozenset[str]())
     if in_package(module.name, SQLITE_ROOM):
-        leave |= {"sqlite3"}
+        exemption |= {"sqlite3"}
     return [
         f"{module.path.relative_to(ROOT)}:{line}: touches the machine by {use}"
         for use, line in machine_uses(module)
-        if use not in leave
+        if use not in exemption
     ]
 
 
 @pytest.mark.parametrize("room", ["daemon", "control"])
-def test_the_machine_is_touched_by_the_adapters_alone(room: str) -> None:
+def test_only_the_adapters_touch_the_machine(room: str) -> None:
     touching = [module for module in MODULES.values() if module.room == room and not in_package(module.name, ADAPTERS)]
     assert [breach for module in touching for breach in machine_breaches(module)] == []
 
 
-@pytest.mark.parametrize("leave", LEAVES_TO_TOUCH, ids=lambda leave: leave.module)
-def test_every_exception_has_a_reason_and_is_needed(leave: Leave) -> None:
-    assert leave.why
-    assert leave.module in MODULES
-    assert {use for use, _ in machine_uses(MODULES[leave.module])} >= leave.uses
+@pytest.mark.parametrize("exemption", EXEMPTIONS, ids=lambda exemption: exemption.module)
+def test_every_exception_has_a_reason_and_is_needed(exemption: Exemption) -> None:
+    assert exemption.why
+    assert exemption.module in MODULES
+    assert {use for use, _ in machine_uses(MODULES[exemption.module])} >= exemption.uses
 
 
 def test_the_protocol_is_pure() -> None:
     protocol = [module for module in MODULES.values() if module.room == "protocol"]
-    impure = breaches(lambda module, found: module.room == "protocol" and top(found.target) not in PURE | {"protocol"})
+    impure = breaches(
+        lambda module, imported: module.room == "protocol" and top(imported.target) not in PURE | {"protocol"}
+    )
     assert impure == []
     assert [breach for module in protocol for breach in machine_breaches(module)] == []
 
 
-# The rules see what they forbid.
+# The rules detect violations.
 
 
 @pytest.mark.parametrize(
@@ -154,12 +172,12 @@ def test_the_protocol_is_pure() -> None:
         "datetime.now(UTC)",
     ],
 )
-def test_a_use_of_the_machine_is_seen(source: str) -> None:
+def test_a_use_of_the_machine_is_detected(source: str) -> None:
     assert len(machine_breaches(fake("daemon.ingest.uploads", source))) == 1
 
 
 @pytest.mark.parametrize(
     "source", ["await uploads.open(request)", "clock.monotonic_s()", "server.now()", "import asyncio"]
 )
-def test_what_is_injected_passes(source: str) -> None:
+def test_injected_parts_pass(source: str) -> None:
     assert machine_breaches(fake("daemon.ingest.uploads", source)) == []

@@ -1,4 +1,4 @@
-"""The chart as the XML it is: whose marks it has, and where."""
+"""The chart, parsed as XML: its marks and their positions."""
 
 from xml.etree import ElementTree
 from xml.etree.ElementTree import Element
@@ -20,7 +20,7 @@ def _drawn(*cases: Case) -> Element:
 
 
 def _marks(drawn: Element, colour: str) -> list[Element]:
-    """The marks of ratios; those of the key are larger."""
+    """The marks of ratios; the key's marks are larger."""
     return [each for each in drawn.iter(f"{SVG}circle") if each.get("fill") == colour and each.get("r") == "4"]
 
 
@@ -44,16 +44,16 @@ def test_a_case_without_a_ratio_has_no_row() -> None:
     assert not {"ingest alone", "ingest lax"} & set(_texts(drawn))
 
 
-def test_a_ratio_of_1_stands_on_the_line_of_1_between_worse_and_better() -> None:
+def test_a_ratio_of_1_is_drawn_on_the_line_at_1_between_worse_and_better() -> None:
     drawn = _drawn(case("worse", rival(0.5)), case("level", rival(1)), case("better", rival(2)))
     [level] = [each for each in drawn.iter(f"{SVG}line") if each.get("stroke") == "#111827"]
     worse, same, better = [float(mark.attrib["cx"]) for mark in _marks(drawn, chart.LIMIT_COLOUR)]
     assert worse < same < better
     assert _numbers(level, "x1", "x2") == [same, same]
-    assert better - same == pytest.approx(same - worse, abs=0.2), "the scale is one of factors"
+    assert better - same == pytest.approx(same - worse, abs=0.2), "the scale is logarithmic"
 
 
-def test_the_interval_is_drawn_about_its_mark() -> None:
+def test_the_interval_is_drawn_around_its_mark() -> None:
     drawn = _drawn(case("one", rival(0.9)))
     [mark] = _marks(drawn, chart.LIMIT_COLOUR)
     [line] = [each for each in drawn.iter(f"{SVG}line") if each.get("stroke") == chart.LIMIT_COLOUR]
@@ -62,14 +62,14 @@ def test_the_interval_is_drawn_about_its_mark() -> None:
     assert float(mark.attrib["cy"]) == y
 
 
-def test_past_the_ends_of_the_scale_a_mark_stays_at_its_end() -> None:
+def test_marks_beyond_the_scale_are_drawn_at_its_ends() -> None:
     far = Rival(Interval(1, 1, 1), Interval(1e6, 1e5, 1e9), "nothing")
     near = Rival(Interval(1, 1, 1), Interval(1e-6, 1e-9, 1e-5), "nothing")
     marks = _marks(_drawn(case("far", far), case("near", near)), chart.LIMIT_COLOUR)
     assert [float(mark.attrib["cx"]) for mark in marks] == [chart.LEFT + chart.WIDTH, chart.LEFT]
 
 
-def test_rows_lie_inside_of_the_picture_one_below_the_other() -> None:
+def test_rows_lie_inside_the_picture_one_below_the_other() -> None:
     drawn = _drawn(*(case(f"case {number}", rival(0.9), {"nginx": rival(2)}) for number in range(30)))
     heights = [float(mark.attrib["cy"]) for mark in _marks(drawn, chart.LIMIT_COLOUR)]
     assert heights == sorted(set(heights))

@@ -24,7 +24,7 @@ def preambles(daemon: Uplinkd, path: Path) -> Path:
     return save((wire.hello(daemon.token(f"device-{number}")) + opening for number in range(COUNT)), path)
 
 
-def test_devices_append_are_cut_and_go_on_where_they_were(daemon: Uplinkd, tmp_path: Path) -> None:
+def test_devices_append_and_resume_after_a_cut(daemon: Uplinkd, tmp_path: Path) -> None:
     with devices(daemon.port, COUNT, tmp_path / "log", unanswered_max=2) as fleet:
         first = preambles(daemon, tmp_path / "first")
         assert fleet.connect(first) > 0
@@ -38,7 +38,7 @@ def test_devices_append_are_cut_and_go_on_where_they_were(daemon: Uplinkd, tmp_p
     assert daemon.metric("uplinkd_received_bytes_total") == (3 + COUNT) * 100
 
 
-def test_a_refused_device_is_a_failure_that_tells_the_code(daemon: Uplinkd, tmp_path: Path) -> None:
+def test_a_refused_device_is_a_failure_that_names_the_code(daemon: Uplinkd, tmp_path: Path) -> None:
     bad = save([wire.hello("no token")], tmp_path / "bad")
     with (
         devices(daemon.port, 1, tmp_path / "log") as fleet,
@@ -52,8 +52,8 @@ def test_too_few_preambles_are_a_failure(daemon: Uplinkd, tmp_path: Path) -> Non
         fleet.connect(save([b"one"], tmp_path / "few"))
 
 
-def test_a_command_that_is_none_is_a_failure(daemon: Uplinkd, tmp_path: Path) -> None:
-    with devices(daemon.port, COUNT, tmp_path / "log") as fleet, pytest.raises(process.Failed, match="cannot do"):
+def test_an_impossible_command_is_a_failure(daemon: Uplinkd, tmp_path: Path) -> None:
+    with devices(daemon.port, COUNT, tmp_path / "log") as fleet, pytest.raises(process.Failed, match="bad command"):
         fleet.append(COUNT + 1, 1, 100)
 
 

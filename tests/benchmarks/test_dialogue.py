@@ -1,4 +1,4 @@
-"""A device that waits for each answer."""
+"""A device that sends one request at a time and waits for the answer."""
 
 from pathlib import Path
 
@@ -23,7 +23,7 @@ def test_many_files_are_stored_at_once(tmp_path: Path) -> None:
         assert device.ask(wire.finish(len(b"content"), 2), frames.Finished).size == len(b"content")
 
 
-def test_another_answer_than_the_expected_one_is_a_failure(tmp_path: Path) -> None:
+def test_an_unexpected_answer_is_a_failure(tmp_path: Path) -> None:
     with (
         serving(tmp_path) as daemon,
         Dialogue(daemon, "device") as device,

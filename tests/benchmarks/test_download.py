@@ -1,4 +1,4 @@
-"""The download benchmark: everybody serves the same bytes, and the client notices when one does not."""
+"""The download benchmark: all contestants serve the same bytes, and the client detects wrong responses."""
 
 import http.client
 import math
@@ -15,7 +15,9 @@ from benchmarks.lab import Lab, Size
 from benchmarks.payload import Payload
 from benchmarks.peers import nginx
 
-RANGES = Shape("ranges", 2, RANGE_BYTES, 0.5)
+RANGES = Shape("ranges", 2, RANGE_BYTES, (64, 64, 64))
+PLAIN = {"whole": "GiB/s", "ranges-1": "requests/s", "ranges-32": "requests/s"}
+BEHIND_NGINX = {"accel-ranges-1": "requests/s", "accel-ranges-32": "requests/s"}
 
 
 @pytest.fixture
@@ -32,26 +34,28 @@ def file(lab: Lab) -> Payload:
 def sites(lab: Lab, file: Payload) -> Iterator[list[Site]]:
     with ExitStack() as stack:
         ours = stack.enter_context(download.uploaded(lab, file))
-        found = [ours, stack.enter_context(download.limit(lab, ours.file))]
+        found = [ours, *(stack.enter_context(site(lab, ours.file)) for site in (download.limit, download.bare))]
         if nginx.missing() is None:
             found.append(stack.enter_context(download.peer(lab, ours.file)))
+            found.append(stack.enter_context(download.behind_nginx(lab, ours)))
         yield found
 
 
-def test_a_run_has_all_cases_and_says_who_is_missing() -> None:
+def test_a_run_has_all_cases_and_names_missing_peers() -> None:
     result = measure("download", Size.TINY)
-    assert [case.name for case in result.cases] == ["whole", "ranges-1", "ranges-32"]
-    assert [case.unit for case in result.cases] == ["GiB/s", "requests/s", "requests/s"]
     assert list(result.missing) == [nginx.missing()] * (nginx.missing() is not None)
+    peers = set() if result.missing else {"nginx"}
+    assert {case.name: case.unit for case in result.cases} == (PLAIN if result.missing else PLAIN | BEHIND_NGINX)
     for case in result.cases:
-        assert case.limit is not None
-        rivals = [case.limit, *case.peers.values()]
+        rivals = [*case.peers.values()] if case.limit is None else [case.limit, *case.peers.values()]
         assert all(math.isfinite(rival.ratio.median) and rival.ratio.median > 0 for rival in rivals)
-        assert case.peers.keys() == (set() if result.missing else {"nginx"})
-        assert len(case.targets) == len(case.peers)
+        assert case.peers.keys() == (peers | {"aiohttp"} if case.name in PLAIN else peers)
+    assert [target.what for case in result.cases for target in case.targets] == (
+        [] if result.missing else ["whole: ratio to nginx", "accel-ranges-32: ratio to nginx"]
+    )
 
 
-def test_everybody_serves_the_same_bytes(sites: list[Site], file: Payload) -> None:
+def test_all_contestants_serve_the_same_bytes(sites: list[Site], file: Payload) -> None:
     data = file.path.read_bytes()
     for site in sites:
         with closing(http.client.HTTPConnection("127.0.0.1", site.port)) as asking:
@@ -62,18 +66,18 @@ def test_everybody_serves_the_same_bytes(sites: list[Site], file: Payload) -> No
                 assert (answer.status, answer.read()) == (206, data[start : start + 65_536]), site.name
 
 
-def test_the_project_asks_for_the_token(lab: Lab, file: Payload) -> None:
+def test_the_daemon_checks_the_token(lab: Lab, file: Payload) -> None:
     with download.uploaded(lab, file) as site:
-        nobody = Site(site.name, site.promise, site.server, site.port, site.path, site.file)
+        without_token = Site(site.name, site.promise, site.server, site.port, site.path, site.file)
         with pytest.raises(process.Failed, match="401"):
-            download.fetch(nobody, RANGES, file, 4)
+            download.fetch(without_token, RANGES, file, 4)
 
 
-def test_the_client_notices_another_size(lab: Lab, file: Payload) -> None:
+def test_the_client_detects_a_wrong_size(lab: Lab, file: Payload) -> None:
     larger = Payload(file.path, file.size_bytes + 1)
     with download.limit(lab, file.path) as site:
         assert download.fetch(site, RANGES, file, 10).value > 0
         with pytest.raises(process.Failed, match="Content-Range"):
             download.fetch(site, RANGES, larger, 10)
         with pytest.raises(process.Failed, match="Content-Length"):
-            download.fetch(site, Shape("whole", 1, 0, 0.9), larger, 1)
+            download.fetch(site, Shape("whole", 1, 0, (1, 1, 1)), larger, 1)

@@ -1,4 +1,4 @@
-"""Figures whose values are known beforehand."""
+"""Medians, intervals and ratios of known values, and rounding."""
 
 import math
 
@@ -12,19 +12,19 @@ def test_the_median_does_not_depend_on_the_order(values: list[float], median: fl
     assert interval(values).median == interval(sorted(values)).median == median
 
 
-def test_equal_values_leave_no_doubt() -> None:
+def test_equal_values_give_an_interval_of_no_width() -> None:
     found = interval([7.0] * 5)
     assert (found.median, found.low, found.high) == pytest.approx((7, 7, 7))
 
 
-def test_the_interval_is_students_on_logarithms() -> None:
-    # Logarithms -1, 0, 1: a mean of 0, a deviation of 1, so 4.303 / sqrt(3) either way.
+def test_the_interval_is_that_of_students_t_on_logarithms() -> None:
+    # The logarithms are -1, 0 and 1: mean 0, deviation 1, so the interval is 4.303 / sqrt(3) either way.
     found = interval([1 / math.e, 1.0, math.e])
     assert math.log(found.high) == pytest.approx(4.303 / math.sqrt(3))
     assert math.log(found.low) == pytest.approx(-4.303 / math.sqrt(3))
 
 
-def test_two_values_give_a_wide_interval_and_more_a_narrower_one() -> None:
+def test_more_values_give_a_narrower_interval() -> None:
     two, many = interval([1.0, 2.0]), interval([1.0, 2.0] * 20)
     assert two.low < many.low < many.high < two.high
     assert math.log(two.high / two.low) == pytest.approx(math.log(2) * T_975[0])
@@ -43,7 +43,7 @@ def test_a_time_is_ahead_when_it_is_lower() -> None:
     assert paired_ratio([10, 10, 10], [20, 30, 40], higher_is_better=False).median == 3
 
 
-def test_ratios_are_of_the_same_round_so_that_a_drift_of_both_cancels() -> None:
+def test_ratios_are_taken_round_by_round_so_that_a_common_drift_cancels() -> None:
     drifting = [10.0, 50.0, 200.0]
     found = paired_ratio([value / 2 for value in drifting], drifting, higher_is_better=True)
     assert (found.median, found.low, found.high) == pytest.approx((0.5, 0.5, 0.5))
@@ -67,7 +67,5 @@ def test_a_round_without_its_pair_is_an_error() -> None:
         (0, 2, "0"),
     ],
 )
-def test_figures_are_told_without_exponents_or_digits_that_nobody_measured(
-    value: float, digits: int, text: str
-) -> None:
+def test_figures_are_rounded_without_exponents(value: float, digits: int, text: str) -> None:
     assert rounded(value, digits) == text

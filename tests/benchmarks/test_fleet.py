@@ -46,7 +46,7 @@ def test_the_limit_of_an_append_is_the_disks_own_sync(cases: dict[str, Case]) ->
     assert limit.beside["p50_ms"] <= cases["append"].project.median
 
 
-def test_what_is_reported_alone_has_no_target(cases: dict[str, Case]) -> None:
+def test_only_some_cases_have_targets(cases: dict[str, Case]) -> None:
     assert {name for name, case in cases.items() if case.targets} == {"memory", "resume", "append", "pause"}
 
 
@@ -56,7 +56,7 @@ def test_the_result_is_json(result: Result) -> None:
 
 def test_the_sync_program_leaves_no_file(tmp_path: Path) -> None:
     words = [str(native.program("limit/sync.c")), str(tmp_path / "synced"), "0.1"]
-    told = json.loads(process.run(words, timeout_s=DEADLINE_S))
-    assert told["syncs"] > 0
-    assert 0 < told["p50_ms"] <= told["p99_ms"]
+    result = json.loads(process.run(words, timeout_s=DEADLINE_S))
+    assert result["syncs"] > 0
+    assert 0 < result["p50_ms"] <= result["p99_ms"]
     assert not list(tmp_path.iterdir())

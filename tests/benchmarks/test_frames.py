@@ -1,4 +1,4 @@
-"""The frames benchmark at its tiniest: each case is played by everybody who is there, and whoever is not is named."""
+"""The frames benchmark at its smallest: every installed contestant takes part, and missing ones are named."""
 
 import dataclasses
 import math
@@ -12,7 +12,7 @@ from benchmarks.lab import Lab, Size
 from benchmarks.results import Result
 
 TARGETS = {"one": 0.8, "hundred": 0.4, "one-crc32c": 0.8, "hundred-crc32c": 0.4}
-"""What must be reached of the limit, by case."""
+"""The share of the limit that each case must reach."""
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +34,7 @@ def test_every_case_has_a_limit_and_finite_ratios(result: Result) -> None:
                 assert value > 0
 
 
-def test_the_target_is_that_of_the_case(result: Result) -> None:
+def test_each_case_has_its_own_target(result: Result) -> None:
     for case in result.cases:
         bounds = [target.bound for target in case.targets if target.what == "of the limit"]
         assert bounds == [TARGETS[case.name]]
@@ -53,7 +53,7 @@ def test_only_durable_configurations_count(result: Result) -> None:
             assert "messages" in rival.promise
 
 
-def test_the_ratios_at_the_top_are_those_of_the_worst_case_with_a_target(result: Result) -> None:
+def test_the_ratio_at_the_top_is_that_of_the_worst_case(result: Result) -> None:
     ratios = [case.limit.ratio.median for case in result.cases if case.name in TARGETS and case.limit is not None]
     assert result.as_json()["ratio_to_limit"] == min(ratios)
 

@@ -1,4 +1,4 @@
-"""Growth, measured with catalogs so small that nothing is learned but that it can be measured."""
+"""The growth benchmark at its smallest, which shows only that it runs."""
 
 import math
 
@@ -20,7 +20,7 @@ def test_each_figure_is_a_case(result: Result) -> None:
     assert {case.name for case in result.cases} == {"start-up", *(metric.case for metric in METRICS), *memory}
 
 
-def test_all_is_compared_with_the_smallest(result: Result) -> None:
+def test_every_case_is_compared_with_the_smallest_size(result: Result) -> None:
     for case in result.cases:
         assert case.limit is not None
         assert case.limit.ratio.median > 0
@@ -28,15 +28,15 @@ def test_all_is_compared_with_the_smallest(result: Result) -> None:
         assert not case.higher_is_better
 
 
-def test_each_case_has_a_bound_and_each_size_its_figure(result: Result) -> None:
+def test_each_case_has_a_target_and_a_figure_for_each_size(result: Result) -> None:
     for case in result.cases:
         assert case.targets
         assert len(case.beside) == 2
         assert all(value > 0 for value in case.beside.values())
 
 
-def test_it_tells_the_worst_case_as_one_line_of_json(result: Result) -> None:
-    told = result.as_json()
+def test_the_ratio_at_the_top_is_that_of_the_worst_case(result: Result) -> None:
+    top = result.as_json()
     ratios = [case.limit.ratio.median for case in result.cases if case.limit is not None]
-    assert told["ratio_to_limit"] == min(ratios)
-    assert told["peers"] == {}
+    assert top["ratio_to_limit"] == min(ratios)
+    assert top["peers"] == {}

@@ -1,4 +1,4 @@
-"""The ingest benchmark at its tiniest: each case is played by everybody who is there, and whoever is not is named."""
+"""The ingest benchmark at its smallest: every installed contestant takes part, and missing ones are named."""
 
 import dataclasses
 import math
@@ -42,7 +42,7 @@ def test_commits_of_the_daemon_are_counted_beside_syncs_of_the_limit(result: Res
         assert case.limit.beside["syncs"] >= 1
 
 
-def test_behind_tls_the_limit_may_be_further_away(result: Result) -> None:
+def test_the_target_is_lower_over_tls(result: Result) -> None:
     bounds = {case.name: case.targets[0].bound for case in result.cases}
     assert bounds == {"one": 0.9, "eight": 0.9, "tls": 0.8, "sha256": 0.9}
 

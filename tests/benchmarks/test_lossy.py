@@ -1,4 +1,4 @@
-"""The benchmark of a bad link at its tiniest: everybody who is there gets the file through, however often it is cut."""
+"""The benchmark of a bad link at its smallest: every contestant gets the file through, however often it is cut."""
 
 import math
 
@@ -41,7 +41,7 @@ def test_the_peer_is_measured_or_named_as_missing(result: Result, case: Case) ->
     assert list(case.peers) == ([] if missing is not None else ["tus"])
 
 
-def test_everybody_was_cut(case: Case) -> None:
+def test_every_contestant_was_cut(case: Case) -> None:
     assert case.limit is not None
     for beside in (case.beside, case.limit.beside, *(peer.beside for peer in case.peers.values())):
         assert beside["cuts"] >= 1
@@ -49,15 +49,15 @@ def test_everybody_was_cut(case: Case) -> None:
         assert beside["bytes sent again"] >= 0
 
 
-def test_both_goodput_and_what_is_sent_again_have_a_target(case: Case) -> None:
+def test_goodput_and_bytes_sent_again_both_have_a_target(case: Case) -> None:
     assert [(target.bound, target.at_least) for target in case.targets] == [(0.95, True), (0, False)]
 
 
-def test_no_more_is_sent_again_than_was_not_acknowledged(case: Case) -> None:
+def test_only_unacknowledged_bytes_are_sent_again(case: Case) -> None:
     assert case.beside[BEYOND] <= 0
 
 
-def test_a_cut_tells_what_was_sent_but_not_acknowledged() -> None:
+def test_the_report_counts_unacknowledged_and_repeated_bytes_per_cut() -> None:
     report = Report()
     report.connected(0)
     report.sent(100)

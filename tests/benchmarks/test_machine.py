@@ -1,4 +1,4 @@
-"""The machine in a line, here and as other machines tell of themselves."""
+"""The machine in one line: this one, and others by their /proc."""
 
 import os
 import platform
@@ -31,12 +31,12 @@ def test_the_processor_is_named_once(proc: Path) -> None:
     assert machine.describe(proc, proc).count("cores of Some CPU: fast,") == 1
 
 
-def test_a_processor_without_a_name_is_told_by_its_architecture(proc: Path) -> None:
+def test_a_processor_without_a_name_is_described_by_its_architecture(proc: Path) -> None:
     (proc / "cpuinfo").write_text("processor\t: 0\n")
     assert f"cores of {platform.machine()}," in machine.describe(proc, proc)
 
 
-def test_the_file_system_is_the_innermost_and_of_several_on_one_place_the_last(proc: Path) -> None:
+def test_the_file_system_is_the_latest_mount_at_the_innermost_mount_point(proc: Path) -> None:
     inside = [f"/dev/sdb {proc} xfs rw 0 0", f"/dev/sdc {proc} btrfs rw 0 0", f"tmpfs {proc}-not tmpfs rw 0 0"]
     (proc / "mounts").write_text("\n".join(["/dev/sda / ext4 rw 0 0", *inside, "tmpfs /proc tmpfs rw 0 0", ""]))
     assert ", btrfs," in machine.describe(proc, proc)

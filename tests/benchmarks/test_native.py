@@ -1,4 +1,4 @@
-"""When a program in C is compiled, and what is told when it cannot be."""
+"""When a C program is compiled, and how a compiler error is reported."""
 
 import shutil
 import subprocess
@@ -25,31 +25,31 @@ def sources(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def _said(program: Path) -> str:
+def _output(program: Path) -> str:
     return subprocess.run([program], capture_output=True, text=True, check=True, timeout=DEADLINE_S).stdout
 
 
 def test_a_program_is_compiled_once() -> None:
     first = native.program("limit/tell.c")
     compiled = first.stat()
-    assert _said(first) == "1"
+    assert _output(first) == "1"
     again = native.program("limit/tell.c")
     assert again == first
     assert (again.stat().st_ino, again.stat().st_mtime_ns) == (compiled.st_ino, compiled.st_mtime_ns)
     assert list(native.BUILT.iterdir()) == [first]
 
 
-def test_a_header_of_either_directory_that_changed_compiles_it_again(sources: Path) -> None:
+def test_a_changed_header_in_either_directory_compiles_it_again(sources: Path) -> None:
     first = native.program("limit/tell.c")
     (sources / "load" / "number.h").write_text("#define NUMBER 2\n")
     second = native.program("limit/tell.c")
-    assert (_said(first), _said(second)) == ("1", "2")
+    assert (_output(first), _output(second)) == ("1", "2")
 
 
 def test_a_source_that_changed_is_compiled_again(sources: Path) -> None:
     first = native.program("limit/tell.c")
     (sources / "limit" / "tell.c").write_text(SOURCE.replace("%d", "<%d>"))
-    assert (_said(first), _said(native.program("limit/tell.c"))) == ("1", "<1>")
+    assert (_output(first), _output(native.program("limit/tell.c"))) == ("1", "<1>")
 
 
 def test_other_libraries_make_another_program() -> None:
@@ -57,7 +57,7 @@ def test_other_libraries_make_another_program() -> None:
 
 
 @pytest.mark.parametrize("body", ["return missing;", "int unused; return 0;"], ids=["error", "warning"])
-def test_what_the_compiler_says_is_an_error_and_leaves_no_program(
+def test_a_compiler_error_or_warning_is_a_failure_and_leaves_no_program(
     sources: Path, capfd: pytest.CaptureFixture[str], body: str
 ) -> None:
     (sources / "limit" / "broken.c").write_text(f"int main(void) {{ {body} }}\n")

@@ -3,7 +3,7 @@ from pathlib import Path
 from benchmarks import payload
 
 
-def test_a_payload_has_the_size_asked_for_whatever_the_block(tmp_path: Path) -> None:
+def test_a_payload_has_exactly_the_requested_size(tmp_path: Path) -> None:
     made = payload.make(tmp_path, payload.BLOCK_BYTES + 17)
     assert made.size_bytes == payload.BLOCK_BYTES + 17
     assert made.path.stat().st_size == made.size_bytes

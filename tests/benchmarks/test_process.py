@@ -18,11 +18,11 @@ MIB = 1 << 20
 
 
 def _python(before: str, *arguments: object) -> list[str]:
-    """A program that does something and then listens on the port that is its first argument."""
+    """A program that runs the code `before` and then listens on the port given as its first argument."""
     return [sys.executable, "-c", f"{before}\n{LISTEN}", *map(str, arguments)]
 
 
-def test_a_server_is_there_when_its_port_accepts_and_is_terminated_afterwards(tmp_path: Path) -> None:
+def test_a_server_runs_during_the_block_and_is_terminated_afterwards(tmp_path: Path) -> None:
     port, log = process.free_port(), tmp_path / "log"
     with process.started(_python("print('begun', flush=True)", port), log, port) as server:
         socket.create_connection(("127.0.0.1", port), timeout=DEADLINE_S).close()
@@ -39,7 +39,7 @@ def test_a_server_is_terminated_when_the_measurement_fails(tmp_path: Path) -> No
     assert server.process.returncode == -signal.SIGTERM
 
 
-def test_a_server_has_the_environment_that_is_given(tmp_path: Path) -> None:
+def test_a_server_gets_the_given_environment(tmp_path: Path) -> None:
     port, log = process.free_port(), tmp_path / "log"
     command = _python("import os; print(os.environ['COLOUR'], flush=True)", port)
     with process.started(command, log, port, os.environ | {"COLOUR": "blue"}):
@@ -68,36 +68,36 @@ def test_a_server_that_refuses_to_end_is_killed_with_its_children(
         with process.started(command, tmp_path / "log", port) as server:
             assert not select.select([alive], [], [], 0)[0]
         assert server.process.returncode == -signal.SIGKILL
-        # The last process that held the other end is gone.
+        # End of file: no process holds the other end any more.
         assert select.select([alive], [], [], 30)[0]
         assert os.read(alive, 1) == b""
     finally:
         os.close(alive)
 
 
-def test_processor_time_and_memory_of_children_are_the_servers(tmp_path: Path) -> None:
+def test_processor_time_and_memory_include_the_children(tmp_path: Path) -> None:
     port = process.free_port()
     burn = "\n".join(
         [
             "import os, signal, time",
-            "ready, told = os.pipe()",
+            "ready, done = os.pipe()",
             "if os.fork() == 0:",
             f" held = b'x' * {64 * MIB}",
             " while time.process_time() < 0.2: pass",
-            " os.write(told, b'.'); signal.pause()",
+            " os.write(done, b'.'); signal.pause()",
             "os.read(ready, 1)",
         ]
     )
     with process.started(_python(burn, port), tmp_path / "log", port) as server:
         try:
-            assert server.cpu_s() >= 0.19, "the clock of processes ticks every 10 ms"
+            assert server.cpu_s() >= 0.19, "the kernel counts processor time in ticks of 10 ms"
             assert server.resident_bytes() >= 64 * MIB
         finally:
             os.killpg(server.process.pid, signal.SIGTERM)
     assert (server.cpu_s(), server.resident_bytes()) == (0, 0)
 
 
-def test_a_peak_is_remembered_until_it_is_to_be_forgotten(tmp_path: Path) -> None:
+def test_forget_peak_resets_the_peak_of_memory(tmp_path: Path) -> None:
     port = process.free_port()
     with process.started(_python(f"b'x' * {64 * MIB}", port), tmp_path / "log", port) as server:
         assert server.peak_resident_bytes() >= server.resident_bytes() + 32 * MIB
@@ -105,20 +105,20 @@ def test_a_peak_is_remembered_until_it_is_to_be_forgotten(tmp_path: Path) -> Non
         assert server.peak_resident_bytes() < server.resident_bytes() + 32 * MIB
 
 
-def test_what_a_program_printed_is_returned() -> None:
+def test_run_returns_what_the_program_printed() -> None:
     assert process.run(["sh", "-c", "echo $COLOUR; echo no >&2"], 60, {"COLOUR": "blue"}) == "blue\n"
 
 
-def test_a_program_that_fails_is_told_with_what_it_said() -> None:
-    with pytest.raises(process.Failed, match=r"(?s)^sh -c .* gave 3: some.*other"):
+def test_a_program_that_fails_is_reported_with_its_output() -> None:
+    with pytest.raises(process.Failed, match=r"(?s)^sh -c .* exited with 3: some.*other"):
         process.run(["sh", "-c", "echo some; echo other >&2; exit 3"], 60)
 
 
-def test_a_program_that_takes_too_long_is_told_with_what_it_said() -> None:
-    def told(timeout_s: float) -> str:
+def test_a_program_that_takes_too_long_is_reported_with_its_output() -> None:
+    def message(timeout_s: float) -> str:
         with pytest.raises(process.Failed, match=f"sh took longer than {timeout_s} s") as failed:
             process.run(["sh", "-c", "echo begun; exec sleep 120"], timeout_s)
         return str(failed.value)
 
-    # A busy machine may take its time until the program says anything.
-    assert any(told(timeout_s).endswith(": begun\n") for timeout_s in (0.2, 2, 20))
+    # On a busy machine the program may not print anything for a while.
+    assert any(message(timeout_s).endswith(": begun\n") for timeout_s in (0.2, 2, 20))

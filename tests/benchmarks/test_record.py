@@ -1,4 +1,4 @@
-"""What is saved is loaded."""
+"""Records are loaded as they were saved."""
 
 import datetime
 from pathlib import Path
@@ -34,7 +34,7 @@ def test_a_result_is_loaded_as_it_was_saved(tmp_path: Path, size: Size) -> None:
     assert loaded.machine == machine.describe(tmp_path)
 
 
-def test_a_later_result_takes_the_place_of_an_earlier_one_of_its_size(tmp_path: Path) -> None:
+def test_a_later_result_replaces_an_earlier_one_of_the_same_size(tmp_path: Path) -> None:
     record.save(tmp_path, RESULT, Size.FULL)
     record.save(tmp_path, RESULT, Size.QUICK)
     record.save(tmp_path, result(case("new")), Size.FULL)

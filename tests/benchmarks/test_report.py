@@ -1,4 +1,4 @@
-"""The tables in docs/benchmarks.md: where they stand and what they say."""
+"""The tables in docs/benchmarks.md: their place and their content."""
 
 import dataclasses
 from pathlib import Path
@@ -20,7 +20,7 @@ def _row(each: Case) -> str:
     return report.tables([_record(each)]).splitlines()[-1]
 
 
-def test_the_tables_are_written_between_their_marks_and_the_rest_is_left(tmp_path: Path) -> None:
+def test_the_tables_are_written_between_their_markers_and_the_rest_is_kept(tmp_path: Path) -> None:
     page, picture = tmp_path / "benchmarks.md", tmp_path / "chart.svg"
     records = [_record(case("one", rival(0.9)))]
     page.write_text(f"Before é\n{report.BEGIN}\nold\n{report.END}\nafter\n", encoding="utf-8")
@@ -35,16 +35,16 @@ def test_the_tables_are_written_between_their_marks_and_the_rest_is_left(tmp_pat
 @pytest.mark.parametrize(
     "text", ["", report.BEGIN, report.END, f"{report.END}\n{report.BEGIN}"], ids=["none", "begin", "end", "reversed"]
 )
-def test_without_its_marks_nothing_is_written(tmp_path: Path, text: str) -> None:
+def test_without_markers_nothing_is_written(tmp_path: Path, text: str) -> None:
     page, picture = tmp_path / "benchmarks.md", tmp_path / "chart.svg"
     page.write_text(text)
-    with pytest.raises(ValueError, match="not marked"):
+    with pytest.raises(ValueError, match="where the tables belong"):
         report.publish([_record(case("one"))], page, picture)
     assert page.read_text() == text
     assert not picture.exists()
 
 
-def test_full_results_are_told_before_quick_ones_and_tiny_ones_never(tmp_path: Path) -> None:
+def test_full_results_are_preferred_to_quick_ones_and_tiny_ones_are_ignored(tmp_path: Path) -> None:
     kept = {"ingest": [Size.FULL, Size.QUICK], "frames": [Size.QUICK, Size.TINY], "fleet": [Size.TINY]}
     for name, sizes in kept.items():
         for size in sizes:
@@ -70,14 +70,14 @@ def test_quick_results_are_labelled_as_quick() -> None:
     assert "`make bench QUICK=1`" in second
 
 
-def test_every_date_and_machine_is_told() -> None:
+def test_every_date_and_machine_is_named() -> None:
     later = dataclasses.replace(_record(case("one")), date="2025-02-01", machine="4 cores of Another")
     first = report.tables([later, _record(case("one"))]).splitlines()[0]
     assert "2025-01-31 and 2025-02-01" in first
     assert "2 cores of Some CPU and 4 cores of Another" in first
 
 
-def test_a_row_tells_the_figure_and_its_ratios_with_intervals() -> None:
+def test_a_row_has_the_figure_and_its_ratios_with_intervals() -> None:
     row = _row(case("one", rival(0.9), {"nginx": rival(4), "rsync": rival(2)}, figure=123_456))
     assert row == "| ingest one | 123,500 MiB/s | 0.90 [0.81, 0.99] | 2.00 [1.80, 2.20] (rsync) |"
 
@@ -88,8 +88,8 @@ def test_without_rivals_that_count_a_row_claims_no_ratio() -> None:
 
 def test_targets_have_a_table_of_their_own() -> None:
     targets = [Target("of the limit", 0.91, 0.9), Target("resumes/s", 3110, 5000), Target("ms", 60, 50, at_least=False)]
-    told = report.tables([_record(case("one", targets=targets))]).splitlines()
-    assert told[told.index("### Targets") + 4 :] == [
+    lines = report.tables([_record(case("one", targets=targets))]).splitlines()
+    assert lines[lines.index("### Targets") + 4 :] == [
         "| ingest one | of the limit | 0.91 | ≥ 0.9 | yes |",
         "| ingest one | resumes/s | 3,110 | ≥ 5,000 | **no** |",
         "| ingest one | ms | 60 | ≤ 50 | **no** |",

@@ -1,4 +1,4 @@
-"""What stands at the top of a result, and that a program can read it."""
+"""Cases compared with their rivals, and the result as JSON with its worst case at the top."""
 
 import json
 import sys
@@ -30,7 +30,7 @@ def test_the_first_series_is_the_projects_and_the_rest_are_its_rivals() -> None:
     assert found.peers["nginx"].beside == {"cpu_s": 1}
 
 
-def test_of_times_the_lower_one_is_ahead() -> None:
+def test_the_lower_time_is_ahead() -> None:
     found = compare("one", "s", [_series("uplinkd", 2, 2), _series("nginx", 3, 3)], higher_is_better=False)
     assert found.peers["nginx"].ratio.median == 1.5
     assert found.limit is None
@@ -40,7 +40,7 @@ def test_the_median_of_an_even_number_of_rounds_lies_between_the_two_in_the_midd
     assert compare("one", "s", [_series("uplinkd", 10, 20)]).beside == {"cpu_s": 1.5}
 
 
-def test_a_rival_that_does_not_count_is_told_and_does_not_set_the_ratio() -> None:
+def test_a_rival_that_does_not_count_is_listed_but_is_never_the_best_peer() -> None:
     played = [_series("uplinkd", 10, 10), _series("lax", 100, 100), _series("durable", 5, 5)]
     found = compare("one", "MiB/s", played, uncounted=frozenset({"lax"}))
     assert found.peers["lax"].ratio.median == 0.1
@@ -52,7 +52,7 @@ def test_the_best_peer_is_the_one_that_comes_closest() -> None:
     assert case("one", peers={"lax": rival(0.5, counts=False)}).best_peer is None
 
 
-def test_the_worst_case_stands_on_top() -> None:
+def test_the_worst_case_is_at_the_top() -> None:
     good = case("good", rival(0.95), {"nginx": rival(1.5)}, figure=300)
     bad = case("bad", rival(0.7), {"nginx": rival(4)}, figure=70)
     found = result(good, bad).as_json()
@@ -68,9 +68,9 @@ def test_the_worst_case_stands_on_top() -> None:
 
 
 def test_a_limit_without_a_target_is_not_the_worst_case() -> None:
-    counted, told = case("counted", rival(0.9)), case("told", rival(0.1, counts=False))
-    assert result(told, counted).as_json()["ratio_to_limit"] == 0.9
-    assert result(told).as_json()["ratio_to_limit"] == 0.1
+    counted, uncounted = case("counted", rival(0.9)), case("uncounted", rival(0.1, counts=False))
+    assert result(uncounted, counted).as_json()["ratio_to_limit"] == 0.9
+    assert result(uncounted).as_json()["ratio_to_limit"] == 0.1
 
 
 def test_without_any_rival_the_ratios_are_null() -> None:
@@ -91,7 +91,7 @@ def test_each_case_has_its_own_ratios_and_targets() -> None:
 @pytest.mark.parametrize(
     ("measured", "at_least", "met"), [(1, True, True), (0.9, True, False), (1, False, True), (1.1, False, False)]
 )
-def test_a_bound_itself_is_within(measured: float, at_least: bool, met: bool) -> None:
+def test_a_target_is_met_at_its_bound(measured: float, at_least: bool, met: bool) -> None:
     assert Target("ratio", measured, 1, at_least).met is met
 
 
@@ -108,7 +108,7 @@ def test_the_last_line_of_the_command_is_the_result_as_json(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def run(lab: Lab) -> Result:
-        lab.say("round 1")
+        lab.report("round 1")
         return result(case("one", rival(0.9), {"nginx": rival(2)}))
 
     benchmark = ModuleType("benchmarks.ingest")

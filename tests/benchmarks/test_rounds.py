@@ -1,4 +1,4 @@
-"""Who is measured when, and what of it counts."""
+"""When each contestant is measured, and which measurements count."""
 
 import threading
 from functools import partial
@@ -14,17 +14,17 @@ NAMES = ("a", "b", "c", "d")
 
 
 class Players:
-    """Contestants that write down whose turn it was; a figure is the turn's number."""
+    """Contestants that record whose turn it was; each figure is the number of the turn."""
 
     def __init__(self) -> None:
         self.turns: list[str] = []
-        self.said: list[str] = []
+        self.reported: list[str] = []
 
     def contestants(self) -> list[Contestant]:
         return [Contestant(name, "nothing", partial(self._measure, name)) for name in NAMES]
 
     def lab(self, size: Size = Size.FULL) -> Lab:
-        return Lab(size, Path(), self.said.append)
+        return Lab(size, Path(), self.reported.append)
 
     def rounds(self) -> list[list[str]]:
         return [self.turns[at : at + len(NAMES)] for at in range(0, len(self.turns), len(NAMES))]
@@ -62,7 +62,7 @@ def test_the_warm_up_does_not_count() -> None:
     assert counted == list(range(len(NAMES) + 1, 3 * len(NAMES) + 1))
 
 
-def test_samples_go_to_whom_they_belong_in_the_order_of_the_rounds() -> None:
+def test_each_contestant_gets_its_own_samples_in_the_order_of_the_rounds() -> None:
     players = Players()
     series = play(players.lab(), "case", "turns", players.contestants())
     assert tuple(each.contestant.name for each in series) == NAMES
@@ -71,14 +71,14 @@ def test_samples_go_to_whom_they_belong_in_the_order_of_the_rounds() -> None:
         assert each.values == sorted(each.values) == each.beside("turn")
 
 
-def test_every_turn_is_told_with_its_figure() -> None:
+def test_every_turn_is_reported_with_its_figure() -> None:
     players = _played("case")
-    assert len(players.said) == len(players.turns)
-    assert players.said[0].startswith(f"case: warm-up: {players.turns[0]}: 1 turns")
-    assert players.said[-1].startswith(f"case: round 5/5: {players.turns[-1]}: 24 turns")
+    assert len(players.reported) == len(players.turns)
+    assert players.reported[0].startswith(f"case: warm-up: {players.turns[0]}: 1 turns")
+    assert players.reported[-1].startswith(f"case: round 5/5: {players.turns[-1]}: 24 turns")
 
 
-def test_those_that_share_nothing_are_measured_at_the_same_time() -> None:
+def test_play_at_once_measures_all_contestants_at_the_same_time() -> None:
     both = threading.Barrier(2, timeout=DEADLINE_S)
 
     def measure(figure: float) -> Sample:
@@ -89,19 +89,19 @@ def test_those_that_share_nothing_are_measured_at_the_same_time() -> None:
         Contestant("a", "nothing", lambda: measure(1.5)),
         Contestant("b", "nothing", lambda: measure(2.5)),
     ]
-    said: list[str] = []
-    series = play_at_once(Lab(Size.TINY, Path(), said.append), "case", "s", contestants)
+    reported: list[str] = []
+    series = play_at_once(Lab(Size.TINY, Path(), reported.append), "case", "s", contestants)
     assert series == [
         Series(contestants[0], (Sample(1.5), Sample(1.5))),
         Series(contestants[1], (Sample(2.5), Sample(2.5))),
     ]
-    assert said == ["case: round 1/2: a 1.5, b 2.5 s", "case: round 2/2: a 1.5, b 2.5 s"]
+    assert reported == ["case: round 1/2: a 1.5, b 2.5 s", "case: round 2/2: a 1.5, b 2.5 s"]
 
 
-def test_a_failure_of_one_is_a_failure_of_the_game() -> None:
+def test_a_failing_contestant_fails_the_whole_run() -> None:
     def fail() -> Sample:
         raise OSError("the disk is full")
 
-    for game in (play, play_at_once):
+    for run in (play, play_at_once):
         with pytest.raises(OSError, match="disk is full"):
-            game(Lab(Size.TINY, Path(), lambda _: None), "case", "s", [Contestant("a", "nothing", fail)])
+            run(Lab(Size.TINY, Path(), lambda _: None), "case", "s", [Contestant("a", "nothing", fail)])

@@ -1,4 +1,4 @@
-"""The sender in C against the daemon and against the limit: what was sent is what is kept, and lies are found."""
+"""The C sender, to the daemon and to the limit: both store what it sends and refuse a false digest."""
 
 import hashlib
 from collections.abc import Iterator
@@ -15,7 +15,7 @@ from protocol.constants import ChecksumKind
 PAYLOAD_BYTES = 100_000
 
 BYTES = 150_001
-"""More than the payload, so that it begins again, and no whole number of chunks."""
+"""More than the payload, so that it repeats, and not a multiple of the chunk size."""
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +53,7 @@ def test_the_daemon_keeps_what_each_device_sends(
     assert not _stored(daemon)
 
 
-def test_what_the_daemon_refuses_is_told(daemon: Uplinkd, content: Payload, tmp_path: Path) -> None:
+def test_a_refusal_by_the_daemon_is_a_failure(daemon: Uplinkd, content: Payload, tmp_path: Path) -> None:
     load = Load(content, BYTES, 1024, sha256=bytes(32))
     with pytest.raises(process.Failed, match="0x33 came instead"):
         sender.send(daemon, load, tmp_path, "lie")
@@ -61,7 +61,7 @@ def test_what_the_daemon_refuses_is_told(daemon: Uplinkd, content: Payload, tmp_
 
 @pytest.mark.parametrize("kind", list(ChecksumKind))
 @pytest.mark.parametrize(("chunk_bytes", "connections"), [(1024, 3), (64 * 1024, 1)])
-def test_the_limit_takes_the_same_frames(
+def test_the_limit_accepts_the_same_frames(
     content: Payload, tmp_path: Path, kind: ChecksumKind, chunk_bytes: int, connections: int
 ) -> None:
     sent, received = sender.send_to_limit(Load(content, BYTES, chunk_bytes, kind, connections), tmp_path)
@@ -71,13 +71,13 @@ def test_the_limit_takes_the_same_frames(
     assert not (tmp_path / "limit").exists()
 
 
-def test_the_limit_takes_tls_and_a_digest(content: Payload, tmp_path: Path) -> None:
+def test_the_limit_accepts_tls_and_a_digest(content: Payload, tmp_path: Path) -> None:
     load = Load(content, BYTES, 64 * 1024, is_tls=True, sha256=_sha256(content))
     sent, _ = sender.send_to_limit(load, tmp_path, certificate.make(tmp_path))
     assert sent.bytes == BYTES
 
 
-def test_frames_that_are_kept_are_sent_again(content: Payload, tmp_path: Path) -> None:
+def test_kept_frames_are_sent_again(content: Payload, tmp_path: Path) -> None:
     load = Load(content, BYTES, 1024, sha256=_sha256(content), keeps_frames=True)
     for _ in range(2):
         sender.send_to_limit(load, tmp_path)
@@ -86,8 +86,8 @@ def test_frames_that_are_kept_are_sent_again(content: Payload, tmp_path: Path) -
         sender.send_to_limit(load, tmp_path)
 
 
-def test_the_limit_finds_a_false_digest(content: Payload, tmp_path: Path) -> None:
+def test_the_limit_refuses_a_false_digest(content: Payload, tmp_path: Path) -> None:
     load = Load(content, BYTES, 64 * 1024, sha256=bytes(32))
     with pytest.raises(process.Failed):
         sender.send_to_limit(load, tmp_path)
-    assert "SHA-256 is not what FINISH says" in (tmp_path / "limit.log").read_text()
+    assert "SHA-256 differs from that in FINISH" in (tmp_path / "limit.log").read_text()

@@ -1,4 +1,4 @@
-"""A result as an operator reads it in a terminal."""
+"""A result as text for the terminal."""
 
 import dataclasses
 
@@ -8,8 +8,8 @@ from tests.support.benchmark_results import case, result, rival
 
 
 def test_every_contestant_has_a_line_with_figure_ratio_and_promise() -> None:
-    told = table.text(result(case("one", rival(0.5), {"nginx": rival(2)}, figure=12_345)))
-    name, heading, project, limit, nginx, beside = told.splitlines()
+    text = table.text(result(case("one", rival(0.5), {"nginx": rival(2)}, figure=12_345)))
+    name, heading, project, limit, nginx, beside = text.splitlines()
     assert (name, heading) == ("== ingest", "one (MiB/s, higher is better)")
     assert project.split() == ["uplinkd", "12,340", "[11,110,", "13,580]", "durable"]
     assert limit.split() == ["limit", "200", "[180,", "220]", "x0.5", "[0.45,", "0.55]", "synced"]
@@ -22,7 +22,7 @@ def test_times_are_better_when_lower() -> None:
     assert "one (ms, lower is better)" in table.text(result(timed))
 
 
-def test_a_peer_that_does_not_count_stands_in_parentheses() -> None:
+def test_a_peer_that_does_not_count_is_in_parentheses() -> None:
     assert "  (lax) " in table.text(result(case("one", peers={"lax": rival(0.5, counts=False)})))
 
 
@@ -35,5 +35,5 @@ def test_targets_say_whether_they_were_reached() -> None:
 
 
 def test_missing_peers_are_named_with_what_to_do() -> None:
-    told = table.text(result(case("one"), missing=["mosquitto"]))
-    assert told.splitlines()[-1] == "missing: mosquitto is not installed (make peers)"
+    text = table.text(result(case("one"), missing=["mosquitto"]))
+    assert text.splitlines()[-1] == "missing: mosquitto is not installed (run make peers)"

@@ -14,7 +14,7 @@ from protocol import frames
 
 @pytest.fixture(scope="module")
 def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Uplinkd]:
-    """With one setting of its own, behind a prefix, and whatever the caller's environment says to other daemons."""
+    """A daemon with one setting and a prefix, and with a setting in the caller's environment that it must ignore."""
     with pytest.MonkeyPatch.context() as environment:
         environment.setenv("UPLINKD_HTTP__HOST", "127.0.0.2")
         directory = tmp_path_factory.mktemp("daemon")
@@ -22,14 +22,14 @@ def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Uplinkd]:
             yield running
 
 
-def test_devices_and_operators_are_let_in_with_tokens_of_the_daemons_own_secret(daemon: Uplinkd) -> None:
+def test_tokens_signed_with_the_daemons_secret_admit_devices_and_operators(daemon: Uplinkd) -> None:
     with Dialogue(daemon, "device") as device:
         device.store("name", b"content", stream=1)
     [file] = json.loads(daemon.ask("GET", "/v1/files"))["files"]
     assert (file["name"], file["device"]) == ("name", "device")
 
 
-def test_what_the_control_plane_refuses_is_raised(daemon: Uplinkd) -> None:
+def test_a_refusal_by_the_control_plane_is_raised(daemon: Uplinkd) -> None:
     with pytest.raises(HTTPError, match="404") as refused:
         daemon.ask("GET", "/no/such/place")
     refused.value.close()
@@ -43,11 +43,11 @@ def test_a_metric_is_summed_over_its_labels(daemon: Uplinkd) -> None:
     assert daemon.metric("uplinkd_upload_opens_total") == before + 2
 
 
-def test_a_metric_without_samples_is_0_even_if_another_begins_alike(daemon: Uplinkd) -> None:
+def test_a_metric_without_samples_is_0_even_if_another_name_starts_with_its_own(daemon: Uplinkd) -> None:
     assert daemon.metric("uplinkd_upload_opens") == 0
 
 
-def test_settings_are_the_daemons_defaults_but_for_those_that_are_given(daemon: Uplinkd) -> None:
+def test_given_settings_override_the_daemons_defaults(daemon: Uplinkd) -> None:
     with Dialogue(daemon, "device") as device:
         for stream in range(1, 4):
             device.ask(wire.opening(f"stream {stream}", 1, stream), frames.Opened)

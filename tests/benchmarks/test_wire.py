@@ -1,4 +1,4 @@
-"""What is made beforehand is what a daemon understands."""
+"""The daemon accepts the frames that are made beforehand."""
 
 import hashlib
 from pathlib import Path
@@ -13,7 +13,7 @@ from protocol.errors import ErrorCode
 CONTENT = b"0123456789"
 
 
-def test_a_daemon_takes_an_upload_that_is_resumed_and_its_digest(tmp_path: Path) -> None:
+def test_the_daemon_accepts_an_upload_that_resumes_and_its_digest(tmp_path: Path) -> None:
     sha256, half = hashlib.sha256(CONTENT).digest(), len(CONTENT) // 2
     opening = wire.opening("name", len(CONTENT), stream=7, sha256=sha256)
     with serving(tmp_path) as daemon:
@@ -29,10 +29,10 @@ def test_a_daemon_takes_an_upload_that_is_resumed_and_its_digest(tmp_path: Path)
         assert (finished.size, stored.read_bytes()) == (len(CONTENT), CONTENT)
 
 
-def test_a_digest_that_is_false_is_refused_wherever_it_was_said(tmp_path: Path) -> None:
+def test_a_false_digest_is_refused_in_open_and_in_finish(tmp_path: Path) -> None:
     with serving(tmp_path) as daemon, Dialogue(daemon, "device") as device:
-        for stream, said_first, said_last in ((1, bytes(32), None), (2, None, bytes(32))):
-            device.ask(wire.opening(f"lie {stream}", len(CONTENT), stream, said_first), frames.Opened)
+        for stream, in_open, in_finish in ((1, bytes(32), None), (2, None, bytes(32))):
+            device.ask(wire.opening(f"lie {stream}", len(CONTENT), stream, in_open), frames.Opened)
             device.send(CONTENT, stream)
-            refused = device.ask(wire.finish(len(CONTENT), stream, said_last), frames.Error)
+            refused = device.ask(wire.finish(len(CONTENT), stream, in_finish), frames.Error)
             assert refused.code == ErrorCode.DIGEST_MISMATCH

@@ -7,8 +7,8 @@ from aiohttp import ClientSession
 from yarl import URL
 
 from control.app import Options, make_app
-from control.download import DownloadLimits
-from control.listener import ControlServer, Endpoint, serve
+from control.download import Delivery, DownloadLimits
+from control.listener import ControlServer, ListenAddress, serve
 from tests.support.fake_ports import World
 from tests.support.openapi_contract import CheckingClient
 
@@ -21,12 +21,12 @@ def world() -> World:
 @pytest.fixture
 def options() -> Options:
     """Overridden by what tests another configuration."""
-    return Options(downloads=DownloadLimits(streams_max=8, stall_timeout_s=30.0))
+    return Options(delivery=Delivery(limits=DownloadLimits(streams_max=8, stall_timeout_s=30.0)))
 
 
 @pytest.fixture
 async def server(world: World, options: Options) -> AsyncIterator[ControlServer]:
-    running = await serve(make_app(world.ports(), options), [Endpoint("127.0.0.1", 0)], drain_timeout_s=5.0)
+    running = await serve(make_app(world.ports(), options), [ListenAddress("127.0.0.1", 0)], drain_timeout_s=5.0)
     yield running
     await running.close()
 

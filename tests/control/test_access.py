@@ -3,7 +3,7 @@
 import pytest
 
 from control.access import TOKEN_BYTES_MAX
-from control.ports import Role, Scope
+from control.ports import Permission
 from tests.support.fake_ports import World
 from tests.support.openapi_contract import CheckingClient
 
@@ -49,38 +49,18 @@ async def test_a_missing_header_is_refused_and_the_scheme_is_case_insensitive(cl
     assert (await client.get("/v1/files", token=None, headers={"Authorization": "bearer operator"})).status == 200
 
 
-@pytest.mark.parametrize(
-    ("role", "scopes", "may_read", "may_delete", "may_administer"),
-    [
-        (Role.DEVICE, {Scope.UPLOAD}, True, True, False),
-        (Role.DEVICE, {Scope.READ}, True, False, False),
-        (Role.DEVICE, {Scope.DELETE}, False, True, False),
-        (Role.DEVICE, {Scope.ADMIN}, False, False, False),
-        (Role.DEVICE, set(), False, False, False),
-        (Role.OPERATOR, {Scope.READ}, True, False, False),
-        (Role.OPERATOR, {Scope.DELETE}, False, True, False),
-        (Role.OPERATOR, {Scope.ADMIN}, False, False, True),
-        (Role.OPERATOR, {Scope.UPLOAD}, False, False, False),
-        (Role.OPERATOR, set(), False, False, False),
-    ],
-)
-async def test_what_each_scope_grants(
-    client: CheckingClient,
-    world: World,
-    role: Role,
-    scopes: set[Scope],
-    *,
-    may_read: bool,
-    may_delete: bool,
-    may_administer: bool,
+@pytest.mark.parametrize("is_operator", [False, True], ids=["device", "operator"])
+@pytest.mark.parametrize("permissions", [{*Permission}, *({each} for each in Permission), set()])
+async def test_what_each_permission_grants(
+    client: CheckingClient, world: World, permissions: set[Permission], is_operator: bool
 ) -> None:
-    world.admit("someone", role, *scopes)
+    world.admit("someone", *permissions, is_operator=is_operator)
     file = world.put(b"x", device="someone")
     read = await client.get(f"/v1/files/{file.id:016x}/content", token="someone")
     delete = await client.request("DELETE", f"/v1/files/{file.id:016x}", token="someone")
     cleanup = await client.post("/v1/cleanup", {}, token="someone")
     assert [read.status, delete.status, cleanup.status] == [
-        200 if may_read else 403,
-        204 if may_delete else 403,
-        200 if may_administer else 403,
+        200 if Permission.READ in permissions else 403,
+        204 if Permission.DELETE in permissions else 403,
+        200 if Permission.ADMIN in permissions else 403,
     ]

@@ -13,7 +13,7 @@ from tests.support.openapi_contract import CheckingClient
 
 async def test_a_body_beyond_the_bound_is_413(client: CheckingClient) -> None:
     answer = await client.request("POST", "/v1/token", body=b" " * (BODY_BYTES_MAX + 1))
-    assert (answer.status, answer.name) == (413, "TOO_LARGE")
+    assert (answer.status, answer.name) == (413, "REQUEST_TOO_LARGE")
 
 
 async def test_a_body_that_does_not_arrive_is_given_up(

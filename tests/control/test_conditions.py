@@ -3,7 +3,7 @@
 import pytest
 from multidict import CIMultiDict
 
-from control.conditions import Validators, Verdict, evaluate, range_applies
+from control.conditions import ConditionResult, Validators, evaluate, range_applies
 
 HERE = Validators('"here"', 784111777, date_is_strong=True)
 AT, BEFORE, AFTER = (
@@ -12,11 +12,11 @@ AT, BEFORE, AFTER = (
     "Sun, 06 Nov 1994 08:49:38 GMT",
 )
 
-PROCEED, NOT_MODIFIED, FAILED = Verdict.PROCEED, Verdict.NOT_MODIFIED, Verdict.FAILED
+PROCEED, NOT_MODIFIED, FAILED = ConditionResult.PROCEED, ConditionResult.NOT_MODIFIED, ConditionResult.FAILED
 
 
 @pytest.mark.parametrize(
-    ("headers", "verdict"),
+    ("headers", "result"),
     [
         ({}, PROCEED),
         ({"If-Match": '"here"'}, PROCEED),
@@ -44,8 +44,8 @@ PROCEED, NOT_MODIFIED, FAILED = Verdict.PROCEED, Verdict.NOT_MODIFIED, Verdict.F
         ({"If-Match": '"here"', "If-None-Match": '"here"'}, NOT_MODIFIED),
     ],
 )
-def test_verdict(headers: dict[str, str], verdict: Verdict) -> None:
-    assert evaluate(CIMultiDict(headers), HERE) is verdict
+def test_what_follows_from_conditions(headers: dict[str, str], result: ConditionResult) -> None:
+    assert evaluate(CIMultiDict(headers), HERE) is result
 
 
 def test_a_list_may_come_in_several_lines() -> None:

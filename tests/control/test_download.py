@@ -14,10 +14,10 @@ from aiohttp import ClientSession
 from yarl import URL
 
 from control.app import Options
-from control.download import DownloadLimits
+from control.download import Delivery, DownloadLimits
 from control.listener import ControlServer
 from control.payload import SMALL_BYTES
-from control.ports import File, FileState
+from daemon.catalog.records import State, Upload
 from tests.support.deadlines import DEADLINE_S
 from tests.support.fake_ports import FakeContent, World
 from tests.support.openapi_contract import Answer, CheckingClient
@@ -27,7 +27,7 @@ SMALL = bytes(range(256)) * 40
 LARGE = bytes(range(251)) * 20_000
 
 
-def content_of(file: File) -> str:
+def content_of(file: Upload) -> str:
     return f"/v1/files/{file.id:016x}/content"
 
 
@@ -47,6 +47,12 @@ async def test_a_complete_file_is_served_whole(client: CheckingClient, world: Wo
     assert answer.headers["X-Content-Type-Options"] == "nosniff"
     assert "sandbox" in answer.headers["Content-Security-Policy"]
     assert world.contents.open_count == 0
+
+
+async def test_an_empty_file_has_nothing_to_open(client: CheckingClient, world: World) -> None:
+    file = world.put(b"")
+    del world.contents.data[file.id]
+    assert (await client.get(content_of(file))).status == 200
 
 
 async def test_a_small_body_costs_one_read(client: CheckingClient, world: World) -> None:
@@ -147,8 +153,8 @@ async def test_conditions(client: CheckingClient, world: World) -> None:
     assert len(world.contents.reads) == 1, "a condition that ends the request costs no read"
 
 
-@pytest.mark.parametrize("state", [FileState.RECEIVING, FileState.PARTIAL, FileState.REJECTED])
-async def test_what_is_not_complete_is_not_served(client: CheckingClient, world: World, state: FileState) -> None:
+@pytest.mark.parametrize("state", [State.RECEIVING, State.PARTIAL, State.REJECTED])
+async def test_what_is_not_complete_is_not_served(client: CheckingClient, world: World, state: State) -> None:
     file = world.alter(world.put(SMALL), state=state)
     for path in [content_of(file), "/v1/devices/cam-1/files/log.bin/content"]:
         for headers in [{}, {"Range": "bytes=0-1"}]:
@@ -293,7 +299,7 @@ class TestOneStream:
 
     @pytest.fixture
     def options(self) -> Options:
-        return Options(downloads=DownloadLimits(streams_max=1, stall_timeout_s=0.2))
+        return Options(delivery=Delivery(limits=DownloadLimits(streams_max=1, stall_timeout_s=0.2)))
 
     async def test_a_client_that_takes_nothing_is_cut_off(self, base: URL, world: World) -> None:
         file = world.put(LARGE * 8)

@@ -1,54 +1,56 @@
 """Every refusal in one shape."""
 
+import re
+from pathlib import Path
+
 import pytest
 from aiohttp import web
 
-from control.errors import STATUSES, Problems, RequestError
-from control.ports import Failure, Refused
-from tests.support.fake_ports import ERRORS, World, refusal
+import control
+from control.errors import STATUSES, RequestError, describe
+from control.ports import RequestRefused
+from protocol.errors import ErrorCode
+from tests.support.fake_ports import World
 from tests.support.openapi_contract import CheckingClient
 
 
-def test_every_failure_has_a_status() -> None:
-    assert STATUSES.keys() == set(Failure)
-
-
-def test_a_registry_that_lacks_an_entry_is_refused() -> None:
-    with pytest.raises(ValueError, match="gone, internal"):
-        Problems({failure: info for failure, info in ERRORS.items() if failure not in {Failure.GONE, Failure.INTERNAL}})
+def test_every_code_that_the_control_plane_raises_has_a_status() -> None:
+    sources = "".join(path.read_text(encoding="utf-8") for path in Path(control.__file__).parent.glob("*.py"))
+    raised = set(re.findall(r"RequestError\(\s*ErrorCode\.([A-Z_]+)", sources))
+    assert raised <= {code.name for code in STATUSES}
+    assert len(raised) > 5
 
 
 @pytest.mark.parametrize(
-    ("error", "failure", "status"),
+    ("error", "code", "status"),
     [
-        (RequestError(Failure.NOT_COMPLETE, "arriving"), Failure.NOT_COMPLETE, 409),
-        (refusal(Failure.UNAVAILABLE, 507, "disk full"), Failure.UNAVAILABLE, 507),
-        (web.HTTPNotFound(), Failure.NOT_FOUND, 404),
-        (web.HTTPMethodNotAllowed("PUT", ["GET"]), Failure.METHOD_NOT_ALLOWED, 405),
-        (web.HTTPRequestEntityTooLarge(max_size=1, actual_size=2), Failure.TOO_LARGE, 413),
-        (web.HTTPExpectationFailed(), Failure.BAD_REQUEST, 417),
-        (web.HTTPInternalServerError(text="secret"), Failure.INTERNAL, 500),
-        (KeyError("secret"), Failure.INTERNAL, 500),
+        (RequestError(ErrorCode.NOT_COMPLETE, "arriving"), ErrorCode.NOT_COMPLETE, 409),
+        (RequestRefused(ErrorCode.UNAVAILABLE, 507, "disk full"), ErrorCode.UNAVAILABLE, 507),
+        (web.HTTPNotFound(), ErrorCode.RESOURCE_UNKNOWN, 404),
+        (web.HTTPMethodNotAllowed("PUT", ["GET"]), ErrorCode.METHOD_NOT_ALLOWED, 405),
+        (web.HTTPRequestEntityTooLarge(max_size=1, actual_size=2), ErrorCode.REQUEST_TOO_LARGE, 413),
+        (web.HTTPExpectationFailed(), ErrorCode.REQUEST_INVALID, 417),
+        (web.HTTPInternalServerError(text="secret"), ErrorCode.INTERNAL, 500),
+        (KeyError("secret"), ErrorCode.INTERNAL, 500),
     ],
 )
-def test_each_exception_becomes_the_registrys_error(error: Exception, failure: Failure, status: int) -> None:
-    problem = Problems(ERRORS).describe(error)
-    assert (problem.error, problem.status) == (ERRORS[failure], status)
+def test_each_exception_becomes_the_registrys_error(error: Exception, code: ErrorCode, status: int) -> None:
+    problem = describe(error)
+    assert (problem.error, problem.status) == (code, status)
     assert "secret" not in problem.detail
 
 
 async def test_a_problem_tells_code_name_action_and_what_happened(client: CheckingClient) -> None:
     answer = await client.get("/v1/files/0000000000000001?x=1", headers={"X-Request-Id": "mine"})
-    info = ERRORS[Failure.NOT_FOUND]
     assert answer.json() == {
-        "type": "urn:uplinkd:error:not_found",
-        "title": "Not found",
+        "type": "urn:uplinkd:error:resource_unknown",
+        "title": "Resource unknown",
         "status": 404,
         "detail": "there is no such file within this token's reach: check the id or the name",
         "instance": "/v1/files/0000000000000001",
-        "code": info.code,
-        "name": "NOT_FOUND",
-        "action": info.action,
+        "code": 0x0402,
+        "name": "RESOURCE_UNKNOWN",
+        "action": "give_up",
         "request_id": "mine",
     }
     assert answer.headers["Cache-Control"] == "no-store"
@@ -57,10 +59,10 @@ async def test_a_problem_tells_code_name_action_and_what_happened(client: Checki
 @pytest.mark.parametrize(
     ("method", "path", "status", "name"),
     [
-        ("GET", "/", 404, "NOT_FOUND"),
-        ("GET", "/v2/files", 404, "NOT_FOUND"),
-        ("GET", "/v1/files/", 404, "NOT_FOUND"),
-        ("GET", "/v1/devices/cam-1/files/a/b", 404, "NOT_FOUND"),
+        ("GET", "/", 404, "RESOURCE_UNKNOWN"),
+        ("GET", "/v2/files", 404, "RESOURCE_UNKNOWN"),
+        ("GET", "/v1/files/", 404, "RESOURCE_UNKNOWN"),
+        ("GET", "/v1/devices/cam-1/files/a/b", 404, "RESOURCE_UNKNOWN"),
         ("PUT", "/v1/files/0000000000000001", 405, "METHOD_NOT_ALLOWED"),
         ("GET", "/v1/token", 405, "METHOD_NOT_ALLOWED"),
         ("PROPFIND", "/v1/files", 405, "METHOD_NOT_ALLOWED"),
@@ -93,4 +95,4 @@ async def test_a_ports_connection_error_is_not_taken_for_the_clients(client: Che
 
 
 def test_refused_reads_as_what_happened() -> None:
-    assert str(Refused(ERRORS[Failure.GONE], 410, "file 1 is deleted")) == "file 1 is deleted"
+    assert str(RequestRefused(ErrorCode.GONE, 410, "file 1 is deleted")) == "file 1 is deleted"

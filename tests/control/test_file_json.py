@@ -1,13 +1,14 @@
 """A file as JSON."""
 
 from control.file_json import file_status, timestamp
-from control.ports import Extent, FileState
+from daemon.catalog.records import Metadata, State
+from protocol.ranges import DigestedRange
 from tests.support.fake_ports import make_file
 
 
 def test_every_member_of_a_complete_file() -> None:
-    file = make_file(expires_ms=1_767_312_000_001, content_type="text/plain", external_id="42", original_name="a.txt")
-    assert file_status(file) == {
+    file = make_file(metadata=Metadata("text/plain", "42", "a.txt"))
+    assert file_status(file, 1_767_312_000_001) == {
         "id": "0000000000000abc",
         "device": "cam-1",
         "name": "log.bin",
@@ -26,15 +27,14 @@ def test_every_member_of_a_complete_file() -> None:
 
 def test_what_is_unknown_is_null() -> None:
     file = make_file(
-        state=FileState.RECEIVING,
+        state=State.RECEIVING,
         size=None,
-        next_expected_byte=0,
-        ranges=(Extent(4, 8),),
+        ranges=(DigestedRange(4, 8, 0),),
         completed_ms=None,
         crc32c=None,
         sha256=None,
     )
-    members = file_status(file)
+    members = file_status(file, None)
     assert [members[name] for name in ("size", "completed", "expires")] == [None, None, None]
     assert members["digests"] == {"crc32c": None, "sha256": None}
     assert members["metadata"] == {"content_type": None, "external_id": None, "original_name": None}

@@ -8,9 +8,11 @@ import pytest
 
 from control.file_json import Json, file_status
 from control.files import TURN_FILES
-from control.ports import Extent, File, FileState, Role, Scope
+from control.ports import Permission
+from daemon.catalog.records import State, Upload
+from protocol.ranges import DigestedRange
 from tests.support.deadlines import DEADLINE_S
-from tests.support.fake_ports import COMPLETED_MS, World
+from tests.support.fake_ports import COMPLETED_MS, World, make_file
 from tests.support.openapi_contract import CheckingClient
 
 
@@ -40,9 +42,9 @@ async def test_a_long_list_lets_others_in_between(
     made: list[str] = []
     made_by_turn = []
 
-    def counted(file: File) -> dict[str, Json]:
+    def counted(file: Upload, expires_ms: int | None) -> dict[str, Json]:
         made.append(file.name)
-        return file_status(file)
+        return file_status(file, expires_ms)
 
     async def watch() -> None:
         while len(made) < 10 * TURN_FILES:
@@ -63,7 +65,7 @@ async def test_every_filter_reaches_the_catalog_and_they_add_up(client: Checking
     wanted = world.put(name="logs/a", device="cam-2")
     world.put(name="logs/b", device="cam-1")
     world.put(name="other", device="cam-2")
-    world.alter(world.put(name="logs/c", device="cam-2"), state=FileState.REJECTED)
+    world.alter(world.put(name="logs/c", device="cam-2"), state=State.REJECTED)
     world.alter(world.put(name="logs/d", device="cam-2"), updated_ms=COMPLETED_MS + 1)
     world.alter(world.put(name="logs/e", device="cam-2"), updated_ms=COMPLETED_MS - 1)
     answer = await client.get(
@@ -124,7 +126,7 @@ async def test_any_name_is_found_percent_encoded(client: CheckingClient, world: 
 
 async def test_a_name_that_is_not_utf8_is_refused(client: CheckingClient) -> None:
     answer = await client.get("/v1/devices/cam-1/files/%FF%FE")
-    assert (answer.status, answer.name) == (400, "BAD_REQUEST")
+    assert (answer.status, answer.name) == (400, "REQUEST_INVALID")
 
 
 async def test_a_device_cannot_tell_anothers_file_from_none(client: CheckingClient, world: World) -> None:
@@ -151,7 +153,7 @@ async def test_a_device_cannot_tell_anothers_file_from_none(client: CheckingClie
 )
 async def test_what_is_no_id_names_no_file(client: CheckingClient, bad: str) -> None:
     answer = await client.get(f"/v1/files/{quote(bad)}")
-    assert (answer.status, answer.name) == (404, "NOT_FOUND")
+    assert (answer.status, answer.name) == (404, "RESOURCE_UNKNOWN")
 
 
 async def test_delete_removes_once_and_says_gone_afterwards(client: CheckingClient, world: World) -> None:
@@ -168,7 +170,7 @@ async def test_delete_removes_once_and_says_gone_afterwards(client: CheckingClie
 
 
 async def test_a_device_deletes_its_own_and_cancels_its_own_upload(client: CheckingClient, world: World) -> None:
-    file = world.alter(world.put(b"x"), state=FileState.RECEIVING)
+    file = world.alter(world.put(b"x"), state=State.RECEIVING)
     assert (await client.request("DELETE", f"/v1/files/{file.id:016x}", token="cam-1")).status == 204
 
 
@@ -176,30 +178,15 @@ async def test_reading_does_not_permit_deleting(client: CheckingClient, world: W
     file = world.put(b"x")
     answer = await client.request("DELETE", f"/v1/files/{file.id:016x}", token="reader")
     assert (answer.status, answer.name) == (403, "FORBIDDEN")
-    world.admit("deleter", Role.OPERATOR, Scope.DELETE)
+    world.admit("deleter", Permission.DELETE)
     assert (await client.get("/v1/files", token="deleter")).status == 403
 
 
-async def test_status_of_an_upload_amid_its_way(client: CheckingClient, world: World) -> None:
-    file = world.put(b"x" * 10)
-    world.files.by_id[file.id] = (
-        "default",
-        type(file)(
-            id=file.id,
-            device="cam-1",
-            name="n",
-            state=FileState.RECEIVING,
-            size=None,
-            next_expected_byte=4,
-            ranges=(Extent(0, 4), Extent(6, 8)),
-            created_ms=0,
-            updated_ms=1,
-            completed_ms=None,
-            expires_ms=86_400_000,
-            crc32c=None,
-            sha256=None,
-        ),
-    )
+async def test_status_of_an_upload_under_way(client: CheckingClient, world: World) -> None:
+    ranges = (DigestedRange(0, 4, 0), DigestedRange(6, 8, 0))
+    file = make_file(state=State.RECEIVING, size=None, ranges=ranges, crc32c=None, sha256=None, completed_ms=None)
+    world.files.by_id[file.id] = ("default", file)
+    world.files.expiry_ms[file.id] = 86_400_000
     members = (await client.get(f"/v1/files/{file.id:016x}")).json()
     assert (members["size"], members["next_expected_byte"]) == (None, 4)
     assert members["ranges"] == [{"start": 0, "end": 4}, {"start": 6, "end": 8}]

@@ -12,7 +12,7 @@ from yarl import URL
 
 from control import listener as server_module
 from control.app import Options, make_app
-from control.listener import ControlServer, Endpoint, serve
+from control.listener import ControlServer, ListenAddress, serve
 from tests.support.fake_ports import World
 from tests.support.openapi_contract import Answer, check_problem
 from tests.support.waiting import until
@@ -48,7 +48,7 @@ async def test_bytes_that_are_no_request_get_a_problem(base: URL, world: World, 
     check_problem(answer)
     assert answer.headers["X-Content-Type-Options"] == "nosniff"
     [seen] = world.http_metrics.seen
-    assert (seen.route, seen.status, seen.error) == ("unmatched", 400, "BAD_REQUEST")
+    assert (seen.route, seen.status, seen.error) == ("unmatched", 400, "REQUEST_INVALID")
     assert world.log.failures == []
 
 
@@ -68,7 +68,7 @@ async def test_100_continue_is_answered(base: URL) -> None:
 
 async def test_a_connection_that_asks_for_nothing_is_closed(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(server_module, "HEAD_TIMEOUT_S", 0.05)
-    running = await serve(make_app(world.ports(), Options()), [Endpoint("127.0.0.1", 0)], drain_timeout_s=1)
+    running = await serve(make_app(world.ports(), Options()), [ListenAddress("127.0.0.1", 0)], drain_timeout_s=1)
     base = URL.build(scheme="http", host="127.0.0.1", port=running.addresses[0][1])
     reader, writer = await asyncio.open_connection(base.host, base.port)
     writer.write(b"GET /healthz HTTP/1.1\r\nHos")
@@ -80,7 +80,7 @@ async def test_a_connection_that_asks_for_nothing_is_closed(world: World, monkey
 async def test_it_listens_on_sockets_that_are_handed_over(world: World) -> None:
     given = socket.socket()
     given.bind(("127.0.0.1", 0))
-    running = await serve(make_app(world.ports(), Options()), [given, Endpoint("127.0.0.1", 0)], drain_timeout_s=1)
+    running = await serve(make_app(world.ports(), Options()), [given, ListenAddress("127.0.0.1", 0)], drain_timeout_s=1)
     assert running.addresses[0] == given.getsockname()
     async with ClientSession() as session:
         for host, port in running.addresses:
@@ -94,14 +94,14 @@ async def test_an_address_in_use_is_an_error_that_leaves_nothing_open(server: Co
     free = socket.socket()
     free.bind(("127.0.0.1", 0))
     with pytest.raises(OSError, match="in use"):
-        await serve(make_app(world.ports(), Options()), [free, Endpoint(host, port)], drain_timeout_s=1)
+        await serve(make_app(world.ports(), Options()), [free, ListenAddress(host, port)], drain_timeout_s=1)
     assert free.fileno() == -1
 
 
 async def test_closing_lets_a_download_end_and_takes_no_new_one(world: World) -> None:
     data = bytes(range(256)) * 80_000
     file = world.put(data)
-    running = await serve(make_app(world.ports(), Options()), [Endpoint("127.0.0.1", 0)], drain_timeout_s=20)
+    running = await serve(make_app(world.ports(), Options()), [ListenAddress("127.0.0.1", 0)], drain_timeout_s=20)
     host, port = running.addresses[0]
     reader, writer = await asyncio.open_connection(host, port, limit=65536)
     path = f"/v1/files/{file.id:016x}/content"
@@ -119,7 +119,7 @@ async def test_closing_lets_a_download_end_and_takes_no_new_one(world: World) ->
 
 async def test_a_download_that_outlasts_the_drain_is_cut_and_closed(world: World) -> None:
     file = world.put(bytes(20_000_000))
-    running = await serve(make_app(world.ports(), Options()), [Endpoint("127.0.0.1", 0)], drain_timeout_s=0.05)
+    running = await serve(make_app(world.ports(), Options()), [ListenAddress("127.0.0.1", 0)], drain_timeout_s=0.05)
     host, port = running.addresses[0]
     _, writer = await asyncio.open_connection(host, port, limit=1024)
     path = f"/v1/files/{file.id:016x}/content"

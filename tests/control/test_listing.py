@@ -7,11 +7,12 @@ from multidict import MultiDict
 
 from control.errors import RequestError
 from control.listing import LIMIT_DEFAULT, parse_query, write_cursor
-from control.ports import Failure, FileQuery, FileState, Position
+from daemon.catalog.records import Position, Query, State
+from protocol.errors import ErrorCode
 
 
 def test_an_empty_query_lists_everything_by_the_default_page() -> None:
-    assert parse_query(MultiDict(), "acme") == FileQuery("acme", LIMIT_DEFAULT)
+    assert parse_query(MultiDict(), "acme") == Query("acme", LIMIT_DEFAULT)
 
 
 def test_each_parameter_is_read() -> None:
@@ -25,8 +26,8 @@ def test_each_parameter_is_read() -> None:
         cursor=write_cursor(Position(5, 6)),
     )
     query.add("state", "complete")
-    assert parse_query(query, "acme") == FileQuery(
-        "acme", 7, "d", frozenset({FileState.PARTIAL, FileState.COMPLETE}), "a/", 1000, 2000, Position(5, 6)
+    assert parse_query(query, "acme") == Query(
+        "acme", 7, "d", frozenset({State.PARTIAL, State.COMPLETE}), "a/", 1000, 2000, Position(5, 6)
     )
 
 
@@ -63,7 +64,7 @@ def test_a_time_before_the_epoch_is_the_epoch() -> None:
 def test_nonsense_is_refused_by_name(name: str, value: str) -> None:
     with pytest.raises(RequestError) as refused:
         parse_query(MultiDict({name: value}), "acme")
-    assert refused.value.failure is Failure.BAD_REQUEST
+    assert refused.value.code is ErrorCode.REQUEST_INVALID
     assert name in refused.value.detail
     assert len(refused.value.detail) < 200
 
@@ -84,4 +85,4 @@ def test_no_cursor_breaks_it(text: str) -> None:
     try:
         parse_query(MultiDict(cursor=text), "acme")
     except RequestError as refused:
-        assert refused.failure is Failure.BAD_REQUEST
+        assert refused.code is ErrorCode.REQUEST_INVALID

@@ -51,8 +51,8 @@ async def test_an_exchange_is_measured_by_its_routes_template(client: CheckingCl
     assert seen == [
         ("GET", "/v1/files/{id}/content", 200, "", "operator"),
         ("GET", "/v1/devices/{device}/files/{name}", 200, "", "operator"),
-        ("GET", "/v1/files/{id}", 404, "NOT_FOUND", "operator"),
-        ("GET", "unmatched", 404, "NOT_FOUND", ""),
+        ("GET", "/v1/files/{id}", 404, "RESOURCE_UNKNOWN", "operator"),
+        ("GET", "unmatched", 404, "RESOURCE_UNKNOWN", ""),
         ("other", "unmatched", 405, "METHOD_NOT_ALLOWED", ""),
     ]
     first = world.http_metrics.seen[0]

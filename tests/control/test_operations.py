@@ -3,13 +3,12 @@
 import json
 
 from control.operations import OPENAPI
-from control.ports import Problem
-from tests.support.fake_ports import World
+from tests.support.fake_ports import FakeFault, World
 from tests.support.openapi_contract import CheckingClient
 
 
 async def test_alive(client: CheckingClient, world: World) -> None:
-    world.health.found = [Problem("disk", "full")]
+    world.health.found = [FakeFault("disk", "full")]
     assert (await client.get("/healthz", token=None)).json() == {"status": "ok"}
     assert (await client.request("HEAD", "/healthz")).status == 200
 
@@ -19,7 +18,7 @@ async def test_ready_when_nothing_is_wrong(client: CheckingClient) -> None:
 
 
 async def test_not_ready_says_which_part_and_why(client: CheckingClient, world: World) -> None:
-    world.health.found = [Problem("disk", "12 MiB free, 256 MiB are kept free"), Problem("committer", "stuck")]
+    world.health.found = [FakeFault("disk", "12 MiB free, 256 MiB are kept free"), FakeFault("committer", "stuck")]
     answer = await client.get("/readyz", token=None)
     assert (answer.status, answer.name) == (503, "UNAVAILABLE")
     assert answer.json()["problems"] == [

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from control.representation import OCTET_STREAM, disposition, headers, media_type, repr_digest, validators
+from daemon.catalog.records import Metadata
 from tests.support.fake_ports import make_file
 
 
@@ -46,7 +47,7 @@ def test_what_is_no_media_type_becomes_octet_stream(declared: str) -> None:
     ],
 )
 def test_disposition(name: str, original: str, expected: str) -> None:
-    assert disposition(make_file(name=name, original_name=original)) == expected
+    assert disposition(make_file(name=name, metadata=Metadata("", "", original))) == expected
 
 
 @given(name=st.text(min_size=1, max_size=80))

@@ -58,13 +58,13 @@ async def test_too_many_tries_say_when_to_come_again(client: CheckingClient, wor
 )  # fmt: skip
 async def test_a_body_that_is_not_understood_is_400(client: CheckingClient, body: bytes) -> None:
     answer = await client.request("POST", "/v1/token", body=body)
-    assert (answer.status, answer.name) == (400, "BAD_REQUEST")
+    assert (answer.status, answer.name) == (400, "REQUEST_INVALID")
 
 
 @pytest.mark.parametrize("header", ["Basic", "Basic !!!", "Basic eA==", "Basic /w==", "Digest x", "Basic Og=="])
 async def test_a_header_that_is_not_basic_is_400(client: CheckingClient, header: str) -> None:
     answer = await client.request("POST", "/v1/token", headers={"Authorization": header})
-    assert (answer.status, answer.name) == (400, "BAD_REQUEST")
+    assert (answer.status, answer.name) == (400, "REQUEST_INVALID")
 
 
 async def test_credentials_in_both_places_are_refused(client: CheckingClient) -> None:

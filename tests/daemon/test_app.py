@@ -1,4 +1,4 @@
-"""The daemon from its first line of log to its last, in this process: started, reloaded, drained."""
+"""The whole daemon, in this process: started, reloaded and drained."""
 
 import asyncio
 import io
@@ -55,7 +55,7 @@ class FakeHttp:
 
 @dataclass
 class World:
-    """The settings file of a daemon, its log, and the daemon itself once it is started."""
+    """A daemon's settings file and log, and the daemon once it has started."""
 
     directory: Path
     logs: Logs
@@ -68,7 +68,7 @@ class World:
         return self.directory / "uplinkd.toml"
 
     def write(self, text: str = "") -> None:
-        """Settings besides those that keep tests apart."""
+        """Write `text` to the settings file, with the settings that isolate the test."""
         self.file.write_text(
             f'data_dir = "{self.directory / "data"}"\n{text}' + ("" if "[listen]" in text else "\n[listen]\nport = 0\n")
         )
@@ -80,12 +80,12 @@ class World:
     def lines(self) -> list[dict[str, object]]:
         return [json.loads(line) for line in self.stream.getvalue().splitlines()]
 
-    def said(self, event: str) -> list[dict[str, object]]:
+    def logged(self, event: str) -> list[dict[str, object]]:
         return [line for line in self.lines if line["event"] == event]
 
     @property
     def address(self) -> tuple[str, int]:
-        host, _, port = str(self.said("ready")[0]["listen"]).rpartition(":")
+        host, _, port = str(self.logged("ready")[0]["listen"]).rpartition(":")
         return host, int(port)
 
     @property
@@ -94,14 +94,14 @@ class World:
         return self.http.core
 
     async def reload(self) -> str:
-        """SIGHUP, and what came of it."""
-        before = len(self.said("settings reloaded"))
+        """Send SIGHUP and return the outcome."""
+        before = len(self.logged("settings reloaded"))
         os.kill(os.getpid(), signal.SIGHUP)
-        await until(lambda: len(self.said("settings reloaded")) > before)
-        return str(self.said("settings reloaded")[-1]["outcome"])
+        await until(lambda: len(self.logged("settings reloaded")) > before)
+        return str(self.logged("settings reloaded")[-1]["outcome"])
 
     async def welcome(self) -> frames.Welcome:
-        """What a new device is told."""
+        """The WELCOME that a new device gets."""
         commands = commands_of(self.core)
         token = (await commands.token("cam", Kind.DEVICE, (), 60, None)).token
         async with await Wire.connect(self.address) as wire:
@@ -125,12 +125,12 @@ def world(tmp_path: Path) -> Iterator[World]:
 
 @asynccontextmanager
 async def started(world: World) -> AsyncIterator[World]:
-    """The daemon, ready; ended by SIGTERM."""
+    """The daemon, ready. The end of the block sends SIGTERM."""
     running = asyncio.create_task(
         app.serve(world.load(), world.load, world.environment, os.getpid(), world.logs, world.http.listen)
     )
     try:
-        await until(lambda: running.done() or world.said("ready"))
+        await until(lambda: running.done() or world.logged("ready"))
         if running.done():
             await running
         yield world
@@ -147,15 +147,15 @@ async def daemon(world: World) -> AsyncIterator[World]:
 
 
 class TestLife:
-    async def test_it_says_where_it_listens_and_what_an_ack_means(self, world: World) -> None:
+    async def test_it_logs_its_addresses_and_durability(self, world: World) -> None:
         async with started(world):
-            (ready,) = world.said("ready")
+            (ready,) = world.logged("ready")
             assert (ready["http"], ready["durability"]) == ("127.0.0.1:1", "sync")
             assert (await world.welcome()).durability is Durability.SYNC
         assert [line["event"] for line in world.lines][-2:] == ["draining", "stopped"]
         assert world.http.is_closed
 
-    async def test_devices_in_the_middle_are_told_to_come_back(self, world: World) -> None:
+    async def test_connected_devices_get_goaway_with_a_delay(self, world: World) -> None:
         async with started(world), await Wire.connect(world.address) as wire:
             commands = commands_of(world.core)
             wire.say(token_hello((await commands.token("cam", Kind.DEVICE, (), 60, None)).token))
@@ -164,14 +164,14 @@ class TestLife:
             assert 1000 <= (await wire.hear(frames.Goaway)).reconnect_ms <= 30_000
             await wire.ended()
 
-    async def test_gauges_tell_what_is(self, daemon: World) -> None:
+    async def test_gauges_show_the_current_state(self, daemon: World) -> None:
         assert daemon.http.exposition is not None
         async with await Wire.connect(daemon.address) as wire:
             await until(lambda: b'uplinkd_connections{state="handshake"} 1.0' in rendered(daemon))
             wire.hang_up()
             await until(lambda: b'uplinkd_connections{state="handshake"} 0.0' in rendered(daemon))
 
-    async def test_a_port_that_is_taken_is_told(self, world: World) -> None:
+    async def test_a_port_in_use_is_reported(self, world: World) -> None:
         with socket.create_server(("127.0.0.1", 0)) as other:
             port = other.getsockname()[1]
             world.write(f"[listen]\nport = {port}\n")
@@ -180,11 +180,11 @@ class TestLife:
                     pass
         assert world.http.is_closed
 
-    async def test_a_directory_that_is_owned_is_told(self, daemon: World, tmp_path: Path) -> None:
+    async def test_a_locked_directory_is_reported(self, daemon: World, tmp_path: Path) -> None:
         with pytest.raises(DirectoryLocked):
             await app.serve(daemon.load(), daemon.load, {}, os.getpid(), daemon.logs, FakeHttp().listen)
 
-    async def test_a_certificate_that_is_missing_is_told(self, world: World) -> None:
+    async def test_a_missing_certificate_is_reported(self, world: World) -> None:
         world.write('[listen]\nport = 0\ntls_certificate = "/missing.pem"\ntls_key = "/missing.pem"\n')
         with pytest.raises(OSError, match=r"the certificate /missing\.pem cannot be used with the key /missing\.pem: "):
             async with started(world):
@@ -192,34 +192,34 @@ class TestLife:
 
 
 class TestReload:
-    async def test_nothing_changes_by_settings_that_are_the_same(self, daemon: World) -> None:
+    async def test_the_same_settings_change_nothing(self, daemon: World) -> None:
         assert await daemon.reload() == "changed: nothing"
 
-    async def test_limits_hold_for_new_connections(self, daemon: World) -> None:
+    async def test_new_limits_apply_to_new_connections(self, daemon: World) -> None:
         daemon.write("[limits]\nwindow_bytes = 2097152\nstreams_max = 3\nkeepalive_s = 7\n")
         assert await daemon.reload() == "changed: limits.keepalive_s, limits.streams_max, limits.window_bytes"
         welcome = await daemon.welcome()
         assert (welcome.window_bytes, welcome.streams_max, welcome.keepalive_s) == (2097152, 3, 7)
         assert await daemon.reload() == "changed: nothing"
 
-    async def test_the_log_level_is_taken_over(self, daemon: World) -> None:
+    async def test_a_new_log_level_is_applied(self, daemon: World) -> None:
         daemon.write('[log]\nlevel = "debug"\n')
         await daemon.reload()
         await daemon.welcome()
-        await until(lambda: daemon.said("device let in"))
+        await until(lambda: daemon.logged("device let in"))
 
-    async def test_what_waits_for_a_restart_is_named_and_not_taken_over(self, daemon: World) -> None:
+    async def test_settings_that_need_a_restart_are_named_but_not_applied(self, daemon: World) -> None:
         daemon.write(
             '[commit]\ndurability = "write"\n[drain]\ntimeout_s = 5\n[cleanup]\nstale_s = 60\n'
             "[limits]\nstreams_max = 3\n"
         )
         expected = "changed: limits.streams_max; after a restart: cleanup.stale_s, commit.durability, drain.timeout_s"
         before = daemon.core.settings
-        told = await daemon.reload()
-        assert sorted_outcome(told) == sorted_outcome(expected)
+        outcome = await daemon.reload()
+        assert sorted_outcome(outcome) == sorted_outcome(expected)
         now = daemon.core.settings
         assert (now.commit, now.drain, now.cleanup) == (before.commit, before.drain, before.cleanup)
-        # A device must not be told of another durability than it gets.
+        # WELCOME must state the durability in force.
         assert (await daemon.welcome()).durability is Durability.SYNC
         assert sorted_outcome(await daemon.reload()) == sorted_outcome(
             "changed: nothing; after a restart: cleanup.stale_s, commit.durability, drain.timeout_s"
@@ -230,14 +230,14 @@ class TestReload:
         ["[limits]\nstreams_max = 0\n", "[limits", '[auth]\njwks_file = "/missing.json"\n[limits]\nstreams_max = 3\n'],
         ids=["value", "syntax", "keys"],
     )
-    async def test_settings_that_cannot_be_used_change_nothing(self, daemon: World, text: str) -> None:
+    async def test_invalid_settings_change_nothing(self, daemon: World, text: str) -> None:
         before = daemon.core.settings
         daemon.write(text)
         assert (await daemon.reload()).startswith("nothing changed: ")
         assert daemon.core.settings is before
         assert (await daemon.welcome()).streams_max == before.limits.streams_max
 
-    async def test_tls_is_not_switched_on_by_a_reload(self, daemon: World, tmp_path: Path) -> None:
+    async def test_a_reload_does_not_switch_tls_on(self, daemon: World, tmp_path: Path) -> None:
         certificate = made(tmp_path / "tls")
         daemon.write(listening(certificate))
         for _ in range(2):
@@ -247,20 +247,20 @@ class TestReload:
 class TestCertificates:
     @pytest.fixture
     async def served(self, world: World, tmp_path: Path) -> AsyncIterator[Certificate]:
-        """The certificate of a daemon that is started with it."""
+        """Start a daemon with a certificate, and yield the certificate."""
         certificate = made(tmp_path / "tls")
         world.write(listening(certificate))
         async with started(world):
             yield certificate
 
-    async def test_one_that_is_renewed_in_place_is_taken_over(self, world: World, served: Certificate) -> None:
+    async def test_a_certificate_renewed_in_place_is_applied(self, world: World, served: Certificate) -> None:
         old = served.path.read_bytes()
         make_certificate(served.path.parent)
         assert await world.reload() == "changed: nothing"
         assert await shown(world) == served.path.read_text() != old.decode()
 
     @pytest.mark.parametrize("broken", ["key", "certificate", "pair", "missing"])
-    async def test_one_that_cannot_be_used_changes_nothing(
+    async def test_an_invalid_certificate_changes_nothing(
         self, world: World, served: Certificate, tmp_path: Path, broken: str
     ) -> None:
         old = served.path.read_text()
@@ -280,14 +280,14 @@ class TestCertificates:
         assert world.core.settings is before
         assert await shown(world) == old
 
-    async def test_tls_is_not_switched_off_by_a_reload(self, world: World, served: Certificate) -> None:
+    async def test_a_reload_does_not_switch_tls_off(self, world: World, served: Certificate) -> None:
         world.write()
         assert await world.reload() == "changed: nothing; after a restart: listen.tls_certificate, listen.tls_key"
         assert await shown(world) == served.path.read_text()
 
 
 def commands_of(core: Core) -> Commands:
-    """What an operator may ask."""
+    """The operator's commands."""
     return Commands(core, core.file_verifier, core.machine.clock, core.machine.entropy, None, "1.2.3")
 
 
@@ -298,7 +298,7 @@ def rendered(world: World) -> bytes:
 
 
 def sorted_outcome(outcome: str) -> list[list[str]]:
-    """The keys that an outcome names, in any order."""
+    """The keys that an outcome names, sorted."""
     return [sorted(part.partition(": ")[2].split(", ")) for part in outcome.split("; ")]
 
 

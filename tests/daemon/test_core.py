@@ -1,4 +1,4 @@
-"""The parts put together on a real directory: opened, locked, run, reloaded, and honest about what is wrong."""
+"""The core on a real directory: opened, locked, run and reloaded, with its failures reported."""
 
 import errno
 import stat
@@ -16,7 +16,7 @@ from daemon.core import DirectoryLocked, system_machine
 from daemon.identity.keys import KeysInvalid
 from daemon.identity.tokens import Identity, Kind, Scope, TokenRefused
 from daemon.settings import Auth, Limits, Settings, Storage
-from daemon.storage.local.syncing import TOGETHER_FILES_MIN
+from daemon.storage.local.disk_writer import TOGETHER_FILES_MIN
 from daemon.tasks import background
 from tests.support.fake_machine import NOW_MS
 from tests.support.populated_store import CONTENT
@@ -39,7 +39,7 @@ async def running(settings: Settings) -> AsyncIterator[Running]:
 
 
 class SinkingFiles(SystemFiles):
-    """Files on a file system that promises to sync all at once, and fails."""
+    """Files on a file system that offers to sync everything at once, and fails."""
 
     def is_one_sound_file_system(self, directories: Sequence[Path]) -> bool:
         return True
@@ -49,7 +49,7 @@ class SinkingFiles(SystemFiles):
 
 
 class TestOpening:
-    async def test_a_missing_directory_is_made_with_a_secret_for_the_owner_alone(
+    async def test_a_missing_directory_is_made_with_a_secret_that_only_the_owner_can_read(
         self, settings: Settings, running: Running
     ) -> None:
         assert stat.S_IMODE(settings.data_dir.stat().st_mode) == 0o700
@@ -61,12 +61,12 @@ class TestOpening:
             async with core_on(settings):
                 pass
 
-    async def test_the_lock_ends_with_the_core(self, settings: Settings) -> None:
+    async def test_closing_the_core_releases_the_lock(self, settings: Settings) -> None:
         for _ in range(2):
             async with core_on(settings):
                 pass
 
-    async def test_the_lock_ends_with_a_failure_to_open(self, settings: Settings) -> None:
+    async def test_a_failure_to_open_releases_the_lock(self, settings: Settings) -> None:
         settings.data_dir.mkdir(mode=0o700)
         settings.secret_path.write_text("short")
         settings.secret_path.chmod(0o600)
@@ -82,26 +82,26 @@ class TestOpening:
             async with core_on(settings):
                 pass
 
-    async def test_what_was_kept_is_found_again(self, settings: Settings) -> None:
+    async def test_a_reopened_core_finds_its_uploads(self, settings: Settings) -> None:
         async with core_on(settings) as running:
             await running.keeping.add(1, NOW_MS, State.COMPLETE)
         async with core_on(settings) as running:
             assert (await running.keeping.get(1)).state is State.COMPLETE
-            reading = await running.core.storage.open(1)
+            reading = await running.core.storage.contents.open(1)
             assert await reading.read(0, 100) == CONTENT
             await reading.close()
 
-    async def test_that_syncs_take_longer_from_now_on_is_logged(self, settings: Settings) -> None:
+    async def test_the_switch_to_slower_syncs_is_logged(self, settings: Settings) -> None:
         async with core_on(settings, replace(system_machine(), files=SinkingFiles())) as running:
             ids = range(1, 1 + TOGETHER_FILES_MIN)
             for upload_id in ids:
-                write(running.core.storage, upload_id, 0, b"x")
-            assert await sync(running.core.storage, *ids) == {}
+                write(running.core.storage.staging, upload_id, 0, b"x")
+            assert await sync(running.core.storage.staging, *ids) == {}
             (line,) = [each for each in running.log.lines if "error" in each]
             assert line["error"] == "[Errno 5] the disk is gone"
             assert running.log.at("warning") == ["files are synced one by one: their file system's sync failed"]
 
-    async def test_devices_that_were_disabled_are_known_from_the_start(self, settings: Settings) -> None:
+    async def test_disabled_devices_are_known_from_the_start(self, settings: Settings) -> None:
         async with core_on(settings) as running:
             await running.core.catalog.set_disabled("default", "bad", True, NOW_MS)
         async with core_on(settings) as running:
@@ -109,12 +109,12 @@ class TestOpening:
 
 
 class TestRunning:
-    async def test_the_catalogs_transactions_are_timed(self, running: Running) -> None:
+    async def test_catalog_transactions_are_timed(self, running: Running) -> None:
         duration = running.core.metrics.catalog_batch_duration
         before = duration.count
         await running.core.catalog.set_disabled("default", "camera", True, 1)
         await running.core.catalog.disabled()
-        assert duration.count == before + 1, "what only reads waits for nobody"
+        assert duration.count == before + 1, "reads are not transactions"
         assert duration.total > 0
 
     async def test_uploads_are_counted(self, running: Running) -> None:
@@ -122,7 +122,7 @@ class TestRunning:
         async with background(running.core.run()):
             await until(lambda: running.core.counts.get(State.COMPLETE) == 1)
 
-    async def test_devices_disabled_by_another_process_are_learned_of(
+    async def test_devices_disabled_by_another_process_become_known(
         self, running: Running, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(core_module, "COUNT_INTERVAL_S", 0.01)
@@ -132,7 +132,7 @@ class TestRunning:
             await running.core.catalog.set_disabled("default", "bad", True, NOW_MS)
             await until(lambda: running.core.gate.is_disabled("default", "bad"))
 
-    async def test_a_catalog_that_fails_is_told_and_asked_again(
+    async def test_a_failing_catalog_is_reported_and_asked_again(
         self, running: Running, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(core_module, "COUNT_INTERVAL_S", 0.01)
@@ -140,11 +140,11 @@ class TestRunning:
         await running.keeping.add(1, NOW_MS, State.COMPLETE)
         core.catalog = failing()
         async with background(core.run()):
-            await until(lambda: "the catalog was not read" in running.log.at("warning"))
+            await until(lambda: "the catalog could not be read" in running.log.at("warning"))
             core.catalog = works
             await until(lambda: core.counts)
 
-    async def test_acknowledged_bytes_that_are_missing_are_reported(self, running: Running) -> None:
+    async def test_missing_acknowledged_bytes_are_reported(self, running: Running) -> None:
         await running.keeping.add(1, NOW_MS)
         running.keeping.path(1).unlink()
         async with background(running.core.run()):
@@ -153,7 +153,7 @@ class TestRunning:
 
 
 class TestReload:
-    async def test_limits_are_taken_over(self, running: Running) -> None:
+    async def test_new_limits_are_applied(self, running: Running) -> None:
         core = running.core
         core.reload(
             core.settings.model_copy(
@@ -164,7 +164,7 @@ class TestReload:
         assert (policy.ranges_max, policy.quota_bytes_per_device, policy.size_max_bytes) == (3, 5, 6)
         assert core.settings.limits.ranges_max == 3
 
-    async def test_tokens_are_issued_and_judged_by_the_new_settings(self, running: Running) -> None:
+    async def test_tokens_are_issued_and_verified_by_the_new_settings(self, running: Running) -> None:
         core = running.core
         old = core.issuer.issue(OPERATOR, 60, NOW_MS)
         core.reload(replace_auth(core.settings, audience="elsewhere"))
@@ -172,7 +172,7 @@ class TestReload:
             core.verifier.verify(old, NOW_MS)
         assert core.verifier.verify(core.issuer.issue(OPERATOR, 60, NOW_MS), NOW_MS).subject == "boss"
 
-    async def test_the_secret_is_read_anew(self, running: Running) -> None:
+    async def test_the_secret_is_read_again(self, running: Running) -> None:
         core = running.core
         old = core.issuer.issue(OPERATOR, 60, NOW_MS)
         core.settings.secret_path.write_text("c2VjcmV0" * 6)
@@ -181,7 +181,7 @@ class TestReload:
             core.verifier.verify(old, NOW_MS)
         assert core.verifier.verify(core.issuer.issue(OPERATOR, 60, NOW_MS), NOW_MS).subject == "boss"
 
-    async def test_keys_that_cannot_be_used_change_nothing(self, running: Running) -> None:
+    async def test_invalid_keys_change_nothing(self, running: Running) -> None:
         core = running.core
         old_settings, old_policy = core.settings, core.admission.policy
         token = core.issuer.issue(OPERATOR, 60, NOW_MS)
@@ -194,5 +194,5 @@ class TestReload:
 
 
 def replace_auth(settings: Settings, **changes: object) -> Settings:
-    """The settings with other ones of auth."""
+    """The settings with changes to `auth`."""
     return settings.model_copy(update={"auth": Auth.model_validate(settings.auth.model_dump() | changes)})

@@ -1,4 +1,4 @@
-"""What is wrong, as the daemon itself sees it: the catalog, the disk, a commit cycle that hangs."""
+"""The problems that the daemon finds: a failing catalog, a full disk, a commit cycle that hangs."""
 
 from collections.abc import AsyncIterator
 from dataclasses import replace
@@ -26,29 +26,29 @@ async def health(tmp_path: Path, clock: FakeClock) -> AsyncIterator[Health]:
         yield running.core.health
 
 
-async def test_there_are_no_problems(health: Health) -> None:
+async def test_a_healthy_daemon_has_no_problems(health: Health) -> None:
     assert await health.problems() == []
 
 
-async def test_the_catalog_fails(health: Health) -> None:
+async def test_a_failing_catalog_is_a_problem(health: Health) -> None:
     assert await replace(health, catalog=failing()).problems() == [Problem("catalog", FAILURE)]
 
 
-async def test_the_catalog_does_not_answer(health: Health, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_catalog_that_does_not_answer_is_a_problem(health: Health, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(health_module, "ANSWER_S", 0.01)
     (problem,) = await replace(health, catalog=failing(hangs=True)).problems()
     assert problem.component == "catalog"
     assert problem.detail.startswith("no answer within 0.01 s: look at the disk of ")
 
 
-async def test_the_disk_is_below_its_floor(health: Health) -> None:
+async def test_too_little_free_space_is_a_problem(health: Health) -> None:
     health.admission.policy = replace(health.admission.policy, disk_free_min_bytes=2**62)
     (problem,) = await health.problems()
     assert problem.component == "disk"
     assert str(2**62) in problem.detail
 
 
-async def test_a_commit_cycle_is_stuck(health: Health, clock: FakeClock) -> None:
+async def test_a_stuck_commit_cycle_is_a_problem(health: Health, clock: FakeClock) -> None:
     assert health.commit_stuck_s() == 0
     health.committer.oldest_cycle_s = clock.monotonic_s()
     clock.pass_s(STUCK_S)

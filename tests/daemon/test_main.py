@@ -15,7 +15,7 @@ def test_it_is_the_console_command() -> None:
     assert shown.stdout == f"uplinkd {version('uplinkd')}\n"
 
 
-def test_its_exit_code_is_the_commands() -> None:
+def test_it_has_the_commands_exit_code() -> None:
     failed = subprocess.run(
         [sys.executable, "-m", "daemon", "check-config", "--set", "nonsense=1"],
         cwd=ROOT,

@@ -1,4 +1,4 @@
-"""Each setting arrives at the room that obeys it."""
+"""Each setting reaches the part that uses it."""
 
 from dataclasses import replace
 

@@ -1,4 +1,4 @@
-"""Settings: three sources of rising strength, bounds and relations, and messages an operator can act on."""
+"""Settings: three sources in order of precedence, bounds and relations, and messages an operator can act on."""
 
 import itertools
 import re
@@ -14,7 +14,7 @@ EXAMPLE = Path(__file__).parents[2] / "systemd" / "uplinkd.example.toml"
 
 
 def refusal(file: Path | None = None, environment: dict[str, str] | None = None, **flags: FlagValue) -> str:
-    """The message for settings that must not load; flags write `__` for the dot."""
+    """The message for invalid settings. In flags, `__` stands for the dot."""
     with pytest.raises(SettingsInvalid) as caught:
         load(file, environment or {}, {key.replace("__", "."): value for key, value in flags.items()})
     return str(caught.value)
@@ -41,7 +41,7 @@ class TestSources:
     def test_defaults_need_nothing(self) -> None:
         assert load(None, {}, {}) == Settings()
 
-    def test_flags_beat_the_environment_which_beats_the_file(self, tmp_path: Path) -> None:
+    def test_flags_override_the_environment_which_overrides_the_file(self, tmp_path: Path) -> None:
         file = tmp_path / "uplinkd.toml"
         file.write_text("[limits]\nstreams_max = 1\nranges_max = 2\nconnections_max = 3\n")
         settings = load(
@@ -52,13 +52,13 @@ class TestSources:
         limits = settings.limits
         assert (limits.streams_max, limits.ranges_max, limits.connections_max) == (1, 20, 300)
 
-    def test_the_environment_is_the_one_passed_in(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_only_the_environment_passed_in_is_read(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("UPLINKD_LOG__LEVEL", "error")
         monkeypatch.setenv("LOG__LEVEL", "error")
         monkeypatch.setenv("LOG", '{"level": "error"}')
         assert load(None, {}, {}).log.level == "info"
 
-    def test_other_variables_and_the_files_name_are_no_keys(self) -> None:
+    def test_other_variables_and_the_files_name_are_not_keys(self) -> None:
         assert load(None, {"PATH": "/bin", "UPLINKD_CONFIG": "/etc/uplinkd.toml"}, {}) == Settings()
 
     def test_top_level_keys_have_no_section(self) -> None:
@@ -80,22 +80,22 @@ class TestSources:
         file.write_text('[auth]\nrequired_claims = ["jti"]\n')
         assert load(file, {}, {}).auth.required_claims == ("jti",)
 
-    def test_paths_left_out_lie_in_the_data_directory(self) -> None:
+    def test_paths_default_to_the_data_directory(self) -> None:
         settings = load(None, {}, {"data_dir": "/srv/u"})
         assert settings.admin_socket_path == Path("/srv/u/admin.sock")
         assert settings.secret_path == Path("/srv/u/secret")
 
-    def test_paths_that_are_set_are_taken(self) -> None:
+    def test_paths_can_be_set(self) -> None:
         settings = load(None, {}, {"admin_socket": "/run/a.sock", "auth.secret_file": "/etc/s"})
         assert (settings.admin_socket_path, settings.secret_path) == (Path("/run/a.sock"), Path("/etc/s"))
 
-    def test_settings_do_not_change_once_loaded(self) -> None:
+    def test_loaded_settings_cannot_be_changed(self) -> None:
         with pytest.raises(ValidationError, match="frozen"):
-            Settings().limits.streams_max = 1  # type: ignore[misc]  # that it is refused is the point
+            Settings().limits.streams_max = 1  # type: ignore[misc]  # the assignment that must fail
 
 
 class TestMessages:
-    def test_each_bad_key_is_named_with_its_origin_value_and_what_is_expected(self, tmp_path: Path) -> None:
+    def test_each_invalid_key_is_named_with_origin_value_and_expectation(self, tmp_path: Path) -> None:
         file = tmp_path / "uplinkd.toml"
         file.write_text('[commit]\ndurability = "maybe"\n')
         message = refusal(file, {"UPLINKD_LISTEN__PORT": "70000"}, limits__streams_max="many")
@@ -105,30 +105,30 @@ class TestMessages:
         )
         assert "limits.streams_max (flag limits.streams_max): 'many': should be a valid integer" in message
 
-    def test_an_unknown_key_is_refused_with_the_nearest_one(self, tmp_path: Path) -> None:
+    def test_an_unknown_key_is_refused_with_a_suggestion(self, tmp_path: Path) -> None:
         file = tmp_path / "uplinkd.toml"
         file.write_text("[limits]\nstream_max = 1\n")
         assert f"limits.stream_max (file {file}): unknown key; did you mean limits.streams_max?" in refusal(file)
 
-    def test_an_unknown_key_like_no_other_is_refused(self) -> None:
+    def test_an_unknown_key_without_a_similar_one_is_refused(self) -> None:
         assert "zzz (environment UPLINKD_ZZZ): unknown key; remove it" in refusal(None, {"UPLINKD_ZZZ": "1"})
 
-    def test_a_section_is_no_value(self, tmp_path: Path) -> None:
+    def test_a_section_cannot_be_a_value(self, tmp_path: Path) -> None:
         file = tmp_path / "uplinkd.toml"
         file.write_text('commit = "sync"\n')
         assert "is a section; set its keys: commit.durability, commit.cycle_bytes" in refusal(file)
 
-    def test_a_table_is_no_value_of_a_key(self, tmp_path: Path) -> None:
+    def test_a_key_cannot_be_a_table(self, tmp_path: Path) -> None:
         file = tmp_path / "uplinkd.toml"
         file.write_text("[limits.streams_max]\nx = 1\n")
         assert "limits.streams_max (file" in refusal(file)
 
-    def test_unknown_and_bad_keys_are_told_together(self) -> None:
+    def test_unknown_and_invalid_keys_are_reported_together(self) -> None:
         message = refusal(None, {"UPLINKD_ZZZ": "1"}, listen__port=-1)
         assert "zzz" in message
         assert "listen.port" in message
 
-    def test_problems_are_values_too(self) -> None:
+    def test_the_error_also_holds_its_problems_as_values(self) -> None:
         with pytest.raises(SettingsInvalid) as caught:
             load(None, {}, {"listen.port": -1})
         (problem,) = caught.value.problems
@@ -170,12 +170,12 @@ class TestBounds:
             ("drain.timeout_s", 0),
         ],
     )
-    def test_values_beyond_reason_are_refused(self, key: str, value: FlagValue) -> None:
+    def test_values_out_of_bounds_are_refused(self, key: str, value: FlagValue) -> None:
         with pytest.raises(SettingsInvalid, match=re.escape(f"{key} (flag {key})")):
             load(None, {}, {key: value})
 
     @pytest.mark.parametrize("network", ["10.0.0.1/8", "nonsense", "10.0.0.0/33"])
-    def test_a_network_must_be_one(self, network: str) -> None:
+    def test_an_invalid_network_is_refused(self, network: str) -> None:
         assert "listen.proxy_trusted" in refusal(listen__proxy_trusted=network)
 
 
@@ -208,7 +208,7 @@ class TestRelations:
             {"drain.reconnect_ms_min": 4000, "drain.reconnect_ms_max": 4000},
         ],
     )
-    def test_keys_that_agree_are_taken(self, given: dict[str, FlagValue]) -> None:
+    def test_keys_that_agree_are_accepted(self, given: dict[str, FlagValue]) -> None:
         settings = load(None, {}, given)
         assert all(at(settings, key) != at(Settings(), key) for key in given)
 
@@ -217,14 +217,14 @@ class TestReload:
     def test_keys_certificates_limits_and_log_level_are_reloadable(self) -> None:
         assert {"auth.jwks_file", "listen.tls_key", "limits.streams_max", "log.level"} <= reloadable()
 
-    def test_what_is_fixed_at_the_start_is_not(self) -> None:
+    def test_settings_fixed_at_the_start_are_not_reloadable(self) -> None:
         fixed = {"data_dir", "listen.port", "limits.receive_pool_bytes", "commit.durability", "log.format"}
         assert not fixed & reloadable()
 
     def test_every_reloadable_key_exists(self) -> None:
         assert reloadable() <= set(keys())
 
-    def test_changes_are_parted_by_whether_a_reload_applies_them(self) -> None:
+    def test_changes_are_split_by_whether_a_reload_applies_them(self) -> None:
         old = Settings()
         new = load(None, {}, {"log.level": "debug", "limits.streams_max": 3, "listen.port": 1, "data_dir": "x"})
         assert changes(old, new) == (("limits.streams_max", "log.level"), ("data_dir", "listen.port"))
@@ -237,10 +237,10 @@ class TestExample:
     def uncommented(self) -> str:
         return re.sub(r"^#(?=[a-z_]+ = )", "", EXAMPLE.read_text(encoding="utf-8"), flags=re.MULTILINE)
 
-    def test_it_is_valid_as_it_stands_and_changes_nothing(self) -> None:
+    def test_it_is_valid_and_changes_nothing(self) -> None:
         assert load(EXAMPLE, {}, {}) == Settings()
 
-    def test_it_names_every_key_and_no_other_in_order(self) -> None:
+    def test_it_lists_exactly_the_keys_in_order(self) -> None:
         assert tuple(flat(tomllib.loads(self.uncommented()))) == keys()
 
     def test_its_values_are_the_defaults(self, tmp_path: Path) -> None:
@@ -264,7 +264,7 @@ class TestExample:
         ]
         assert bare == []
 
-    def test_what_it_marks_for_reload_is_reloadable(self) -> None:
+    def test_it_marks_exactly_the_reloadable_keys(self) -> None:
         marked: set[str] = set()
         section, whole, comment = "", False, ""
         for line in EXAMPLE.read_text(encoding="utf-8").splitlines():

@@ -1,4 +1,4 @@
-"""Tasks with an owner: awaited, cancelled, and heard when they fail."""
+"""Tasks with an owner: awaited, cancelled, and reported when they fail."""
 
 import asyncio
 
@@ -22,7 +22,7 @@ async def fail() -> None:
     raise ValueError("unforeseen")
 
 
-async def test_waiting_is_for_all_of_them(tasks: Tasks, failures: list[BaseException]) -> None:
+async def test_wait_returns_when_all_tasks_are_done(tasks: Tasks, failures: list[BaseException]) -> None:
     go_on = asyncio.Event()
     done: list[int] = []
 
@@ -40,7 +40,7 @@ async def test_waiting_is_for_all_of_them(tasks: Tasks, failures: list[BaseExcep
     assert failures == []
 
 
-async def test_waiting_is_also_for_those_that_they_start(tasks: Tasks) -> None:
+async def test_wait_includes_tasks_that_tasks_start(tasks: Tasks) -> None:
     done: list[str] = []
 
     async def child() -> None:
@@ -55,7 +55,7 @@ async def test_waiting_is_also_for_those_that_they_start(tasks: Tasks) -> None:
     assert done == ["child"]
 
 
-async def test_a_failure_is_told_and_harms_no_other(tasks: Tasks, failures: list[BaseException]) -> None:
+async def test_a_failure_is_reported_and_affects_no_other_task(tasks: Tasks, failures: list[BaseException]) -> None:
     done = asyncio.Event()
 
     async def work() -> None:
@@ -68,7 +68,7 @@ async def test_a_failure_is_told_and_harms_no_other(tasks: Tasks, failures: list
     assert done.is_set()
 
 
-async def test_who_started_it_hears_first(tasks: Tasks, failures: list[BaseException]) -> None:
+async def test_the_tasks_own_handler_gets_the_failure_first(tasks: Tasks, failures: list[BaseException]) -> None:
     heard: list[tuple[str, int]] = []
     tasks.spawn(fail(), lambda error: heard.append((str(error), len(failures))))
     await asyncio.wait_for(tasks.wait(), DEADLINE_S)
@@ -76,7 +76,7 @@ async def test_who_started_it_hears_first(tasks: Tasks, failures: list[BaseExcep
     assert len(failures) == 1
 
 
-async def test_cancelling_ends_them_and_is_no_failure(tasks: Tasks, failures: list[BaseException]) -> None:
+async def test_cancelling_ends_tasks_and_is_not_a_failure(tasks: Tasks, failures: list[BaseException]) -> None:
     ended: list[str] = []
 
     async def work() -> None:
@@ -94,7 +94,7 @@ async def test_cancelling_ends_them_and_is_no_failure(tasks: Tasks, failures: li
 
 
 class Forever:
-    """Work without an end."""
+    """Work that never ends."""
 
     def __init__(self) -> None:
         self.started = asyncio.Event()
@@ -108,7 +108,7 @@ class Forever:
             self.ended = True
 
 
-async def test_what_runs_beside_a_body_ends_with_it() -> None:
+async def test_background_work_ends_with_the_body() -> None:
     works = [Forever(), Forever()]
     async with background(*(work.run() for work in works)):
         for work in works:
@@ -117,7 +117,7 @@ async def test_what_runs_beside_a_body_ends_with_it() -> None:
     assert all(work.ended for work in works)
 
 
-async def test_what_fails_beside_a_body_ends_it() -> None:
+async def test_failing_background_work_ends_the_body() -> None:
     other = Forever()
     with pytest.raises(ValueError, match="unforeseen"):
         async with asyncio.timeout(DEADLINE_S), background(other.run(), fail()):
@@ -125,7 +125,7 @@ async def test_what_fails_beside_a_body_ends_it() -> None:
     assert other.ended
 
 
-async def test_a_body_that_fails_ends_what_runs_beside_it() -> None:
+async def test_a_failing_body_ends_background_work() -> None:
     work = Forever()
     with pytest.raises(KeyError):
         async with background(work.run()):
@@ -134,7 +134,7 @@ async def test_a_body_that_fails_ends_what_runs_beside_it() -> None:
     assert work.ended
 
 
-async def test_several_failures_are_told_together() -> None:
+async def test_several_failures_are_raised_together() -> None:
     with pytest.raises(BaseExceptionGroup) as failures:
         async with asyncio.timeout(DEADLINE_S), background(fail(), fail()):
             await asyncio.Event().wait()

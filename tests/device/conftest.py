@@ -1,4 +1,4 @@
-"""A server in memory, time that is told when to pass, and clients between them."""
+"""A server in memory, time that the test moves, and clients of the two."""
 
 from collections.abc import AsyncIterator, Callable
 
@@ -24,7 +24,7 @@ def time() -> FakeTime:
 
 
 class Uplinks:
-    """Makes clients of the server whose back-off is two fifths of what it could be at most, so never one tick."""
+    """Makes clients of the server. Their back-off is two fifths of its maximum, so it never equals a tick."""
 
     def __init__(self, server: FakeServer, time: FakeTime) -> None:
         self._server = server

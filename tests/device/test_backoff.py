@@ -23,7 +23,7 @@ def test_the_jitter_is_full() -> None:
     assert 55 < max(waits) < 60
 
 
-def test_success_begins_anew() -> None:
+def test_progress_starts_with_short_waits_again() -> None:
     backoff = Backoff(lambda: 1.0)
     for _ in range(5):
         backoff.next_s()
@@ -46,7 +46,7 @@ def test_a_wait_beyond_the_deadline_is_not_begun() -> None:
     patience = Patience(None, 30, time.clock)
     time.now += 20
     patience.interrupted("cut", 10)
-    with pytest.raises(UnreachableError, match="nothing went on for 30 s"):
+    with pytest.raises(UnreachableError, match="given up after 30 s"):
         patience.interrupted("cut", 11)
     patience.progressed()
     patience.interrupted("cut", 11)

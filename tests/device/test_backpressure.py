@@ -1,4 +1,4 @@
-"""The way out of a connection holds little, and tells when it has room."""
+"""A socket holds little, and reports when it should get more."""
 
 import asyncio
 import socket
@@ -7,7 +7,7 @@ from unittest.mock import Mock
 
 import pytest
 
-from device.backpressure import Outlet
+from device.backpressure import Backpressure
 from tests.support.waiting import until
 
 UNSENT_BYTES = 16 * 1024
@@ -29,12 +29,12 @@ async def ends() -> AsyncIterator[tuple[asyncio.StreamWriter, socket.socket]]:
         await asyncio.sleep(0)
 
 
-async def filled(outlet: Outlet, writer: asyncio.StreamWriter) -> int:
+async def filled(backpressure: Backpressure, writer: asyncio.StreamWriter) -> int:
     """How much is written before there is no more room."""
     written = 0
     while True:
-        waiting = asyncio.ensure_future(outlet.room(UNSENT_BYTES))
-        # Room is told, where there is some, by the next looks at the socket.
+        waiting = asyncio.ensure_future(backpressure.writable(UNSENT_BYTES))
+        # asyncio reports a writable socket in its next turns.
         for _ in range(5):
             await asyncio.sleep(0)
         if not waiting.done():
@@ -45,12 +45,12 @@ async def filled(outlet: Outlet, writer: asyncio.StreamWriter) -> int:
         written += 1024
 
 
-async def test_a_link_that_does_not_carry_is_given_little(ends: tuple[asyncio.StreamWriter, socket.socket]) -> None:
+async def test_a_stalled_link_gets_little(ends: tuple[asyncio.StreamWriter, socket.socket]) -> None:
     writer, other = ends
-    outlet = Outlet(writer)
-    written = await filled(outlet, writer)
+    backpressure = Backpressure(writer)
+    written = await filled(backpressure, writer)
     received = await drained(other)
-    outlet.close()
+    backpressure.close()
     # Far below what a socket takes on its own: half a megabyte and more.
     assert 0 < written <= 8 * UNSENT_BYTES
     assert received <= written
@@ -69,9 +69,9 @@ async def drained(other: socket.socket) -> int:
 
 async def test_there_is_room_again_when_the_other_end_reads(ends: tuple[asyncio.StreamWriter, socket.socket]) -> None:
     writer, other = ends
-    outlet = Outlet(writer)
-    await filled(outlet, writer)
-    waiting = asyncio.ensure_future(outlet.room(UNSENT_BYTES))
+    backpressure = Backpressure(writer)
+    await filled(backpressure, writer)
+    waiting = asyncio.ensure_future(backpressure.writable(UNSENT_BYTES))
 
     async def read() -> None:
         while not waiting.done():
@@ -80,36 +80,36 @@ async def test_there_is_room_again_when_the_other_end_reads(ends: tuple[asyncio.
     reading = asyncio.create_task(read())
     await until(waiting.done)
     await reading
-    outlet.close()
+    backpressure.close()
 
 
 async def test_closing_ends_the_wait(ends: tuple[asyncio.StreamWriter, socket.socket]) -> None:
     writer, _ = ends
-    outlet = Outlet(writer)
-    await filled(outlet, writer)
-    waiting = asyncio.ensure_future(outlet.room(UNSENT_BYTES))
-    outlet.close()
+    backpressure = Backpressure(writer)
+    await filled(backpressure, writer)
+    waiting = asyncio.ensure_future(backpressure.writable(UNSENT_BYTES))
+    backpressure.close()
     await until(waiting.done)
-    outlet.close()
+    backpressure.close()
 
 
-async def test_a_broken_connection_is_told(ends: tuple[asyncio.StreamWriter, socket.socket]) -> None:
+async def test_a_broken_connection_is_reported(ends: tuple[asyncio.StreamWriter, socket.socket]) -> None:
     writer, other = ends
-    outlet = Outlet(writer)
-    await filled(outlet, writer)
+    backpressure = Backpressure(writer)
+    await filled(backpressure, writer)
     other.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
     other.close()
     with pytest.raises(ConnectionError):
         while True:
-            await outlet.room(UNSENT_BYTES)
+            await backpressure.writable(UNSENT_BYTES)
             writer.write(b"x")
-    outlet.close()
+    backpressure.close()
 
 
 async def test_a_connection_without_a_socket_has_room_when_it_is_drained() -> None:
     writer = Mock(spec=asyncio.StreamWriter)
     writer.get_extra_info.return_value = None
-    outlet = Outlet(writer)
-    await outlet.room(UNSENT_BYTES)
+    backpressure = Backpressure(writer)
+    await backpressure.writable(UNSENT_BYTES)
     writer.drain.assert_awaited_once()
-    outlet.close()
+    backpressure.close()

@@ -3,13 +3,14 @@
 import asyncio
 import random
 from collections.abc import Callable
+from functools import partial
 
 import pytest
 
 from device.client import Uplink
 from device.credentials import TokenCredentials
-from device.exceptions import CredentialError, UnreachableError
-from device.link import LINGER_S, READ_BYTES, REFRESH_RETRY_S
+from device.exceptions import UnreachableError
+from device.link import LINGER_S, READ_BYTES
 from protocol import codec, frames
 from protocol.client import ClientConnection
 from protocol.constants import STREAM_MAX, Action, UploadState
@@ -88,7 +89,28 @@ async def test_a_quiet_server_is_pinged_and_kept(server: FakeServer, uplinks: Up
     assert len(server.sessions) == 1
 
 
-async def test_a_silent_server_is_given_up_and_the_upload_goes_on(
+async def test_a_server_that_only_pings_is_kept(server: FakeServer, uplinks: Uplinks, time: FakeTime) -> None:
+    """As one does that receives a chunk for longer than the client would wait."""
+    held: list[ServerEvent] = []
+
+    def hold(session: Session, event: ServerEvent) -> None:
+        held.append(event)
+
+    server.scripts.append(Script(finishes=deque_of(hold)))
+    async with uplinks() as uplink:
+        sending = asyncio.create_task(uplink.send(DATA, "log.bin"))
+        session = await the_session(server, lambda: held)
+        for number in range(10):
+            session.raw(codec.encode(frames.Ping(number)))
+            await until(partial(session.script.pongs.__contains__, codec.encode(frames.Pong(number))))
+            time.tick(0.9 * WELCOME.keepalive_s)
+        assert not sending.done()
+        session.go_on(held[0])
+        await sending
+    assert len(server.sessions) == 1
+
+
+async def test_a_silent_server_is_given_up_and_the_upload_resumes(
     server: FakeServer, uplinks: Uplinks, time: FakeTime
 ) -> None:
     server.scripts.append(Script(chunks=deque_of(mute)))
@@ -97,54 +119,10 @@ async def test_a_silent_server_is_given_up_and_the_upload_goes_on(
         await the_session(server, lambda: server.sessions[0].is_mute)
         began = time.now
         await tick_until(time, 1.0, lambda: len(server.sessions) == 2)
-        assert time.now - began >= 2.5 * WELCOME.keepalive_s
+        assert time.now - began >= 2 * WELCOME.keepalive_s
         sent = await sending
     assert sent.resumes == 1
     assert server.files["log.bin"].data == DATA
-
-
-async def test_the_token_is_refreshed_at_two_thirds_of_its_time(
-    server: FakeServer, uplinks: Uplinks, time: FakeTime
-) -> None:
-    async def token() -> str:
-        return f"token-at-{time.now:g}"
-
-    server.scripts.append(Script(welcome=replaced(authority_s=90), finishes=deque_of(ignore)))
-    async with uplinks(TokenCredentials(token)) as uplink:
-        sending = asyncio.create_task(uplink.send(DATA, "log.bin"))
-        await until(lambda: server.tokens)
-        assert time.slept == [60.0]
-        assert server.tokens == ["token-at-1060"]
-        sending.cancel()
-        await asyncio.wait([sending])
-
-
-async def test_a_refresh_is_tried_again_when_no_token_is_to_be_had(
-    server: FakeServer, uplinks: Uplinks, time: FakeTime
-) -> None:
-    calls = 0
-
-    async def token() -> str:
-        nonlocal calls
-        calls += 1
-        if calls in {2, 3}:
-            raise CredentialError("the issuer is away")
-        return f"token-{calls}"
-
-    server.scripts.append(Script(welcome=replaced(authority_s=90)))
-    async with uplinks(TokenCredentials(token)) as uplink:
-        await uplink.status("log.bin")
-        await until(lambda: server.tokens)
-    assert server.tokens == ["token-4"]
-    assert time.slept == [60.0, REFRESH_RETRY_S, REFRESH_RETRY_S]
-
-
-async def test_a_fixed_token_is_not_refreshed(server: FakeServer, uplinks: Uplinks, time: FakeTime) -> None:
-    server.scripts.append(Script(welcome=replaced(authority_s=90)))
-    async with uplinks() as uplink:
-        await uplink.send(DATA, "log.bin")
-    assert time.slept == []
-    assert server.tokens == []
 
 
 @pytest.mark.parametrize("where", ["opens", "chunks", "finishes"])
@@ -170,6 +148,30 @@ async def test_going_away_is_obeyed_and_nothing_is_sent_again(
     assert hello.hello.last_end == ErrorCode.SHUTTING_DOWN
 
 
+async def test_nothing_is_opened_at_a_server_that_goes_away(
+    server: FakeServer, uplinks: Uplinks, time: FakeTime
+) -> None:
+    held: list[ServerEvent] = []
+
+    def hold_and_go(session: Session, event: ServerEvent) -> None:
+        held.append(event)
+        session.connection.go_away(1500, "an upgrade")
+
+    server.scripts.append(Script(finishes=deque_of(hold_and_go)))
+    async with uplinks() as uplink:
+        first = asyncio.create_task(uplink.send(DATA, "log.bin"))
+        session = await the_session(server, lambda: held)
+        await uplink.status("log.bin")
+        second = asyncio.create_task(uplink.send(DATA[:100], "another-file", identify=False))
+        for _ in range(2):
+            # Would come back after the second upload's OPEN had arrived.
+            await uplink.status("log.bin")
+        session.go_on(held[0])
+        await asyncio.gather(first, second)
+    assert b"another-file" not in session.received
+    assert len(server.sessions) == 2
+
+
 async def test_a_server_that_goes_away_may_close_at_any_time(
     server: FakeServer, uplinks: Uplinks, time: FakeTime
 ) -> None:
@@ -185,7 +187,7 @@ async def test_a_server_that_goes_away_may_close_at_any_time(
     assert server.files["log.bin"].data == DATA[:100]
 
 
-async def test_the_acknowledgements_of_a_server_that_goes_away_are_not_awaited_for_ever(
+async def test_waiting_for_the_acknowledgements_of_a_server_that_goes_away_has_a_limit(
     server: FakeServer, uplinks: Uplinks, time: FakeTime
 ) -> None:
     def go(session: Session, event: ServerEvent) -> None:
@@ -225,12 +227,10 @@ async def test_another_service_on_the_port_is_named(server: FakeServer, uplinks:
             await uplink.send(DATA, "log.bin")
 
 
-async def test_when_all_stream_numbers_are_used_the_connection_is_made_anew(
-    server: FakeServer, uplinks: Uplinks
-) -> None:
+async def test_the_client_reconnects_when_all_stream_numbers_are_used(server: FakeServer, uplinks: Uplinks) -> None:
     async with uplinks() as uplink:
         await uplink.send(DATA, "one")
-        link = uplink._link
+        link = uplink._connector._link
         assert link is not None
         link._connection._stream = STREAM_MAX
         await uplink.send(DATA, "two")

@@ -12,7 +12,7 @@ def watched(bytes_per_s: int, seconds: float, pace: Pace | None = None) -> Pace:
     seen = pace or Pace(CHUNK_BYTES_MAX)
     seen.begin(100.0)
     for tenth in range(1, round(seconds * 10) + 1):
-        seen.settled(bytes_per_s // 10, 100.0 + tenth / 10)
+        seen.answered(bytes_per_s // 10, 100.0 + tenth / 10)
     return seen
 
 
@@ -31,9 +31,9 @@ def test_a_slow_link_is_not_judged_before_a_second_has_passed() -> None:
 def test_a_fast_link_is_judged_as_soon_as_many_chunks_were_taken() -> None:
     pace = Pace(CHUNK_BYTES_MAX)
     pace.begin(0.0)
-    pace.settled((SAMPLE_CHUNKS - 1) * CHUNK_BYTES_FIRST, 0.003)
+    pace.answered((SAMPLE_CHUNKS - 1) * CHUNK_BYTES_FIRST, 0.003)
     assert pace.chunk_bytes == CHUNK_BYTES_FIRST
-    pace.settled(CHUNK_BYTES_FIRST, 0.004)
+    pace.answered(CHUNK_BYTES_FIRST, 0.004)
     assert pace.chunk_bytes == CHUNK_BYTES_MAX
 
 
@@ -44,15 +44,15 @@ def test_a_link_that_became_slow_gets_small_chunks_again() -> None:
 def test_idle_time_does_not_count() -> None:
     pace = watched(1_000_000, 0.5)
     pace.begin(5000.0)
-    pace.settled(500_000, 5000.6)
+    pace.answered(500_000, 5000.6)
     assert pace.chunk_bytes == 12 * 1024
 
 
 def test_no_time_at_all_gives_no_rate() -> None:
     pace = Pace(CHUNK_BYTES_MAX)
-    pace.settled(10**9, 1.0)
+    pace.answered(10**9, 1.0)
     pace.begin(1.0)
-    pace.settled(10**9, 1.0)
+    pace.answered(10**9, 1.0)
     assert pace.chunk_bytes == CHUNK_BYTES_FIRST
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from device.exceptions import SourceError
+from device.exceptions import SourceChanged, SourceError
 from device.source import READ_AHEAD_BYTES, open_source
 
 DATA = os.urandom(3 * READ_AHEAD_BYTES + 17)
@@ -68,7 +68,7 @@ async def test_a_file_that_shrinks_is_reported() -> None:
     file = io.BytesIO(DATA)
     source = await open_source(file, None)
     file.truncate(10)
-    with pytest.raises(SourceError, match=f"the file ends after 10 of {len(DATA)} bytes"):
+    with pytest.raises(SourceChanged, match=f"the file ends after 10 of {len(DATA)} bytes"):
         await source.read(0, 100)
 
 
@@ -83,5 +83,5 @@ async def test_a_file_that_cannot_be_read_is_reported() -> None:
 async def test_a_pipe_cannot_be_resumed() -> None:
     reading, writing = os.pipe()
     os.close(writing)
-    with os.fdopen(reading, "rb") as pipe, pytest.raises(SourceError, match="can only be resumed"):
+    with os.fdopen(reading, "rb") as pipe, pytest.raises(SourceError, match="not seekable"):
         await open_source(pipe, None)

@@ -7,12 +7,12 @@ from collections import deque
 import pytest
 
 from device.exceptions import SourceError, UploadFailed
-from device.report import Metadata, Progress
+from device.report import FileMetadata, UploadProgress
 from protocol import codec, frames
 from protocol.checksum import crc32c
 from protocol.constants import ChecksumKind, Disposition, Feature, FrameType, UploadState
 from protocol.errors import ErrorCode
-from protocol.events import ChunksReceived, FinishRequested, OpenRequested, ServerEvent
+from protocol.events import ChunksReceived, FinishRequested, ServerEvent
 from protocol.ranges import Span
 from tests.device.conftest import Uplinks
 from tests.support.content import DATA, DIGEST
@@ -66,7 +66,7 @@ async def test_a_senseless_refusal_does_no_harm(server: FakeServer, uplinks: Upl
 
 
 async def test_ranges_beyond_the_next_byte_are_not_sent_again(server: FakeServer, uplinks: Uplinks) -> None:
-    stored = server.create(frames.Open(Disposition.RESUME_OR_CREATE, len(DATA), "log.bin"))
+    stored = server.create(frames.Open(Disposition.RESUME_OR_CREATE, len(DATA), "log.bin", tag=DIGEST))
     for start, end in ((0, 1000), (5000, 300_000), (600_000, 650_000)):
         stored.write(ChunksReceived(1, start, end, (DATA[start:end],), 1, ChecksumKind.CRC32C, None))
     async with uplinks() as uplink:
@@ -141,7 +141,7 @@ async def test_the_chunk_form_is_the_one_negotiated(
     assert 100 < others < 400
 
 
-async def test_what_the_caller_says_of_the_file_arrives(server: FakeServer, uplinks: Uplinks) -> None:
+async def test_what_the_caller_gives_with_the_file_arrives(server: FakeServer, uplinks: Uplinks) -> None:
     async with uplinks() as uplink:
         sent = await uplink.send(
             io.BytesIO(DATA),
@@ -149,7 +149,7 @@ async def test_what_the_caller_says_of_the_file_arrives(server: FakeServer, upli
             size=1000,
             tag=b"v1",
             sha256=hashlib.sha256(DATA[:1000]).digest(),
-            metadata=Metadata("text/plain", "ticket-7", "log.txt"),
+            metadata=FileMetadata("text/plain", "ticket-7", "log.txt"),
         )
     (request,) = server.files["log.bin"].opens
     assert (request.size, request.tag, request.sha256) == (1000, b"v1", hashlib.sha256(DATA[:1000]).digest())
@@ -169,29 +169,15 @@ async def test_a_digest_the_server_cannot_check_is_left_out(server: FakeServer, 
     assert server.finishes == [frames.Finish(len(DATA), crc32c(DATA), None)] * 2
 
 
-async def test_a_part_that_was_never_read_has_no_digest_to_finish_with(server: FakeServer, uplinks: Uplinks) -> None:
+async def test_without_identification_an_earlier_runs_part_is_not_read_for_a_digest(
+    server: FakeServer, uplinks: Uplinks
+) -> None:
     stored = server.create(frames.Open(Disposition.RESUME_OR_CREATE, len(DATA), "log.bin"))
     stored.write(ChunksReceived(1, 0, 1000, (DATA[:1000],), 1, ChecksumKind.CRC32C, None))
     async with uplinks() as uplink:
-        sent = await uplink.send(DATA, "log.bin")
+        sent = await uplink.send(DATA, "log.bin", identify=False)
     assert server.finishes == [frames.Finish(len(DATA), None, None)]
     assert sent.crc32c == crc32c(DATA)
-
-
-async def test_a_wrong_digest_is_reported(server: FakeServer, uplinks: Uplinks) -> None:
-    async with uplinks() as uplink:
-        with pytest.raises(UploadFailed, match="DIGEST_MISMATCH"):
-            await uplink.send(DATA, "log.bin", sha256=bytes(32))
-
-
-async def test_a_complete_file_with_another_digest_is_other_content(server: FakeServer, uplinks: Uplinks) -> None:
-    other = bytes(len(DATA))
-    async with uplinks() as uplink:
-        await uplink.send(other, "log.bin")
-        with pytest.raises(UploadFailed, match=r"CONTENT_CHANGED: the server has other content under the name 'log\."):
-            await uplink.send(DATA, "log.bin", sha256=DIGEST)
-        await uplink.send(DATA, "log.bin", sha256=DIGEST, replace_changed=True)
-    assert server.files["log.bin"].data == DATA
 
 
 @pytest.mark.parametrize(("size", "crc"), [(len(DATA), 1), (3, crc32c(DATA))])
@@ -208,20 +194,8 @@ async def test_a_server_that_finished_something_else_is_not_believed(
             await uplink.send(DATA, "log.bin")
 
 
-async def test_a_complete_file_whose_digest_is_not_told(server: FakeServer, uplinks: Uplinks) -> None:
-    def complete(session: Session, event: ServerEvent) -> None:
-        assert isinstance(event, OpenRequested)
-        opened = frames.Opened(5, UploadState.COMPLETE, UploadState.NONE, len(DATA), 0)
-        session.connection.opened(event.stream, opened, len(DATA))
-
-    server.scripts.append(Script(opens=deque_of(complete)))
-    async with uplinks() as uplink:
-        sent = await uplink.send(DATA, "log.bin")
-    assert (sent.upload_id, sent.crc32c, sent.sha256, sent.sent_bytes) == (5, None, None, 0)
-
-
 async def test_progress_counts_what_is_durable(server: FakeServer, uplinks: Uplinks) -> None:
-    seen: list[Progress] = []
+    seen: list[UploadProgress] = []
     server.scripts.append(Script(cut_after_bytes=400_000))
     async with uplinks() as uplink:
         sent = await uplink.send(DATA, "log.bin", on_progress=seen.append)
@@ -236,7 +210,7 @@ async def test_progress_counts_what_is_durable(server: FakeServer, uplinks: Upli
 async def test_progress_ends_with_the_whole_though_the_last_bytes_are_not_acknowledged(
     server: FakeServer, uplinks: Uplinks
 ) -> None:
-    seen: list[Progress] = []
+    seen: list[UploadProgress] = []
 
     def ignore(session: Session, event: ServerEvent) -> None:
         pass
@@ -252,7 +226,7 @@ async def test_progress_ends_with_the_whole_though_the_last_bytes_are_not_acknow
 
 
 async def test_progress_counts_ranges_beyond_the_next_byte(server: FakeServer, uplinks: Uplinks) -> None:
-    seen: list[Progress] = []
+    seen: list[UploadProgress] = []
     server.scripts.append(
         Script(welcome=replaced(window_bytes=100_000), chunks=deque_of(refuse(ErrorCode.CHUNK_CORRUPT)))
     )

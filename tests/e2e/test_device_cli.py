@@ -1,4 +1,4 @@
-"""`uplink` as people and scripts run it, against a real daemon: what it does, says, and exits with."""
+"""The `uplink` command against a real daemon: its effects, output and exit codes."""
 
 import asyncio
 import hashlib
@@ -31,14 +31,14 @@ DATA = random.Random(515).randbytes(2_000_000)
 
 
 UP_ONCE, NEVER = Span(300_000, 300_000), Span(10**9, 10**9)
-"""Every connection is cut after these bytes."""
+"""Cut every connection after this many bytes."""
 
-OK, USAGE, REFUSED, UNREACHABLE, AUTHENTICATION, NOT_FOUND, INTERRUPTED = 0, 1, 2, 3, 4, 5, 130
+OK, USAGE, REFUSED, UNREACHABLE, AUTHENTICATION, NOT_FOUND, CONTENT_CHANGED, INTERRUPTED = 0, 1, 2, 3, 4, 5, 6, 130
 
 
 @dataclass(frozen=True)
 class Ran:
-    """What a command exited with, and printed."""
+    """The exit code and output of a command."""
 
     code: int | None
     out: str
@@ -46,7 +46,7 @@ class Ran:
 
     @property
     def record(self) -> dict[str, object]:
-        """The one line of --json."""
+        """The single line that --json prints."""
         record = json.loads(self.out)
         assert isinstance(record, dict)
         return record
@@ -54,7 +54,7 @@ class Ran:
 
 @dataclass(frozen=True)
 class Cli:
-    """Runs `uplink` in a directory of its own."""
+    """Runs `uplink` in its own directory."""
 
     live: Scene
     directory: Path
@@ -72,7 +72,7 @@ class Cli:
         )
 
     async def run(self, *arguments: str, **environment: str) -> Ran:
-        """`environment` is put over the one that works; "" takes a variable away."""
+        """Run a command to its end. `environment` overrides variables of a working environment."""
         process = await self.start(*arguments, **environment)
         async with asyncio.timeout(SCENE_S):
             out, err = await process.communicate()
@@ -106,7 +106,7 @@ def cli(live: Scene, secret: str, tmp_path: Path) -> Cli:
     return Cli(live, tmp_path, inherited | own)
 
 
-async def test_a_file_goes_there_and_back(cli: Cli) -> None:
+async def test_a_file_is_sent_listed_downloaded_and_deleted(cli: Cli) -> None:
     sent = await cli.run("send", cli.write("there.bin"))
     assert (sent.code, sent.out, sent.err) == (OK, "there.bin: 2000000 bytes, safe and verified\n", "")
     again = await cli.run("send", "there.bin")
@@ -128,7 +128,7 @@ async def test_a_file_goes_there_and_back(cli: Cli) -> None:
     assert not (cli.directory / "gone.bin").exists()
 
 
-async def test_json_is_for_programs(cli: Cli) -> None:
+async def test_json_output_has_ids_digests_and_states(cli: Cli) -> None:
     sent = (await cli.run("send", "--json", cli.write("json.bin"))).record
     assert sent["sha256"] == hashlib.sha256(DATA).hexdigest()
     status = (await cli.run("status", "--json", "json.bin")).record
@@ -137,7 +137,7 @@ async def test_json_is_for_programs(cli: Cli) -> None:
     assert (listed["id"], listed["sha256"]) == (sent["upload_id"], sent["sha256"])
 
 
-async def test_several_files_and_one_that_is_missing(cli: Cli) -> None:
+async def test_a_missing_file_fails_the_command_but_not_the_other_files(cli: Cli) -> None:
     names = [cli.write(f"several-{number}.bin", bytes(number)) for number in (0, 1, 70_000)]
     ran = await cli.run("send", *names, "missing.bin")
     assert ran.code == USAGE
@@ -148,7 +148,7 @@ async def test_several_files_and_one_that_is_missing(cli: Cli) -> None:
     assert {file["size"] for file in files} == {0, 1, 70_000}
 
 
-async def test_a_link_that_is_cut_is_told_and_survived(cli: Cli) -> None:
+async def test_an_upload_survives_cuts_and_reports_them(cli: Cli) -> None:
     cuts = Span(100_000, 600_000)
     async with CuttingProxy(cli.live.address, random.Random(4), up=cuts, down=Span(2_000, 4_000), cuts_max=3) as proxy:
         name = cli.write("cut.bin")
@@ -163,7 +163,7 @@ async def test_a_link_that_is_cut_is_told_and_survived(cli: Cli) -> None:
 
 async def test_a_terminal_shows_progress(cli: Cli) -> None:
     ours, theirs = pty.openpty()
-    # A new terminal has no columns to show anything in.
+    # A new terminal has no size, so nothing could be shown in it.
     termios.tcsetwinsize(theirs, (24, 100))
     name = cli.write("progress.bin")
     process = await asyncio.create_subprocess_exec(
@@ -183,32 +183,33 @@ def _read_all(descriptor: int) -> str:
         while piece := os.read(descriptor, 4096):
             pieces.append(piece)
     except OSError:
-        # A terminal whose other end is closed says EIO where a file would say that it is over.
+        # A terminal whose other end is closed returns EIO instead of end of file.
         pass
     finally:
         os.close(descriptor)
     return b"".join(pieces).decode(errors="replace")
 
 
-async def test_an_interrupt_leaves_an_upload_that_goes_on_later(cli: Cli) -> None:
+async def test_an_interrupted_upload_can_be_resumed(cli: Cli) -> None:
     async with CuttingProxy(cli.live.address, random.Random(1), up=UP_ONCE, down=NEVER, cuts_max=1000) as proxy:
-        name = cli.write("interrupted.bin")
+        # Two hundred cuts to go, each with a new connection: the signal comes long before the end.
+        name = cli.write("interrupted.bin", bytes(200 * UP_ONCE.bytes_max))
         process = await cli.start("send", name, UPLINK_SERVER="{}:{}".format(*proxy.address))
         await until(lambda: proxy.cuts)
         process.send_signal(signal.SIGINT)
         async with asyncio.timeout(SCENE_S):
             _, err = await process.communicate()
     assert process.returncode == INTERRUPTED
-    assert err.decode() == ("uplink: interrupted; what was acknowledged is safe: the same command goes on from there\n")
+    assert err.decode() == ("uplink: interrupted; what was acknowledged is safe: the same command resumes from there\n")
     assert (await cli.run("send", name)).code == OK
 
 
-async def test_changed_content_needs_a_word(cli: Cli) -> None:
+async def test_changed_content_needs_the_replace_option(cli: Cli) -> None:
     name = cli.write("changed.txt", b"one")
     assert (await cli.run("send", name)).code == OK
     cli.write(name, b"another")
     refused = await cli.run("send", name)
-    assert refused.code == REFUSED
+    assert refused.code == CONTENT_CHANGED
     assert refused.err.startswith("uplink: changed.txt: CONTENT_CHANGED: ")
     assert "give --replace" in refused.err
     assert (await cli.run("send", "--replace", name)).code == OK
@@ -216,7 +217,7 @@ async def test_changed_content_needs_a_word(cli: Cli) -> None:
     assert (cli.directory / name).read_bytes() == b"another"
 
 
-async def test_an_upload_under_way_is_shown_and_cancelled(cli: Cli) -> None:
+async def test_an_unfinished_upload_is_shown_and_can_be_cancelled(cli: Cli) -> None:
     async with await cli.live.admitted("cam") as wire:
         await wire.open(1, open_request("half.bin", 100))
         await wire.upload(1, 0, bytes(40))
@@ -229,7 +230,7 @@ async def test_an_upload_under_way_is_shown_and_cancelled(cli: Cli) -> None:
         assert isinstance((await wire.next()).frame, frames.Error)
 
 
-async def test_a_name_that_is_not_there(cli: Cli) -> None:
+async def test_an_unknown_name(cli: Cli) -> None:
     for command in ("status", "get", "rm"):
         ran = await cli.run(command, "nothing.bin")
         assert ran.code == NOT_FOUND, ran
@@ -238,7 +239,7 @@ async def test_a_name_that_is_not_there(cli: Cli) -> None:
 
 
 @pytest.mark.parametrize(
-    ("environment", "said"),
+    ("environment", "message"),
     [
         ({"UPLINK_SECRET": "A" * 43}, "check the device's name, tenant, and secret or token"),
         ({"UPLINK_DEVICE": "unknown"}, "check the device's name, tenant, and secret or token"),
@@ -246,11 +247,11 @@ async def test_a_name_that_is_not_there(cli: Cli) -> None:
     ],
     ids=["secret", "device", "token"],
 )
-async def test_a_credential_that_is_wrong(cli: Cli, environment: dict[str, str], said: str) -> None:
+async def test_a_wrong_credential(cli: Cli, environment: dict[str, str], message: str) -> None:
     for arguments in (("send", cli.write("denied.bin", b"x")), ("list",)):
         ran = await cli.run(*arguments, **environment)
         assert ran.code == AUTHENTICATION, ran
-        assert said in ran.err
+        assert message in ran.err
         assert "A" * 43 not in ran.err
         assert "not.a.token" not in ran.err
 
@@ -264,12 +265,12 @@ async def test_a_disabled_device(cli: Cli) -> None:
         assert "disabled" in ran.err
 
 
-async def test_a_server_that_is_not_there(cli: Cli) -> None:
+async def test_an_unreachable_server(cli: Cli) -> None:
     nowhere = {"UPLINK_SERVER": "127.0.0.1:1", "UPLINK_HTTP": "http://127.0.0.1:1"}
     ran = await cli.run("send", "--give-up-after", "0.1", cli.write("nowhere.bin", b"x"), **nowhere)
     assert ran.code == UNREACHABLE
     assert "127.0.0.1:1 cannot be reached" in ran.err
-    assert "the same command goes on from there" in ran.err
+    assert "the same command resumes from there" in ran.err
     assert (await cli.run("list", **nowhere)).code == UNREACHABLE
 
 
@@ -285,7 +286,7 @@ async def test_a_server_that_is_not_there(cli: Cli) -> None:
         (("status", "x", "--ca", "missing.pem"), {}),
     ],
 )
-async def test_what_cannot_be_meant(cli: Cli, arguments: tuple[str, ...], environment: dict[str, str]) -> None:
+async def test_wrong_usage_is_explained(cli: Cli, arguments: tuple[str, ...], environment: dict[str, str]) -> None:
     ran = await cli.run(*arguments, **environment)
     assert (ran.code, ran.out) == (USAGE, "")
     assert ran.err

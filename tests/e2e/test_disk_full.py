@@ -1,4 +1,4 @@
-"""A disk without room: uploads are told to wait, nothing acknowledged is lost, all else goes on, and room helps."""
+"""A full disk: uploads wait, no acknowledged byte is lost, all else works, and uploads resume once there is space."""
 
 import asyncio
 import os
@@ -32,7 +32,7 @@ SMALL = b"a few bytes"
 
 @dataclass(frozen=True, slots=True)
 class Scene:
-    """A daemon on a small disk; `camera` has a complete file, the other device must not notice what befalls it."""
+    """A daemon on a small disk. `camera` has a complete file; the device `bystander` only sends small ones."""
 
     disk: Path
     daemon: DaemonProcess
@@ -54,7 +54,7 @@ class Scene:
         return connected(self.daemon.addresses.listen, self.tokens[device], self.ledger)
 
     async def until_ready_says(self, status: int) -> str:
-        """What else it says. The disk is measured about once a second."""
+        """Wait until /readyz has this status and return its body. The daemon measures the disk about once a second."""
         async with asyncio.timeout(SCENE_S):
             while True:
                 async with self.http.get("/readyz") as answer:
@@ -76,7 +76,7 @@ class Scene:
         del self.ledger.promises[self.first.upload_id]
 
     async def persist(self, name: str, content: bytes, declared: bool) -> None:
-        """As a device does that is told to wait, but for the patience: open again until it is finished."""
+        """Open the upload again and again until it is finished, like a device but with shorter waits."""
         async with asyncio.timeout(SCENE_S), self.connected("camera") as connection:
             while True:
                 try:
@@ -85,7 +85,7 @@ class Scene:
                     await connection.send(stream, spans(connection.promises[stream], MIB))
                     await connection.finish(stream)
                 except StreamFailed as failed:
-                    check_told_to_wait(failed.error)
+                    check_must_wait(failed.error)
                     await asyncio.sleep(0.1)
                 else:
                     break
@@ -118,13 +118,13 @@ async def scene(directory: Path, floor_bytes: int) -> AsyncIterator[Scene]:
         pytest.skip(str(reason))
 
 
-def check_told_to_wait(error: frames.Error) -> None:
+def check_must_wait(error: frames.Error) -> None:
     assert (error.code, error.action) == (ErrorCode.DISK_FULL, Action.WAIT)
     assert error.wait_ms > 0
 
 
 def fill(path: Path, size_bytes: int | None = None) -> None:
-    """Somebody else takes room: all that is left, or so much."""
+    """Take `size_bytes` of the disk, or all that is left, as another program would."""
     with path.open("wb", buffering=0) as file:
         left = size_bytes if size_bytes is not None else VOLUME_BYTES
         try:
@@ -134,14 +134,14 @@ def fill(path: Path, size_bytes: int | None = None) -> None:
             assert size_bytes is None
 
 
-async def test_an_upload_that_cannot_fit_is_refused_at_once_and_others_go_on(tmp_path: Path) -> None:
+async def test_an_upload_that_cannot_fit_is_refused_at_once_and_others_continue(tmp_path: Path) -> None:
     async with scene(tmp_path, FLOOR_BYTES) as stage:
         large = bytes(stage.free_bytes - FLOOR_BYTES + MIB)
         async with stage.connected("camera") as connection:
             with pytest.raises(StreamFailed) as failed:
                 await connection.open("large", large)
-            check_told_to_wait(failed.value.error)
-            # The connection, and others, are good for what does fit.
+            check_must_wait(failed.value.error)
+            # This connection and others still accept files that fit.
             await connection.upload("small", SMALL, MIB)
         async with stage.connected("bystander") as connection:
             await connection.upload("small", SMALL, MIB)
@@ -150,7 +150,15 @@ async def test_an_upload_that_cannot_fit_is_refused_at_once_and_others_go_on(tmp
         stage.ledger.check(stage.data_dir)
 
 
-async def test_uploads_stop_at_the_floor_and_go_on_when_a_file_is_deleted(tmp_path: Path) -> None:
+async def test_an_upload_that_can_never_fit_is_given_up(tmp_path: Path) -> None:
+    async with scene(tmp_path, FLOOR_BYTES) as stage, stage.connected("camera") as connection:
+        with pytest.raises(StreamFailed) as failed:
+            await connection.open("larger than the disk", bytes(VOLUME_BYTES - FLOOR_BYTES + 1))
+        assert failed.value.error.code == ErrorCode.FILE_TOO_LARGE
+        assert failed.value.error.action is Action.GIVE_UP
+
+
+async def test_uploads_stop_at_the_minimum_of_free_space_and_resume_when_a_file_is_deleted(tmp_path: Path) -> None:
     async with scene(tmp_path, FLOOR_BYTES) as stage:
         usable_bytes = stage.free_bytes - FLOOR_BYTES
         content = random.Random(2).randbytes(usable_bytes + FIRST_BYTES - 2 * MIB)
@@ -160,10 +168,10 @@ async def test_uploads_stop_at_the_floor_and_go_on_when_a_file_is_deleted(tmp_pa
             with pytest.raises(StreamFailed) as failed:
                 await connection.send(stream, spans(promise, MIB))
                 await connection.finish(stream)
-            check_told_to_wait(failed.value.error)
+            check_must_wait(failed.value.error)
         stage.ledger.check(stage.data_dir)
         assert promise.next_expected_byte > 0
-        # What is under way while the disk is measured may come to lie below the floor.
+        # Bytes that arrive between two measurements of the disk may go below the minimum.
         assert stage.free_bytes >= FLOOR_BYTES - WINDOW_BYTES
         await stage.check_reading()
 
@@ -172,7 +180,7 @@ async def test_uploads_stop_at_the_floor_and_go_on_when_a_file_is_deleted(tmp_pa
         async with stage.connected("bystander") as connection:
             with pytest.raises(StreamFailed) as failed:
                 await connection.open("small too", SMALL)
-            check_told_to_wait(failed.value.error)
+            check_must_wait(failed.value.error)
         await stage.check_reading()
 
         await stage.delete_first()
@@ -182,7 +190,7 @@ async def test_uploads_stop_at_the_floor_and_go_on_when_a_file_is_deleted(tmp_pa
         assert promise.finished is not None
 
 
-async def test_a_disk_that_others_have_filled_costs_nothing_that_was_acknowledged(tmp_path: Path) -> None:
+async def test_a_disk_filled_by_another_program_costs_no_acknowledged_byte(tmp_path: Path) -> None:
     async with scene(tmp_path, 0) as stage:
         content = random.Random(3).randbytes(20 * MIB)
         async with stage.connected("camera") as connection:
@@ -195,12 +203,12 @@ async def test_a_disk_that_others_have_filled_costs_nothing_that_was_acknowledge
             with pytest.raises(StreamFailed) as failed:
                 await connection.send(stream, chunks[5:])
                 await connection.finish(stream)
-            check_told_to_wait(failed.value.error)
+            check_must_wait(failed.value.error)
         stage.ledger.check(stage.data_dir)
         async with stage.connected("bystander") as connection:
             with pytest.raises(StreamFailed) as failed:
                 await connection.upload("small", SMALL, MIB)
-            check_told_to_wait(failed.value.error)
+            check_must_wait(failed.value.error)
         await stage.check_reading()
         async with stage.http.get("/healthz") as answer:
             assert answer.status == 200

@@ -1,4 +1,4 @@
-"""SIGTERM amid uploads: everybody is told when to come back, what was sent is acknowledged, and the daemon ends."""
+"""SIGTERM during uploads: devices learn when to reconnect, bytes in flight are acknowledged, and the daemon exits."""
 
 import asyncio
 import contextlib
@@ -27,7 +27,7 @@ SETTINGS = {
 DRAIN_TIMEOUT_S = 60
 
 
-async def test_uploads_go_on_at_the_last_acknowledgement(tmp_path: Path) -> None:
+async def test_uploads_resume_at_the_last_acknowledgement(tmp_path: Path) -> None:
     rng = random.Random(15)
     ledger = Ledger()
     names = [f"file-{number}" for number in range(DEVICES)]
@@ -47,10 +47,10 @@ async def test_uploads_go_on_at_the_last_acknowledgement(tmp_path: Path) -> None
                     assert connection.goaway is not None
                     assert connection.goaway.code == ErrorCode.SHUTTING_DOWN
                     reconnects_ms.append(connection.goaway.reconnect_ms)
-                    # Nobody closes on this side: the server does, once it has nothing left to say.
+                    # This side does not close. The server does, once it has sent everything.
                     await connection.until_over()
-                    under_way_bytes = connection.sent[stream] - promise.next_expected_byte
-                    assert 0 <= under_way_bytes <= WINDOW_BYTES
+                    in_flight_bytes = connection.sent[stream] - promise.next_expected_byte
+                    assert 0 <= in_flight_bytes <= WINDOW_BYTES
                     assert connection.sent[stream] < FILE_BYTES
                     return promise
 
@@ -60,7 +60,7 @@ async def test_uploads_go_on_at_the_last_acknowledgement(tmp_path: Path) -> None
                 assert await daemon.stop() == 0
             promises = await asyncio.gather(*working)
         assert all(RECONNECT_MS.start <= each <= RECONNECT_MS.end for each in reconnects_ms)
-        assert len(set(reconnects_ms)) > 1, "all come back at the same moment"
+        assert len(set(reconnects_ms)) > 1, "all devices would reconnect at the same moment"
         ledger.check(tmp_path / "data")
 
         async with (
@@ -77,7 +77,7 @@ async def test_uploads_go_on_at_the_last_acknowledgement(tmp_path: Path) -> None
         ledger.check(tmp_path / "data")
 
 
-async def test_what_is_under_way_when_goaway_is_sent_is_acknowledged(tmp_path: Path) -> None:
+async def test_chunks_in_flight_when_goaway_is_sent_are_acknowledged(tmp_path: Path) -> None:
     ledger = Ledger()
     content = random.Random(17).randbytes(2 * CHUNK_BYTES)
     async with asyncio.timeout(SCENE_S), DaemonProcess(tmp_path / "data", SETTINGS) as daemon:
@@ -89,7 +89,7 @@ async def test_what_is_under_way_when_goaway_is_sent_is_acknowledged(tmp_path: P
             await connection.until(lambda: connection.is_settled)
             stopping = asyncio.create_task(daemon.stop())
             await connection.until(lambda: connection.goaway is not None)
-            # Over a link with a delay it would have been sent before GOAWAY was read, and arrived when it does now.
+            # This is a chunk that a device on a slow link sent before it read GOAWAY: it arrives afterwards.
             with contextlib.suppress(LinkLost):
                 await connection.chunk(stream, CHUNK_BYTES, 2 * CHUNK_BYTES)
                 await connection.until(lambda: connection.is_settled)
@@ -97,7 +97,7 @@ async def test_what_is_under_way_when_goaway_is_sent_is_acknowledged(tmp_path: P
     assert promise.next_expected_byte == 2 * CHUNK_BYTES
 
 
-async def test_devices_that_neither_stop_nor_close_do_not_hold_it_up(tmp_path: Path) -> None:
+async def test_devices_that_neither_stop_nor_close_do_not_delay_the_exit(tmp_path: Path) -> None:
     ledger = Ledger()
     content = random.Random(16).randbytes(FILE_BYTES)
     async with asyncio.timeout(SCENE_S):
@@ -105,14 +105,14 @@ async def test_devices_that_neither_stop_nor_close_do_not_hold_it_up(tmp_path: P
             token = await device_token(daemon, "device")
             async with (
                 connected(daemon.addresses.listen, token, ledger) as idle,
-                connected(daemon.addresses.listen, token, ledger) as deaf,
+                connected(daemon.addresses.listen, token, ledger) as stubborn,
             ):
-                stream = await deaf.open("endless", content, declared=False)
+                stream = await stubborn.open("endless", content, declared=False)
 
                 async def send_for_ever() -> None:
                     while True:
                         for span in spans(Promise(0, content), CHUNK_BYTES):
-                            await deaf.chunk(stream, *span)
+                            await stubborn.chunk(stream, *span)
 
                 sending = asyncio.create_task(send_for_ever())
                 await ledger.until(3)
@@ -120,5 +120,5 @@ async def test_devices_that_neither_stop_nor_close_do_not_hold_it_up(tmp_path: P
                 await asyncio.wait([sending])
                 assert isinstance(sending.exception(), LinkLost)
                 assert idle.goaway is not None
-                assert deaf.goaway is not None
+                assert stubborn.goaway is not None
         ledger.check(tmp_path / "data")

@@ -1,4 +1,4 @@
-"""A disk that fails: the device is told, nothing that was lost was acknowledged, and the upload goes on."""
+"""A failing disk: the device gets an error, no acknowledged byte is lost, and the upload resumes."""
 
 import random
 import resource
@@ -26,12 +26,12 @@ SETTINGS = {"LIMITS__CHUNK_BYTES_MAX": "10000", "LIMITS__WINDOW_BYTES": "40000"}
 NAME = "log"
 
 PWRITEV = "/^pwritev"
-"""Python writes data by pwritev or pwritev2, as the system has it; SQLite by pwrite64."""
+"""Python writes data with pwritev or pwritev2, depending on the system; SQLite uses pwrite64."""
 
 
 @dataclass(frozen=True, slots=True)
 class Scene:
-    """A daemon, and a device whose upload is under way: some chunks are acknowledged."""
+    """A daemon, and a device in the middle of an upload: some chunks are acknowledged."""
 
     daemon: DaemonProcess
     data_dir: Path
@@ -45,19 +45,19 @@ class Scene:
         return self.connection.promises[self.stream]
 
     async def send_rest(self) -> None:
-        """All that is missing. Raises StreamFailed, LinkLost."""
+        """Send all missing chunks and finish. Raises StreamFailed, LinkLost."""
         await self.connection.send(self.stream, spans(self.promise, CHUNK_BYTES))
         await self.connection.finish(self.stream)
 
-    async def fails(self) -> frames.Error:
-        """What the stream is told when sending on."""
+    async def send_until_error(self) -> frames.Error:
+        """Continue the upload, which must fail. Returns the error."""
         with pytest.raises(StreamFailed) as failed:
             await self.send_rest()
         self.ledger.check(self.data_dir)
         return failed.value.error
 
-    async def goes_on(self, address: tuple[str, int]) -> None:
-        """Opened again, the upload is at its last acknowledgement, and is brought to its end."""
+    async def resume(self, address: tuple[str, int]) -> None:
+        """Open the upload again, check that it resumes at the last acknowledgement, and complete it."""
         acknowledged, upload_id = self.promise.next_expected_byte, self.promise.upload_id
         async with connected(address, self.token, self.ledger) as connection:
             stream = await connection.open(NAME, self.promise.content)
@@ -71,7 +71,7 @@ class Scene:
 
 @asynccontextmanager
 async def uploading(data_dir: Path, first_bytes: int) -> AsyncIterator[Scene]:
-    """Entered when `first_bytes` are acknowledged."""
+    """A scene in which `first_bytes` are acknowledged."""
     content = random.Random(first_bytes).randbytes(FILE_BYTES)
     ledger = Ledger()
     async with DaemonProcess(data_dir, SETTINGS) as daemon:
@@ -112,18 +112,18 @@ def catalog(scene: Scene) -> Path:
         (catalog, "pwrite64", "error=ENOSPC:when=3", ErrorCode.DISK_FULL),
     ],
 )
-async def test_a_fault_ends_the_stream_and_costs_nothing_that_was_acknowledged(
+async def test_a_fault_ends_the_stream_and_costs_no_acknowledged_byte(
     tmp_path: Path, place: Place, calls: str, fault: str, code: ErrorCode
 ) -> None:
     async with uploading(tmp_path / "data", 100_000) as scene:
         try:
             async with injected(scene.daemon.process.pid, place(scene), calls, fault):
-                error = await scene.fails()
+                error = await scene.send_until_error()
         except Unable as reason:
             pytest.skip(str(reason))
         assert (error.code, error.action) == (code, Action.WAIT)
         assert error.wait_ms > 0
-        await scene.goes_on(scene.daemon.addresses.listen)
+        await scene.resume(scene.daemon.addresses.listen)
 
 
 @pytest.mark.parametrize(
@@ -136,19 +136,19 @@ async def test_nothing_is_acknowledged_while_syncs_fail(
     async with uploading(tmp_path / "data", first_bytes) as scene:
         try:
             async with injected(scene.daemon.process.pid, place(scene), calls, "error=EIO"):
-                error = await scene.fails()
+                error = await scene.send_until_error()
         except Unable as reason:
             pytest.skip(str(reason))
         assert error.code == ErrorCode.STORAGE_FAILED
         assert scene.promise.next_expected_byte == first_bytes
         assert not scene.promise.beyond
-        await scene.goes_on(scene.daemon.addresses.listen)
+        await scene.resume(scene.daemon.addresses.listen)
 
 
-async def test_a_write_that_is_cut_short_is_continued(tmp_path: Path) -> None:
+async def test_a_short_write_is_continued(tmp_path: Path) -> None:
     async with uploading(tmp_path / "data", 100_000) as scene:
         try:
-            # Nothing is written, and the system says so: the shortest of short writes.
+            # The system call writes nothing and returns 0, the shortest of short writes.
             async with injected(scene.daemon.process.pid, data_file(scene), PWRITEV, "retval=0:when=2+3"):
                 await scene.send_rest()
         except Unable as reason:
@@ -156,24 +156,24 @@ async def test_a_write_that_is_cut_short_is_continued(tmp_path: Path) -> None:
         scene.ledger.check(scene.data_dir)
 
 
-async def test_a_write_that_is_cut_short_and_cannot_go_on_fails_the_stream(tmp_path: Path) -> None:
+async def test_a_short_write_that_cannot_continue_fails_the_stream(tmp_path: Path) -> None:
     async with uploading(tmp_path / "data", 100_000) as scene:
         pid = scene.daemon.process.pid
         unlimited = resource.prlimit(pid, resource.RLIMIT_FSIZE)
-        # The system takes the bytes up to the limit, and refuses the rest.
+        # The system writes up to the limit and refuses the rest.
         resource.prlimit(pid, resource.RLIMIT_FSIZE, (503_000, unlimited[1]))
-        error = await scene.fails()
+        error = await scene.send_until_error()
         assert error.code == ErrorCode.STORAGE_FAILED
         assert 100_000 < scene.promise.next_expected_byte <= 503_000
         resource.prlimit(pid, resource.RLIMIT_FSIZE, unlimited)
-        await scene.goes_on(scene.daemon.addresses.listen)
+        await scene.resume(scene.daemon.addresses.listen)
 
 
 @pytest.mark.parametrize(
     ("place", "calls", "when"),
     [(data_file, PWRITEV, 2), (data_file, "fdatasync", 2), (catalog, "pwrite64", 6), (catalog, "fdatasync", 2)],
 )
-async def test_a_kill_at_any_step_of_the_cycle_costs_nothing_that_was_acknowledged(
+async def test_a_kill_at_any_step_of_the_cycle_costs_no_acknowledged_byte(
     tmp_path: Path, place: Place, calls: str, when: int
 ) -> None:
     async with uploading(tmp_path / "data", 100_000) as scene:
@@ -186,4 +186,4 @@ async def test_a_kill_at_any_step_of_the_cycle_costs_nothing_that_was_acknowledg
         assert await scene.daemon.kill() < 0
         scene.ledger.check(scene.data_dir)
     async with DaemonProcess(tmp_path / "data", SETTINGS) as daemon:
-        await scene.goes_on(daemon.addresses.listen)
+        await scene.resume(daemon.addresses.listen)

@@ -1,4 +1,4 @@
-"""A daemon that is killed at any moment keeps every byte that it has acknowledged."""
+"""A daemon that is killed at any moment keeps every byte that it acknowledged."""
 
 import asyncio
 import contextlib
@@ -24,14 +24,14 @@ SIZES = Span(1, 3 * 1024 * 1024)
 CHUNKS = Span(1000, 64 * 1024)
 
 SETTINGS = {"LIMITS__CHUNK_BYTES_MAX": str(64 * 1024), "LIMITS__WINDOW_BYTES": str(256 * 1024)}
-"""A window much smaller than a file, so that most of it is acknowledged long before it is finished."""
+"""The window is much smaller than a file, so that most of a file is acknowledged long before it is finished."""
 
 ACKS_MAX = 80
-"""A kill comes within so many acknowledgements: in the handshake, amid an upload, between two."""
+"""Each kill comes after fewer acknowledgements than this: during a handshake, during an upload, or between two."""
 
 
 class Sender:
-    """A device that uploads one file after the other, however often the daemon dies."""
+    """A device that uploads one file after another, however often the daemon dies."""
 
     def __init__(self, device: str, token: str, ledger: Ledger, seed: int) -> None:
         self._device = device
@@ -43,7 +43,7 @@ class Sender:
         self.finished: list[tuple[str, int, bytes]] = []
 
     async def send(self, address: tuple[str, int], files_more: int | None = None) -> None:
-        """Upload until the link is lost, or `files_more` files are finished."""
+        """Upload until the link is lost or `files_more` more files are finished."""
         wanted = None if files_more is None else len(self.finished) + files_more
         async with connected(address, self.token, self._ledger) as connection:
             while wanted is None or len(self.finished) < wanted:
@@ -58,7 +58,7 @@ class Sender:
         return self._rng.randbytes(self._rng.randrange(*SIZES))
 
     def _shuffled(self, spans: list[Span]) -> list[Span]:
-        """In small groups, so that ranges beyond N come and go."""
+        """Shuffle in small groups, so that ranges beyond N come and go."""
         shuffled = []
         for first in range(0, len(spans), 4):
             group = spans[first : first + 4]
@@ -68,7 +68,7 @@ class Sender:
 
 
 def check_catalog(data_dir: Path, copy: Path) -> None:
-    """A copy, as it was left: a look at the original would be part of its recovery."""
+    """Check a copy of the catalog, since opening the original would already recover it."""
     copy.mkdir()
     for path in data_dir.glob("catalog.sqlite*"):
         shutil.copy(path, copy)
@@ -79,7 +79,7 @@ def check_catalog(data_dir: Path, copy: Path) -> None:
 
 @asynccontextmanager
 async def sending(senders: list[Sender], address: tuple[str, int]) -> AsyncIterator[None]:
-    """Until the daemon is gone; raises what ends a sender otherwise, at once."""
+    """Let the devices send during the block, until the daemon is gone. Any other failure of a device ends the block."""
 
     async def until_lost(sender: Sender) -> None:
         with contextlib.suppress(LinkLost):
@@ -92,10 +92,10 @@ async def sending(senders: list[Sender], address: tuple[str, int]) -> AsyncItera
 
 
 async def kill_at_random(daemon: DaemonProcess, senders: list[Sender], ledger: Ledger, rng: random.Random) -> None:
-    """Let them send, kill the daemon after some acknowledgements, at a random point of its cycle."""
-    enough = ledger.acks + rng.randrange(ACKS_MAX)
+    """Let the devices send, and kill the daemon after some acknowledgements, at a random point of its cycle."""
+    acks_before_kill = ledger.acks + rng.randrange(ACKS_MAX)
     async with sending(senders, daemon.addresses.listen):
-        await ledger.until(enough)
+        await ledger.until(acks_before_kill)
         await asyncio.sleep(rng.uniform(0, 0.02))
         assert await daemon.kill() < 0
 
@@ -123,11 +123,11 @@ async def test_nothing_acknowledged_is_lost_by_twenty_kills(tmp_path: Path) -> N
             assert "ok" in await daemon.command("verify")
             assert await daemon.stop() == 0
         ledger.check(data_dir)
-        assert ledger.resumes, "no kill came amid an upload"
+        assert ledger.resumes, "no kill came during an upload"
 
 
 async def check_downloads(daemon: DaemonProcess, senders: list[Sender]) -> None:
-    """Everything that was finished, before whichever kill, is served as it was sent."""
+    """Every finished file is served as it was sent, however many kills came after it."""
     host, port = daemon.addresses.http
     for sender in senders:
         headers = {"Authorization": f"Bearer {sender.token}"}

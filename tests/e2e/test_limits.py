@@ -1,4 +1,4 @@
-"""What one device, and all together, may take of a real daemon; and that it is told, and the others go on."""
+"""Limits of a real daemon, per device and in all. A device beyond a limit gets an error, and others continue."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -22,7 +22,7 @@ SIZE_MAX_BYTES = 2_000_000
 WINDOW_BYTES = 1024 * 1024
 
 FIRST, SECOND, THIRD = [(f"127.0.0.{number}", 0) for number in (11, 12, 13)]
-"""Addresses that devices connect from."""
+"""Local addresses of the devices."""
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
@@ -42,16 +42,16 @@ async def live(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Scene]
         yield running
 
 
-async def crowd(live: Scene, stack: AsyncExitStack, local: tuple[str, int], count: int) -> None:
-    """Devices that are let in from one address."""
+async def admit(live: Scene, stack: AsyncExitStack, local: tuple[str, int], count: int) -> None:
+    """Connect `count` devices from one address."""
     for _ in range(count):
         wire = await stack.enter_async_context(await Wire.connect(live.address, local=local))
         wire.say(token_hello(live.token("crowd")))
         await wire.hear(frames.Welcome)
 
 
-async def turned_away(live: Scene, local: tuple[str, int]) -> frames.Refused:
-    """The refusal of one device more, which has not said a word yet."""
+async def refusal(live: Scene, local: tuple[str, int]) -> frames.Refused:
+    """Connect one more device and return its refusal, which comes before the device sends anything."""
     async with await Wire.connect(live.address, local=local) as wire:
         answer = await wire.hear(frames.Refused)
         assert (answer.code, answer.action) == (ErrorCode.TOO_MANY_CONNECTIONS, Action.WAIT)
@@ -60,29 +60,29 @@ async def turned_away(live: Scene, local: tuple[str, int]) -> frames.Refused:
         return answer
 
 
-async def test_connections_of_one_address(live: Scene) -> None:
+async def test_connections_per_address_are_limited(live: Scene) -> None:
     async with AsyncExitStack() as stack:
-        await crowd(live, stack, FIRST, PER_IP_MAX)
-        await turned_away(live, FIRST)
-        await crowd(live, stack, SECOND, 1)
+        await admit(live, stack, FIRST, PER_IP_MAX)
+        await refusal(live, FIRST)
+        await admit(live, stack, SECOND, 1)
 
 
-async def test_connections_of_all(live: Scene) -> None:
+async def test_connections_in_all_are_limited(live: Scene) -> None:
     async with AsyncExitStack() as stack:
-        await crowd(live, stack, FIRST, PER_IP_MAX)
-        await crowd(live, stack, SECOND, CONNECTIONS_MAX - PER_IP_MAX)
-        await turned_away(live, THIRD)
+        await admit(live, stack, FIRST, PER_IP_MAX)
+        await admit(live, stack, SECOND, CONNECTIONS_MAX - PER_IP_MAX)
+        await refusal(live, THIRD)
         assert (await live.http.get("/readyz", token=None)).status == 200
 
 
-async def test_a_place_that_is_free_again_is_given_away(live: Scene) -> None:
+async def test_a_closed_connection_makes_room_for_another(live: Scene) -> None:
     for _ in range(2 * CONNECTIONS_MAX):
         async with await live.admitted("cam") as wire:
             wire.end()
             await wire.ended()
 
 
-async def test_uploads_of_one_connection(live: Scene) -> None:
+async def test_open_uploads_per_connection_are_limited(live: Scene) -> None:
     async with await live.admitted("cam") as wire:
         for stream in range(1, STREAMS_MAX + 1):
             await wire.open(stream, open_request(f"stream-{stream}.bin", 10))
@@ -94,23 +94,23 @@ async def test_uploads_of_one_connection(live: Scene) -> None:
         await wire.open(11, open_request("one-more.bin"))
 
 
-async def test_a_size_that_is_told_at_open(live: Scene) -> None:
+async def test_a_declared_size_is_limited(live: Scene) -> None:
     async with await live.admitted("cam") as wire:
         wire.say(open_request("large.bin", SIZE_MAX_BYTES + 1), 1)
         assert (await wire.hear(frames.Error, 1)).code == ErrorCode.FILE_TOO_LARGE
         await wire.open(2, open_request("large.bin", SIZE_MAX_BYTES))
 
 
-async def test_a_size_that_shows_as_bytes_arrive(live: Scene) -> None:
+async def test_an_undeclared_size_is_limited_as_bytes_arrive(live: Scene) -> None:
     async with await live.admitted("cam") as wire:
         await wire.open(1, open_request("endless.bin"))
         wire.send(chunk(1, SIZE_MAX_BYTES - 9, bytes(10)))
         assert (await wire.hear(frames.Error, 1)).code == ErrorCode.FILE_TOO_LARGE
 
 
-async def test_a_silent_device_is_asked_and_then_let_go_while_one_that_answers_stays(live: Scene) -> None:
+async def test_a_device_that_answers_no_ping_is_closed_and_one_that_does_stays(live: Scene) -> None:
     async with await live.admitted("awake") as awake, await live.admitted("asleep") as asleep:
-        # It answers all the time, and gets nothing else until it asks.
+        # This device answers every PING and receives nothing else until its query.
         answering = asyncio.create_task(awake.hear(frames.Status, 1))
         pings = 0
         while isinstance((reply := await asleep.next()).frame, frames.Ping):
@@ -123,14 +123,14 @@ async def test_a_silent_device_is_asked_and_then_let_go_while_one_that_answers_s
         await answering
 
 
-async def test_a_device_that_does_not_read_is_no_longer_read_from(live: Scene) -> None:
-    async with await live.admitted("deaf") as deaf:
+async def test_the_daemon_stops_reading_from_a_device_that_does_not_read(live: Scene) -> None:
+    async with await live.admitted("stuck") as stuck:
         pings = 4096 * codec.encode(frames.Ping(7))
-        # Its PONGs pile up, so the daemon stops reading, so its PINGs pile up here: no more than buffers hold.
+        # PONGs pile up, so the daemon stops reading, and then PINGs pile up here, until all buffers are full.
         with pytest.raises(TimeoutError):
             async with asyncio.timeout(2):
-                await deaf.flood(pings)
-        assert deaf.flooded_bytes < 64 * 1024 * 1024
+                await stuck.flood(pings)
+        assert stuck.flooded_bytes < 64 * 1024 * 1024
         async with await live.admitted("cam") as other:
             await other.open(1, open_request("beside.bin", 10))
             await other.upload(1, 0, bytes(10))

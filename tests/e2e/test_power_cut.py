@@ -1,4 +1,4 @@
-"""The power fails amid uploads: what was acknowledged is on the disk when it is mounted again."""
+"""After a power failure during uploads, every acknowledged byte is on the disk when it is mounted again."""
 
 import asyncio
 import contextlib
@@ -30,7 +30,7 @@ SETTINGS = {
 
 
 class Sender:
-    """A device that uploads one file after the other; a file whose upload broke off is sent again."""
+    """A device that uploads one file after another, and resumes an upload that was interrupted."""
 
     def __init__(self, name: str, rng: random.Random) -> None:
         self._name = name
@@ -39,7 +39,7 @@ class Sender:
         self._content = b""
 
     async def send(self, address: tuple[str, int], token: str, ledger: Ledger, files: int | None = None) -> None:
-        """So many files, or until the disk or the link fails."""
+        """Upload `files` files, or continue until the disk or the link fails."""
         async with connected(address, token, ledger) as connection:
             while files is None or files:
                 self._content = self._content or self._rng.randbytes(self._rng.randrange(2, FILE_BYTES_MAX))
@@ -48,10 +48,10 @@ class Sender:
                 files = None if files is None else files - 1
 
 
-async def cut_power_amid_uploads(
+async def cut_power_during_uploads(
     volume: Volume, daemon: DaemonProcess, token: str, senders: list[Sender], ledger: Ledger, rng: random.Random
 ) -> None:
-    """At a random moment; the disk is mounted again then, and the daemon is gone."""
+    """Cut the power at a random moment, and mount the disk again once the daemon is gone."""
 
     async def until_it_fails(sender: Sender) -> None:
         with contextlib.suppress(StreamFailed, LinkLost):
@@ -62,8 +62,8 @@ async def cut_power_amid_uploads(
             group.create_task(until_it_fails(sender))
         await ledger.until(ledger.acks + rng.randint(ACKS_MIN, ACKS_MAX))
         await asyncio.sleep(rng.uniform(0, 0.01))
-        # A machine without power runs no program: one that went on would hear from the dead file system that a sync
-        # under way had succeeded, and acknowledge bytes that are gone. What it had sent by now is read, and must hold.
+        # Without power no program runs. If the daemon continued, the dead file system could report success for a sync
+        # in progress, and the daemon would acknowledge lost bytes. ACKs that it sent before this point must hold.
         await daemon.freeze()
         volume.cut_power()
         await daemon.kill()
@@ -84,7 +84,7 @@ async def test_nothing_acknowledged_is_lost_by_power_cuts(tmp_path: Path) -> Non
             for _ in range(CUTS):
                 async with DaemonProcess(data_dir, SETTINGS) as daemon:
                     token = token or await device_token(daemon, "device")
-                    await cut_power_amid_uploads(volume, daemon, token, senders, ledger, rng)
+                    await cut_power_during_uploads(volume, daemon, token, senders, ledger, rng)
                 ledger.check(data_dir)
             async with DaemonProcess(data_dir, SETTINGS) as daemon:
                 for sender in senders:
@@ -98,7 +98,7 @@ async def test_nothing_acknowledged_is_lost_by_power_cuts(tmp_path: Path) -> Non
 
 
 async def test_without_syncs_a_power_cut_does_lose_bytes(tmp_path: Path) -> None:
-    """So the cut is a real one, and the test above could fail."""
+    """This shows that the power cut is real and the test above can fail."""
     rng = random.Random(7)
     ledger = Ledger()
     try:
@@ -106,7 +106,7 @@ async def test_without_syncs_a_power_cut_does_lose_bytes(tmp_path: Path) -> None
             data_dir = volume.path / "data"
             async with DaemonProcess(data_dir, SETTINGS | {"COMMIT__DURABILITY": "write"}) as daemon:
                 token = await device_token(daemon, "device")
-                await cut_power_amid_uploads(volume, daemon, token, [Sender("device", rng)], ledger, rng)
+                await cut_power_during_uploads(volume, daemon, token, [Sender("device", rng)], ledger, rng)
             with pytest.raises(PromiseBroken):
                 ledger.check(data_dir)
             await volume.unmount()

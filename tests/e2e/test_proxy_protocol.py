@@ -1,4 +1,4 @@
-"""Behind a proxy that tells where devices come from, on a real daemon."""
+"""A real daemon behind a proxy that sends the devices' addresses in PROXY headers."""
 
 import asyncio
 import json
@@ -20,8 +20,8 @@ from tests.support.scene import Scene, scene
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
-TRUSTED, STRANGE = ("127.0.0.2", 0), ("127.0.0.3", 0)
-"""Addresses that the proxy, and somebody else, connect from."""
+TRUSTED, UNTRUSTED = ("127.0.0.2", 0), ("127.0.0.3", 0)
+"""Local addresses of the trusted proxy and of another client."""
 
 PER_IP_MAX = 2
 
@@ -29,7 +29,7 @@ SIGNATURE = b"\r\n\r\n\0\r\nQUIT\n"
 
 
 def header(source: str, port: int, fields: bytes = b"") -> bytes:
-    """What a proxy puts before the first byte of a connection over IPv4 or IPv6."""
+    """The PROXY header of version 2 for a connection over IPv4 or IPv6."""
     family = socket.AF_INET6 if ":" in source else socket.AF_INET
     packed = socket.inet_pton(family, source)
     addresses = packed + packed + struct.pack(">HH", port, 7710)
@@ -51,7 +51,7 @@ async def live(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Scene]
 
 
 @pytest.mark.parametrize(("source", "fields"), [("198.51.100.7", b""), ("2001:db8::7", b"\x04\0\x03abc")])
-async def test_the_peer_in_the_log_is_the_device(live: Scene, source: str, fields: bytes) -> None:
+async def test_the_log_shows_the_devices_address(live: Scene, source: str, fields: bytes) -> None:
     async with await Wire.connect(live.address, local=TRUSTED) as wire:
         wire.send(header(source, 4242, fields))
         wire.say(token_hello(live.token("cam")))
@@ -60,7 +60,7 @@ async def test_the_peer_in_the_log_is_the_device(live: Scene, source: str, field
         assert json.loads(line)["peer"] == f"{source}:4242"
 
 
-async def test_a_header_in_pieces_with_the_devices_bytes_behind_it(live: Scene) -> None:
+async def test_a_header_may_arrive_in_pieces_followed_by_the_devices_bytes(live: Scene) -> None:
     async with await Wire.connect(live.address, local=TRUSTED) as wire:
         whole = header("198.51.100.8", 1)
         wire.send(whole[:5])
@@ -74,20 +74,20 @@ async def test_a_header_in_pieces_with_the_devices_bytes_behind_it(live: Scene) 
         await wire.hear(frames.Opened, 1)
 
 
-async def test_a_stranger_is_dropped_whatever_header_it_sends(live: Scene) -> None:
-    async with await Wire.connect(live.address, local=STRANGE) as wire:
+async def test_an_untrusted_client_is_dropped_even_with_a_valid_header(live: Scene) -> None:
+    async with await Wire.connect(live.address, local=UNTRUSTED) as wire:
         wire.send(header("198.51.100.9", 1))
         await wire.dropped()
 
 
 @pytest.mark.parametrize(
-    "said",
+    "data",
     [b"PROXY TCP4 198.51.100.7 198.51.100.7 1 2\r\n", b"\r\n\r\n\0\r\nQUIT\n\x31\x11\0\x0c" + bytes(12), b"UPLK"],
     ids=["version 1", "version 3", "no header"],
 )
-async def test_what_is_no_header_is_dropped_without_an_answer(live: Scene, said: bytes) -> None:
+async def test_an_invalid_header_is_dropped_without_an_answer(live: Scene, data: bytes) -> None:
     async with await Wire.connect(live.address, local=TRUSTED) as wire:
-        wire.send(said)
+        wire.send(data)
         await wire.dropped()
 
 
@@ -97,13 +97,13 @@ async def test_a_device_without_a_header_is_dropped(live: Scene) -> None:
         await wire.dropped()
 
 
-async def test_a_header_that_never_comes_is_not_waited_for(live: Scene) -> None:
+async def test_a_header_that_stays_incomplete_is_dropped_after_the_handshake_timeout(live: Scene) -> None:
     async with await Wire.connect(live.address, local=TRUSTED) as wire:
         wire.send(SIGNATURE[:6])
         await wire.dropped()
 
 
-async def test_limits_count_devices_not_the_proxy(live: Scene) -> None:
+async def test_limits_per_address_count_devices_and_not_the_proxy(live: Scene) -> None:
     wires = []
     for number in range(2 * PER_IP_MAX):
         wires.append(await Wire.connect(live.address, local=TRUSTED))
@@ -117,7 +117,7 @@ async def test_limits_count_devices_not_the_proxy(live: Scene) -> None:
         each.hang_up()
 
 
-async def test_the_header_stands_before_the_tls_handshake(tmp_path: Path) -> None:
+async def test_the_header_precedes_the_tls_handshake(tmp_path: Path) -> None:
     certificate = await asyncio.to_thread(make_certificate, tmp_path)
     settings = {
         "LISTEN__PROXY_PROTOCOL": "true",
@@ -139,5 +139,5 @@ async def test_the_header_stands_before_the_tls_handshake(tmp_path: Path) -> Non
 
 
 async def until_peer(live: Scene, peer: str) -> None:
-    """Return once the log names this peer."""
+    """Wait until the log names this peer."""
     await live.until_logged(lambda line: f'"peer": "{peer}"' in line)

@@ -1,4 +1,4 @@
-"""What an operator changes under a running daemon: settings by SIGHUP, rights by the command line."""
+"""Changes to a running daemon: settings by SIGHUP, access rights by commands."""
 
 import json
 import signal
@@ -11,22 +11,22 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from device.credentials import secret_from_text
 from protocol import frames
 from protocol.errors import ErrorCode
+from protocol.handshake import read_secret
 from tests.support.raw_device import Wire, open_request, token_hello
 from tests.support.scene import Bystander, Scene, scene
 
 
 class Operator:
-    """Edits the settings file, and reloads."""
+    """Edits the settings file and reloads it."""
 
     def __init__(self, live: Scene, file: Path) -> None:
         self.live = live
         self.file = file
 
     async def reload(self, text: str) -> str:
-        """What the daemon says came of it."""
+        """Write `text` to the file and reload. Returns the outcome that the daemon logs."""
         self.file.write_text(text)
         before = len(self.live.daemon.log)
         self.live.daemon.process.send_signal(signal.SIGHUP)
@@ -43,26 +43,26 @@ async def operator(tmp_path: Path) -> AsyncIterator[Operator]:
 
 
 async def welcomed(live: Scene, token: str) -> frames.Welcome:
-    """What a new connection is told."""
+    """The WELCOME of a new connection."""
     async with await Wire.connect(live.address) as wire:
         wire.say(token_hello(token))
         return await wire.hear(frames.Welcome)
 
 
 async def refused(live: Scene, token: str) -> str:
-    """Why a new connection is refused."""
+    """The name of the error that refuses a new connection."""
     async with await Wire.connect(live.address) as wire:
         wire.say(token_hello(token))
         code = (await wire.hear(frames.Refused)).code
         return next(each.name for each in ErrorCode if each == code)
 
 
-async def test_limits_and_the_log_level_take_effect_and_nobody_is_disturbed(operator: Operator) -> None:
+async def test_limits_and_the_log_level_take_effect_without_disturbing_uploads(operator: Operator) -> None:
     live = operator.live
     async with Bystander.at(live) as bystander:
         await bystander.go_on()
-        told = await operator.reload('[limits]\nstreams_max = 2\nkeepalive_s = 9\n[log]\nlevel = "debug"\n')
-        assert told == "changed: limits.keepalive_s, limits.streams_max, log.level"
+        outcome = await operator.reload('[limits]\nstreams_max = 2\nkeepalive_s = 9\n[log]\nlevel = "debug"\n')
+        assert outcome == "changed: limits.keepalive_s, limits.streams_max, log.level"
         welcome = await welcomed(live, live.token("cam"))
         assert (welcome.streams_max, welcome.keepalive_s) == (2, 9)
         await live.until_logged(lambda line: '"device let in"' in line)
@@ -74,7 +74,7 @@ async def test_limits_and_the_log_level_take_effect_and_nobody_is_disturbed(oper
         await bystander.go_on()
 
 
-async def test_a_quota_takes_effect_for_uploads_to_come(operator: Operator) -> None:
+async def test_a_quota_takes_effect_for_new_uploads(operator: Operator) -> None:
     live = operator.live
     assert await operator.reload("[storage]\nquota_bytes_per_device = 1000\nsize_max_bytes = 500\n") == (
         "changed: storage.quota_bytes_per_device, storage.size_max_bytes"
@@ -88,7 +88,7 @@ async def test_a_quota_takes_effect_for_uploads_to_come(operator: Operator) -> N
         assert (await wire.hear(frames.Error, 4)).code == ErrorCode.QUOTA_EXCEEDED
 
 
-async def test_keys_are_taken_over(operator: Operator, tmp_path: Path) -> None:
+async def test_keys_take_effect(operator: Operator, tmp_path: Path) -> None:
     live, pem = operator.live, tmp_path / "issuer.pem"
     key = Ed25519PrivateKey.generate()
     pem.write_bytes(key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo))
@@ -112,19 +112,19 @@ async def test_keys_are_taken_over(operator: Operator, tmp_path: Path) -> None:
     ],
     ids=["syntax", "value", "key", "file"],
 )
-async def test_a_file_that_is_not_valid_changes_nothing_and_says_why(
+async def test_an_invalid_file_changes_nothing_and_the_reason_is_logged(
     operator: Operator, text: str, reason: str
 ) -> None:
     live = operator.live
     before = await welcomed(live, live.token("cam"))
-    told = await operator.reload(text)
-    assert told.startswith("nothing changed: ")
-    assert reason in told
+    outcome = await operator.reload(text)
+    assert outcome.startswith("nothing changed: ")
+    assert reason in outcome
     assert (await welcomed(live, live.token("cam"))).streams_max == before.streams_max
     assert await operator.reload("[limits]\nstreams_max = 2\n") == "changed: limits.streams_max"
 
 
-async def test_what_needs_a_restart_is_named_and_waits(operator: Operator) -> None:
+async def test_settings_that_need_a_restart_are_named_and_not_applied(operator: Operator) -> None:
     live = operator.live
     text = '[commit]\ndurability = "write"\n[listen]\nbacklog = 5\n[limits]\nstreams_max = 2\n'
     assert await operator.reload(text) == (
@@ -134,10 +134,10 @@ async def test_what_needs_a_restart_is_named_and_waits(operator: Operator) -> No
     assert (welcome.streams_max, welcome.durability) == (2, 1)
 
 
-async def test_a_device_that_is_disabled_is_cut_and_comes_back_when_it_is_enabled(operator: Operator) -> None:
+async def test_a_disabled_device_is_cut_and_may_return_once_it_is_enabled(operator: Operator) -> None:
     live = operator.live
     command = live.daemon.command
-    secret = secret_from_text(await command("device", "add", "cam", "--quiet"))
+    secret = read_secret(await command("device", "add", "cam", "--quiet"))
     async with Bystander.at(live) as bystander, await Wire.connect(live.address) as wire:
         assert isinstance((await wire.prove("cam", secret)).frame, frames.Welcome)
         await wire.open(1, open_request("cut.bin", 20))

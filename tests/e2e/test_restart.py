@@ -1,4 +1,4 @@
-"""What a daemon finds when it starts: a directory in use, a newer catalog, files that are gone, strange, or damaged."""
+"""What a daemon finds when it starts: a directory in use, a newer catalog, and missing, unknown or damaged files."""
 
 import random
 import sqlite3
@@ -24,7 +24,7 @@ SECOND_HALF = Span(HALF_BYTES, len(CONTENT))
 
 
 async def half_sent(data_dir: Path, ledger: Ledger, name: str) -> tuple[str, Promise]:
-    """A token of the device, and the upload, of which the first half is acknowledged; the daemon is stopped."""
+    """Send the first half of a file and stop the daemon. Returns the device's token and the acknowledged upload."""
     async with DaemonProcess(data_dir) as daemon:
         token = await device_token(daemon, "device")
         async with connected(daemon.addresses.listen, token, ledger) as connection:
@@ -35,8 +35,8 @@ async def half_sent(data_dir: Path, ledger: Ledger, name: str) -> tuple[str, Pro
     return token, promise
 
 
-async def start_fails(daemon: DaemonProcess) -> str:
-    """What it says."""
+async def failed_start(daemon: DaemonProcess) -> str:
+    """Start a daemon, which must fail. Returns its output."""
     with pytest.raises(DaemonFailed) as failed:
         await daemon.__aenter__()
     assert await daemon.process.wait() == FAILED
@@ -45,7 +45,7 @@ async def start_fails(daemon: DaemonProcess) -> str:
 
 
 async def logged(daemon: DaemonProcess, text: str) -> str:
-    """The first line of the daemon's log that has the text."""
+    """Wait for a line with `text` in the daemon's log and return it."""
     await until(lambda: any(text in line for line in daemon.log))
     return next(line for line in daemon.log if text in line)
 
@@ -53,23 +53,23 @@ async def logged(daemon: DaemonProcess, text: str) -> str:
 async def test_a_directory_that_another_daemon_owns_is_left_alone(tmp_path: Path) -> None:
     ledger = Ledger()
     async with DaemonProcess(tmp_path / "data") as daemon:
-        said = await start_fails(DaemonProcess(tmp_path / "data"))
-        assert f"another uplinkd owns {tmp_path / 'data'}" in said
-        # The one that owns it does not notice.
+        output = await failed_start(DaemonProcess(tmp_path / "data"))
+        assert f"another uplinkd owns {tmp_path / 'data'}" in output
+        # The owner does not notice.
         token = await device_token(daemon, "device")
         async with connected(daemon.addresses.listen, token, ledger) as connection:
             await connection.upload("file", CONTENT, HALF_BYTES)
     ledger.check(tmp_path / "data")
 
 
-async def test_a_lock_does_not_outlive_a_daemon_that_was_killed(tmp_path: Path) -> None:
+async def test_a_killed_daemon_releases_its_lock(tmp_path: Path) -> None:
     async with DaemonProcess(tmp_path / "data") as daemon:
         await daemon.kill()
     async with DaemonProcess(tmp_path / "data") as daemon:
         assert await daemon.stop() == 0
 
 
-async def test_a_newer_catalog_is_refused_and_not_touched(tmp_path: Path) -> None:
+async def test_a_newer_catalog_is_refused_and_left_unchanged(tmp_path: Path) -> None:
     data_dir = tmp_path / "data"
     async with DaemonProcess(data_dir):
         pass
@@ -77,13 +77,13 @@ async def test_a_newer_catalog_is_refused_and_not_touched(tmp_path: Path) -> Non
         catalog.execute("PRAGMA user_version = 99")
         catalog.commit()
     before = (data_dir / "catalog.sqlite").read_bytes()
-    said = await start_fails(DaemonProcess(data_dir))
-    assert "schema version 99" in said
-    assert "run the newer program" in said
+    output = await failed_start(DaemonProcess(data_dir))
+    assert "schema version 99" in output
+    assert "run the newer program" in output
     assert (data_dir / "catalog.sqlite").read_bytes() == before
 
 
-async def test_an_upload_whose_file_is_gone_is_reported_and_not_made_anew_with_a_hole(tmp_path: Path) -> None:
+async def test_an_upload_whose_file_is_missing_is_reported_and_the_file_is_not_recreated(tmp_path: Path) -> None:
     data_dir = tmp_path / "data"
     ledger = Ledger()
     token, promise = await half_sent(data_dir, ledger, "file")
@@ -99,7 +99,7 @@ async def test_an_upload_whose_file_is_gone_is_reported_and_not_made_anew_with_a
             assert failed.value.error.code == ErrorCode.STORAGE_FAILED
             assert not promise.path(data_dir).exists()
             assert promise.finished is None
-            # The device still has the bytes, or the operator decides: replacing the upload begins a new one.
+            # Replacing the upload starts a new one, if the device still has the bytes.
             stream = await connection.open("file", CONTENT, disposition=Disposition.REPLACE)
             assert connection.opened[stream].upload_id != promise.upload_id
             await connection.send(stream, [Span(0, HALF_BYTES), SECOND_HALF])
@@ -108,7 +108,7 @@ async def test_an_upload_whose_file_is_gone_is_reported_and_not_made_anew_with_a
     assert kept == CONTENT
 
 
-async def test_an_upload_whose_file_is_cut_short_is_reported_and_gets_no_hole(tmp_path: Path) -> None:
+async def test_an_upload_whose_file_is_truncated_is_reported_and_the_file_gets_no_hole(tmp_path: Path) -> None:
     data_dir = tmp_path / "data"
     ledger = Ledger()
     token, promise = await half_sent(data_dir, ledger, "file")
@@ -127,7 +127,7 @@ async def test_an_upload_whose_file_is_cut_short_is_reported_and_gets_no_hole(tm
     assert promise.path(data_dir).read_bytes() == cut
 
 
-async def test_files_that_the_catalog_does_not_know_survive(tmp_path: Path) -> None:
+async def test_files_unknown_to_the_catalog_survive(tmp_path: Path) -> None:
     data_dir = tmp_path / "data"
     async with DaemonProcess(data_dir):
         pass
@@ -160,13 +160,13 @@ async def test_a_flipped_byte_is_found(tmp_path: Path, is_running: bool) -> None
             await daemon.stop()
         with pytest.raises(DaemonFailed, match="gave 4") as failed:
             await daemon.command("verify", "--quiet")
-    # Behind what the command says comes the daemon's log, which names both.
-    said, _, _ = str(failed.value).partition('\n  {"timestamp"')
-    assert f"{damaged.upload_id:016x}" in said
-    assert f"{intact.upload_id:016x}" not in said
+    # The daemon's log, which names both, follows the command's output.
+    output, _, _ = str(failed.value).partition('\n  {"timestamp"')
+    assert f"{damaged.upload_id:016x}" in output
+    assert f"{intact.upload_id:016x}" not in output
 
 
-async def test_what_was_complete_or_under_way_is_so_after_a_restart(tmp_path: Path) -> None:
+async def test_complete_and_unfinished_uploads_keep_their_state_over_a_restart(tmp_path: Path) -> None:
     data_dir = tmp_path / "data"
     ledger = Ledger()
     token, promise = await half_sent(data_dir, ledger, "half")

@@ -1,6 +1,7 @@
-"""No promise before its time: what the daemon asked of the system, and in which order, as strace saw it.
+"""No ACK before the bytes are durable: the daemon's system calls and their order, as traced by strace.
 
-A kill spares what the system has in memory; only the order of the calls tells what a power cut would have left.
+Killing the daemon does not test this, because the kernel keeps written data in memory. Only the order of the calls
+shows what a power cut would leave.
 """
 
 import asyncio
@@ -13,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from daemon.adapters.files import SystemFiles
-from daemon.storage.local.syncing import TOGETHER_FILES_MIN
+from daemon.storage.local.disk_writer import TOGETHER_FILES_MIN
 from tests.support.ack_ledger import Connection, Ledger, connected
 from tests.support.daemon_process import DaemonProcess
 from tests.support.deadlines import SCENE_S
@@ -27,7 +28,7 @@ FILES = 3
 FILE_BYTES = 300_000
 CHUNK_BYTES = 16 * 1024
 PROMISES_MIN = 4 * CONNECTIONS * FILES
-"""Each window is a small part of a file, so that every file takes several acknowledgements."""
+"""The window is much smaller than a file, so that every file takes several acknowledgements."""
 
 SETTINGS = {"LIMITS__CHUNK_BYTES_MAX": str(CHUNK_BYTES), "LIMITS__WINDOW_BYTES": str(4 * CHUNK_BYTES)}
 
@@ -36,7 +37,7 @@ pytestmark = pytest.mark.skipif(shutil.which("strace") is None, reason="strace i
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """What a traced daemon did."""
+    """The system calls of a traced daemon."""
 
     trace: tuple[Call, ...]
     data_dir: Path
@@ -46,7 +47,7 @@ class Run:
         return Checker(self.data_dir, self.port).check(self.trace)
 
     def is_data(self, call: Call) -> bool:
-        """Whether the call is about the data file of an upload."""
+        """Whether the call accesses the data file of an upload."""
         return call.target.startswith(f"{self.data_dir}/files/") and call.name != "fsync"
 
     def is_directory(self, call: Call) -> bool:
@@ -57,7 +58,7 @@ class Run:
 
 
 async def send(connection: Connection, number: int, rng: random.Random) -> None:
-    """Files and chunks of sizes of their own, so that no two uploads share a range; some chunks come out of order."""
+    """Send files of different sizes in different chunks, so that no two uploads share a range, some out of order."""
     for file in range(FILES):
         content = rng.randbytes(FILE_BYTES + 1000 * number + 100 * file)
         stream = await connection.open(f"{number}/{file}", content)
@@ -70,7 +71,7 @@ async def send(connection: Connection, number: int, rng: random.Random) -> None:
 
 
 async def run(directory: Path, settings: Mapping[str, str], connections: int = CONNECTIONS) -> Run:
-    """Several uploads at a time to a daemon under strace."""
+    """Send several uploads at a time to a daemon under strace."""
     trace, data_dir = directory / "trace", directory / "data"
     rng = random.Random(str(settings))
     ledger = Ledger()
@@ -84,7 +85,7 @@ async def run(directory: Path, settings: Mapping[str, str], connections: int = C
 
             await asyncio.gather(*(work(number) for number in range(connections)))
             assert await daemon.stop() == 0
-        # The program's end is seen before strace has written its last line.
+        # The daemon may be gone before strace has written its last line.
         await until(lambda: trace.read_text().endswith("+++ exited with 0 +++\n"))
     ledger.check(data_dir)
     return Run(tuple(calls(trace.read_text().splitlines())), data_dir, daemon.addresses.listen[1])
@@ -95,27 +96,27 @@ def synced(tmp_path_factory: pytest.TempPathFactory) -> Run:
     return asyncio.run(run(tmp_path_factory.mktemp("sync"), {}))
 
 
-def test_no_promise_is_made_before_bytes_name_and_record_are_synced(synced: Run) -> None:
+def test_no_ack_is_sent_before_bytes_name_and_record_are_synced(synced: Run) -> None:
     verdict = synced.verdict()
     assert verdict.violations == ()
     assert verdict.promises >= PROMISES_MIN
 
 
-def test_without_syncs_of_the_data_the_checker_objects(tmp_path: Path) -> None:
+def test_the_checker_finds_missing_syncs_of_the_data(tmp_path: Path) -> None:
     verdict = asyncio.run(run(tmp_path, {"COMMIT__DURABILITY": "write"})).verdict()
     assert verdict.promises >= PROMISES_MIN
     assert any("its file not synced" in each for each in verdict.violations)
     assert any("its directory not synced" in each for each in verdict.violations)
 
 
-def test_many_files_of_one_cycle_are_synced_together_before_any_promise(tmp_path: Path) -> None:
-    """The cycle is long enough for a chunk of every connection."""
+def test_many_files_of_one_cycle_are_synced_together_before_any_ack(tmp_path: Path) -> None:
+    """The cycle is long enough to take a chunk of every connection."""
     together = asyncio.run(run(tmp_path, {"COMMIT__CYCLE_MS": "50"}, MANY_CONNECTIONS))
     verdict = together.verdict()
     assert verdict.violations == ()
     assert verdict.promises >= FILES * MANY_CONNECTIONS
     apart = [call for call in together.trace if call.name != SYNCING_ALL]
-    # On another file system than ext4 and xfs they are synced one by one.
+    # On file systems other than ext4 and xfs, files are synced one by one.
     is_sound = SystemFiles().is_one_sound_file_system([tmp_path])
     assert bool(Checker(together.data_dir, together.port).check(apart).violations) is is_sound
 
@@ -134,14 +135,14 @@ Selection = Callable[[Run, Call], bool]
     ],
     ids=["write", "sync of the data", "sync of the directory", "write of the record", "sync of the record"],
 )
-@pytest.mark.parametrize("fate", ["absent", "failed", "late"])
-def test_a_promise_without_one_of_the_steps_is_seen(
-    synced: Run, selected: Selection, violation: str, fate: str
+@pytest.mark.parametrize("change", ["absent", "failed", "late"])
+def test_the_checker_finds_an_ack_without_one_of_the_steps(
+    synced: Run, selected: Selection, violation: str, change: str
 ) -> None:
     end = max(call.ended for call in synced.trace) + 1
     trace = []
     for call in synced.trace:
-        match fate:
+        match change:
             case _ if not selected(synced, call):
                 trace.append(call)
             case "failed":
@@ -152,7 +153,7 @@ def test_a_promise_without_one_of_the_steps_is_seen(
     assert any(violation in each for each in verdict.violations)
 
 
-def test_a_record_that_comes_before_its_bytes_is_seen(synced: Run) -> None:
+def test_the_checker_finds_a_record_that_comes_before_its_bytes(synced: Run) -> None:
     trace = [
         replace(call, begun=0) if synced.is_catalog(call) and call.name in WRITING else call for call in synced.trace
     ]
@@ -160,7 +161,7 @@ def test_a_record_that_comes_before_its_bytes_is_seen(synced: Run) -> None:
     assert any("before the bytes" in each for each in verdict.violations)
 
 
-def test_calls_of_threads_are_told_apart() -> None:
+def test_interleaved_calls_of_threads_are_parsed() -> None:
     name = "".join(f"\\x{each:02x}" for each in b"/d/f")
     lines = [
         f'7 pwritev2(3<{name}>, [{{iov_base="\\x41\\x42", iov_len=2}}, {{iov_base="\\x43", iov_len=1}}], 2, 10, 0'

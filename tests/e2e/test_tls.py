@@ -1,4 +1,4 @@
-"""TLS on the device port of a real daemon: the name of the protocol, and certificates renewed under running uploads."""
+"""TLS on a real daemon's device port: ALPN, versions, and certificates that are renewed during uploads."""
 
 import asyncio
 import signal
@@ -38,13 +38,13 @@ async def live(tmp_path_factory: pytest.TempPathFactory, certificate: Certificat
 
 
 def trusting(path: Path, protocols: tuple[str, ...] = (ALPN,)) -> ssl.SSLContext:
-    """A device that trusts this certificate alone."""
+    """The TLS context of a device that trusts only this certificate."""
     context = ssl.create_default_context(cafile=str(path))
     context.set_alpn_protocols(list(protocols))
     return context
 
 
-async def test_the_protocol_is_agreed_on_by_its_name(live: Scene, certificate: Certificate) -> None:
+async def test_alpn_selects_the_protocol(live: Scene, certificate: Certificate) -> None:
     async with await Wire.admitted(live.address, live.token("cam"), tls=trusting(certificate.path)) as wire:
         assert wire.tls is not None
         assert wire.tls.selected_alpn_protocol() == ALPN
@@ -53,7 +53,7 @@ async def test_the_protocol_is_agreed_on_by_its_name(live: Scene, certificate: C
 
 @pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1, ssl.TLSVersion.TLSv1_1])
 @pytest.mark.filterwarnings("ignore:ssl.TLSVersion:DeprecationWarning")
-async def test_what_is_older_than_tls_1_2_is_refused(
+async def test_versions_before_tls_1_2_are_refused(
     live: Scene, certificate: Certificate, version: ssl.TLSVersion
 ) -> None:
     context = trusting(certificate.path)
@@ -64,7 +64,7 @@ async def test_what_is_older_than_tls_1_2_is_refused(
 
 
 @pytest.mark.parametrize("size", [0, 3_000_000])
-async def test_a_file_arrives_whole(live: Scene, certificate: Certificate, size: int) -> None:
+async def test_a_file_arrives_complete(live: Scene, certificate: Certificate, size: int) -> None:
     data = bytes(range(256)) * (size // 256)
     tls = trusting(certificate.path)
     async with Uplink(*live.address, TokenCredentials(live.token("cam")), tls=tls) as uplink:
@@ -73,31 +73,29 @@ async def test_a_file_arrives_whole(live: Scene, certificate: Certificate, size:
     assert answer.body == data
 
 
-async def test_last_words_are_read(live: Scene, certificate: Certificate) -> None:
+async def test_a_refusal_can_be_read(live: Scene, certificate: Certificate) -> None:
     async with await Wire.connect(live.address, tls=trusting(certificate.path)) as wire:
         wire.send(raw(FrameType.HELLO, b"", length=HANDSHAKE_FRAME_BYTES_MAX) + bytes(100_000))
         assert (await wire.hear(frames.Refused)).code == ErrorCode.FRAME_TOO_LARGE
         await wire.ended()
 
 
-async def test_a_stranger_who_does_not_speak_tls_is_dropped_and_disturbs_nobody(
-    live: Scene, certificate: Certificate
-) -> None:
+async def test_a_client_without_tls_is_dropped_without_disturbing_others(live: Scene, certificate: Certificate) -> None:
     async with await Wire.admitted(live.address, live.token("cam"), tls=trusting(certificate.path)) as wire:
-        for said in (b"GET / HTTP/1.1\r\n\r\n", raw(FrameType.HELLO, b"UPLK")):
+        for data in (b"GET / HTTP/1.1\r\n\r\n", raw(FrameType.HELLO, b"UPLK")):
             async with await Wire.connect(live.address) as stranger:
-                stranger.send(said)
+                stranger.send(data)
                 await stranger.dropped()
         await wire.open(1, open_request("undisturbed.bin", 10))
         await wire.upload(1, 0, bytes(10))
 
 
-async def test_a_stranger_who_says_nothing_is_dropped_in_the_handshakes_time(live: Scene) -> None:
+async def test_a_client_that_sends_nothing_is_dropped_after_the_handshake_timeout(live: Scene) -> None:
     async with await Wire.connect(live.address) as stranger:
         await stranger.dropped()
 
 
-async def test_a_certificate_is_renewed_while_connections_live_on(
+async def test_a_certificate_is_renewed_while_connections_continue(
     live: Scene, certificate: Certificate, tmp_path: Path
 ) -> None:
     old_trust = trusting(certificate.path)

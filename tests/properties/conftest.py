@@ -1,4 +1,4 @@
-"""No property is timed: a slow machine is no failure."""
+"""Hypothesis has no deadlines here: a slow machine is not a failure."""
 
 from hypothesis import settings
 

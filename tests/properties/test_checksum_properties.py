@@ -1,4 +1,4 @@
-"""Checksums against the plainest way to compute them, for any bytes and any cut."""
+"""Checksums against the simplest implementation, for any bytes and any cut."""
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -17,13 +17,13 @@ def plain_crc32c(data: bytes) -> int:
 
 
 @given(st.binary(max_size=300))
-def test_checksums_are_those_of_the_definition(data: bytes) -> None:
+def test_checksums_match_their_definition(data: bytes) -> None:
     assert sum8(data) == sum(data) % 256
     assert crc32c(data) == plain_crc32c(data)
 
 
 @given(st.lists(st.binary(max_size=50), max_size=8))
-def test_a_crc_of_parts_is_that_of_the_whole(parts: list[bytes]) -> None:
+def test_the_crc_of_all_parts_is_that_of_the_whole(parts: list[bytes]) -> None:
     whole = b"".join(parts)
     running = joined = 0
     for part in parts:
@@ -33,6 +33,6 @@ def test_a_crc_of_parts_is_that_of_the_whole(parts: list[bytes]) -> None:
 
 
 @given(st.binary(min_size=1, max_size=100), st.integers(0, 2**62), st.integers(0, 2**62))
-def test_zeros_may_be_joined_at_once_or_in_two(data: bytes, one: int, other: int) -> None:
+def test_joining_a_length_equals_joining_its_two_parts(data: bytes, one: int, other: int) -> None:
     crc = crc32c(data)
     assert crc32c_combine(crc32c_combine(crc, 0, one), 0, other) == crc32c_combine(crc, 0, one + other)

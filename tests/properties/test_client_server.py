@@ -1,4 +1,4 @@
-"""Both ends against each other, through bytes alone: what one asks the other sees, and what it answers comes back."""
+"""Client and server against each other, through bytes alone: requests and answers arrive as they were sent."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
@@ -48,7 +48,7 @@ DIGEST = b"\x05" * 32
 
 
 class Link:
-    """A client and a server; `up` and `down` carry what waits, in pieces of these sizes."""
+    """A client and a server. `up` and `down` carry pending output across, in pieces of the given sizes."""
 
     def __init__(self, hello: frames.Hello = HELLO, sizes: Sequence[int] = (), pool: Pool | None = None) -> None:
         self.client = ClientConnection(hello)
@@ -59,7 +59,7 @@ class Link:
         return self.rig.feed(b"".join(self.client.data_to_send()), self.sizes)
 
     def down(self) -> list[ClientEvent]:
-        data = self.rig.connection.data_to_send()
+        data = self.rig.connection.data_to_send(self.rig.now)
         events: list[ClientEvent] = []
         for size in [*self.sizes, len(data)]:
             events += self.client.receive(data[:size])
@@ -67,7 +67,7 @@ class Link:
         return events
 
     def shake(self) -> None:
-        """A handshake by token."""
+        """Do a handshake with a token."""
         (event,) = self.up()
         assert event == HelloReceived(HELLO, self.client.hello_raw)
         self.rig.connection.welcome(welcome_of())
@@ -75,7 +75,7 @@ class Link:
         assert self.down() == [Welcomed(welcome_of())]
 
     def open(self, size: int = SIZE_UNKNOWN) -> int:
-        """An upload that is open."""
+        """Open an upload and return its stream."""
         stream = self.client.open(replace(OPEN, size=size))
         assert self.up() == [OpenRequested(stream, replace(OPEN, size=size))]
         self.rig.connection.opened(stream, opened_of(), size)
@@ -92,7 +92,7 @@ def link(request: pytest.FixtureRequest) -> Link:
 
 
 @pytest.mark.parametrize("sizes", [(), (1,) * 600])
-def test_a_secret_is_proven_over_the_frames_that_went_over_the_wire(sizes: tuple[int, ...]) -> None:
+def test_a_proof_covers_the_frames_as_sent(sizes: tuple[int, ...]) -> None:
     key = device_key(bytes(range(32)))
     link = Link(SECRET_HELLO, sizes)
     (hello,) = link.up()
@@ -107,7 +107,7 @@ def test_a_secret_is_proven_over_the_frames_that_went_over_the_wire(sizes: tuple
     assert link.down() == [Welcomed(welcome_of())]
 
 
-def test_a_refusal_reaches_the_device_with_what_to_do() -> None:
+def test_a_refusal_reaches_the_device_with_its_action() -> None:
     link = Link()
     link.up()
     link.rig.connection.fail(ErrorCode.UNAUTHENTICATED, "the token is not for this server")
@@ -224,7 +224,7 @@ def test_every_error_reaches_the_device_with_its_action(code: ErrorCode) -> None
 
 @dataclass(slots=True)
 class Store:
-    """What a server keeps of one upload: the first copy of each byte."""
+    """What a server stores of one upload: the first copy of each byte."""
 
     content: bytearray
     have: RangeSet = field(default_factory=RangeSet)
@@ -247,7 +247,7 @@ PLANS = st.lists(st.tuples(st.integers(0, 20_000), st.sampled_from([1, 10, 500, 
     st.lists(st.integers(0, 10**6), max_size=20),
     st.lists(st.integers(1, 5000), max_size=50),
 )
-def test_chunks_in_any_order_over_a_link_that_flips_bits_arrive_bit_for_bit(
+def test_a_file_survives_reordering_and_flipped_bits(
     plan: list[tuple[int, int]], kind: FrameType, flips: list[int], sizes: list[int]
 ) -> None:
     content = bytes(at * 31 % 251 for at in range(40_000))
@@ -301,7 +301,7 @@ OPENS = st.builds(
 
 @settings(deadline=None)
 @given(OPENS)
-def test_any_request_that_may_be_is_seen_as_it_was_asked(request: frames.Open) -> None:
+def test_any_valid_request_arrives_as_it_was_sent(request: frames.Open) -> None:
     link = Link()
     link.shake()
     stream = link.client.open(request)
@@ -310,7 +310,7 @@ def test_any_request_that_may_be_is_seen_as_it_was_asked(request: frames.Open) -
 
 @settings(deadline=None)
 @given(st.integers(64, 400), st.integers(0, 255), st.lists(st.integers(1, 50), max_size=40))
-def test_nothing_larger_is_sent_than_the_device_takes(frame_bytes_max: int, k: int, gaps: list[int]) -> None:
+def test_no_frame_is_larger_than_the_device_accepts(frame_bytes_max: int, k: int, gaps: list[int]) -> None:
     link = Link(replace(HELLO, frame_bytes_max=frame_bytes_max, ack_ranges_max=k, features=Feature.SHA256))
     link.up()
     connection = link.rig.connection
@@ -331,9 +331,9 @@ def test_nothing_larger_is_sent_than_the_device_takes(frame_bytes_max: int, k: i
         lambda: connection.fail(ErrorCode.INTERNAL, "x" * 300),
     ]
     for answer in answers:
-        connection.data_to_send()
+        connection.data_to_send(link.rig.now)
         answer()
-        raw = connection.data_to_send()
+        raw = connection.data_to_send(link.rig.now)
         assert codec.PREFIX_BYTES < len(raw) <= frame_bytes_max
         if raw[0] == FrameType.ACK:
             ack = codec.decode(FrameType.ACK, raw[8:])

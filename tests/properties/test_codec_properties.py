@@ -1,4 +1,4 @@
-"""construct and the codec agree on any values; any frame comes back as it was; no bytes do more than be refused."""
+"""construct and the codec agree on any values, frames round-trip, and bad bytes are only ever refused."""
 
 from dataclasses import fields
 from enum import IntEnum
@@ -69,7 +69,7 @@ STREAMS = st.integers(0, 65535)
 
 @pytest.mark.parametrize("kind", CONTROL, ids=lambda kind: kind.name)
 @given(data=st.data(), stream=STREAMS)
-def test_the_codec_and_construct_make_the_same_bytes(kind: FrameType, data: st.DataObject, stream: int) -> None:
+def test_the_codec_and_construct_write_the_same_bytes(kind: FrameType, data: st.DataObject, stream: int) -> None:
     frame = data.draw(control_frames(kind))
     raw = codec.encode(frame, stream)
     assert build(kind, stream, to_json(kind, frame)) == raw
@@ -87,21 +87,21 @@ def test_construct_reads_what_the_codec_reads(kind: FrameType, data: st.DataObje
         assert parsed[field.name] == getattr(frame, field.name)
 
 
-@pytest.mark.parametrize("kind", layouts.CHUNK_HEADERS, ids=lambda kind: kind.name)
+@pytest.mark.parametrize("kind", frames.CHUNK_HEADERS, ids=lambda kind: kind.name)
 @given(data=st.data(), stream=STREAMS)
-def test_chunk_headers_are_the_same_by_struct_and_construct(kind: FrameType, data: st.DataObject, stream: int) -> None:
-    declared = layouts.CHUNK_HEADERS[kind]
+def test_struct_and_construct_write_the_same_chunk_headers(kind: FrameType, data: st.DataObject, stream: int) -> None:
+    declared = frames.CHUNK_HEADERS[kind]
     values = {field.name: data.draw(fixed_value(field)) for field in layouts.fixed_fields(declared)}
     built = bytes(declared.build(values))
     struct: Struct = codec.CHUNK_HEADERS[kind]
     assert struct.pack(*values.values()) == built
-    prefix = bytes(layouts.PREFIX.build({"type": kind, "flags": 0, "stream": stream, "length": len(built)}))
+    prefix = bytes(frames.PREFIX.build({"type": kind, "flags": 0, "stream": stream, "length": len(built)}))
     assert codec.CHUNK_FRAMES[kind].unpack(prefix + built) == (kind, 0, stream, len(built), *values.values())
 
 
 @pytest.mark.parametrize("kind", CONTROL, ids=lambda kind: kind.name)
 @given(data=st.data())
-def test_a_cut_frame_keeps_to_the_limit_and_loses_only_optional_fields(kind: FrameType, data: st.DataObject) -> None:
+def test_a_cut_frame_fits_the_limit_and_loses_only_optional_fields(kind: FrameType, data: st.DataObject) -> None:
     frame = data.draw(control_frames(kind))
     layout = layouts.CONTROL_LAYOUTS[kind]
     least = codec.PREFIX_BYTES + layout.fixed.sizeof()
@@ -123,7 +123,7 @@ def test_a_cut_frame_keeps_to_the_limit_and_loses_only_optional_fields(kind: Fra
 
 @pytest.mark.parametrize("kind", CONTROL, ids=lambda kind: kind.name)
 @given(noise=st.binary(max_size=80), cut=st.integers(0, 80))
-def test_any_bytes_decode_or_are_refused_as_malformed(kind: FrameType, noise: bytes, cut: int) -> None:
+def test_any_bytes_either_decode_or_are_refused_as_malformed(kind: FrameType, noise: bytes, cut: int) -> None:
     for body in (noise, minimal_body(kind)[:cut] + noise):
         try:
             frame = codec.decode(kind, body)

@@ -1,4 +1,4 @@
-"""The range set against the most naive model there is: the set of all byte numbers."""
+"""The range set against the simplest model: the set of all byte numbers."""
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -12,14 +12,14 @@ OFFSETS = st.integers(0, len(FILE))
 
 
 def runs(held: set[int]) -> list[tuple[int, int]]:
-    """The numbers as half-open runs."""
+    """The numbers as half-open ranges."""
     edges = sorted(number for number in held if number - 1 not in held)
     ends = sorted(number + 1 for number in held if number + 1 not in held)
     return list(zip(edges, ends, strict=True))
 
 
 class RangeSetAgainstModel(RuleBasedStateMachine):
-    """Bytes arrive in any order, twice and overlapping, as chunks do."""
+    """Adds bytes in any order, repeated and overlapping, as chunks arrive."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -46,25 +46,25 @@ class RangeSetAgainstModel(RuleBasedStateMachine):
             self.held.extend(start, end, crc32c(FILE[start:end], tail.crc32c))
 
     @rule(one=OFFSETS, other=OFFSETS)
-    def look_for_gaps(self, one: int, other: int) -> None:
+    def compare_gaps(self, one: int, other: int) -> None:
         start, end = sorted((one, other))
         assert self.held.missing(start, end) == runs(set(range(start, end)) - self.model)
 
     @rule(start=OFFSETS)
-    def look_for_a_tail(self, start: int) -> None:
+    def compare_tails(self, start: int) -> None:
         tail = self.held.tail(start)
         assert (tail is not None) is (start - 1 in self.model and start not in self.model)
         assert tail is None or tail.end == start
 
     @invariant()
-    def ranges_are_the_runs_with_their_crc(self) -> None:
+    def ranges_match_the_model_and_have_its_crcs(self) -> None:
         expected = [(start, end, crc32c(FILE[start:end])) for start, end in runs(self.model)]
         assert [(each.start, each.end, each.crc32c) for each in self.held] == expected
         assert self.held.snapshot() == tuple(self.held)
         assert len(self.held) == len(expected)
 
     @invariant()
-    def sums_are_those_of_the_model(self) -> None:
+    def totals_match_the_model(self) -> None:
         next_expected_byte = next(number for number in range(len(FILE) + 1) if number not in self.model)
         assert self.held.next_expected_byte == next_expected_byte
         assert self.held.prefix_crc32c() == crc32c(FILE[:next_expected_byte])
@@ -79,7 +79,7 @@ TestRangeSet = RangeSetAgainstModel.TestCase
 
 
 @given(st.permutations(range(0, 64, 4)))
-def test_any_order_ends_in_the_same_set(starts: list[int]) -> None:
+def test_any_order_gives_the_same_set(starts: list[int]) -> None:
     held = RangeSet()
     for start in starts:
         held.add(start, start + 4, crc32c(FILE[start : start + 4]))

@@ -1,4 +1,4 @@
-"""Every state with every frame, and whatever else a stranger may send: refused by a code, never by an exception."""
+"""Every frame in every state, and arbitrary bytes: invalid input gets an error code, never an exception."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -102,14 +102,14 @@ for _kind, _body in _OTHERS.items():
     EXAMPLES[_kind] = codec.PREFIX.pack(_kind, 0, 1, len(_body)) + _body
 
 
-def test_every_state_and_every_frame_is_tried() -> None:
+def test_every_state_and_every_frame_is_covered() -> None:
     assert set(STATES) == set(ConnectionState)
     assert set(EXAMPLES) == set(FrameType)
 
 
 @pytest.mark.parametrize("kind", list(FrameType), ids=lambda kind: kind.name)
 @pytest.mark.parametrize("state", list(ConnectionState), ids=lambda state: state.name)
-def test_exactly_the_entries_of_the_table_are_taken(state: ConnectionState, kind: FrameType) -> None:
+def test_a_connection_accepts_exactly_the_frames_in_its_table(state: ConnectionState, kind: FrameType) -> None:
     rig = STATES[state]()
     assert rig.connection.state is state
     rig.sent()
@@ -139,7 +139,7 @@ def test_exactly_the_entries_of_the_table_are_taken(state: ConnectionState, kind
 
 @pytest.mark.parametrize("kind", sorted(STREAM_ACCEPTS[StreamState.RECEIVING]), ids=lambda kind: kind.name)
 @pytest.mark.parametrize("state", list(StreamState), ids=lambda state: state.name)
-def test_on_a_stream_exactly_the_entries_of_its_table_are_taken(state: StreamState, kind: FrameType) -> None:
+def test_a_stream_accepts_exactly_the_frames_in_its_table(state: StreamState, kind: FrameType) -> None:
     rig = welcomed()
     if state is StreamState.OPENING:
         rig.feed(open_frame(1))
@@ -156,7 +156,7 @@ def test_on_a_stream_exactly_the_entries_of_its_table_are_taken(state: StreamSta
     assert rig.connection.state is ConnectionState.OPEN
 
 
-# Anything at all.
+# Arbitrary bytes.
 
 _ANY_FRAME = st.builds(
     lambda kind, flags, stream, body, lie: codec.PREFIX.pack(kind, flags, stream, max(len(body) + lie, 0)) + body,
@@ -194,7 +194,7 @@ def test_garbage_never_raises_and_costs_bounded_memory(
     assert len(connection.streams) <= LIMITS.streams_max
     assert pool.lent <= 1
     if state in {ConnectionState.START, ConnectionState.DECIDING, ConnectionState.CHALLENGED, ConnectionState.CLOSING}:
-        assert pool.lent_max == 0, "who is not let in borrows nothing"
+        assert pool.lent_max == 0, "no memory is borrowed before authentication"
     connection.check_time(rig.now + 1)
     connection.close()
     assert pool.lent == 0
@@ -220,7 +220,7 @@ def test_a_client_never_raises_whatever_a_server_sends(garbage: bytes, state: st
 
 
 class _Caller:
-    """Takes in what comes, answers in any order it is told to, and counts for itself."""
+    """A caller that answers in any order, and counts the bytes in the window independently."""
 
     def __init__(self) -> None:
         self.pool = Pool(leases_max=2)
@@ -271,7 +271,7 @@ STEPS = st.lists(
 
 @settings(deadline=None, max_examples=100, suppress_health_check=[HealthCheck.too_slow])
 @given(STEPS)
-def test_the_window_counts_what_is_under_way_and_comes_back_to_zero(steps: list[tuple[str, int, int]]) -> None:
+def test_the_window_counts_bytes_in_flight_and_returns_to_zero(steps: list[tuple[str, int, int]]) -> None:
     caller = _Caller()
     streams = caller.rig.connection.streams
     for step in steps:

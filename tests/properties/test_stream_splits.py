@@ -1,4 +1,4 @@
-"""However the bytes of a device are split, the same follows from them. PROTOCOL.md §5 and §9."""
+"""A device's bytes have the same effect however they are split. PROTOCOL.md §5 and §9."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -37,7 +37,7 @@ Script = list[bytes]
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What a device caused: the events, and the answers in order."""
+    """The events and the answers that a device's bytes caused, in order."""
 
     events: list[ServerEvent]
     sent: bytes
@@ -50,7 +50,7 @@ def data_at(start: int, size: int) -> bytes:
 
 @st.composite
 def runs(draw: st.DrawFn) -> Script:
-    """Many small chunks of one size: what gathering is for; now and then one of them is corrupt or amiss."""
+    """Many small chunks of one size, which the server gathers; a few are corrupt or misplaced."""
     kind, stream = draw(FORMS), draw(st.sampled_from(STREAMS))
     size, start, count = draw(st.integers(1, 40)), draw(st.integers(0, 1000)), draw(st.integers(1, 60))
     frames_ = [chunk(stream, start + at * size, data_at(at, size), kind) for at in range(count)]
@@ -64,7 +64,7 @@ def runs(draw: st.DrawFn) -> Script:
 
 @st.composite
 def large(draw: st.DrawFn) -> Script:
-    """A few large chunks, for which memory is leased."""
+    """A few large chunks, which the server receives into leased memory."""
     kind, stream = draw(FORMS), draw(st.sampled_from(STREAMS))
     sizes = draw(st.lists(st.sampled_from([4095, 9000, 33_000, 65_536]), min_size=1, max_size=4))
     start, made = draw(st.integers(0, 2**31)), []
@@ -117,12 +117,12 @@ SIZES = st.lists(st.one_of(st.integers(1, 40), st.integers(1, 3000), st.integers
 
 
 def outcome(raw: bytes, sizes: Sequence[int], pool: Pool, limits: ServerLimits = WIDE) -> Outcome:
-    """Streams 1 and 2 are open and nobody answers anything: all that is sent comes from the protocol itself."""
+    """Feed `raw` with streams 1 and 2 open. The caller answers nothing: all output comes from the protocol itself."""
     rig = welcomed(pool, limits)
     for number in STREAMS:
         open_stream(rig, number)
     events = merged(rig.feed(raw, sizes))
-    result = Outcome(events, rig.connection.data_to_send(), rig.connection.streams.unacknowledged_bytes)
+    result = Outcome(events, rig.connection.data_to_send(rig.now), rig.connection.streams.unacknowledged_bytes)
     rig.connection.close()
     assert pool.lent == 0
     return result
@@ -158,17 +158,17 @@ def test_pieces_of_one_size_give_the_same_events_and_answers(size: int) -> None:
     assert outcome(raw, [size] * (len(raw) // size), Pool(1)) == outcome(raw, [], Pool())
 
 
-# With a caller that answers: what goes out is the same for each stream, as acknowledgements are not split alike.
+# With a caller that answers. Outputs are compared stream by stream, since the split decides how ACKs interleave.
 
 
 def converse(raw: bytes, sizes: Sequence[int], pool: Pool) -> tuple[list[ServerEvent], dict[int, list[Sent]]]:
-    """A caller that takes everything in at once and answers each event as soon as it is there."""
+    """Feed `raw` with a caller that answers each event at once."""
     rig = ServerRig(pool, WIDE)
     seen: list[ServerEvent] = []
     events = rig.feed(raw, sizes)
     rest = list(sizes)
     while events or rig.unfed:
-        assert events, "input waits, and nobody is asked for an answer"
+        assert events, "input waits, but no event asks for an answer"
         for event in events:
             answer(rig, event)
         seen += events
@@ -196,7 +196,7 @@ def answer(rig: ServerRig, event: ServerEvent) -> None:
 
 @st.composite
 def conversations(draw: st.DrawFn) -> bytes:
-    """Everything at once and nothing waited for: HELLO, OPENs, their chunks, FINISHes."""
+    """Pipelined conversations: HELLO, OPENs, their chunks and FINISHes, without waiting for any answer."""
     script = [codec.encode(HELLO)]
     for number in range(1, draw(st.integers(1, 6)) + 1):
         name = draw(st.sampled_from(["log", "done", ""]))
@@ -209,7 +209,7 @@ def conversations(draw: st.DrawFn) -> bytes:
 
 @settings(deadline=None, max_examples=100, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
 @given(conversations(), SIZES, st.integers(1, 3))
-def test_pipelined_requests_are_answered_alike_however_they_are_split(
+def test_pipelined_requests_get_the_same_answers_however_they_are_split(
     raw: bytes, sizes: list[int], leases_max: int
 ) -> None:
     assert converse(raw, sizes, Pool(leases_max, lease_bytes=70_000)) == converse(raw, [], Pool())

@@ -1,4 +1,4 @@
-"""Devices that open, take over, send in any order and leave, while disk and catalog fail: no promise is broken."""
+"""Devices open, take over, send in any order and leave, while disk and catalog fail. Acknowledged bytes stay."""
 
 import asyncio
 import errno
@@ -21,7 +21,7 @@ from tests.support.catalog_samples import REPLACE, REQUEST
 from tests.support.deadlines import DEADLINE_S
 from tests.support.loop_turns import turns
 from tests.support.upload_bench import Bench
-from tests.support.upload_streams import Stream, finish
+from tests.support.upload_streams import Stream
 
 Result = TypeVar("Result")
 
@@ -35,25 +35,25 @@ BROKEN = OSError(errno.EIO, "Input/output error")
 
 
 FATAL = {ErrorCode.DISK_FULL, ErrorCode.STORAGE_FAILED, ErrorCode.FENCED, ErrorCode.GONE, ErrorCode.DIGEST_MISMATCH}
-"""All that a device which follows the protocol can be told here."""
+"""The only errors that a device which follows the protocol may get here."""
 
 
 @dataclass
 class Promises:
-    """What devices were told of each upload, by its id."""
+    """What the server acknowledged of each upload, by the upload's id."""
 
     bench: Bench
     next_expected_byte: dict[int, int] = field(default_factory=dict)
     completed: dict[int, bytes] = field(default_factory=dict)
 
     def durable(self, upload_id: int, next_expected_byte: int, beyond: Sequence[Span]) -> None:
-        """It is told now that these bytes are durable."""
+        """Record that the server has acknowledged these bytes as durable."""
         assert next_expected_byte >= self.next_expected_byte.get(upload_id, 0), "N went down"
         self.next_expected_byte[upload_id] = next_expected_byte
         self.check(upload_id, [Span(0, next_expected_byte), *beyond])
 
     def check(self, upload_id: int, spans: Sequence[Span]) -> None:
-        """A power cut at this moment would leave these bytes, and a catalog that knows of them."""
+        """Check that after a power cut now, these bytes would be on disk and recorded in the catalog."""
         record = self.bench.catalog.at_once(upload_id)
         assert record is not None
         for start, end in spans:
@@ -71,12 +71,12 @@ class WatchedStream(Stream):
     sent_bytes: int = 0
     asked_to_finish: bool = False
 
-    def acknowledged(self, next_expected_byte: int, beyond: Sequence[Span], settled_bytes: int) -> None:
-        super().acknowledged(next_expected_byte, beyond, settled_bytes)
+    def acknowledged(self, next_expected_byte: int, beyond: Sequence[Span], answered_bytes: int) -> None:
+        super().acknowledged(next_expected_byte, beyond, answered_bytes)
         assert self.upload is not None
         assert self.promises is not None
         self.promises.durable(self.upload.id, next_expected_byte, beyond)
-        assert self.settled_bytes <= self.sent_bytes, "more is acknowledged than was sent on this stream"
+        assert self.answered_bytes <= self.sent_bytes, "more was acknowledged than was sent on this stream"
 
     def finished(self, upload: Upload) -> None:
         super().finished(upload)
@@ -88,7 +88,7 @@ class WatchedStream(Stream):
 
 
 class UploadsMachine(RuleBasedStateMachine):
-    """Each rule is one thing that a device, the disk, the catalog or an operator does."""
+    """Each rule is one action of a device, the disk, the catalog or an operator."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -143,7 +143,7 @@ class UploadsMachine(RuleBasedStateMachine):
             self.promises.check(result.upload.id, [Span(0, len(CONTENTS[name]))])
             return None
         for other in self.streams:
-            assert other.name != name or other.is_over, "of the streams of one name only the last is not fenced"
+            assert other.name != name or other.is_over, "all streams of one name but the last are fenced"
         self.promises.durable(upload.id, upload.next_expected_byte, upload.beyond())
         stream.upload = upload
         self.streams.append(stream)
@@ -202,7 +202,7 @@ class UploadsMachine(RuleBasedStateMachine):
 
     def _ask_to_finish(self, stream: WatchedStream, upload: LiveUpload, crc: int) -> None:
         stream.asked_to_finish = True
-        self.bench.uploads.finish(upload, finish(len(CONTENTS[stream.name]), crc))
+        self.bench.uploads.finish(upload, len(CONTENTS[stream.name]), crc)
 
     @precondition(lambda self: self.alive)
     @rule(which=st.integers(0, 3), how=st.sampled_from(["not", "not", "not", "detached", "aborted", "deleted"]))
@@ -215,7 +215,7 @@ class UploadsMachine(RuleBasedStateMachine):
             self.do(self.bench.uploads.abort(upload))
             assert stream.is_over
         elif how == "deleted":
-            self.do(self.bench.uploads.end(upload.id, State.DELETED))
+            self.do(self.bench.ends.end(upload.id, State.DELETED))
 
     async def _leave(self, stream: WatchedStream, upload: LiveUpload) -> None:
         self.bench.uploads.detach(upload, stream)
@@ -274,7 +274,7 @@ class UploadsMachine(RuleBasedStateMachine):
         self.do(self._flow())
 
     async def _flow(self) -> None:
-        """The disk does all that it was asked for."""
+        """Let the disk do all pending work."""
         await self._hurry()
         while self.bench.storage.writes or self.bench.storage.syncs:
             self.bench.storage.write_next()
@@ -305,7 +305,7 @@ class UploadsMachine(RuleBasedStateMachine):
             self.runner.close()
 
     async def _come_to_rest(self) -> None:
-        """All failures end, all devices leave: what was promised is there, and nothing else is kept in memory."""
+        """End all failures and disconnect all devices. Acknowledged bytes are there, and memory holds nothing else."""
         bench = self.bench
         for gate in bench.catalog.gates.values():
             gate.failures.clear()
@@ -321,7 +321,7 @@ class UploadsMachine(RuleBasedStateMachine):
             await turns()
         await self._drained()
         for stream in self.alive:
-            assert stream.settled_bytes == stream.sent_bytes, "all that arrived on a stream is answered"
+            assert stream.answered_bytes == stream.sent_bytes, "every byte that arrived on a stream gets an answer"
             assert stream.upload is not None
             bench.uploads.detach(stream.upload, stream)
         self.streams.clear()
@@ -341,13 +341,13 @@ class UploadsMachine(RuleBasedStateMachine):
                 assert bench.storage.content(upload_id) == content
 
     async def _drained(self) -> None:
-        """What a takeover has fenced waits for one cycle more, which no clock cuts here."""
+        """Finish all drains. A drain after a takeover needs one more cycle, which no clock starts here."""
         for _ in range(3):
             await self._hurry()
         assert all(drain.done() for drain in self.drains)
 
     async def _complete_everything(self) -> None:
-        """Whatever went before, every file can be sent to its end."""
+        """Check that every file can still be completed."""
         for name, content in CONTENTS.items():
             stream = await self._open(name, REQUEST.disposition)
             if stream is None:

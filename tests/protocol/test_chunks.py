@@ -1,4 +1,4 @@
-"""Chunk frames: which headers contradict themselves, what gathering takes, and what a run hands on. PROTOCOL.md §9."""
+"""Chunk frames: inconsistent headers, gathering, and the data of a run. PROTOCOL.md §9."""
 
 import numpy as np
 import pytest
@@ -13,44 +13,55 @@ from protocol.chunks import (
     PIECE_BYTES_MIN,
     PIECES_MAX,
     Chunk,
+    ChunkFault,
     ChunkRun,
     gather_equal,
     is_worth_gathering,
     read_chunk,
 )
-from protocol.constants import OFFSET_MAX, ChecksumKind, FrameType
+from protocol.constants import OFFSET_MAX, SIZE_UNKNOWN, ChecksumKind, FrameType
+from protocol.errors import ErrorCode
+from protocol.ranges import Span
 from tests.support.server_rig import Pool, Refusal, chunk, corrupt, frame
 
 FORMS = tuple(codec.CHUNK_HEADERS)
 
 
-def read(raw: bytes, kind: FrameType = FrameType.CHUNK, begin: int = 0) -> Chunk | str:
-    return read_chunk(memoryview(raw), begin, kind)
+def read(raw: bytes, kind: FrameType = FrameType.CHUNK, begin: int = 0, size: int = SIZE_UNKNOWN) -> Chunk | ChunkFault:
+    return read_chunk(memoryview(raw), begin, kind, size)
 
 
 @pytest.mark.parametrize("kind", FORMS)
-def test_a_chunk_is_read_where_it_lies(kind: FrameType) -> None:
+def test_a_chunk_is_read_without_a_copy(kind: FrameType) -> None:
     raw = b"before" + chunk(1, 1000, b"payload", kind)
-    assert read(raw, kind, begin=6) == Chunk(1000, 1007, memoryview(b"payload"), intact=True)
+    assert read(raw, kind, begin=6) == Chunk(1000, 1007, memoryview(b"payload"))
 
 
 @pytest.mark.parametrize("kind", FORMS)
-def test_a_wrong_checksum_is_told_from_a_wrong_header(kind: FrameType) -> None:
-    found = read(corrupt(1, 0, b"payload", kind), kind)
-    assert isinstance(found, Chunk)
-    assert not found.intact
+def test_a_wrong_checksum_and_a_wrong_header_are_different_faults(kind: FrameType) -> None:
+    found = read(corrupt(1, 10, b"payload", kind), kind)
+    assert isinstance(found, ChunkFault)
+    assert (found.code, found.refused) == (ErrorCode.CHUNK_CORRUPT, Span(10, 17))
+
+
+@pytest.mark.parametrize("kind", FORMS)
+def test_a_chunk_beyond_the_end_of_the_file_is_refused_whatever_its_checksum(kind: FrameType) -> None:
+    assert isinstance(read(chunk(1, 10, b"payload", kind), kind, size=17), Chunk)
+    for raw in (chunk(1, 10, b"payload", kind), corrupt(1, 10, b"payload", kind)):
+        found = read(raw, kind, size=16)
+        assert found == ChunkFault(ErrorCode.CHUNK_BEYOND_END, "end_byte 16 of a file of 16 bytes")
 
 
 @pytest.mark.parametrize("size", [COMBINED_BYTES_MIN, COMBINED_BYTES_MIN + 1, 3 * COMBINED_BYTES_MIN])
-def test_a_large_chunk_is_verified_whether_or_not_its_data_have_a_crc_of_their_own(size: int) -> None:
+def test_a_large_chunk_is_verified_with_or_without_a_separate_crc_of_its_data(size: int) -> None:
     data, kind = bytes(range(256)) * (size // 256) + bytes(size % 256), FrameType.CHUNK_CRC32C
     own = crc32c(data) if is_quick_to_combine(size) else None
-    assert read(chunk(1, 5, data, kind), kind) == Chunk(5, 5 + size, memoryview(data), intact=True, crc32c=own)
+    assert read(chunk(1, 5, data, kind), kind) == Chunk(5, 5 + size, memoryview(data), crc32c=own)
     for position in (0, 8, 20, 24, 28, -1):
         raw = bytearray(chunk(1, 5, data, kind))
         raw[position] ^= 0x10
         found = read(bytes(raw), kind)
-        assert isinstance(found, str) or not found.intact
+        assert isinstance(found, ChunkFault)
 
 
 @pytest.mark.parametrize("position", range(8 + 16))
@@ -58,10 +69,10 @@ def test_crc32c_covers_every_byte_of_prefix_and_offsets(position: int) -> None:
     kind = FrameType.CHUNK_CRC32C
     raw = bytearray(chunk(1, 0, b"payload", kind))
     raw[position] ^= 1
-    if position in range(4, 8):  # the length: bytes behind the frame are read as its data, or some are not
+    if position in range(4, 8):  # the length: the frame takes in bytes that follow it, or leaves out some of its own
         raw += bytes(2**24 + 1) if position == 4 else bytes(2**17)
     found = read(bytes(raw), kind)
-    assert isinstance(found, str) or not found.intact
+    assert isinstance(found, ChunkFault)
 
 
 @pytest.mark.parametrize("kind", FORMS)
@@ -75,30 +86,34 @@ def test_crc32c_covers_every_byte_of_prefix_and_offsets(position: int) -> None:
         (2**32 - 1, "4 follow"),
     ],
 )
-def test_a_header_that_lies_is_refused_with_what_it_says(kind: FrameType, end_byte: int, reason: str) -> None:
+def test_an_inconsistent_header_is_refused_with_the_reason(kind: FrameType, end_byte: int, reason: str) -> None:
     found = read(chunk(1, 100, b"four", kind, Refusal(end_byte=end_byte)), kind)
-    assert isinstance(found, str)
-    assert reason in found
+    assert isinstance(found, ChunkFault)
+    assert found.code is ErrorCode.CHUNK_INVALID
+    assert found.refused is None
+    assert reason in found.detail
 
 
 @pytest.mark.parametrize("kind", FORMS)
 @pytest.mark.parametrize("missing", [0, 1])
-def test_a_chunk_without_data_is_refused(kind: FrameType, missing: int) -> None:
+def test_an_empty_chunk_is_refused(kind: FrameType, missing: int) -> None:
     raw = frame(kind, bytes(codec.CHUNK_HEADERS[kind].size - missing), stream=1)
-    assert read(raw, kind) == f"a chunk of {len(raw) - 8} bytes has no data"
+    assert read(raw, kind) == ChunkFault(ErrorCode.CHUNK_INVALID, f"a chunk of {len(raw) - 8} bytes has no data")
 
 
 @pytest.mark.parametrize("kind", [FrameType.CHUNK, FrameType.CHUNK_CRC32C])
-def test_the_last_byte_of_the_largest_file_is_the_last_offset_taken(kind: FrameType) -> None:
+def test_the_last_byte_of_the_largest_file_has_the_highest_valid_offset(kind: FrameType) -> None:
     last = read(chunk(1, OFFSET_MAX - 1, b"x", kind), kind)
     assert isinstance(last, Chunk)
     assert last.end == OFFSET_MAX
     header = bytearray(codec.CHUNK_FRAMES[kind].size)
     codec.CHUNK_FRAMES[kind].pack_into(header, 0, kind, 0, 1, codec.CHUNK_HEADERS[kind].size + 1, *[OFFSET_MAX] * 2, 0)
-    assert read(bytes(header) + b"x", kind) == f"end_byte {OFFSET_MAX} is beyond 2^63-2"
+    assert read(bytes(header) + b"x", kind) == ChunkFault(
+        ErrorCode.CHUNK_INVALID, f"end_byte {OFFSET_MAX} is beyond 2^63-2"
+    )
 
 
-def test_the_compact_form_reaches_the_last_byte_of_four_gib() -> None:
+def test_the_compact_form_reaches_the_last_byte_below_four_gib() -> None:
     found = read(chunk(1, 2**32 - 4, b"four", FrameType.CHUNK_COMPACT), FrameType.CHUNK_COMPACT)
     assert isinstance(found, Chunk)
     assert found.end == 2**32
@@ -121,7 +136,7 @@ def adjacent(count: int, size: int, kind: FrameType = FrameType.CHUNK, start: in
 
 @pytest.mark.parametrize("kind", FORMS)
 @pytest.mark.parametrize("size", [1, 7, 64, 1024])
-def test_equal_adjacent_chunks_are_taken_in_one_piece(kind: FrameType, size: int) -> None:
+def test_adjacent_chunks_of_one_size_are_gathered_into_one_piece(kind: FrameType, size: int) -> None:
     expected = b"".join(bytes([at % 251]) * size for at in range(300))
     assert gathered(adjacent(300, size, kind, start=5), kind, rest=b"\x20\x00") == (300, expected)
 
@@ -146,7 +161,7 @@ def test_gathering_stops_before_a_frame_that_differs(kind: FrameType, odd: objec
     assert (count, len(data)) == (4, 28)
 
 
-def test_gathering_pays_from_a_number_of_frames_up_to_a_size_of_data() -> None:
+def test_only_enough_small_chunks_are_gathered() -> None:
     frame_bytes = 8 + 17 + 100
     assert is_worth_gathering(FrameType.CHUNK, 100, GATHER_FRAMES_MIN * frame_bytes)
     assert not is_worth_gathering(FrameType.CHUNK, 100, GATHER_FRAMES_MIN * frame_bytes - 1)
@@ -157,25 +172,25 @@ def test_gathering_pays_from_a_number_of_frames_up_to_a_size_of_data() -> None:
 # Runs.
 
 
-def nothing(_: int) -> None:
+def lend_nothing(_: int) -> None:
     """A pool that lends nothing."""
 
 
 @pytest.mark.parametrize("kind", FORMS)
-def test_one_call_takes_so_many_at_most(kind: FrameType) -> None:
+def test_one_call_gathers_a_bounded_number_of_chunks(kind: FrameType) -> None:
     count, data = gathered(adjacent(GATHER_FRAMES_MAX + 5, 3, kind), kind)
     assert (count, len(data)) == (GATHER_FRAMES_MAX, 3 * GATHER_FRAMES_MAX)
 
 
 @pytest.mark.parametrize("kind", FORMS)
 @pytest.mark.parametrize("start", [0, 6, 12])
-def test_a_chunk_that_the_next_does_not_follow_is_taken_alone(kind: FrameType, start: int) -> None:
+def test_a_chunk_without_an_adjacent_successor_is_taken_alone(kind: FrameType, start: int) -> None:
     assert gathered([chunk(1, 6, b"first!", kind), *adjacent(9, 6, kind, start)], kind) == (
         (10, b"first!" + b"".join(bytes([at]) * 6 for at in range(9))) if start == 12 else (1, b"first!")
     )
 
 
-def test_only_chunks_that_are_never_gathered_have_a_crc_of_their_data_alone() -> None:
+def test_only_chunks_too_large_to_gather_carry_a_crc_of_their_data() -> None:
     assert GATHER_DATA_BYTES_MAX < COMBINED_BYTES_MIN
 
 
@@ -186,7 +201,7 @@ def run_of(*pieces: bytes) -> ChunkRun:
     return run
 
 
-def test_a_run_is_continued_by_the_next_byte_of_the_same_stream_and_checksum() -> None:
+def test_a_run_continues_at_the_next_byte_of_the_same_stream_and_checksum_form() -> None:
     run = run_of(b"ten bytes.")
     assert run.takes(1, ChecksumKind.SUM8, 110)
     assert not run.takes(1, ChecksumKind.SUM8, 111)
@@ -194,17 +209,17 @@ def test_a_run_is_continued_by_the_next_byte_of_the_same_stream_and_checksum() -
     assert not run.takes(1, ChecksumKind.CRC32C, 110)
 
 
-def test_a_run_has_as_many_pieces_as_one_write_takes() -> None:
+def test_a_run_has_no_more_pieces_than_one_write_accepts() -> None:
     run = run_of(*[b"x"] * PIECES_MAX)
     assert not run.takes(1, ChecksumKind.SUM8, run.end)
 
 
-def test_large_pieces_are_handed_on_with_a_hold_on_their_lease() -> None:
+def test_large_pieces_are_passed_on_with_a_hold_on_their_lease() -> None:
     pool = Pool()
     lease = pool.lease(1)
     assert lease is not None
     large = bytes(PIECE_BYTES_MIN)
-    event = run_of(large, large).event(lease, nothing)
+    event = run_of(large, large).event(lease, lend_nothing)
     assert event.lease is lease
     assert event.data == (large, large)
     assert (event.stream, event.start, event.end, event.count) == (1, 100, 100 + 2 * PIECE_BYTES_MIN, 2)
@@ -215,10 +230,10 @@ def test_large_pieces_are_handed_on_with_a_hold_on_their_lease() -> None:
 
 
 @pytest.mark.parametrize("pieces", [[b"a"], [b"small", b"pieces"], [bytes(PIECE_BYTES_MIN), b"x"]])
-def test_small_pieces_are_joined_by_a_copy_that_outlives_the_lease(pieces: list[bytes]) -> None:
+def test_small_pieces_are_copied_so_that_they_outlive_the_lease(pieces: list[bytes]) -> None:
     lease = Pool().lease(1)
     assert lease is not None
-    event = run_of(*pieces).event(lease, nothing)
+    event = run_of(*pieces).event(lease, lend_nothing)
     assert event.lease is None
     assert event.data == (b"".join(pieces),)
     assert isinstance(event.data[0], bytes)
@@ -226,25 +241,25 @@ def test_small_pieces_are_joined_by_a_copy_that_outlives_the_lease(pieces: list[
 
 
 def test_without_a_lease_large_pieces_are_copied_too() -> None:
-    event = run_of(bytes(PIECE_BYTES_MIN)).event(None, nothing)
+    event = run_of(bytes(PIECE_BYTES_MIN)).event(None, lend_nothing)
     assert event.lease is None
     assert isinstance(event.data[0], bytes)
 
 
-def test_a_run_has_the_crc_of_all_its_data_if_that_of_each_piece_is_known() -> None:
+def test_a_run_has_a_crc_if_every_piece_has_one() -> None:
     pieces = [b"piece 1", b"and another", b"3"]
     run = ChunkRun(1, ChecksumKind.CRC32C, 0, 0)
     for piece in pieces:
         run.add(run.end + len(piece), memoryview(piece), 1, crc32c(piece))
-        assert run.event(None, nothing).crc32c == crc32c(b"".join(pieces)[: run.end])
+        assert run.event(None, lend_nothing).crc32c == crc32c(b"".join(pieces)[: run.end])
     run.add(run.end + 1, memoryview(b"x"), 1)
-    assert run.event(None, nothing).crc32c is None
+    assert run.event(None, lend_nothing).crc32c is None
     run.add(run.end + 1, memoryview(b"y"), 1, crc32c(b"y"))
-    assert run.event(None, nothing).crc32c is None
+    assert run.event(None, lend_nothing).crc32c is None
 
 
 def mixed_run(total: int) -> tuple[ChunkRun, bytes]:
-    """A piece, rows that lie apart, and a piece; and their bytes."""
+    """A run of one piece, separate rows and another piece; and its bytes."""
     memory = np.arange(2 * total, dtype=np.uint32).astype(np.uint8)
     rows = memory[: 2 * (total - 14)].reshape(-1, 4)[:, 1:3]
     run = ChunkRun(1, ChecksumKind.SUM8, 0, 0)
@@ -254,7 +269,7 @@ def mixed_run(total: int) -> tuple[ChunkRun, bytes]:
     return run, b"piece 1" + rows.tobytes() + b"piece 2"
 
 
-def test_much_is_copied_into_memory_that_is_borrowed_for_it() -> None:
+def test_a_large_copy_goes_into_borrowed_memory() -> None:
     pool = Pool()
     run, expected = mixed_run(BORROWED_BYTES_MIN)
     event = run.event(None, pool.lease)
@@ -265,7 +280,7 @@ def test_much_is_copied_into_memory_that_is_borrowed_for_it() -> None:
     assert pool.lent == 0
 
 
-def test_rows_are_copied_though_their_memory_is_leased() -> None:
+def test_rows_are_copied_even_from_leased_memory() -> None:
     pool = Pool()
     lease = pool.lease(1)
     run, expected = mixed_run(BORROWED_BYTES_MIN)
@@ -279,10 +294,10 @@ def test_rows_are_copied_though_their_memory_is_leased() -> None:
     [
         pytest.param(BORROWED_BYTES_MIN - 2, Pool(), id="too little to be worth it"),
         pytest.param(BORROWED_BYTES_MIN, Pool(leases_max=0), id="nothing to lend"),
-        pytest.param(BORROWED_BYTES_MIN, Pool(lease_bytes=BORROWED_BYTES_MIN - 1), id="nothing as large to lend"),
+        pytest.param(BORROWED_BYTES_MIN, Pool(lease_bytes=BORROWED_BYTES_MIN - 1), id="no lease is large enough"),
     ],
 )
-def test_otherwise_it_is_copied_into_memory_of_its_own(total: int, pool: Pool) -> None:
+def test_otherwise_the_copy_gets_memory_of_its_own(total: int, pool: Pool) -> None:
     run, expected = mixed_run(total)
     event = run.event(None, pool.lease)
     assert (event.data, event.lease) == ((expected,), None)

@@ -1,4 +1,4 @@
-"""The device's end: what it sends, what it takes, and how it counts its window. PROTOCOL.md §3 to §15."""
+"""The device's end: what it sends and accepts, and how it counts its window. PROTOCOL.md §3 to §15."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -57,7 +57,7 @@ def sending(*chunks: tuple[int, bytes]) -> ClientConnection:
 # Handshake.
 
 
-def test_a_connection_begins_with_its_hello() -> None:
+def test_a_connection_starts_with_hello() -> None:
     client = ClientConnection(HELLO)
     assert client.hello_raw == codec.encode(HELLO)
     assert client.data_to_send() == [client.hello_raw]
@@ -66,7 +66,7 @@ def test_a_connection_begins_with_its_hello() -> None:
     assert client.window_left_bytes == 0
 
 
-def test_welcome_names_what_is_in_force(feed: FeedSizes) -> None:
+def test_welcome_states_the_features_and_limits_in_force(feed: FeedSizes) -> None:
     client = ClientConnection(HELLO)
     assert feed(client, codec.encode(WELCOME)) == [Welcomed(WELCOME)]
     assert client.state is ConnectionState.OPEN
@@ -74,7 +74,7 @@ def test_welcome_names_what_is_in_force(feed: FeedSizes) -> None:
     assert client.window_left_bytes == 1000
 
 
-def test_a_challenge_is_answered_by_a_proof(feed: FeedSizes) -> None:
+def test_a_challenge_is_answered_with_a_proof(feed: FeedSizes) -> None:
     client = ClientConnection(SECRET_HELLO)
     challenge = codec.encode(frames.Challenge(bytes(32)))
     assert feed(client, challenge) == [Challenged(bytes(32), challenge)]
@@ -85,7 +85,7 @@ def test_a_challenge_is_answered_by_a_proof(feed: FeedSizes) -> None:
 
 
 @pytest.mark.parametrize("before", [b"", codec.encode(frames.Challenge(bytes(32)))], ids=["at once", "challenged"])
-def test_a_refusal_is_the_end(before: bytes, feed: FeedSizes) -> None:
+def test_a_refusal_ends_the_connection(before: bytes, feed: FeedSizes) -> None:
     client = ClientConnection(SECRET_HELLO)
     client.receive(before)
     assert feed(client, codec.encode(REFUSED)) == [Failed(0, REFUSED)]
@@ -93,19 +93,19 @@ def test_a_refusal_is_the_end(before: bytes, feed: FeedSizes) -> None:
     assert client.receive(codec.encode(WELCOME)) == []
 
 
-def test_a_refusal_after_the_proof_is_the_end() -> None:
+def test_a_refusal_after_the_proof_ends_the_connection() -> None:
     client = ClientConnection(SECRET_HELLO)
     client.receive(codec.encode(frames.Challenge(bytes(32))))
     client.prove(bytes(32))
     assert client.receive(codec.encode(REFUSED)) == [Failed(0, REFUSED)]
 
 
-def test_a_proof_without_a_challenge_is_a_bug_of_the_caller() -> None:
+def test_a_proof_without_a_challenge_is_a_caller_bug() -> None:
     with pytest.raises(LocalProtocolError):
         ClientConnection(SECRET_HELLO).prove(bytes(32))
 
 
-def test_a_device_may_require_features_as_a_stripped_hello_is_not_noticed_otherwise() -> None:
+def test_a_device_that_requires_features_notices_a_stripped_hello() -> None:
     client = ClientConnection(HELLO, features_required=Feature.CHUNK_CRC32C)
     (event,) = client.receive(codec.encode(replace(WELCOME, features=Feature.SHA256)))
     assert isinstance(event, ServerMisbehaved)
@@ -114,7 +114,7 @@ def test_a_device_may_require_features_as_a_stripped_hello_is_not_noticed_otherw
     assert client.welcome is None
 
 
-def test_features_that_were_required_and_are_offered_pass() -> None:
+def test_a_server_that_offers_the_required_features_is_accepted() -> None:
     client = ClientConnection(HELLO, features_required=Feature.CHUNK_CRC32C)
     assert client.receive(codec.encode(WELCOME)) == [Welcomed(WELCOME)]
 
@@ -122,7 +122,7 @@ def test_features_that_were_required_and_are_offered_pass() -> None:
 # Requests.
 
 
-def test_with_a_token_an_upload_is_opened_without_waiting() -> None:
+def test_a_device_with_a_token_opens_an_upload_before_welcome() -> None:
     client = ClientConnection(HELLO)
     client.data_to_send()
     stream = client.open(OPEN)
@@ -133,17 +133,17 @@ def test_with_a_token_an_upload_is_opened_without_waiting() -> None:
         b"data",
     ]
     client.receive(codec.encode(WELCOME))
-    assert client.window_left_bytes == 996, "what was sent before WELCOME counts"
+    assert client.window_left_bytes == 996, "bytes sent before WELCOME count"
 
 
-def test_streams_are_numbered_upwards_and_never_again() -> None:
+def test_stream_numbers_only_rise() -> None:
     client = welcomed()
     assert [client.open(OPEN) for _ in range(3)] == [1, 2, 3]
     client.receive(codec.encode(ERROR, 2))
     assert client.open(OPEN) == 4
 
 
-def test_a_connection_has_no_more_streams_than_numbers() -> None:
+def test_a_connection_runs_out_of_stream_numbers() -> None:
     client = welcomed()
     for _ in range(STREAM_MAX):
         client.open(OPEN)
@@ -166,7 +166,7 @@ def test_the_data_of_a_chunk_is_not_copied() -> None:
     assert client.data_to_send()[1] is data
 
 
-def test_chunks_go_to_open_streams_within_the_servers_limit() -> None:
+def test_chunks_need_an_open_stream_and_the_servers_limit() -> None:
     client = sending()
     client.chunk(1, 0, bytes(100))
     with pytest.raises(LocalProtocolError):
@@ -176,7 +176,7 @@ def test_chunks_go_to_open_streams_within_the_servers_limit() -> None:
     assert client.window_left_bytes == 900
 
 
-def test_a_chunk_that_cannot_be_encoded_leaves_the_window_alone() -> None:
+def test_a_chunk_that_cannot_be_encoded_uses_no_window() -> None:
     client = sending()
     with pytest.raises(LocalProtocolError):
         client.chunk(1, 0, b"")
@@ -184,7 +184,7 @@ def test_a_chunk_that_cannot_be_encoded_leaves_the_window_alone() -> None:
     assert client.window_left_bytes == 1000
 
 
-def test_the_other_requests_go_out_as_they_are() -> None:
+def test_other_requests_are_sent_unchanged() -> None:
     client = sending()
     client.finish(1, frames.Finish(4))
     client.abort(1)
@@ -213,18 +213,19 @@ def test_the_other_requests_go_out_as_they_are() -> None:
         (1, frames.Aborted(42)),
         (1, frames.Nack(ErrorCode.CHUNK_CORRUPT, 0, 9, 0, "again")),
         (8, frames.Status(0, UploadState.NONE, 0)),
+        (8, frames.Status(42, UploadState.RECEIVING, 10, 50, 60, ranges=(Span(20, 30), Span(40, 41)))),
         (0, frames.Refreshed(3600)),
         (0, frames.Goaway(ErrorCode.SHUTTING_DOWN, 1500, "bye")),
     ],
     ids=lambda value: type(value).__name__,
 )
-def test_answers_are_handed_on(stream: int, answer: frames.Opened, feed: FeedSizes) -> None:
+def test_answers_become_events(stream: int, answer: frames.Opened, feed: FeedSizes) -> None:
     client = sending()
     assert feed(client, codec.encode(answer, stream)) == [Answered(stream, answer)]
     assert client.state is ConnectionState.OPEN
 
 
-def test_an_ack_frees_the_window_below_n_and_of_its_ranges(feed: FeedSizes) -> None:
+def test_an_ack_frees_the_window_below_n_and_for_its_ranges(feed: FeedSizes) -> None:
     client = sending((0, bytes(100)), (100, bytes(100)), (300, bytes(100)))
     assert client.window_left_bytes == 700
     ack = frames.Ack(50, (Span(310, 320),))
@@ -233,19 +234,19 @@ def test_an_ack_frees_the_window_below_n_and_of_its_ranges(feed: FeedSizes) -> N
     assert feed(client, codec.encode_ack(1, 200)) == [Acknowledged(1, 200, ())]
     assert client.window_left_bytes == 910
     assert feed(client, codec.encode_ack(1, 200)) == [Acknowledged(1, 200, ())]
-    assert client.window_left_bytes == 910, "an acknowledgement repeated frees nothing"
+    assert client.window_left_bytes == 910, "a repeated acknowledgement frees nothing"
     feed(client, codec.encode_ack(1, 400))
     assert client.window_left_bytes == 1000
 
 
-def test_bytes_sent_twice_are_both_freed() -> None:
+def test_an_ack_frees_both_copies_of_bytes_sent_twice() -> None:
     client = sending((0, bytes(100)), (50, bytes(100)))
     assert client.window_left_bytes == 800
     client.receive(codec.encode_ack(1, 150))
     assert client.window_left_bytes == 1000
 
 
-def test_refused_bytes_count_no_more_and_their_resend_does() -> None:
+def test_refused_bytes_leave_the_window_until_they_are_sent_again() -> None:
     client = sending((0, bytes(100)), (100, bytes(100)))
     client.receive(codec.encode(frames.Nack(ErrorCode.CHUNK_CORRUPT, 100, 199, 0), 1))
     assert client.window_left_bytes == 900
@@ -256,7 +257,7 @@ def test_refused_bytes_count_no_more_and_their_resend_does() -> None:
 @pytest.mark.parametrize(
     "end", [ERROR, frames.Finished(42, 100, 0), frames.Aborted(42), opened_of(100, UploadState.COMPLETE)]
 )
-def test_when_a_stream_ends_its_bytes_count_no_more(end: frames.Error) -> None:
+def test_the_bytes_of_a_stream_that_ends_leave_the_window(end: frames.Error) -> None:
     client = sending((0, bytes(100)))
     client.receive(codec.encode(end, 1))
     assert client.window_left_bytes == 1000
@@ -264,14 +265,14 @@ def test_when_a_stream_ends_its_bytes_count_no_more(end: frames.Error) -> None:
         client.chunk(1, 100, b"x")
 
 
-def test_an_acknowledgement_for_a_stream_that_ended_is_harmless() -> None:
+def test_an_ack_for_an_ended_stream_is_ignored() -> None:
     client = sending((0, bytes(100)))
     client.receive(codec.encode(ERROR, 1))
     assert client.receive(codec.encode_ack(1, 100)) == [Acknowledged(1, 100, ())]
     assert client.window_left_bytes == 1000
 
 
-def test_before_welcome_and_beyond_the_window_nothing_is_left() -> None:
+def test_no_window_is_left_before_welcome_or_once_it_is_full() -> None:
     client = ClientConnection(HELLO)
     client.open(OPEN)
     client.chunk(1, 0, bytes(2000))
@@ -279,28 +280,28 @@ def test_before_welcome_and_beyond_the_window_nothing_is_left() -> None:
     assert client.window_left_bytes == 0
 
 
-def test_an_error_on_a_stream_leaves_the_connection(feed: FeedSizes) -> None:
+def test_an_error_on_a_stream_keeps_the_connection(feed: FeedSizes) -> None:
     client = sending()
     assert feed(client, codec.encode(ERROR, 1)) == [Failed(1, ERROR)]
     assert client.state is ConnectionState.OPEN
 
 
-def test_an_error_on_stream_0_is_the_end(feed: FeedSizes) -> None:
+def test_an_error_on_stream_0_ends_the_connection(feed: FeedSizes) -> None:
     client = sending()
     assert feed(client, codec.encode(ERROR, 0) + codec.encode_ack(1, 9)) == [Failed(0, ERROR)]
     assert client.state is ConnectionState.CLOSING
 
 
-def test_what_follows_the_last_words_is_not_looked_at() -> None:
+def test_input_after_the_last_words_is_ignored() -> None:
     assert sending().receive(codec.encode(ERROR, 0) + bytes(12_000)) == [Failed(0, ERROR)]
 
 
-def test_an_unknown_error_code_is_handed_on_with_its_action() -> None:
+def test_an_unknown_error_code_is_reported_with_its_action() -> None:
     unknown = frames.Error(0x02EE, Action.WAIT, 100)
     assert sending().receive(codec.encode(unknown, 1)) == [Failed(1, unknown)]
 
 
-def test_ping_is_answered_and_pong_is_silent(feed: FeedSizes) -> None:
+def test_ping_gets_an_answer_and_pong_gets_none(feed: FeedSizes) -> None:
     client = sending()
     assert feed(client, codec.encode(frames.Ping(77)) + codec.encode(frames.Pong(1))) == []
     assert client.data_to_send() == [codec.encode(frames.Pong(77))]
@@ -320,7 +321,7 @@ def test_ping_is_answered_and_pong_is_silent(feed: FeedSizes) -> None:
         (codec.encode(WELCOME), ErrorCode.FRAME_UNEXPECTED),
     ],
 )
-def test_a_server_that_misbehaves_is_left(raw: bytes, code: ErrorCode, feed: FeedSizes) -> None:
+def test_the_device_leaves_a_server_that_misbehaves(raw: bytes, code: ErrorCode, feed: FeedSizes) -> None:
     client = sending()
     (event,) = feed(client, raw + codec.encode_ack(1, 4))
     assert isinstance(event, ServerMisbehaved)
@@ -331,7 +332,7 @@ def test_a_server_that_misbehaves_is_left(raw: bytes, code: ErrorCode, feed: Fee
 
 @pytest.mark.parametrize("state", ["START", "DECIDING", "CHALLENGED", "OPEN"])
 @pytest.mark.parametrize("kind", list(FrameType))
-def test_what_the_table_does_not_name_is_unexpected(state: str, kind: FrameType) -> None:
+def test_a_frame_that_the_table_does_not_list_is_unexpected(state: str, kind: FrameType) -> None:
     client = ClientConnection(SECRET_HELLO)
     if state == "OPEN":
         client.receive(codec.encode(WELCOME))
@@ -346,12 +347,12 @@ def test_what_the_table_does_not_name_is_unexpected(state: str, kind: FrameType)
     assert (misbehaved == [ErrorCode.FRAME_UNEXPECTED]) is unexpected
 
 
-def test_frames_that_may_be_skipped_are() -> None:
+def test_skippable_frames_are_skipped() -> None:
     client = sending()
     assert client.receive(frame(0xF0, b"private") + codec.encode_ack(1, 4)) == [Acknowledged(1, 4, ())]
 
 
-def test_input_larger_than_the_clients_memory_is_taken() -> None:
+def test_input_larger_than_the_receive_buffer_is_accepted() -> None:
     client = sending()
     assert len(client.receive(codec.encode_ack(1, 4) * 5000)) == 5000
 
@@ -362,7 +363,7 @@ def test_a_large_frame_needs_no_lease() -> None:
     assert len(byte_by_byte(client, codec.encode(frames.Ack(4, ranges), 1))) == 1
 
 
-def test_a_table_that_names_more_than_is_taken_is_a_bug_of_this_end(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_frame_listed_without_a_handler_is_an_internal_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(CLIENT_ACCEPTS, ConnectionState.OPEN, frozenset({FrameType.ABORT}))
     with pytest.raises(LocalProtocolError):
         sending().receive(codec.encode(frames.Abort(), 1))

@@ -1,4 +1,4 @@
-"""Numbers that depend on each other keep their relations."""
+"""Constants that depend on each other agree."""
 
 from enum import IntEnum
 
@@ -9,7 +9,7 @@ from protocol.constants import Feature, FrameType, TlvType
 
 
 @pytest.mark.parametrize("kinds", [FrameType, TlvType])
-def test_types_leave_the_private_ones_alone(kinds: type[IntEnum]) -> None:
+def test_no_type_is_in_the_private_range(kinds: type[IntEnum]) -> None:
     assert all(0 < kind < constants.PRIVATE_FIRST for kind in kinds)
 
 
@@ -17,11 +17,11 @@ def test_private_types_may_be_skipped() -> None:
     assert constants.PRIVATE_FIRST & constants.SKIPPABLE
 
 
-def test_every_frame_of_the_first_version_must_be_known() -> None:
+def test_no_frame_of_the_first_version_may_be_skipped() -> None:
     assert not any(kind & constants.SKIPPABLE for kind in FrameType)
 
 
-def test_fields_that_may_be_skipped_are_those_that_are_only_shown() -> None:
+def test_only_fields_for_display_may_be_skipped() -> None:
     skippable = {kind for kind in TlvType if kind & constants.SKIPPABLE}
     assert skippable == {TlvType.AGENT, TlvType.AGENT_VERSION, TlvType.LAST_END, TlvType.TEXT}
 
@@ -34,5 +34,5 @@ def test_an_unknown_size_is_no_valid_size() -> None:
     assert constants.SIZE_UNKNOWN > constants.OFFSET_MAX
 
 
-def test_the_magic_is_no_start_of_other_protocols() -> None:
+def test_no_other_protocol_starts_with_the_magic() -> None:
     assert constants.MAGIC not in (b"GET ", b"POST", b"SSH-", b"\x16\x03\x01\x02")

@@ -1,14 +1,17 @@
-"""The registry: the high byte is the scope, and each action makes sense for it."""
+"""The error registry: the high byte is the scope, and the action fits the scope."""
 
 import pytest
 
 from protocol.constants import Action
-from protocol.errors import ErrorCode, Scope
+from protocol.errors import ErrorCode, ErrorScope
 
 
 @pytest.mark.parametrize("code", ErrorCode, ids=lambda code: code.name)
-def test_the_high_byte_tells_the_scope(code: ErrorCode) -> None:
-    assert code.scope is {1: Scope.CONNECTION, 2: Scope.STREAM, 3: Scope.CHUNK, 4: Scope.REQUEST}[code // 256]
+def test_the_high_byte_is_the_scope(code: ErrorCode) -> None:
+    assert (
+        code.scope
+        is {1: ErrorScope.CONNECTION, 2: ErrorScope.STREAM, 3: ErrorScope.CHUNK, 4: ErrorScope.REQUEST}[code // 256]
+    )
 
 
 def test_codes_are_unique_and_fit_a_u16() -> None:
@@ -17,10 +20,10 @@ def test_codes_are_unique_and_fit_a_u16() -> None:
 
 
 @pytest.mark.parametrize("code", ErrorCode, ids=lambda code: code.name)
-def test_what_to_do_fits_what_ended(code: ErrorCode) -> None:
-    assert (code.action is Action.SEND_AGAIN) is (code.scope is Scope.CHUNK)
-    assert code.action is not Action.REAUTHENTICATE or code.scope is Scope.CONNECTION
-    assert code.action not in (Action.LEAVE, Action.OPEN_ANEW) or code.scope is Scope.STREAM
+def test_the_action_fits_the_scope(code: ErrorCode) -> None:
+    assert (code.action is Action.SEND_AGAIN) is (code.scope is ErrorScope.CHUNK)
+    assert code.action is not Action.REAUTHENTICATE or code.scope is ErrorScope.CONNECTION
+    assert code.action not in (Action.LEAVE, Action.OPEN_ANEW) or code.scope is ErrorScope.STREAM
 
 
 @pytest.mark.parametrize("code", ErrorCode, ids=lambda code: code.name)
@@ -30,5 +33,5 @@ def test_a_summary_is_a_clause_for_people(code: ErrorCode) -> None:
     assert not code.summary.endswith(".")
 
 
-def test_every_action_is_asked_for() -> None:
+def test_every_action_is_used() -> None:
     assert {code.action for code in ErrorCode} == set(Action)

@@ -1,4 +1,4 @@
-"""Events are values: equal by content, and nobody changes them once they are reported."""
+"""Events are values: they are equal by content and cannot be changed."""
 
 from dataclasses import FrozenInstanceError, fields, is_dataclass
 from typing import get_args
@@ -24,13 +24,13 @@ def test_no_event_belongs_to_both_ends() -> None:
     assert not set(get_args(ServerEvent)) & set(get_args(ClientEvent))
 
 
-def test_events_are_equal_by_content_whatever_memory_holds_the_data() -> None:
+def test_events_with_equal_data_are_equal_whatever_the_buffer() -> None:
     owned = ChunksReceived(1, 0, 4, (b"data",), 1, ChecksumKind.SUM8, None)
     borrowed = ChunksReceived(1, 0, 4, (memoryview(bytearray(b"data")),), 1, ChecksumKind.SUM8, None)
     assert owned == borrowed
 
 
-def test_an_event_does_not_change() -> None:
+def test_an_event_cannot_be_changed() -> None:
     event = ChunkRefused(1, ErrorCode.CHUNK_CORRUPT)
     with pytest.raises(FrozenInstanceError):
-        event.stream = 2  # type: ignore[misc]  # what must not work
+        event.stream = 2  # type: ignore[misc]  # the assignment that must fail

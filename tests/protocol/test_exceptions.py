@@ -1,4 +1,4 @@
-"""Exceptions of the protocol carry what the peer is told."""
+"""The protocol's exceptions carry what the peer needs to know."""
 
 from protocol.errors import ErrorCode
 from protocol.exceptions import LocalProtocolError, ProtocolError
@@ -10,5 +10,5 @@ def test_a_protocol_error_carries_code_and_detail() -> None:
     assert str(error) == "FRAME_UNKNOWN: type 0x7f"
 
 
-def test_a_bug_of_the_caller_is_no_error_of_the_peer() -> None:
+def test_a_caller_bug_is_not_a_protocol_error() -> None:
     assert not issubclass(LocalProtocolError, ProtocolError)

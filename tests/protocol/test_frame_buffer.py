@@ -1,4 +1,4 @@
-"""Memory to receive into: shared, carried over, or leased; never lost, never kept longer than needed."""
+"""Receive buffers, shared or leased: no input is lost, and no memory is kept longer than needed."""
 
 import pytest
 
@@ -19,32 +19,32 @@ def held(buffer: FrameBuffer) -> bytes:
     return bytes(buffer.view[buffer.begin : buffer.end])
 
 
-def test_little_is_received_into_the_shared_memory_and_none_of_it_kept() -> None:
+def test_small_input_uses_the_shared_buffer_and_leaves_nothing_in_it() -> None:
     pool = Pool()
     buffer = FrameBuffer(pool)
     put(buffer, b"frame")
     assert buffer.view is pool.shared
     buffer.begin = buffer.end
-    buffer.settle(5)
+    buffer.save(5)
     assert pool.lent == 0
     put(buffer, b"next")
     assert held(buffer) == b"next"
 
 
-def test_no_more_is_offered_than_the_limit() -> None:
+def test_the_offered_buffer_is_within_the_limit() -> None:
     buffer = FrameBuffer(Pool())
     assert len(buffer.writable(100)) == 100
     put(buffer, b"part")
-    buffer.settle(8)
+    buffer.save(8)
     assert len(buffer.writable(100)) == 100
 
 
-def test_a_small_frame_that_is_cut_off_survives_what_others_receive() -> None:
+def test_a_partial_small_frame_survives_what_other_connections_receive() -> None:
     pool = Pool()
     buffer = FrameBuffer(pool)
     put(buffer, b"consumed|fra")
     buffer.begin += 9
-    buffer.settle(CARRY_BYTES_MAX)
+    buffer.save(CARRY_BYTES_MAX)
     pool.poison()
     put(buffer, b"me")
     assert held(buffer) == b"frame"
@@ -52,76 +52,76 @@ def test_a_small_frame_that_is_cut_off_survives_what_others_receive() -> None:
     assert not buffer.starved
 
 
-def test_what_is_carried_survives_a_read_that_finds_nothing() -> None:
+def test_a_partial_frame_survives_an_empty_read() -> None:
     pool = Pool()
     buffer = FrameBuffer(pool)
     put(buffer, b"fra")
-    buffer.settle(CARRY_BYTES_MAX)
+    buffer.save(CARRY_BYTES_MAX)
     buffer.writable(UNLIMITED)
     pool.poison()
     put(buffer, b"me")
     assert held(buffer) == b"frame"
 
 
-def test_memory_that_was_borrowed_for_input_that_does_not_come_goes_back() -> None:
+def test_a_lease_goes_back_when_no_input_comes() -> None:
     pool = Pool()
     buffer = FrameBuffer(pool)
-    buffer.settle(BULK_FRAME_BYTES)
+    buffer.save(BULK_FRAME_BYTES)
     buffer.writable(UNLIMITED)
     assert pool.lent == 1
-    buffer.rest()
+    buffer.return_unused_lease()
     assert pool.lent == 0
     put(buffer, b"frame")
-    buffer.rest()
+    buffer.return_unused_lease()
     assert held(buffer) == b"frame"
     assert pool.lent == 1
 
 
-def test_a_large_frame_that_is_cut_off_goes_on_in_leased_memory() -> None:
+def test_a_partial_large_frame_continues_in_a_lease() -> None:
     pool = Pool()
     buffer = FrameBuffer(pool)
     put(buffer, b"large")
-    buffer.settle(LARGE)
+    buffer.save(LARGE)
     pool.poison()
     assert pool.lent == 1
     put(buffer, b"frame")
     assert held(buffer) == b"largeframe"
-    buffer.settle(LARGE)
+    buffer.save(LARGE)
     assert held(buffer) == b"largeframe", "a frame that fits stays where it is"
     buffer.begin = buffer.end
-    buffer.settle(LARGE)
+    buffer.save(LARGE)
     assert pool.lent == 0
 
 
-def test_large_frames_that_follow_each_other_are_received_into_leases_from_the_start() -> None:
+def test_consecutive_large_frames_are_received_into_leases() -> None:
     pool = Pool(lease_bytes=BULK_FRAME_BYTES * BULK_FRAMES + 100)
     buffer = FrameBuffer(pool)
-    buffer.settle(BULK_FRAME_BYTES)
+    buffer.save(BULK_FRAME_BYTES)
     view = buffer.writable(UNLIMITED)
     assert pool.lent == 1
-    assert len(view) == BULK_FRAME_BYTES * BULK_FRAMES, "the memory ends with a whole frame"
+    assert len(view) == BULK_FRAME_BYTES * BULK_FRAMES, "the buffer ends with a whole frame"
     buffer.close()
     assert pool.lent == 0
 
 
-def test_smaller_frames_are_not_worth_a_lease() -> None:
+def test_small_frames_get_no_lease() -> None:
     pool = Pool()
     buffer = FrameBuffer(pool)
-    buffer.settle(BULK_FRAME_BYTES - 1)
+    buffer.save(BULK_FRAME_BYTES - 1)
     buffer.writable(UNLIMITED)
     assert pool.lent == 0
 
 
-def test_where_no_lease_is_left_bulk_goes_through_the_shared_memory() -> None:
+def test_without_a_free_lease_bulk_uses_the_shared_buffer() -> None:
     pool = Pool(leases_max=0)
     buffer = FrameBuffer(pool)
-    buffer.settle(BULK_FRAME_BYTES)
+    buffer.save(BULK_FRAME_BYTES)
     assert len(buffer.writable(UNLIMITED)) == len(pool.shared)
 
 
-def test_the_limit_holds_for_leased_memory_too() -> None:
+def test_the_limit_also_applies_to_leases() -> None:
     buffer = FrameBuffer(Pool())
-    buffer.settle(BULK_FRAME_BYTES)
+    buffer.save(BULK_FRAME_BYTES)
     assert len(buffer.writable(100)) == 100
 
 
@@ -129,14 +129,14 @@ def test_a_frame_cut_off_at_the_end_of_a_lease_moves_to_the_front_of_another() -
     pool = Pool(lease_bytes=LARGE + 100)
     buffer = FrameBuffer(pool)
     put(buffer, b"a")
-    buffer.settle(LARGE)
+    buffer.save(LARGE)
     first = buffer.lease
     rest = buffer.writable(UNLIMITED)
-    assert len(rest) == LARGE - 1, "as far as the frame goes"
+    assert len(rest) == LARGE - 1, "up to the end of the frame"
     rest[:] = b"b" * len(rest)
     buffer.received(len(rest))
     buffer.begin += LARGE - 10
-    buffer.settle(LARGE)
+    buffer.save(LARGE)
     assert buffer.lease is not first
     assert pool.lent == 1
     assert held(buffer) == b"b" * 10
@@ -144,83 +144,83 @@ def test_a_frame_cut_off_at_the_end_of_a_lease_moves_to_the_front_of_another() -
     assert held(buffer) == b"b" * 10 + b"c"
 
 
-def test_a_small_rest_of_a_lease_is_carried_and_the_lease_goes_back() -> None:
+def test_a_small_remainder_is_carried_over_and_its_lease_goes_back() -> None:
     pool = Pool(lease_bytes=LARGE)
     buffer = FrameBuffer(pool)
     put(buffer, b"a")
-    buffer.settle(LARGE)
+    buffer.save(LARGE)
     put(buffer, b"b" * (LARGE - 1))
     buffer.begin += LARGE - 5
-    buffer.settle(20)
+    buffer.save(20)
     assert pool.lent == 0
     put(buffer, b"!")
     assert held(buffer) == b"bbbbb!"
 
 
-def test_the_only_lease_of_a_pool_is_lent_again_to_the_one_who_gives_it_back() -> None:
+def test_a_buffer_that_returns_the_only_lease_may_borrow_it_again() -> None:
     pool = Pool(leases_max=1, lease_bytes=LARGE)
     buffer = FrameBuffer(pool)
     put(buffer, b"a")
-    buffer.settle(LARGE)
+    buffer.save(LARGE)
     put(buffer, b"b" * (LARGE - 1))
     buffer.begin += LARGE - 10_000
-    buffer.settle(LARGE)
-    assert not buffer.starved, "nobody else could ever wake it"
+    buffer.save(LARGE)
+    assert not buffer.starved, "no other buffer could ever wake it"
     assert held(buffer) == b"b" * 10_000
 
 
-def test_amid_a_large_frame_without_a_lease_it_starves_until_one_is_back() -> None:
+def test_a_large_frame_without_a_lease_waits_until_one_comes_back() -> None:
     pool = Pool(leases_max=0)
     buffer = FrameBuffer(pool)
     put(buffer, b"x" * CARRY_BYTES_MAX)
-    buffer.settle(LARGE)
+    buffer.save(LARGE)
     assert not buffer.starved
     put(buffer, b"y")
-    buffer.settle(LARGE)
+    buffer.save(LARGE)
     assert buffer.starved
     pool.poison()
-    buffer.reopen()
+    buffer.restore()
     assert held(buffer) == b"x" * CARRY_BYTES_MAX + b"y"
-    buffer.settle(LARGE)
+    buffer.save(LARGE)
     assert buffer.starved
     pool.leases_max = 1
-    buffer.reopen()
-    buffer.settle(LARGE)
+    buffer.restore()
+    buffer.save(LARGE)
     assert not buffer.starved
     assert held(buffer) == b"x" * CARRY_BYTES_MAX + b"y"
 
 
-def test_looking_again_at_leased_memory_changes_nothing() -> None:
+def test_viewing_leased_memory_twice_changes_nothing() -> None:
     buffer = FrameBuffer(Pool())
     put(buffer, b"large")
-    buffer.settle(LARGE)
-    buffer.reopen()
+    buffer.save(LARGE)
+    buffer.restore()
     assert held(buffer) == b"large"
 
 
-def test_input_that_waits_and_is_larger_than_any_lease_is_kept_whole() -> None:
+def test_waiting_input_larger_than_any_lease_is_kept_whole() -> None:
     pool = Pool(lease_bytes=LARGE, shared_bytes=2 * LARGE)
     buffer = FrameBuffer(pool)
     put(buffer, b"z" * 2 * LARGE)
-    buffer.settle(2 * LARGE)
+    buffer.save(2 * LARGE)
     assert pool.lent == 0
-    buffer.reopen()
+    buffer.restore()
     assert held(buffer) == b"z" * 2 * LARGE
 
 
-def test_behind_whole_frames_that_wait_there_is_still_room() -> None:
+def test_there_is_room_after_whole_frames_that_wait() -> None:
     buffer = FrameBuffer(Pool(lease_bytes=LARGE))
     put(buffer, bytes(60_000))
-    buffer.settle(20_000)
+    buffer.save(20_000)
     assert len(buffer.writable(UNLIMITED)) == LARGE - 60_000
 
 
 @pytest.mark.parametrize("frame_bytes", [20, LARGE])
-def test_closing_gives_everything_back(frame_bytes: int) -> None:
+def test_close_returns_all_memory(frame_bytes: int) -> None:
     pool = Pool()
     buffer = FrameBuffer(pool)
     put(buffer, b"part")
-    buffer.settle(frame_bytes)
+    buffer.save(frame_bytes)
     buffer.close()
     buffer.close()
     assert pool.lent == 0
@@ -228,7 +228,7 @@ def test_closing_gives_everything_back(frame_bytes: int) -> None:
     assert not buffer.starved
 
 
-def test_what_is_borrowed_beside_the_input_is_the_pools() -> None:
+def test_other_memory_is_borrowed_from_the_same_pool() -> None:
     pool = Pool(leases_max=1)
     buffer = FrameBuffer(pool)
     lease = buffer.borrow(LARGE)
@@ -238,7 +238,7 @@ def test_what_is_borrowed_beside_the_input_is_the_pools() -> None:
     assert pool.lent == 0
 
 
-def test_the_harness_poisons_what_is_given_back() -> None:
+def test_the_test_pool_poisons_returned_memory() -> None:
     pool = Pool()
     lease = pool.lease(10)
     assert lease is not None

@@ -1,5 +1,6 @@
-"""What a HELLO must be, and how a secret is proven. PROTOCOL.md §4."""
+"""HELLO's validity, and the proof of a device's secret. PROTOCOL.md §4."""
 
+import base64
 import hashlib
 import hmac
 from dataclasses import replace
@@ -10,7 +11,7 @@ from protocol.constants import AGENT_BYTES_MAX, FRAME_BYTES_MIN
 from protocol.errors import ErrorCode
 from protocol.exceptions import ProtocolError
 from protocol.frames import Hello
-from protocol.handshake import check_hello, device_key, prove
+from protocol.handshake import check_hello, device_key, prove, read_secret
 from tests.support.server_rig import HELLO, SECRET_HELLO
 
 
@@ -67,7 +68,19 @@ def test_the_proof_covers_the_label_and_both_frames_in_order() -> None:
 
 
 @pytest.mark.parametrize("changed", [(b"hellO", b"challenge"), (b"hello", b"challengE"), (b"challenge", b"hello")])
-def test_nothing_of_either_frame_can_change_unseen(changed: tuple[bytes, bytes]) -> None:
+def test_changing_either_frame_changes_the_proof(changed: tuple[bytes, bytes]) -> None:
     key = device_key(bytes(32))
     assert prove(key, b"hello", b"challenge") != prove(key, *changed)
     assert prove(key, b"hello", b"challenge") != prove(device_key(b"\x01" * 32), b"hello", b"challenge")
+
+
+def test_a_printed_secret_can_be_read_back() -> None:
+    printed = base64.urlsafe_b64encode(b"\xff" * 32).decode().rstrip("=")
+    assert read_secret(f"{printed}\n") == b"\xff" * 32
+
+
+@pytest.mark.parametrize("text", ["", "c2hvcnQ", "not base64!", "é" * 43, "A" * 42, "A" * 45])
+def test_an_error_about_a_secret_does_not_show_it(text: str) -> None:
+    with pytest.raises(ValueError, match="a device secret") as caught:
+        read_secret(text)
+    assert not text or text not in str(caught.value)

@@ -1,4 +1,4 @@
-"""Names, tags and metadata: what an OPEN may carry. PROTOCOL.md §6."""
+"""Names of files, devices and tenants, tags and metadata. PROTOCOL.md §4 and §6."""
 
 from dataclasses import replace
 
@@ -14,7 +14,7 @@ from protocol.constants import (
 )
 from protocol.errors import ErrorCode
 from protocol.frames import Open
-from protocol.naming import check_open, is_name, is_text
+from protocol.naming import check_open, is_device, is_name, is_tenant, is_text
 
 OPEN = Open(Disposition.RESUME_OR_CREATE, 100, "log.bin")
 BAD_UTF8 = b"a\xffb".decode("utf-8", "surrogateescape")
@@ -25,17 +25,37 @@ CONTROLS = [chr(code) for code in (*range(32), *range(0x7F, 0xA0))]
     "name",
     ["a", "log.bin", "etc/passwd", "a..b", "...", "/", ".", "con", "a b", "Überlänge.bin", "日本語", "🛰", "e\u0301"],
 )
-def test_any_text_is_a_name_as_names_are_never_paths(name: str) -> None:
+def test_a_name_may_be_any_text(name: str) -> None:
     assert is_name(name)
 
 
 @pytest.mark.parametrize("name", ["", BAD_UTF8, "\ud800", *(f"a{control}b" for control in CONTROLS)])
-def test_names_have_no_control_characters_and_are_utf8(name: str) -> None:
+def test_a_name_is_utf8_without_control_characters(name: str) -> None:
     assert not is_name(name)
 
 
+@pytest.mark.parametrize("name", ["pump-7", "7", "A" * 128, "00:1b:44:11:3a:b7", "a._:-"])
+def test_a_valid_device_name(name: str) -> None:
+    assert is_device(name)
+
+
+@pytest.mark.parametrize("name", ["", " ", "-pump", "pump/7", "pümp", "p" * 129, "pump\n", "../x", ":7"])
+def test_an_invalid_device_name(name: str) -> None:
+    assert not is_device(name)
+
+
+@pytest.mark.parametrize("name", ["default", "4", "a" * 64, "a._-"])
+def test_a_valid_tenant_name(name: str) -> None:
+    assert is_tenant(name)
+
+
+@pytest.mark.parametrize("name", ["", "_acme", "acme:1", "a" * 65, "acme\n", "a/b"])
+def test_an_invalid_tenant_name(name: str) -> None:
+    assert not is_tenant(name)
+
+
 @pytest.mark.parametrize("name", ["..", "../x", "a/..", "a/../b", "/..", "../../etc/passwd"])
-def test_names_lead_nowhere(name: str) -> None:
+def test_a_name_cannot_lead_out_of_a_directory(name: str) -> None:
     assert not is_name(name)
 
 
@@ -46,7 +66,7 @@ def test_names_are_measured_in_bytes() -> None:
     assert not is_name("ä" * (NAME_BYTES_MAX // 2 + 1))
 
 
-def test_text_may_be_empty() -> None:
+def test_metadata_text_may_be_empty() -> None:
     assert is_text("")
 
 
@@ -84,7 +104,7 @@ def test_a_good_request_passes(request_: Open) -> None:
         (replace(OPEN, content_type="ä" * 256, original_name="x" * 513), ErrorCode.METADATA_INVALID),
     ],
 )
-def test_a_bad_request_is_told_its_code_and_what_is_allowed(request_: Open, code: ErrorCode) -> None:
+def test_a_bad_request_gets_its_code_and_what_is_allowed(request_: Open, code: ErrorCode) -> None:
     refusal = check_open(request_)
     assert refusal is not None
     assert refusal[0] is code

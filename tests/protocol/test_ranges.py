@@ -1,4 +1,4 @@
-"""Sets of byte ranges with the CRC of their bytes."""
+"""Sets of byte ranges, each with its CRC."""
 
 import pytest
 
@@ -45,7 +45,7 @@ def test_a_range_elsewhere_is_beyond_the_prefix() -> None:
     ("order", "count"),
     [([(0, 10), (10, 20), (20, 30)], 1), ([(20, 30), (10, 20), (0, 10)], 1), ([(0, 10), (20, 30), (10, 20)], 1)],
 )
-def test_ranges_that_meet_are_joined_with_their_crc(order: list[tuple[int, int]], count: int) -> None:
+def test_adjacent_ranges_and_their_crcs_are_joined(order: list[tuple[int, int]], count: int) -> None:
     held = RangeSet()
     for start, end in order:
         put(held, start, end)
@@ -53,14 +53,14 @@ def test_ranges_that_meet_are_joined_with_their_crc(order: list[tuple[int, int]]
     assert len(held) == count
 
 
-def test_ranges_that_do_not_meet_stay_apart_in_order() -> None:
+def test_separate_ranges_stay_apart_and_in_order() -> None:
     held = RangeSet()
     for start in (40, 0, 20):
         put(held, start, start + 10)
     assert held.snapshot() == (digested(0, 10), digested(20, 30), digested(40, 50))
 
 
-def test_a_range_is_extended_by_its_end() -> None:
+def test_a_range_is_extended_at_its_end() -> None:
     held = ranges((0, 10), (30, 40))
     assert held.tail(10) == digested(0, 10)
     held.extend(10, 20, crc32c(FILE[:20]))
@@ -74,7 +74,7 @@ def test_an_extension_that_meets_the_next_range_joins_it() -> None:
 
 
 @pytest.mark.parametrize("start", [0, 4, 9, 11, 15, 35])
-def test_only_the_end_of_a_range_can_be_extended(start: int) -> None:
+def test_a_range_can_be_extended_only_at_its_end(start: int) -> None:
     held = ranges((5, 10), (20, 30))
     assert held.tail(start) is None
     with pytest.raises(KeyError):
@@ -95,7 +95,7 @@ def test_only_the_end_of_a_range_can_be_extended(start: int) -> None:
         (7, 7, []),
     ],
 )
-def test_what_is_missing(start: int, end: int, gaps: list[Span]) -> None:
+def test_missing_lists_the_gaps_within_a_span(start: int, end: int, gaps: list[Span]) -> None:
     assert ranges((5, 10), (20, 30)).missing(start, end) == gaps
 
 
@@ -114,7 +114,7 @@ def test_what_is_missing(start: int, end: int, gaps: list[Span]) -> None:
         (ranges((0, 10), (20, 30)), 22, 25, 1),
     ],
 )
-def test_how_many_gaps_there_would_be(held: RangeSet, start: int, end: int, gaps: int) -> None:
+def test_gaps_are_counted_before_a_range_is_added(held: RangeSet, start: int, end: int, gaps: int) -> None:
     assert held.gaps_after(start, end) == gaps
 
 

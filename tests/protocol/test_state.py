@@ -26,26 +26,26 @@ BOTH_WAYS = {FrameType.PING, FrameType.PONG}
 FROM_SERVER = set(FrameType) - FROM_DEVICE - BOTH_WAYS
 
 
-def test_every_frame_of_a_device_is_taken_in_some_state_and_no_other_frame() -> None:
+def test_the_server_accepts_exactly_the_frames_of_a_device() -> None:
     assert frozenset().union(*SERVER_ACCEPTS.values()) == FROM_DEVICE | BOTH_WAYS
 
 
-def test_every_frame_of_a_server_is_taken_in_some_state_and_no_other_frame() -> None:
+def test_the_device_accepts_exactly_the_frames_of_a_server() -> None:
     assert frozenset().union(*CLIENT_ACCEPTS.values()) == FROM_SERVER | BOTH_WAYS
 
 
-def test_a_connection_begins_with_hello_alone() -> None:
+def test_a_connection_starts_with_hello_alone() -> None:
     assert SERVER_ACCEPTS[ConnectionState.START] == {FrameType.HELLO}
     assert SERVER_ACCEPTS[ConnectionState.CHALLENGED] == {FrameType.PROOF}
 
 
-def test_while_the_credential_is_checked_input_waits_and_at_the_end_it_is_discarded() -> None:
+def test_input_waits_for_the_credential_check_and_is_discarded_at_the_end() -> None:
     for state in (ConnectionState.DECIDING, ConnectionState.CLOSING):
         assert state not in SERVER_ACCEPTS
         assert state not in SERVER_HOLDS
 
 
-def test_when_authority_expires_requests_wait_chunks_go_on_and_refresh_is_taken() -> None:
+def test_after_expiry_requests_wait_and_chunks_and_refresh_are_accepted() -> None:
     requests = {FrameType.OPEN, FrameType.FINISH, FrameType.QUERY, FrameType.ABORT}
     assert {ConnectionState.EXPIRED: requests} == SERVER_HOLDS
     assert SERVER_ACCEPTS[ConnectionState.EXPIRED] == SERVER_ACCEPTS[ConnectionState.OPEN] - requests
@@ -57,11 +57,11 @@ def test_a_server_may_refuse_at_any_point_of_the_handshake(state: ConnectionStat
     assert FrameType.REFUSED in CLIENT_ACCEPTS[state]
 
 
-def test_a_challenge_comes_once_and_only_first() -> None:
+def test_a_challenge_comes_first_and_only_once() -> None:
     assert [state for state, kinds in CLIENT_ACCEPTS.items() if FrameType.CHALLENGE in kinds] == [ConnectionState.START]
 
 
-def test_on_a_stream_everything_waits_for_opened_and_nothing_is_shut_out_by_finish() -> None:
+def test_a_stream_waits_for_opened_and_accepts_everything_after_finish() -> None:
     assert set(STREAM_ACCEPTS) == set(StreamState)
     assert STREAM_ACCEPTS[StreamState.OPENING] == set()
     assert STREAM_ACCEPTS[StreamState.RECEIVING] == CHUNKS | {FrameType.FINISH, FrameType.ABORT}

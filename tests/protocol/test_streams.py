@@ -5,6 +5,7 @@ import pytest
 from protocol.constants import NACKS_PER_RANGE_MAX, SIZE_UNKNOWN
 from protocol.errors import ErrorCode
 from protocol.exceptions import ProtocolError
+from protocol.ranges import Span
 from protocol.state import StreamState
 from protocol.streams import Stream, Streams
 
@@ -16,7 +17,7 @@ def opened(streams: Streams, number: int) -> Stream:
     return stream
 
 
-def test_a_new_stream_waits_for_its_answer_and_has_no_size() -> None:
+def test_a_new_stream_awaits_its_answer_and_has_no_size() -> None:
     stream = opened(Streams(4, 100), 3)
     assert stream.state is StreamState.OPENING
     assert stream.size == SIZE_UNKNOWN
@@ -44,7 +45,7 @@ def test_numbers_only_rise(number: int) -> None:
     opened(streams, 6)
 
 
-def test_a_number_that_was_used_otherwise_is_not_opened() -> None:
+def test_a_number_used_by_another_frame_cannot_be_opened() -> None:
     streams = Streams(4, 100)
     streams.use(7)
     streams.use(5)
@@ -55,7 +56,7 @@ def test_a_number_that_was_used_otherwise_is_not_opened() -> None:
         streams.open(7)
 
 
-def test_no_more_streams_are_open_than_allowed_and_the_number_is_used_up() -> None:
+def test_an_open_beyond_the_stream_limit_fails_and_uses_up_its_number() -> None:
     streams = Streams(2, 100)
     opened(streams, 1)
     opened(streams, 2)
@@ -68,37 +69,39 @@ def test_no_more_streams_are_open_than_allowed_and_the_number_is_used_up() -> No
 
 def test_the_eighth_refusal_of_one_range_is_one_too_many() -> None:
     stream = Stream(StreamState.RECEIVING)
-    assert [stream.refuse(100) for _ in range(NACKS_PER_RANGE_MAX)] == [False] * (NACKS_PER_RANGE_MAX - 1) + [True]
+    refusals = [stream.refuse(Span(100, 150)) for _ in range(NACKS_PER_RANGE_MAX)]
+    assert refusals == [False] * (NACKS_PER_RANGE_MAX - 1) + [True]
     assert NACKS_PER_RANGE_MAX == 8
 
 
-def test_refusals_of_other_ranges_do_not_count_together() -> None:
+def test_refusals_are_counted_for_each_range() -> None:
     stream = Stream(StreamState.RECEIVING)
-    assert not any(stream.refuse(start) for start in range(20))
+    assert not any(stream.refuse(Span(start, 100)) for start in range(20))
+    assert not any(stream.refuse(Span(0, end)) for end in range(1, 20))
 
 
-def test_bytes_that_arrive_intact_clear_the_refusals_among_them_only() -> None:
+def test_an_ack_clears_only_refusals_that_start_within_its_bytes() -> None:
     stream = Stream(StreamState.RECEIVING)
-    for start in (99, 100, 149, 150):
-        for _ in range(NACKS_PER_RANGE_MAX - 1):
-            stream.refuse(start)
-    stream.forgive(100, 150)
-    assert [stream.refuse(start) for start in (99, 100, 149, 150)] == [True, False, False, True]
+    ranges = [Span(99, 120), Span(100, 120), Span(149, 160), Span(150, 160), Span(0, 1)]
+    for each in ranges * (NACKS_PER_RANGE_MAX - 1):
+        stream.refuse(each)
+    stream.clear_refusals(1, [Span(100, 150)])
+    assert [stream.refuse(each) for each in ranges] == [True, False, False, True, False]
 
 
-def test_a_hostile_device_cannot_make_refusals_pile_up() -> None:
+def test_the_number_of_remembered_refusals_is_bounded() -> None:
     stream = Stream(StreamState.RECEIVING)
     for _ in range(NACKS_PER_RANGE_MAX - 1):
-        stream.refuse(0)
+        stream.refuse(Span(0, 1))
     for start in range(1, 64):
-        stream.refuse(start)
-    assert stream.refuse(0), "so many are remembered"
+        stream.refuse(Span(start, start + 1))
+    assert stream.refuse(Span(0, 1)), "its refusals are still counted"
     for start in range(100, 164):
-        stream.refuse(start)
-    assert not stream.refuse(0), "and no more"
+        stream.refuse(Span(start, start + 1))
+    assert not stream.refuse(Span(0, 1)), "too many other ranges were refused in between"
 
 
-def test_the_window_is_one_for_all_streams_and_full_to_the_byte() -> None:
+def test_all_streams_share_one_window_exact_to_the_byte() -> None:
     streams = Streams(4, 100)
     first, second = opened(streams, 1), opened(streams, 2)
     streams.receive(first, 60)
@@ -109,18 +112,18 @@ def test_the_window_is_one_for_all_streams_and_full_to_the_byte() -> None:
     assert refused.value.code is ErrorCode.WINDOW_EXCEEDED
 
 
-def test_what_was_dealt_with_counts_no_more_and_never_twice() -> None:
+def test_settled_bytes_leave_the_window_once() -> None:
     streams = Streams(4, 100)
     first, second = opened(streams, 1), opened(streams, 2)
     streams.receive(first, 60)
     streams.receive(second, 40)
-    streams.settle(first, 50)
-    streams.settle(first, 50)
+    streams.free_window(first, 50)
+    streams.free_window(first, 50)
     assert first.unacknowledged_bytes == 0
     assert streams.unacknowledged_bytes == 40
 
 
-def test_what_a_stream_had_under_way_ends_with_it() -> None:
+def test_a_stream_that_ends_frees_its_window() -> None:
     streams = Streams(4, 100)
     stream = opened(streams, 1)
     streams.receive(stream, 60)
@@ -129,20 +132,20 @@ def test_what_a_stream_had_under_way_ends_with_it() -> None:
     assert streams.unacknowledged_bytes == 0
 
 
-def test_refused_bytes_may_come_again_into_a_full_window() -> None:
+def test_refused_bytes_may_be_sent_again_into_a_full_window() -> None:
     streams = Streams(4, 100)
     stream = opened(streams, 1)
     streams.receive(stream, 100)
-    streams.allow_again(30)
+    streams.allow_resend(30)
     streams.receive(stream, 30)
     with pytest.raises(ProtocolError):
         streams.receive(stream, 1)
 
 
-def test_however_much_is_refused_there_is_one_window_more_at_most() -> None:
+def test_resends_add_at_most_one_more_window() -> None:
     streams = Streams(4, 100)
     stream = opened(streams, 1)
-    streams.allow_again(2**62)
+    streams.allow_resend(2**62)
     streams.receive(stream, 200)
     with pytest.raises(ProtocolError):
         streams.receive(stream, 1)
@@ -157,7 +160,7 @@ def test_there_is_work_while_a_stream_waits_for_an_answer() -> None:
     assert not streams.has_work
     streams.receive(stream, 10)
     assert streams.has_work, "an ACK"
-    streams.settle(stream, 10)
+    streams.free_window(stream, 10)
     assert not streams.has_work
     stream.state = StreamState.FINISHING
     assert streams.has_work, "the answer to FINISH"

@@ -21,33 +21,60 @@ def welcomed() -> Timers:
     return timers
 
 
-def test_a_handshake_must_be_done_in_time_however_many_bytes_come() -> None:
+def test_bytes_do_not_extend_the_handshake_timeout() -> None:
     timers = Timers(SETTINGS, T)
-    for second in range(11):
+    for second in range(10):
         timers.received(1, T + second)
+        timers.sent(T + second)
         assert timers.check(T + second) is None
-    assert code_of(timers.check(T + 10.1)) is ErrorCode.HANDSHAKE_TIMEOUT
+        assert timers.deadline == T + 10
+    assert timers.check(T + 9.999) is None
+    assert code_of(timers.check(T + 10)) is ErrorCode.HANDSHAKE_TIMEOUT
 
 
-def test_a_silent_connection_is_asked_once_an_interval_and_then_given_up() -> None:
+def test_a_silent_connection_is_pinged_every_interval_and_then_closed() -> None:
     timers = welcomed()
-    assert timers.check(T + 30) is None
-    assert timers.check(T + 31) is Probe.PING
-    assert timers.check(T + 32) is None
-    assert timers.check(T + 62) is Probe.PING
-    assert timers.check(T + 90) is None
-    assert code_of(timers.check(T + 91)) is ErrorCode.IDLE_TIMEOUT
+    for due in (T + 30, T + 60):
+        assert timers.deadline == due
+        assert timers.check(due - 0.001) is None
+        assert timers.check(due) is Probe.PING
+        assert timers.check(due) is None
+    assert timers.deadline == T + 90
+    assert timers.check(T + 89.999) is None
+    assert code_of(timers.check(T + 90)) is ErrorCode.IDLE_TIMEOUT
 
 
-def test_every_received_byte_is_a_sign_of_life() -> None:
+def test_every_received_byte_counts_as_liveness() -> None:
     timers = welcomed()
     timers.received(1, T + 80)
-    assert timers.check(T + 110) is None
-    assert timers.check(T + 111) is Probe.PING
-    assert code_of(timers.check(T + 171)) is ErrorCode.IDLE_TIMEOUT
+    timers.sent(T + 80)
+    assert timers.deadline == T + 110
+    assert timers.check(T + 110) is Probe.PING
+    assert code_of(timers.check(T + 170)) is ErrorCode.IDLE_TIMEOUT
 
 
-def test_a_frame_that_grows_by_a_byte_a_second_is_too_slow() -> None:
+def test_a_server_that_sent_nothing_pings_even_while_bytes_arrive() -> None:
+    timers = welcomed()
+    for second in range(1, 30):
+        timers.received(1, T + second)
+        assert timers.deadline == T + 30
+        assert timers.check(T + second) is None
+    timers.received(1, T + 30)
+    assert timers.check(T + 30) is Probe.PING
+    timers.sent(T + 40)
+    timers.received(1, T + 69)
+    assert timers.deadline == T + 70
+
+
+def test_a_connection_with_traffic_both_ways_needs_no_ping() -> None:
+    timers = welcomed()
+    for second in range(1, 100):
+        timers.received(1, T + second)
+        timers.sent(T + second)
+        assert timers.check(T + second) is None
+
+
+def test_a_frame_that_grows_by_one_byte_a_second_is_too_slow() -> None:
     timers = welcomed()
     timers.frame(under_way=True, now=T)
     for second in range(1, 20):
@@ -58,20 +85,24 @@ def test_a_frame_that_grows_by_a_byte_a_second_is_too_slow() -> None:
     assert code_of(timers.check(T + 20)) is ErrorCode.TOO_SLOW
 
 
-def test_a_frame_at_the_lowest_rate_is_awaited_as_long_as_it_keeps_it() -> None:
+def test_a_frame_at_the_lowest_rate_may_take_its_time() -> None:
     timers = welcomed()
     timers.frame(under_way=True, now=T)
     for second in range(1, 100):
         timers.received(100, T + second)
+        timers.sent(T + second)
         timers.frame(under_way=True, now=T + second)
         assert timers.check(T + second) is None
 
 
-def test_a_good_start_does_not_pay_for_slowness_later() -> None:
+def test_a_fast_start_does_not_excuse_later_slowness() -> None:
     timers = welcomed()
     timers.frame(under_way=True, now=T)
+    assert timers.deadline == T + 20
     timers.received(1_000_000, T + 20)
+    timers.sent(T + 20)
     assert timers.check(T + 20) is None
+    assert timers.deadline == T + 40
     timers.received(1, T + 40)
     assert code_of(timers.check(T + 40)) is ErrorCode.TOO_SLOW
 
@@ -85,7 +116,7 @@ def test_between_frames_nothing_is_slow() -> None:
     assert timers.check(T + 25) is None
 
 
-def test_a_server_without_a_lowest_rate_waits_for_silence_only() -> None:
+def test_without_a_lowest_rate_only_silence_ends_the_connection() -> None:
     timers = Timers(TimerSettings(10, 30, 90, rate_min_bytes_per_s=0, rate_window_s=20), T)
     timers.welcomed()
     timers.frame(under_way=True, now=T)
@@ -94,9 +125,19 @@ def test_a_server_without_a_lowest_rate_waits_for_silence_only() -> None:
 
 
 @pytest.mark.parametrize("silence_s", [25, 85, 1000])
-def test_a_pause_of_the_server_is_not_the_silence_of_the_device(silence_s: float) -> None:
+def test_time_when_the_server_does_not_read_is_not_silence(silence_s: float) -> None:
     timers = welcomed()
     timers.frame(under_way=True, now=T)
     timers.paused(T + silence_s)
+    timers.sent(T + silence_s)
     assert timers.check(T + silence_s + 29) is None
-    assert timers.check(T + silence_s + 31) is Probe.PING
+    assert timers.check(T + silence_s + 30) is Probe.PING
+
+
+def test_a_server_that_does_not_read_still_sends_pings() -> None:
+    timers = welcomed()
+    timers.paused(T + 30)
+    assert timers.check(T + 30) is Probe.PING
+    timers.paused(T + 31)
+    assert timers.check(T + 31) is None
+    assert timers.deadline == T + 60

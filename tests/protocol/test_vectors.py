@@ -1,4 +1,4 @@
-"""Every vector: construct builds it, the codec encodes and decodes it, the server answers it as the vector says."""
+"""Every vector, against construct, the codec and the server."""
 
 import hashlib
 import hmac
@@ -8,7 +8,7 @@ import pytest
 from protocol import codec, frames
 from protocol.checksum import crc32c, crc32c_combine, sum8
 from protocol.constants import SIZE_UNKNOWN, Action, FrameType, TlvType
-from protocol.errors import ErrorCode, Scope
+from protocol.errors import ErrorCode, ErrorScope
 from protocol.events import ChunksReceived
 from protocol.exceptions import ProtocolError
 from protocol.handshake import device_key, prove
@@ -62,7 +62,7 @@ def test_a_valid_frame_encodes_to_its_bytes(case: Case) -> None:
 
 
 @named([case for case in CHUNKS if case.members["valid"]])
-def test_a_valid_chunk_is_taken(case: Case) -> None:
+def test_a_valid_chunk_is_accepted(case: Case) -> None:
     stream, raw, data = case.number("stream"), case.octets("hex"), case.octets("data")
     kind = FrameType(raw[0])
     header = frames.ChunkHeader(*codec.CHUNK_HEADERS[kind].unpack_from(raw, codec.PREFIX_BYTES))
@@ -91,9 +91,9 @@ def test_a_bad_chunk_is_refused_and_the_connection_lives_on(case: Case) -> None:
     assert not any(isinstance(event, ChunksReceived) for event in events)
     [(answered, answer)] = rig.sent()
     assert answered == stream
-    assert isinstance(answer, frames.Nack if case.text("scope") == Scope.CHUNK.value else frames.Error)
+    assert isinstance(answer, frames.Nack if case.text("scope") == ErrorScope.CHUNK.value else frames.Error)
     assert answer.code == case.record("error")["value"]
-    assert (stream in rig.connection.streams) is (case.text("scope") == Scope.CHUNK.value)
+    assert (stream in rig.connection.streams) is (case.text("scope") == ErrorScope.CHUNK.value)
     rig.feed(codec.encode(frames.Ping(7)))
     assert rig.sent() == [(0, frames.Pong(7))]
 
@@ -123,11 +123,11 @@ def test_a_bad_frame_is_refused_by_the_server(case: Case) -> None:
     [(stream, answer)] = rig.sent()
     assert isinstance(answer, frames.Error)
     assert answer.code == case.record("error")["value"]
-    assert stream == (0 if case.text("scope") == Scope.CONNECTION.value else int.from_bytes(raw[2:4], "big"))
+    assert stream == (0 if case.text("scope") == ErrorScope.CONNECTION.value else int.from_bytes(raw[2:4], "big"))
 
 
 @named(HANDSHAKES)
-def test_a_proof_is_that_of_the_document(case: Case) -> None:
+def test_a_proof_is_the_one_in_protocol_md(case: Case) -> None:
     key = hmac.new(case.octets("secret"), b"uplinkd/1 device key", hashlib.sha256).digest()
     covered = b"uplinkd/1 proof" + case.octets("hello") + case.octets("challenge")
     proof = hmac.new(key, covered, hashlib.sha256).digest()
@@ -174,14 +174,14 @@ def test_every_frame_and_every_field_has_a_vector() -> None:
     assert refused >= set(FrameType)
 
 
-def test_errors_of_vectors_are_those_of_the_registry() -> None:
+def test_vectors_use_errors_of_the_registry() -> None:
     for case in REFUSALS + [case for case in CHUNKS if not case.members["valid"]]:
         code = ErrorCode[str(case.record("error")["name"])]
         assert (code.value, code.scope.value) == (case.record("error")["value"], case.text("scope"))
 
 
 @named([case for case in FRAMES if "code" in case.record("fields")])
-def test_an_error_is_in_the_frame_that_carries_its_scope_with_its_action(case: Case) -> None:
+def test_an_error_has_its_action_and_the_frame_for_its_scope(case: Case) -> None:
     raw = case.octets("hex")
     kind = FrameType(raw[0])
     frame = codec.decode(kind, raw[codec.PREFIX_BYTES :])
@@ -192,5 +192,5 @@ def test_an_error_is_in_the_frame_that_carries_its_scope_with_its_action(case: C
         return
     if isinstance(frame, frames.Error | frames.Refused):
         assert frame.action is code.action
-    on_stream = Scope.CHUNK if kind is FrameType.NACK else Scope.STREAM
-    assert code.scope is (on_stream if case.number("stream") else Scope.CONNECTION)
+    on_stream = ErrorScope.CHUNK if kind is FrameType.NACK else ErrorScope.STREAM
+    assert code.scope is (on_stream if case.number("stream") else ErrorScope.CONNECTION)

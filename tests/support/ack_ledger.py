@@ -1,4 +1,4 @@
-"""A device that remembers every promise: what was acknowledged of each upload id, over any number of connections."""
+"""A device that records every acknowledgement, by upload id, over any number of connections."""
 
 import asyncio
 import contextlib
@@ -27,7 +27,7 @@ READ_BYTES = 64 * 1024
 
 
 class PromiseBroken(AssertionError):
-    """An acknowledged byte is not there, or an acknowledgement was taken back."""
+    """An acknowledged byte is missing, or N went down."""
 
 
 class LinkLost(Exception):
@@ -35,7 +35,7 @@ class LinkLost(Exception):
 
 
 class StreamFailed(Exception):
-    """The server ended the stream by `error`."""
+    """The server ended the stream with `error`."""
 
     def __init__(self, error: frames.Error) -> None:
         super().__init__(f"0x{error.code:04x}: {error.text}")
@@ -55,12 +55,12 @@ class Promise:
     def acknowledge(self, next_expected_byte: int, ranges: Iterable[Span]) -> None:
         """Raises PromiseBroken when the number goes down."""
         if next_expected_byte < self.next_expected_byte:
-            raise PromiseBroken(f"{self} was acknowledged, and now it is {next_expected_byte}")
+            raise PromiseBroken(f"{self} was acknowledged, but N is now {next_expected_byte}")
         self.next_expected_byte = next_expected_byte
         self.beyond = {each for each in {*self.beyond, *ranges} if each.end > next_expected_byte}
 
     def finish(self, answer: frames.Finished) -> None:
-        """All of it is promised now."""
+        """Record that all of it is promised now."""
         self.acknowledge(len(self.content), ())
         self.finished = answer
 
@@ -77,7 +77,7 @@ class Promise:
         try:
             kept = self.path(data_dir).read_bytes()
         except OSError:
-            # Missing, or unreadable on a file system that lost more than the file: either way the bytes are gone.
+            # The file is missing, or the file system lost more than the file. Either way the bytes are gone.
             return promised
         return [each for each in promised if kept[each.start : each.end] != self.content[each.start : each.end]]
 
@@ -86,7 +86,7 @@ class Promise:
 
 
 class Ledger:
-    """All promises of a daemon. `acks` counts how often something was promised: each ACK, each FINISHED."""
+    """All promises of a daemon. `acks` counts the ACK and FINISHED frames."""
 
     def __init__(self) -> None:
         self._acknowledged = asyncio.Event()
@@ -95,38 +95,38 @@ class Ledger:
         self.resumes = 0
 
     def count(self) -> None:
-        """There was one more acknowledgement."""
+        """Count one more acknowledgement."""
         self.acks += 1
         self._acknowledged.set()
 
     async def until(self, acks: int) -> None:
-        """Return once there were so many. Raises TimeoutError."""
+        """Wait until `acks` acknowledgements were counted. Raises TimeoutError."""
         async with asyncio.timeout(DEADLINE_S):
             while self.acks < acks:
                 self._acknowledged.clear()
                 await self._acknowledged.wait()
 
     def opened(self, answer: frames.Opened, content: bytes) -> Promise:
-        """An upload is open at N, which is a promise too. Raises PromiseBroken."""
+        """Record that an upload opened at N, which is a promise too. Raises PromiseBroken."""
         self.resumes += answer.next_expected_byte > 0
         promise = self.promises.setdefault(answer.upload_id, Promise(answer.upload_id, content))
         promise.acknowledge(answer.next_expected_byte, answer.ranges or ())
         return promise
 
     def check(self, data_dir: Path) -> None:
-        """Every acknowledged byte is there. Raises PromiseBroken."""
+        """Check that every acknowledged byte is there. Raises PromiseBroken."""
         for promise in self.promises.values():
             if missing := promise.missing(data_dir):
-                raise PromiseBroken(f"{promise} was acknowledged, but not kept: {missing}")
+                raise PromiseBroken(f"{promise} was acknowledged, but is missing: {missing}")
 
     @property
     def acknowledged_bytes(self) -> int:
-        """In all, but for ranges beyond N."""
+        """All acknowledged bytes below each N."""
         return sum(promise.next_expected_byte for promise in self.promises.values())
 
 
 class Connection:
-    """One connection of a device. What is acknowledged on it goes into the ledger as soon as it is read."""
+    """One connection of a device. It records each acknowledgement in the ledger as soon as it is read."""
 
     def __init__(self, writer: asyncio.StreamWriter, connection: ClientConnection, ledger: Ledger) -> None:
         self._writer = writer
@@ -144,31 +144,31 @@ class Connection:
 
     @property
     def is_settled(self) -> bool:
-        """Everything that was sent was acknowledged or refused."""
+        """Whether every byte sent was acknowledged or refused."""
         welcome = self._connection.welcome
         return welcome is not None and self._connection.window_left_bytes == welcome.window_bytes
 
     def has_room(self, count: int) -> bool:
-        """Whether the window takes so many bytes more."""
+        """Whether the window has room for `count` more bytes."""
         return self._connection.window_left_bytes >= count
 
     async def read(self, reader: asyncio.StreamReader) -> None:
-        """Take in what the server says, to the end of the connection."""
+        """Read the server's output until the connection ends."""
         try:
             while data := await reader.read(READ_BYTES):
                 for event in self._connection.receive(data):
                     self._take(event)
                 self.flush()
-                self._tell()
+                self._notify()
         except OSError:
-            # A daemon that is killed resets its connections; what was read before that counts.
+            # A killed daemon resets its connections; what was read before still counts.
             return
         finally:
             self.is_over = True
-            self._tell()
+            self._notify()
 
     async def until(self, holds: Callable[[], bool], *, stream: int | None = None) -> None:
-        """Return once it holds. Raises LinkLost, StreamFailed for the stream, TimeoutError."""
+        """Wait until `holds()` is true. Raises LinkLost, TimeoutError, and StreamFailed if `stream` fails."""
         async with asyncio.timeout(DEADLINE_S):
             while not holds():
                 if stream is not None and isinstance(error := self.failed.get(stream), frames.Error):
@@ -178,12 +178,12 @@ class Connection:
                 await self._news.wait()
 
     async def until_over(self) -> None:
-        """The server has closed the connection. Raises TimeoutError."""
+        """Wait until the server has closed the connection. Raises TimeoutError."""
         with contextlib.suppress(LinkLost):
             await self.until(lambda: False)
 
     async def welcomed(self) -> frames.Welcome:
-        """The handshake is done. Raises LinkLost."""
+        """Wait for WELCOME. Raises LinkLost."""
         self.flush()
         await self.until(lambda: self._connection.welcome is not None)
         if self._connection.welcome is None:
@@ -198,7 +198,7 @@ class Connection:
         declared: bool = True,
         disposition: Disposition = Disposition.RESUME_OR_CREATE,
     ) -> int:
-        """Open the upload of `content`; its stream. Raises LinkLost, StreamFailed."""
+        """Open the upload of `content` and return its stream. Raises LinkLost, StreamFailed."""
         size = len(content) if declared else SIZE_UNKNOWN
         stream = self._connection.open(frames.Open(disposition, size, name))
         self._contents[stream] = content
@@ -217,12 +217,12 @@ class Connection:
         try:
             await self._writer.drain()
         except OSError:
-            # Acknowledgements may still be under way to the reader, which ends the link when they are read.
+            # ACKs may still be unread. The reader ends the link once it has read them.
             await self.until(lambda: self.is_over)
             raise LinkLost from None
 
     async def send(self, stream: int, spans: Iterable[Span]) -> None:
-        """Send chunks until all are sent or the server goes away. Raises LinkLost, StreamFailed."""
+        """Send chunks until all are sent or GOAWAY comes. Raises LinkLost, StreamFailed."""
         for span in spans:
             await self._until_room_or_goaway(stream, span.end - span.start)
             if self.goaway is not None:
@@ -242,7 +242,7 @@ class Connection:
     async def upload(
         self, name: str, content: bytes, chunk_bytes: int, order: Callable[[list[Span]], list[Span]] = list
     ) -> Promise:
-        """Open, send what is missing in the order given, finish. Raises LinkLost, StreamFailed."""
+        """Open, send the missing bytes in the given order, and finish. Raises LinkLost, StreamFailed."""
         stream = await self.open(name, content)
         if self.opened[stream].state is UploadState.RECEIVING:
             await self.send(stream, order(spans(self.promises[stream], chunk_bytes)))
@@ -252,7 +252,7 @@ class Connection:
         return self.promises[stream]
 
     def flush(self) -> None:
-        """Hand everything to be sent to the socket."""
+        """Write all pending output to the socket."""
         if data := self._connection.data_to_send():
             self._writer.write(b"".join(data))
 
@@ -278,16 +278,16 @@ class Connection:
             case Answered() | Welcomed():
                 pass
             case _:
-                raise AssertionError(f"nobody asked for {event}")
+                raise AssertionError(f"unexpected event: {event}")
 
-    def _tell(self) -> None:
+    def _notify(self) -> None:
         self._news.set()
         self._news = asyncio.Event()
 
 
 @asynccontextmanager
 async def connected(address: tuple[str, int], token: str, ledger: Ledger) -> AsyncIterator[Connection]:
-    """A connection that was let in. Raises LinkLost, also in place of OSError."""
+    """A connection after WELCOME. Raises LinkLost, also instead of OSError."""
     hello = frames.Hello(
         CredentialKind.TOKEN, Feature.CHUNK_CRC32C, CONTROL_FRAME_BYTES_MAX, ack_ranges_max=ACK_RANGES_MAX, token=token
     )
@@ -304,18 +304,18 @@ async def connected(address: tuple[str, int], token: str, ledger: Ledger) -> Asy
         writer.close()
         with contextlib.suppress(OSError):
             await writer.wait_closed()
-        # Raises what must not have happened: a promise taken back, a protocol broken.
+        # Raises the reader's failure, such as a broken promise or protocol.
         await reading
 
 
 def spans(promise: Promise, chunk_bytes: int) -> list[Span]:
-    """Chunks that cover all that is not acknowledged."""
+    """Chunks that cover all unacknowledged bytes."""
     size = len(promise.content)
-    found, start = [], promise.next_expected_byte
+    chunks, start = [], promise.next_expected_byte
     for kept in [*sorted(promise.beyond), Span(size, size)]:
-        found += [
+        chunks += [
             Span(each, min(each + chunk_bytes, kept.start))
             for each in range(start, max(kept.start, start), chunk_bytes)
         ]
         start = max(start, kept.end)
-    return found
+    return chunks

@@ -1,4 +1,4 @@
-"""Results as a benchmark would give them, for the tests of what is made from results."""
+"""Benchmark results, for tests of the code that reads them."""
 
 from collections.abc import Mapping, Sequence
 
@@ -11,7 +11,7 @@ def around(median: float) -> Interval:
 
 
 def rival(ratio: float, counts: bool = True) -> Rival:
-    """Somebody whom the project's figure is `ratio` times as good as."""
+    """A rival. The project's figure is `ratio` times as good as the rival's."""
     return Rival(around(100 / ratio), around(ratio), "synced", counts, {"cpu_s": 2.5})
 
 

@@ -1,4 +1,4 @@
-"""Requests and records with what a test does not care about filled in."""
+"""Sample requests and records, in which a test sets only the fields that matter to it."""
 
 from dataclasses import replace
 
@@ -53,12 +53,12 @@ def first_bytes(count: int) -> tuple[DigestedRange, ...]:
 
 
 def completion(upload_id: int, epoch: int = 1, size: int = 100, now_ms: int = 2_000) -> Completion:
-    """All `size` bytes of an upload."""
+    """The completion of an upload of `size` bytes."""
     return Completion(upload_id, epoch, size, 7, b"s" * 32, first_bytes(size), now_ms)
 
 
 async def create(catalog: Catalog, upload_id: int, name: str = "", **fields: object) -> Upload:
-    """Open a new upload; its name is made of its id unless it is given."""
+    """Open a new upload. Its name defaults to one made from its id."""
     request = replace(REQUEST, upload_id=upload_id, name=name or f"file-{upload_id}")
     opened = await catalog.open(replace(request, **fields))  # type: ignore[arg-type]  # each value fits the field it names
     assert opened.upload is not None

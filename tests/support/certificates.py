@@ -1,4 +1,4 @@
-"""A certificate for loopback that lasts for the test."""
+"""A certificate for loopback, valid for an hour."""
 
 import datetime
 import ipaddress
@@ -16,7 +16,7 @@ from protocol.constants import ALPN
 
 @dataclass(frozen=True)
 class Certificate:
-    """PEM of the certificate, to be trusted; and of the key behind it."""
+    """The PEM files of a certificate and its key."""
 
     path: Path
     key_path: Path
@@ -29,7 +29,7 @@ class Certificate:
 
 
 def make_certificate(directory: Path) -> Certificate:
-    """Signed by itself, for 127.0.0.1."""
+    """A self-signed certificate for 127.0.0.1."""
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "uplinkd test")])
     now = datetime.datetime.now(datetime.UTC)

@@ -48,7 +48,8 @@ def cleanup_of(
     """Cleanup under POLICY."""
     return Cleanup(
         catalog=kept.catalog,
-        storage=kept.storage,
+        contents=kept.storage.contents,
+        inventory=kept.storage.inventory,
         uploads=uploads,
         clock=clock,
         entropy=entropy,

@@ -104,7 +104,7 @@ class Parts:
         def cut(tenant: str, device: str) -> None:
             self.cut.append((tenant, device))
 
-        verifier = Verifier(self.catalog, self.storage, SystemThreads(), self.clock)
+        verifier = Verifier(self.catalog, self.storage.contents, SystemThreads(), self.clock)
         return Commands(self, verifier, self.clock, SystemEntropy(), cut if is_running else None, VERSION)
 
 

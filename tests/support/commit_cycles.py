@@ -1,4 +1,4 @@
-"""A committer with uploads that the test feeds by itself, and an owner that notes what it is told."""
+"""A committer with uploads that the test feeds by itself, and a listener that records its reports."""
 
 import asyncio
 import errno
@@ -15,12 +15,12 @@ FULL = OSError(errno.ENOSPC, "No space left on device")
 BROKEN = OSError(errno.EIO, "Input/output error")
 
 
-class Owner:
-    """Writes down what it is told; uploads whose ids are in `finishing` are completed once all bytes are there."""
+class RecordedCommits:
+    """Records all reports. Uploads whose ids are in `finishing` are completed once all bytes are there."""
 
     def __init__(self) -> None:
         self.finishing: set[int] = set()
-        self.told: list[tuple[str, int]] = []
+        self.reports: list[tuple[str, int]] = []
         self.cuts: list[Cut] = []
         self.losses: list[tuple[int, ErrorCode, str]] = []
         self.changed = asyncio.Event()
@@ -32,26 +32,26 @@ class Owner:
         return Completion(upload.id, cut.epoch, upload.received.total_bytes, 0, None, cut.ranges, 2_000)
 
     def progressed(self, cut: Cut) -> None:
-        self.told.append(("progressed", cut.upload.id))
+        self.reports.append(("progressed", cut.upload.id))
         self.changed.set()
         self.cuts.append(cut)
 
     def completed(self, cut: Cut, completed: Completed) -> None:
         assert completed.upload.id == cut.upload.id
-        self.told.append(("completed", cut.upload.id))
+        self.reports.append(("completed", cut.upload.id))
 
     def lost(self, upload: LiveUpload, code: ErrorCode, detail: str) -> None:
         if not upload.is_over:
             upload.is_over = True
-            self.told.append(("lost", upload.id))
+            self.reports.append(("lost", upload.id))
             self.losses.append((upload.id, code, detail))
 
 
-async def waited(owner: Owner, count: int) -> None:
-    """Return once so much was told."""
-    while len(owner.told) < count:
-        await owner.changed.wait()
-        owner.changed.clear()
+async def waited(listener: RecordedCommits, count: int) -> None:
+    """Return once `count` cuts were reported."""
+    while len(listener.reports) < count:
+        await listener.changed.wait()
+        listener.changed.clear()
 
 
 class Cycles:
@@ -64,7 +64,7 @@ class Cycles:
         self.metrics = self.bench.metrics
         self.clock = self.bench.clock
         self.committer: Committer = self.bench.committer
-        self.owner = Owner()
+        self.listener = RecordedCommits()
 
     async def open(self, name: str = "file") -> LiveUpload:
         upload_id = 1 + self.catalog.gates["open"].asked

@@ -1,9 +1,9 @@
-"""What the tests send."""
+"""The content that tests send."""
 
 import hashlib
 import random
 
 DATA = random.Random(7).randbytes(700_000)
-"""Many chunks, and not a whole number of them."""
+"""Many chunks, the last one shorter."""
 
 DIGEST = hashlib.sha256(DATA).digest()

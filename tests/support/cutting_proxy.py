@@ -1,4 +1,4 @@
-"""A link that breaks: a TCP proxy on loopback that cuts connections at random byte counts, of either direction."""
+"""A breaking link: a TCP proxy on loopback that cuts connections after random byte counts in either direction."""
 
 import asyncio
 import contextlib
@@ -14,7 +14,7 @@ from typing import Self
 READ_BYTES_MAX = 64 * 1024
 
 _RESET_ON_CLOSE = struct.pack("ii", 1, 0)
-"""SO_LINGER of no seconds: close(2) then sends a reset and drops what was not sent."""
+"""SO_LINGER of 0 s: close(2) then sends a reset and drops unsent data."""
 
 
 class Direction(Enum):
@@ -23,7 +23,7 @@ class Direction(Enum):
 
 
 class Kind(Enum):
-    """How a connection ends: a reset may overtake bytes already forwarded, as on a real link; a close does not."""
+    """How a connection ends. A reset may overtake bytes already forwarded, as on a real link; a close does not."""
 
     RESET = "reset"
     CLOSE = "close"
@@ -31,7 +31,7 @@ class Kind(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Cut:
-    """One break: exactly `after_bytes` of `direction` were forwarded, counted from the connection's start."""
+    """One cut, after exactly `after_bytes` in `direction`, counted from the connection's start."""
 
     direction: Direction
     after_bytes: int
@@ -40,18 +40,18 @@ class Cut:
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """Byte counts to draw from, both inclusive."""
+    """The range of byte counts to draw from, both ends inclusive."""
 
     bytes_min: int
     bytes_max: int
 
 
 class CuttingProxy:
-    """Forwards from a free port of loopback to `upstream`, and cuts connections until there were `cuts_max` cuts.
+    """Forwards from a free loopback port to `upstream`, and cuts connections, `cuts_max` times in all.
 
-    When each is cut is drawn as it opens: a byte count from `up`, one from `down`, of which the first that is reached
-    counts, and the kind. One seed of `rng` gives one sequence of draws. The spans differ because a device sends
-    megabytes and hears a few frames. No connection forwards more than `up.bytes_max` while there are cuts to come.
+    When a connection opens, the proxy draws a byte count from `up`, one from `down`, and the kind. The count that is
+    reached first cuts the connection. A seed of `rng` determines all draws. The spans differ because a device sends
+    megabytes and receives a few frames. While cuts remain, no connection forwards more than `up.bytes_max`.
     """
 
     def __init__(
@@ -68,19 +68,19 @@ class CuttingProxy:
 
     @property
     def cuts(self) -> tuple[Cut, ...]:
-        """The cuts that happened, in their order."""
+        """The cuts so far, in order."""
         return tuple(self._cuts)
 
     @property
     def address(self) -> tuple[str, int]:
-        """Where the device connects, while the proxy is entered."""
+        """Where the device connects, while the proxy is open."""
         if self._server is None:
             raise RuntimeError("the proxy is not open: enter it with `async with`")
         host, port = self._server.sockets[0].getsockname()
         return host, port
 
     def forwarded_bytes(self, direction: Direction) -> int:
-        """Bytes passed on so far, over all connections."""
+        """Bytes forwarded so far, over all connections."""
         return self._forwarded[direction]
 
     async def __aenter__(self) -> Self:
@@ -103,7 +103,7 @@ class CuttingProxy:
             raise RuntimeError("asyncio calls this in a task of its own")
         self._connections.add(task)
         try:
-            # Only leaving the proxy cancels; asyncio would report a handler that ends as cancelled.
+            # Only leaving the proxy cancels this task. asyncio would report a handler that ends as cancelled.
             with contextlib.suppress(asyncio.CancelledError):
                 await self._forward(reader, writer)
         finally:
@@ -115,7 +115,7 @@ class CuttingProxy:
         try:
             upstream_reader, upstream_writer = await asyncio.open_connection(*self._upstream)
         except OSError:
-            # A server that is down looks to the device as it would without the proxy.
+            # If the server is down, the device sees what it would see without the proxy.
             _end(writer, Kind.RESET)
             return
         except asyncio.CancelledError:
@@ -128,7 +128,7 @@ class CuttingProxy:
                 pumps.create_task(self._pump(Cut(Direction.DOWN, down, kind), upstream_reader, writer))
             ending = Kind.CLOSE
         except* OSError:
-            # One end was reset, and so the other is.
+            # One end was reset, so reset the other.
             ending = Kind.RESET
         except* _CutDue:
             ending = kind
@@ -141,7 +141,7 @@ class CuttingProxy:
         return self._rng.randint(span.bytes_min, span.bytes_max)
 
     async def _pump(self, cut: Cut, source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
-        """Forward until the source ends, and half close the sink then. Raises _CutDue when the cut is due."""
+        """Forward until the source ends, then half-close the sink. Raises _CutDue when the cut is due."""
         left = cut.after_bytes
         while data := await source.read(min(READ_BYTES_MAX, left)):
             sink.write(data)
@@ -166,7 +166,7 @@ def _end(writer: asyncio.StreamWriter, kind: Kind) -> None:
         return
     raw: socket.socket | None = writer.get_extra_info("socket")
     if raw is not None:
-        # The peer may have reset it already, and then there is nothing left to set.
+        # The peer may have reset it already. Then there is nothing left to set.
         with contextlib.suppress(OSError):
             raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
     writer.transport.abort()

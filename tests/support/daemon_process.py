@@ -1,4 +1,4 @@
-"""The real daemon as a process: started on free ports, spoken to by its own command line, ended by signals."""
+"""The real daemon as a process: started on free ports, controlled by its own command line, ended by signals."""
 
 import asyncio
 import contextlib
@@ -20,22 +20,22 @@ LOG_LINES_SHOWN = 20
 
 
 class DaemonFailed(Exception):
-    """The daemon, or one of its commands, did not do what it was asked; the text ends with what it said last."""
+    """The daemon or one of its commands failed. The text ends with its last output."""
 
 
 @dataclass(frozen=True, slots=True)
 class Addresses:
-    """Where the daemon says it listens, as (host, port)."""
+    """Where the daemon logged that it listens, as (host, port)."""
 
     listen: tuple[str, int]
     http: tuple[str, int]
 
 
 class DaemonProcess:
-    """`uplinkd serve` on `data_dir`, entered once it is ready; leaving it sends SIGTERM if it still runs.
+    """`uplinkd serve` on `data_dir`. Entering waits until it is ready; leaving sends SIGTERM if it still runs.
 
-    `settings` are environment variables without their prefix, such as {"COMMIT__CYCLE_MS": "0"}. `wrapper` is put
-    before the program, as strace is.
+    `settings` are environment variables without their prefix, such as {"COMMIT__CYCLE_MS": "0"}. `wrapper` is a command
+    that runs the program, such as strace.
     """
 
     def __init__(self, data_dir: Path, settings: Mapping[str, str] = {}, wrapper: tuple[str, ...] = ()) -> None:
@@ -87,7 +87,7 @@ class DaemonProcess:
             await self.stop()
 
     async def stop(self) -> int:
-        """SIGTERM; the exit status. Raises DaemonFailed when it takes too long."""
+        """Send SIGTERM and return the exit status. Raises DaemonFailed when it takes too long."""
         self._signal(signal.SIGTERM)
         try:
             async with asyncio.timeout(PROCESS_S):
@@ -97,19 +97,19 @@ class DaemonProcess:
             raise self._failure(f"it did not end within {PROCESS_S:g} s of SIGTERM") from None
 
     async def freeze(self) -> None:
-        """SIGSTOP; returns once none of its threads will run its own code again. One may be inside a system call."""
+        """Send SIGSTOP and wait until no thread runs the daemon's code. A thread may still be inside a system call."""
         self._signal(signal.SIGSTOP)
         async with asyncio.timeout(PROCESS_S):
-            while not _is_frozen(self.process.pid):  # noqa: ASYNC110 - the kernel tells nobody when a thread has stopped
+            while not _is_frozen(self.process.pid):  # noqa: ASYNC110 - the kernel sends no event when a thread has stopped
                 await asyncio.sleep(0)
 
     async def kill(self) -> int:
-        """SIGKILL; the exit status, which is negative."""
+        """Send SIGKILL and return the exit status, which is negative."""
         self._signal(signal.SIGKILL)
         return await self._ended()
 
     async def command(self, *arguments: str) -> str:
-        """Run `uplinkd` with the daemon's settings; what it printed. Raises DaemonFailed unless it exits with 0."""
+        """Run `uplinkd` with the daemon's settings and return its output. Raises DaemonFailed if it fails."""
         process = await asyncio.create_subprocess_exec(
             PROGRAM,
             *arguments,
@@ -125,12 +125,12 @@ class DaemonProcess:
             await process.wait()
             raise self._failure(f"uplinkd {' '.join(arguments)} took longer than {PROCESS_S:g} s") from None
         if process.returncode != 0:
-            said = (err or out).decode(errors="replace").strip()
-            raise self._failure(f"uplinkd {' '.join(arguments)} gave {process.returncode}: {said}")
+            output = (err or out).decode(errors="replace").strip()
+            raise self._failure(f"uplinkd {' '.join(arguments)} gave {process.returncode}: {output}")
         return out.decode()
 
     def _signal(self, number: signal.Signals) -> None:
-        """Not by the process's own method: it looks for an exit status first, and takes it away from who awaits it."""
+        """Send a signal. The process's own method would poll the exit status, and take it from the waiting task."""
         if self.process.returncode is None:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(self.process.pid, number)
@@ -143,7 +143,7 @@ class DaemonProcess:
 
     async def _read(self, process: asyncio.subprocess.Process, ready: asyncio.Future[Addresses]) -> None:
         if process.stderr is None:
-            raise RuntimeError("standard error is a pipe, as asked for")
+            raise RuntimeError("standard error must be a pipe")
         async for line in process.stderr:
             self._log.append(line.decode(errors="replace").rstrip())
             if not ready.done():
@@ -158,13 +158,13 @@ class DaemonProcess:
 
 
 def _is_frozen(pid: int) -> bool:
-    """Whether every thread is stopped, or waits for the disk and stops before it returns from there; see proc(5)."""
+    """Whether every thread has stopped, or waits for the disk and stops before it returns from there; see proc(5)."""
     stats = [(thread / "stat").read_text() for thread in Path(f"/proc/{pid}/task").iterdir()]
     return all(stat.rpartition(")")[2].split()[0] in "TtD" for stat in stats)
 
 
 def _ready_addresses(line: str) -> Addresses | None:
-    """What the line of the event `ready` says; None for any other."""
+    """The addresses in a log line of the event `ready`; None for any other line."""
     try:
         event = json.loads(line)
     except ValueError:

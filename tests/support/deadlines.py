@@ -1,7 +1,7 @@
-"""How long tests wait before they call something hung. One place for all of them.
+"""How long tests wait before they fail: all deadlines in one place.
 
-Deadlines are there against hangs, and measure nothing: they hold on a machine that is busy with other work. On one that
-is slower still, TEST_DEADLINE_SCALE multiplies them.
+Deadlines only catch hangs, so they are long enough for a machine that is busy with other work. TEST_DEADLINE_SCALE
+multiplies them for a machine that is slower still.
 """
 
 import os

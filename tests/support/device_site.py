@@ -1,4 +1,4 @@
-"""A server for devices on loopback: real sockets and sessions, time and the outcome of storing in the test's hands."""
+"""A server for devices on loopback: real sockets and sessions; the test controls time and the results of storing."""
 
 import asyncio
 import functools
@@ -53,7 +53,7 @@ def device(name: str = DEVICE, disabled_ms: int | None = None) -> Device:
 
 
 class FakeDevices:
-    """Who is enrolled, and who is disabled; `device` waits for `answers`."""
+    """Enrolled and disabled devices; `device` waits for `answers`."""
 
     def __init__(self, *known: Device) -> None:
         self.known = {(each.tenant, each.device): each for each in known}
@@ -78,7 +78,7 @@ class FakeDevices:
 
 @dataclass(slots=True)
 class Site:
-    """The server and what is behind it."""
+    """The parts that a server uses."""
 
     bench: Bench = field(default_factory=lambda: Bench(cycle_s=0.0))
     devices: FakeDevices = field(default_factory=lambda: FakeDevices(device()))
@@ -86,7 +86,7 @@ class Site:
 
     @property
     def issuer(self) -> TokenIssuer:
-        """Makes tokens that the gate believes."""
+        """Makes tokens that the gate accepts."""
         return TokenIssuer(auth_policy(self.settings), KEY)
 
     def token(self, device: str = DEVICE, ttl_s: float = 3600, scope: Scope = Scope.UPLOAD) -> str:
@@ -95,11 +95,11 @@ class Site:
         return self.issuer.issue(identity, ttl_s, self.bench.clock.wall_ms())
 
     def gate(self) -> Gate:
-        """Believes the tokens of `issuer`."""
+        """Accepts the tokens of `issuer`."""
         return Gate(TokenVerifier(auth_policy(self.settings), [KEY]), self.devices, self.bench.clock)
 
     def services(self) -> Services:
-        """What sessions share."""
+        """The services that sessions share."""
         bench = self.bench
         return Services(
             uploads=bench.uploads,
@@ -131,11 +131,11 @@ class Listening:
 
     @property
     def connections(self) -> int:
-        """How many are counted."""
+        """How many connections the server counts."""
         return sum(self.server.phases().values())
 
     async def connect(self, *, local: tuple[str, int] | None = None) -> Wire:
-        """A connection on which nothing was said, but for TLS."""
+        """A connection before its first frame, but after TLS."""
         wire = await Wire.connect(self.address, tls=self.tls, local=local)
         self.wires.append(wire)
         return wire
@@ -148,7 +148,7 @@ class Listening:
         return wire
 
     async def pass_s(self, seconds: float) -> None:
-        """Let time pass, and the server look at everybody, as it does once a second."""
+        """Let time pass, and let the server check all connections, as it does once a second."""
         self.site.bench.clock.pass_s(seconds)
         await self.server.sweep(0)
 
@@ -160,7 +160,7 @@ def policy_of(
     connections_max: int = 100,
     connections_per_ip_max: int = 0,
 ) -> ServerPolicy:
-    """The policy of these settings, for devices behind a proxy on loopback if `proxied`."""
+    """The policy from these settings. With `proxied`, devices are behind a proxy on loopback."""
     return replace(
         server_policy(settings),
         proxy_trusted=LOOPBACK if proxied else (),
@@ -177,7 +177,7 @@ async def listening(
     pool: ReceivePool | None = None,
     tls: Sequence[ssl.SSLContext] = (),
 ) -> AsyncIterator[Listening]:
-    """A server on a free port; `tls` is the server's context and the devices'. At the end nothing may be left of it."""
+    """A server on a free port; `tls` holds the contexts of server and devices. It must end without leftovers."""
     site = site or Site()
     pool = pool or ReceivePool(SETTINGS.limits.receive_pool_bytes, SETTINGS.limits.chunk_bytes_max)
     server_tls, device_tls = tls or (None, None)
@@ -186,11 +186,11 @@ async def listening(
         await services.gate.load()
         server = DeviceServer(services, pool, policy or policy_of())
         await server.listen(bind("127.0.0.1", 0, 16), server_tls)
-        found = Listening(site, services, server, pool, device_tls)
+        listening_site = Listening(site, services, server, pool, device_tls)
         try:
-            yield found
+            yield listening_site
         finally:
-            for wire in found.wires:
+            for wire in listening_site.wires:
                 wire.hang_up()
             await server.drain(replace(DRAIN, timeout_s=0))
             await until(lambda: not server.phases()[ConnectionPhase.DRAINING])
@@ -198,7 +198,7 @@ async def listening(
             await site.bench.tasks.wait()
     assert site.bench.failures == []
     assert pool.lent_bytes == 0
-    assert pool.charged_bytes == 0
+    assert pool.copied_bytes == 0
 
 
 def only(site: Listening) -> Session:

@@ -1,4 +1,4 @@
-"""What a good server answers, and what it keeps: in memory, and without a fault."""
+"""The answers of a correct server that keeps files in memory."""
 
 import hashlib
 from dataclasses import dataclass, field, replace
@@ -24,7 +24,7 @@ from protocol.server import ServerConnection
 
 @dataclass
 class Stored:
-    """What the server has under one name."""
+    """The server's file under one name."""
 
     id: int
     size: int
@@ -52,7 +52,7 @@ class Stored:
 
 
 class Archive:
-    """What a server knows, whatever connection it learned it from."""
+    """The server's files, kept across connections."""
 
     def __init__(self) -> None:
         self.files: dict[str, Stored] = {}
@@ -68,7 +68,7 @@ class Archive:
 
 
 class Answers:
-    """A good server's answers on one connection. It grants `welcome`, after `challenge` where there is one."""
+    """The answers on one connection: WELCOME as in `welcome`, after `challenge` if there is one."""
 
     def __init__(
         self, archive: Archive, connection: ServerConnection, welcome: frames.Welcome, challenge: bytes | None
@@ -82,7 +82,7 @@ class Answers:
         self.hello: HelloReceived | None = None
 
     def answer(self, event: ServerEvent) -> None:
-        """Do what the event asks for."""
+        """Answer an event."""
         match event:
             case HelloReceived():
                 self.hello = event
@@ -119,7 +119,7 @@ class Answers:
                 self._connection.fail_stream(stream, ErrorCode.CONTENT_CHANGED, "another size or tag")
                 return
         elif stored is None and request.disposition is Disposition.RESUME_ONLY:
-            self._connection.fail_stream(stream, ErrorCode.NOT_FOUND, "nothing is known")
+            self._connection.fail_stream(stream, ErrorCode.NOT_FOUND, "there is no such file")
             return
         else:
             stored = self._archive.create(request)
@@ -155,7 +155,7 @@ class Answers:
         elif finish.crc32c not in (None, stored.crc32c) or finish.sha256 not in (None, sha256):
             stored.state = UploadState.REJECTED
             del self._archive.files[stored.opens[-1].name]
-            self._connection.fail_stream(stream, ErrorCode.DIGEST_MISMATCH, "the digest does not fit")
+            self._connection.fail_stream(stream, ErrorCode.DIGEST_MISMATCH, "the digest does not match")
         else:
             stored.state = UploadState.COMPLETE
             self._archive.finishes.append(finish)
@@ -166,4 +166,5 @@ class Answers:
         stored = self._archive.files.get(name)
         if stored is None:
             return frames.Status(0, UploadState.NONE, 0, SIZE_UNKNOWN)
-        return frames.Status(stored.id, stored.state, stored.ranges.next_expected_byte, stored.size)
+        next_expected_byte, beyond = stored.ranges.next_expected_byte, stored.beyond or None
+        return frames.Status(stored.id, stored.state, next_expected_byte, stored.size, ranges=beyond)

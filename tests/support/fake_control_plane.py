@@ -1,4 +1,4 @@
-"""The real control plane over fakes of the daemon, with a layer in front that can misbehave."""
+"""The real control plane over a fake daemon, with a layer in front that can misbehave."""
 
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -8,9 +8,9 @@ from dataclasses import dataclass, field, replace
 from aiohttp import web
 
 from control.app import Options, make_app
-from control.download import DownloadLimits
-from control.listener import Endpoint, serve
-from control.ports import File
+from control.download import Delivery, DownloadLimits
+from control.listener import ListenAddress, serve
+from daemon.catalog.records import Upload
 from protocol.checksum import crc32c
 from tests.support.fake_ports import World
 from tests.support.waiting import until
@@ -21,7 +21,7 @@ Answer = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 @dataclass
 class FakeControlPlane:
-    """`answers` replace, in order, those of the control plane."""
+    """`answers` replace the control plane's answers, in order; None keeps the real one."""
 
     world: World = field(default_factory=World)
     answers: deque[Answer | None] = field(default_factory=deque)
@@ -29,7 +29,7 @@ class FakeControlPlane:
     url: str = ""
     progress: int = 0
 
-    def put(self, data: bytes, name: str = "log.bin") -> File:
+    def put(self, data: bytes, name: str = "log.bin") -> Upload:
         """A complete file with `data` and its digests."""
         file = self.world.put(data, name)
         true = replace(file, crc32c=crc32c(data) if data else 0)
@@ -45,11 +45,13 @@ class FakeControlPlane:
 
 @asynccontextmanager
 async def running() -> AsyncIterator[FakeControlPlane]:
-    """Listening on loopback."""
+    """A control plane that listens on loopback."""
     fake = FakeControlPlane()
-    app = make_app(fake.world.ports(), Options(downloads=DownloadLimits(streams_max=8, stall_timeout_s=30.0)))
+    app = make_app(
+        fake.world.ports(), Options(delivery=Delivery(limits=DownloadLimits(streams_max=8, stall_timeout_s=30.0)))
+    )
     app.middlewares.insert(0, fake.intercept)
-    server = await serve(app, [Endpoint("127.0.0.1", 0)], drain_timeout_s=1.0)
+    server = await serve(app, [ListenAddress("127.0.0.1", 0)], drain_timeout_s=1.0)
     host, port = server.addresses[0]
     fake.url = f"http://{host}:{port}"
     yield fake
@@ -57,7 +59,7 @@ async def running() -> AsyncIterator[FakeControlPlane]:
 
 
 def cut_after(fake: FakeControlPlane, data: bytes, count: int) -> Answer:
-    """Sends `count` of the bytes asked for, and cuts the link once the client has them, as its `progress` says."""
+    """Send `count` of the requested bytes, and cut the link once the client has reported them as `progress`."""
 
     async def answer(request: web.Request) -> web.StreamResponse:
         asked = request.headers.get("Range", "bytes=0-")
@@ -75,7 +77,7 @@ def cut_after(fake: FakeControlPlane, data: bytes, count: int) -> Answer:
 
 
 def says(status: int, body: bytes) -> Answer:
-    """Answers so."""
+    """Answer with this status and body."""
 
     async def answer(request: web.Request) -> web.StreamResponse:
         return web.Response(status=status, body=body)

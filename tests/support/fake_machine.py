@@ -1,4 +1,4 @@
-"""Stand-ins for what is outside the process: time and chance that the test sets, logs that it reads."""
+"""Fakes of what is outside the process: time and randomness that the test sets, logs that it reads."""
 
 import asyncio
 import logging
@@ -13,7 +13,7 @@ NOW_MS = 1_800_000_000_000
 
 
 class FakeClock:
-    """Stands still until `pass_s`."""
+    """A clock that moves only by `pass_s`."""
 
     def __init__(self, wall_ms: int = NOW_MS) -> None:
         self.now_ms = wall_ms
@@ -31,7 +31,7 @@ class FakeClock:
 
 
 class FakeEntropy:
-    """Always the upper end, and zeros."""
+    """Entropy that always gives the upper bound, and zeros."""
 
     def __init__(self) -> None:
         self.asked: list[tuple[float, float]] = []

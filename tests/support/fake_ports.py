@@ -1,4 +1,4 @@
-"""The control plane's ports in memory: what a test puts in, the server serves; what the server did, a test reads."""
+"""The control plane's ports in memory. Tests put files in, and read what the server did."""
 
 import asyncio
 import hashlib
@@ -10,40 +10,24 @@ from dataclasses import dataclass, field, replace
 from control.ports import (
     CleanupReport,
     Content,
-    ErrorInfo,
-    Errors,
     Exchange,
-    Extent,
-    Failure,
-    File,
-    FilePage,
-    FileQuery,
-    FileState,
     IssuedToken,
+    Permission,
     Ports,
-    Position,
     Principal,
-    Problem,
-    Refused,
-    Rendered,
-    Role,
-    Scope,
+    RequestRefused,
 )
+from daemon.catalog.records import Metadata, Page, Position, Query, State, Upload
+from protocol.errors import ErrorCode
+from protocol.ranges import DigestedRange
 
-ERRORS: Errors = {
-    failure: ErrorInfo(100 + number, failure.name, "connection", f"ACTION_{number}")
-    for number, failure in enumerate(Failure)
-}
+NO_METADATA = Metadata()
 
 SEND_BYTES = 100_000
-"""What one call sends at most, so that a large body takes several."""
+"""The most that one call sends, so that a large body takes several calls."""
 
 COMPLETED_MS = 1_767_225_600_000
 """2026-01-01T00:00:00Z."""
-
-
-def refusal(failure: Failure, status: int, detail: str) -> Refused:
-    return Refused(ERRORS[failure], status, detail)
 
 
 @dataclass
@@ -52,7 +36,7 @@ class FakeAuthenticator:
 
     def authenticate(self, token: str) -> Principal:
         if token not in self.principals:
-            raise refusal(Failure.UNAUTHENTICATED, 401, "the token's signature does not hold")
+            raise RequestRefused(ErrorCode.UNAUTHENTICATED, 401, "the token's signature is wrong")
         return self.principals[token]
 
 
@@ -63,42 +47,44 @@ class FakeTokenExchange:
 
     async def exchange(self, tenant: str | None, device: str, secret: str) -> IssuedToken:
         if self.busy:
-            raise Refused(
-                ErrorInfo(201, "RATE_LIMITED", "connection", "WAIT"), 429, "too many exchanges", retry_after_s=7
-            )
+            raise RequestRefused(ErrorCode.RATE_LIMITED, 429, "too many exchanges", retry_after_s=7)
         if self.secrets.get((tenant or "default", device)) != secret:
-            raise refusal(Failure.UNAUTHENTICATED, 401, "no such device, or another secret")
+            raise RequestRefused(ErrorCode.UNAUTHENTICATED, 401, "unknown device or wrong secret")
         return IssuedToken(f"token-of-{device}", 3600)
 
 
 @dataclass
 class FakeFiles:
-    by_id: dict[int, tuple[str, File]] = field(default_factory=dict)
-    queries: list[FileQuery] = field(default_factory=list)
+    by_id: dict[int, tuple[str, Upload]] = field(default_factory=dict)
+    queries: list[Query] = field(default_factory=list)
+    expiry_ms: dict[int, int] = field(default_factory=dict)
 
-    async def list(self, query: FileQuery) -> FilePage:
+    async def list(self, query: Query) -> Page:
         self.queries.append(query)
-        found = sorted(
+        matching = sorted(
             (file for tenant, file in self.by_id.values() if tenant == query.tenant and _fits(file, query)),
             key=lambda file: (file.created_ms, file.id),
             reverse=True,
         )
-        page = found[: query.limit]
-        more = len(found) > query.limit
-        return FilePage(tuple(page), Position(page[-1].created_ms, page[-1].id) if more else None)
+        page = matching[: query.limit]
+        more = len(matching) > query.limit
+        return Page(tuple(page), Position(page[-1].created_ms, page[-1].id) if more else None)
 
-    async def get(self, tenant: str, file_id: int) -> File | None:
+    async def get(self, tenant: str, file_id: int) -> Upload | None:
         owner, file = self.by_id.get(file_id, ("", None))
         return file if owner == tenant else None
 
-    async def find(self, tenant: str, device: str, name: str) -> File | None:
-        found = [
+    async def find(self, tenant: str, device: str, name: str) -> Upload | None:
+        matching = [
             file for owner, file in self.by_id.values() if (owner, file.device, file.name) == (tenant, device, name)
         ]
-        return max(found, key=lambda file: file.id, default=None)
+        return max(matching, key=lambda file: file.id, default=None)
+
+    def expires_ms(self, file: Upload) -> int | None:
+        return self.expiry_ms.get(file.id)
 
 
-def _fits(file: File, query: FileQuery) -> bool:
+def _fits(file: Upload, query: Query) -> bool:
     return all(
         (
             query.device in {None, file.device},
@@ -106,7 +92,7 @@ def _fits(file: File, query: FileQuery) -> bool:
             file.name.startswith(query.name_prefix or ""),
             query.updated_from_ms is None or file.updated_ms >= query.updated_from_ms,
             query.updated_to_ms is None or file.updated_ms <= query.updated_to_ms,
-            query.after is None or (file.created_ms, file.id) < (query.after.created_ms, query.after.id),
+            query.after is None or (file.created_ms, file.id) < (query.after.time_ms, query.after.id),
         )
     )
 
@@ -116,6 +102,12 @@ class FakeContent:
         self._owner = owner
         self._data = data
         self._is_sending = False
+
+    async def read(self, offset: int, count: int) -> bytes:
+        self._owner.reads.append((offset, count))
+        await asyncio.sleep(0)
+        self._owner.check(offset)
+        return self._data[offset : offset + count]
 
     async def send(self, socket_fd: int, offset: int, count: int) -> AsyncGenerator[int, None]:
         self._is_sending = True
@@ -136,7 +128,7 @@ class FakeContent:
             os.close(own)
 
     async def close(self) -> None:
-        assert not self._is_sending, "closed with a sending under way"
+        assert not self._is_sending, "closed while it was sending"
         self._owner.open_count -= 1
 
 
@@ -154,32 +146,19 @@ async def _writable(fd: int) -> None:
 class FakeContents:
     data: dict[int, bytes] = field(default_factory=dict)
     reads: list[tuple[int, int]] = field(default_factory=list)
-    cached: set[int] = field(default_factory=set)
-    cached_reads: list[tuple[int, int]] = field(default_factory=list)
     opened: int = 0
     open_count: int = 0
     fail_at: float = float("inf")
 
+    def path(self, file_id: int) -> str:
+        return f"shard/{file_id:016x}"
+
     async def open(self, file_id: int) -> Content:
         if file_id not in self.data:
-            raise refusal(Failure.GONE, 410, "the bytes are gone")
+            raise RequestRefused(ErrorCode.GONE, 410, "the bytes are gone")
         self.opened += 1
         self.open_count += 1
         return FakeContent(self, self.data[file_id])
-
-    async def read(self, file_id: int, offset: int, count: int) -> bytes:
-        if file_id not in self.data:
-            raise refusal(Failure.GONE, 410, "the bytes are gone")
-        self.reads.append((offset, count))
-        await asyncio.sleep(0)
-        self.check(offset)
-        return self.data[file_id][offset : offset + count]
-
-    def read_cached(self, file_id: int, offset: int, count: int) -> bytearray | None:
-        if file_id not in self.cached or file_id not in self.data:
-            return None
-        self.cached_reads.append((offset, count))
-        return bytearray(self.data[file_id][offset : offset + count])
 
     def check(self, offset: int) -> None:
         if offset >= self.fail_at:
@@ -194,7 +173,7 @@ class FakeUploads:
     async def delete(self, tenant: str, file_id: int, by: Principal) -> None:
         self.deleted.append((tenant, file_id, by))
         owner, file = self.files.by_id[file_id]
-        self.files.by_id[file_id] = (owner, replace(file, state=FileState.DELETED))
+        self.files.by_id[file_id] = (owner, replace(file, state=State.DELETED))
 
 
 @dataclass
@@ -204,19 +183,25 @@ class FakeCleaner:
 
     async def run(self, dry_run: bool) -> CleanupReport:
         if self.busy:
-            raise Refused(ErrorInfo(202, "CONFLICT", "connection", "WAIT"), 409, "a cleanup pass is under way")
+            raise RequestRefused(ErrorCode.CONFLICT, 409, "a cleanup pass is running")
         self.runs.append(dry_run)
         return CleanupReport(dry_run, 3, 0, 2, 1, 5, 0, 4096, None)
 
 
+@dataclass(frozen=True)
+class FakeFault:
+    component: str
+    detail: str
+
+
 @dataclass
 class FakeHealth:
-    found: list[Problem] = field(default_factory=list)
+    found: list[FakeFault] = field(default_factory=list)
     fault: Callable[[], Exception] | None = None
     gate: asyncio.Event | None = None
     asked: int = 0
 
-    async def problems(self) -> Sequence[Problem]:
+    async def problems(self) -> Sequence[FakeFault]:
         self.asked += 1
         if self.gate is not None:
             await self.gate.wait()
@@ -226,10 +211,10 @@ class FakeHealth:
 
 
 class FakeExposition:
-    def render(self, accept: str) -> Rendered:
+    def render(self, accept: str) -> tuple[bytes, str]:
         if "openmetrics" in accept:
-            return Rendered(b"# EOF\n", "application/openmetrics-text; version=1.0.0; charset=utf-8")
-        return Rendered(b"up 1\n", "text/plain; version=0.0.4; charset=utf-8")
+            return (b"# EOF\n", "application/openmetrics-text; version=1.0.0; charset=utf-8")
+        return (b"up 1\n", "text/plain; version=0.0.4; charset=utf-8")
 
 
 @dataclass
@@ -261,7 +246,7 @@ class FakeRequestIds:
 
 
 class FakeClock:
-    """Half a second passes with each look."""
+    """Each reading moves the clock by half a second."""
 
     def __init__(self) -> None:
         self._now_s = 0.0
@@ -272,7 +257,7 @@ class FakeClock:
 
 
 class World:
-    """A daemon's worth of fakes, with a few tokens to knock with."""
+    """Fakes for a whole daemon, with a few tokens that it accepts."""
 
     def __init__(self) -> None:
         self.authenticator = FakeAuthenticator()
@@ -285,11 +270,11 @@ class World:
         self.http_metrics = FakeHttpMetrics()
         self.log = FakeLog()
         self._ids = itertools.count(0x1001)
-        self.admit("operator", Role.OPERATOR, Scope.READ, Scope.DELETE, Scope.ADMIN)
-        self.admit("reader", Role.OPERATOR, Scope.READ)
-        self.admit("cam-1", Role.DEVICE, Scope.UPLOAD)
-        self.admit("cam-2", Role.DEVICE, Scope.UPLOAD)
-        self.admit("stranger", Role.OPERATOR, Scope.READ, Scope.DELETE, Scope.ADMIN, tenant="elsewhere")
+        self.admit("operator", *Permission)
+        self.admit("reader", Permission.READ)
+        self.admit("cam-1", Permission.READ, Permission.DELETE, is_operator=False)
+        self.admit("cam-2", Permission.READ, Permission.DELETE, is_operator=False)
+        self.admit("stranger", *Permission, tenant="elsewhere")
 
     def ports(self) -> Ports:
         return Ports(
@@ -300,28 +285,26 @@ class World:
             uploads=self.uploads,
             cleaner=self.cleaner,
             health=self.health,
-            exposition=FakeExposition(),
+            metrics_page=FakeExposition(),
             http_metrics=self.http_metrics,
             log=self.log,
             request_ids=FakeRequestIds(),
             clock=FakeClock(),
-            errors=ERRORS,
         )
 
-    def admit(self, subject: str, role: Role, *scopes: Scope, tenant: str = "default") -> None:
-        """Make `subject` a token that is its own name."""
-        self.authenticator.principals[subject] = Principal(tenant, subject, role, frozenset(scopes))
+    def admit(self, subject: str, *permissions: Permission, tenant: str = "default", is_operator: bool = True) -> None:
+        """Accept the text `subject` as a token for `subject`."""
+        self.authenticator.principals[subject] = Principal(tenant, subject, is_operator, frozenset(permissions))
 
-    def put(self, data: bytes = b"", name: str = "log.bin", device: str = "cam-1", tenant: str = "default") -> File:
-        """A complete file with `data`."""
+    def put(self, data: bytes = b"", name: str = "log.bin", device: str = "cam-1", tenant: str = "default") -> Upload:
+        """Add a complete file with `data`."""
         file_id = next(self._ids)
         file = make_file(
             id=file_id,
             device=device,
             name=name,
             size=len(data),
-            next_expected_byte=len(data),
-            ranges=(Extent(0, len(data)),) if data else (),
+            ranges=(DigestedRange(0, len(data), 0),) if data else (),
             sha256=hashlib.sha256(data).digest(),
             created_ms=COMPLETED_MS - 60_000 + file_id,
         )
@@ -331,17 +314,17 @@ class World:
 
     def alter(
         self,
-        file: File,
+        file: Upload,
         *,
-        state: FileState | None = None,
+        state: State | None = None,
         content_type: str | None = None,
         updated_ms: int | None = None,
-    ) -> File:
-        """Change a file that was put."""
+    ) -> Upload:
+        """Change a file that was added."""
         altered = replace(
             file,
             state=state or file.state,
-            content_type=file.content_type if content_type is None else content_type,
+            metadata=file.metadata if content_type is None else Metadata(content_type),
             updated_ms=file.updated_ms if updated_ms is None else updated_ms,
         )
         self.files.by_id[file.id] = (self.files.by_id[file.id][0], altered)
@@ -353,35 +336,33 @@ def make_file(
     id: int = 0xABC,  # noqa: A002 - the field's own name
     device: str = "cam-1",
     name: str = "log.bin",
-    state: FileState = FileState.COMPLETE,
+    state: State = State.COMPLETE,
     size: int | None = 10,
-    next_expected_byte: int = 10,
-    ranges: tuple[Extent, ...] = (Extent(0, 10),),
+    ranges: tuple[DigestedRange, ...] = (DigestedRange(0, 10, 0),),
     created_ms: int = COMPLETED_MS - 60_000,
     completed_ms: int | None = COMPLETED_MS,
-    expires_ms: int | None = None,
     crc32c: int | None = 0x0A0B0C0D,
     sha256: bytes | None = bytes(range(32)),
-    content_type: str = "",
-    external_id: str = "",
-    original_name: str = "",
-) -> File:
-    """A complete file, but for what the test says."""
-    return File(
+    metadata: Metadata = NO_METADATA,
+    tenant: str = "default",
+) -> Upload:
+    """A complete file, with the fields that the test changes."""
+    return Upload(
         id=id,
+        tenant=tenant,
         device=device,
         name=name,
         state=state,
+        epoch=1,
         size=size,
-        next_expected_byte=next_expected_byte,
+        tag=b"",
         ranges=ranges,
+        crc32c=crc32c,
+        sha256=sha256,
+        crc32c_expected=None,
+        sha256_expected=sha256,
+        metadata=metadata,
         created_ms=created_ms,
         updated_ms=COMPLETED_MS,
         completed_ms=completed_ms,
-        expires_ms=expires_ms,
-        crc32c=crc32c,
-        sha256=sha256,
-        content_type=content_type,
-        external_id=external_id,
-        original_name=original_name,
     )

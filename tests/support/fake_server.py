@@ -1,4 +1,4 @@
-"""A server over real loopback sockets. Scripts make its connections misbehave, one after the other."""
+"""A server on loopback that misbehaves by script, one script for each connection in order."""
 
 import asyncio
 import contextlib
@@ -35,20 +35,20 @@ _PONG_BYTES = len(codec.encode(frames.Pong(0)))
 
 
 class OwnLease:
-    """Memory that nobody else uses."""
+    """Memory for one chunk, without a pool."""
 
     def __init__(self, size_bytes: int) -> None:
         self.view = memoryview(bytearray(size_bytes))
 
     def retain(self) -> None:
-        """Nothing is given back."""
+        """There is no pool."""
 
     def release(self) -> None:
-        """Nothing is given back."""
+        """There is no pool."""
 
 
 class OwnBuffers:
-    """Memory of one connection."""
+    """The memory of one connection, without a pool."""
 
     def __init__(self) -> None:
         self.shared = memoryview(bytearray(64 * 1024))
@@ -56,7 +56,7 @@ class OwnBuffers:
     def lease(self, size_bytes: int) -> OwnLease:
         return OwnLease(size_bytes)
 
-    def spare(self, size_bytes: int) -> OwnLease:
+    def try_lease(self, size_bytes: int) -> OwnLease:
         return self.lease(size_bytes)
 
 
@@ -65,7 +65,7 @@ Hook = Callable[["Session", ServerEvent], None]
 
 @dataclass
 class Script:
-    """How one connection departs from the rule. Each hook replaces the answer to one event of its kind, in order."""
+    """How one connection misbehaves. Each hook replaces the answer to one event of its kind; they are used in order."""
 
     welcome: frames.Welcome = WELCOME
     cut_after_bytes: int | None = None
@@ -81,7 +81,7 @@ class Script:
 
 
 class Session:
-    """One connection at the server."""
+    """One connection to the server."""
 
     def __init__(
         self, server: "FakeServer", script: Script, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
@@ -95,7 +95,7 @@ class Session:
             welcome.chunk_bytes_max, welcome.window_bytes, welcome.streams_max, Feature(welcome.features), TIMERS
         )
         self.connection = ServerConnection(limits, OwnBuffers(), 0.0)
-        self.received_bytes = 0
+        self.received = bytearray()
         self.handshake_bytes = 0
         self.events: list[ServerEvent] = []
         self.is_mute = False
@@ -104,12 +104,17 @@ class Session:
 
     @property
     def hello(self) -> HelloReceived | None:
-        """What the device began with."""
+        """The device's HELLO."""
         return self._answers.hello
+
+    @property
+    def received_bytes(self) -> int:
+        """How many bytes the device has sent."""
+        return len(self.received)
 
     async def run(self) -> None:
         while data := await self._read():
-            self.received_bytes += len(data)
+            self.received += data
             if data.startswith(_PONG):
                 self.script.pongs.append(data[:_PONG_BYTES])
             self._feed(data)
@@ -133,16 +138,16 @@ class Session:
 
     def cut(self) -> None:
         """Cut the link."""
-        # asyncio's TLS transport forgets its protocol when it is closed twice, and cannot be aborted then.
+        # asyncio's TLS transport forgets its protocol when it is closed twice, and can then no longer be aborted.
         with contextlib.suppress(AttributeError):
             self.writer.transport.abort()
 
     def mute(self) -> None:
-        """Read and say nothing more, as a host that lost its power."""
+        """Read and send nothing more, like a host without power."""
         self.is_mute = True
 
     def close(self) -> None:
-        """The test is over."""
+        """Release everything at the end of the test."""
         self._unmuted.set()
         self.cut()
 
@@ -152,12 +157,12 @@ class Session:
         self.writer.close()
 
     def flush(self) -> None:
-        data = self.connection.data_to_send()
+        data = self.connection.data_to_send(0.0)
         if data and not self.writer.is_closing():
             self.writer.write(data)
 
     def raw(self, data: bytes) -> None:
-        """Send bytes past the protocol."""
+        """Send bytes that bypass the protocol."""
         self.flush()
         self.writer.write(data)
 
@@ -205,19 +210,19 @@ class Session:
         return deque()
 
     def go_on(self, held: ServerEvent) -> None:
-        """Answer what a hook has kept waiting, and then what came behind it."""
+        """Answer an event that a hook held, and the events after it."""
         self.answer(held)
         while events := self.connection.resume(0.0):
             self._answer(events)
         self.flush()
 
     def answer(self, event: ServerEvent) -> None:
-        """As a good server does."""
+        """Answer correctly."""
         self._answers.answer(event)
 
 
 class FakeServer(Archive):
-    """Listens on loopback; connections follow `scripts` in order, then the rule."""
+    """Listens on loopback. Connections follow `scripts` in order; later connections behave."""
 
     def __init__(self, tls: ssl.SSLContext | None = None) -> None:
         super().__init__()
@@ -255,19 +260,19 @@ def deque_of(*hooks: Hook) -> deque[Hook]:
 
 
 def error_frame(code: int, action: Action, stream: int) -> bytes:
-    """An ERROR that a ServerConnection would not send: without a text or a time, and of any code."""
+    """An ERROR with any code and without text or wait, which a ServerConnection would not send."""
     return codec.encode(frames.Error(code, action, 0), stream)
 
 
 def breaks_connection(code: ErrorCode, wait_ms: int = 0) -> Hook:
-    """Ends the connection in place of the answer."""
+    """End the connection instead of answering."""
     return lambda session, _: session.connection.fail(code, f"said {code.name}", wait_ms)
 
 
 def breaks_stream(code: ErrorCode, wait_ms: int = 0) -> Hook:
-    """Ends the event's stream in place of the answer."""
+    """End the event's stream instead of answering."""
 
     def hook(session: Session, event: ServerEvent) -> None:
-        session.connection.fail_stream(event.stream, code, f"said {code.name}", wait_ms)  # type: ignore[union-attr]  # scripts put it where events have a stream
+        session.connection.fail_stream(event.stream, code, f"said {code.name}", wait_ms)  # type: ignore[union-attr]  # scripts use it only for events with a stream
 
     return hook

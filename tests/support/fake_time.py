@@ -1,12 +1,12 @@
-"""Time that passes when it is told to."""
+"""Time under the test's control."""
 
 import asyncio
 
-from device.link import TICK_S
+from device.keepalive import TICK_S
 
 
 class FakeTime:
-    """Every sleep is over at once and moves the clock, except the ticks of the keep-alive, which wait for `tick`."""
+    """Every sleep returns at once and moves the clock, except the keep-alive's ticks, which wait for `tick`."""
 
     def __init__(self) -> None:
         self.now = 1000.0
@@ -25,7 +25,7 @@ class FakeTime:
         await asyncio.sleep(0)
 
     def tick(self, seconds: float) -> None:
-        """Let `seconds` pass, and the keep-alive look at the clock."""
+        """Let `seconds` pass, and wake the keep-alive."""
         self.now += seconds
         self._ticks.set()
         self._ticks = asyncio.Event()

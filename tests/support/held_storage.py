@@ -1,14 +1,15 @@
 """Storage in memory whose every step the test lets happen, fail, or wait.
 
-It tells which bytes a power cut would leave, and looks at no piece of memory before its write's turn has come.
+It knows which bytes a power cut would leave, and reads no piece of memory before the turn of its write.
 """
 
 import asyncio
 from collections import defaultdict, deque
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from daemon.storage.interface import Buffer, Reading, Space, Stored
+from daemon.storage.interface import Reading
+from protocol.checksum import Buffer
 from protocol.ranges import DigestedRange
 
 
@@ -37,16 +38,14 @@ class HeldSync:
     done: Callable[[dict[int, OSError]], None]
 
 
-class FakeStorage:
+class HeldStorage:
     """Bytes by upload id; `written` is what a reader sees, `durable` what a power cut leaves.
 
     With `holds_writes` or `holds_syncs` the test calls `write_next` and `sync_next`.
     """
 
-    shards = 1
-
     def __init__(self, recorded: Callable[[int], Sequence[DigestedRange]]) -> None:
-        """`recorded` tells what the catalog knows to be durable, which nobody may write to again."""
+        """`recorded` gives the ranges that the catalog has as durable, which must not be written again."""
         self.recorded = recorded
         self.holds_writes = False
         self.holds_syncs = False
@@ -130,6 +129,9 @@ class FakeStorage:
 
     async def remove(self, upload_id: int) -> int:
         self.release(upload_id)
+        if not self.holds_writes:
+            # The writes before have their turns first.
+            await asyncio.sleep(0)
         if self.remove_error is not None:
             raise self.remove_error
         self.removed.append(upload_id)
@@ -139,29 +141,10 @@ class FakeStorage:
     async def open(self, upload_id: int) -> Reading:
         if self.read_error is not None:
             raise self.read_error
+        if upload_id not in self.written:
+            raise FileNotFoundError(upload_id)
         kept = self.written[upload_id]
-        return _FakeReading(bytes(kept[offset] for offset in range(len(kept))))
-
-    def read_cached(self, upload_id: int, offset: int, count: int) -> bytearray | None:
-        raise AssertionError("receiving reads nothing back from memory")
-
-    async def read_once(self, upload_id: int, offset: int, count: int) -> bytes:
-        raise AssertionError("receiving reads nothing in one trip")
-
-    async def space(self) -> Space:
-        raise AssertionError("receiving measures nothing")
-
-    async def stored(self, shard: int) -> tuple[Stored, ...]:
-        raise AssertionError("receiving lists nothing")
-
-    async def modified_ms(self, shard: int, name: str) -> int | None:
-        raise AssertionError("receiving asks for no times")
-
-    async def quarantine(self, shard: int, name: str) -> None:
-        raise AssertionError("receiving moves nothing")
-
-    async def close(self) -> None:
-        raise AssertionError("receiving closes nothing")
+        return _MemoryReading(bytes(kept[offset] for offset in range(len(kept))))
 
     def _perform(self, write: HeldWrite, error: OSError | None) -> None:
         if write.is_performed:
@@ -183,7 +166,7 @@ def _by_offset(write: HeldWrite) -> dict[int, int]:
 
 
 @dataclass(frozen=True, slots=True)
-class _FakeReading:
+class _MemoryReading:
     data: bytes
 
     @property
@@ -192,9 +175,6 @@ class _FakeReading:
 
     async def read(self, offset: int, count: int) -> bytes:
         return self.data[offset : offset + count]
-
-    def send(self, socket_fd: int, offset: int, count: int) -> AsyncGenerator[int, None]:
-        raise AssertionError("receiving sends nothing")
 
     async def close(self) -> None:
         pass

@@ -1,4 +1,4 @@
-"""The event loop's turns: let them pass until something holds, and work in them in place of threads."""
+"""Turns of the event loop: wait for a condition, and run work in them instead of in threads."""
 
 import asyncio
 from collections.abc import Callable
@@ -9,29 +9,29 @@ from daemon.adapters.threads import Lane, Report, Work
 Item = TypeVar("Item")
 
 TURNS = 40
-"""Of the event loop: more than any chain of steps takes that waits for nothing but the loop."""
+"""Turns of the event loop: more than any chain of steps takes that waits only for the loop."""
 
 TURNS_MAX = 20_000
-"""What a test waits for must be the case by then: only the loop's own steps are waited for."""
+"""A test's condition must hold within this many turns, since it waits only for steps of the loop."""
 
 
 async def turns(count: int = TURNS) -> None:
-    """Let everything happen that can."""
+    """Let the loop run until all possible steps are done."""
     for _ in range(count):
         await asyncio.sleep(0)
 
 
 async def until(condition: Callable[[], bool]) -> None:
-    """Let things happen until `condition` holds."""
+    """Let the loop run until `condition` holds."""
     for _ in range(TURNS_MAX):
         if condition():
             return
         await asyncio.sleep(0)
-    raise AssertionError("it never came to that")
+    raise AssertionError("the condition never held")
 
 
 class LoopLane(Generic[Item]):
-    """Works on the event loop, in its next turn."""
+    """A lane that does its work on the event loop, in the next turn."""
 
     def __init__(self, work: Work[Item]) -> None:
         self._work = work
@@ -52,7 +52,7 @@ class LoopLane(Generic[Item]):
 
 
 class LoopThreads:
-    """Threads of which the loop is the only one."""
+    """Threads whose lanes all run on the event loop."""
 
     def lane(self, name: str, work: Work[Item]) -> Lane[Item]:
         return LoopLane(work)

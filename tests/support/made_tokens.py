@@ -1,4 +1,4 @@
-"""Tokens made by hand and keys to check them with, and the verdicts on them."""
+"""Hand-made tokens, keys to verify them, and the verifier's refusals."""
 
 import base64
 import hmac
@@ -62,7 +62,7 @@ def public(
 
 
 def token(claims: Json | None = None, header: Json | None = None, secret: bytes = SECRET) -> str:
-    """A token signed with HS256 by hand, so that nothing about it is made right; a claim of `...` is left out."""
+    """A token signed with HS256 by hand, so that no library corrects it. A claim of `...` is left out."""
     kept = {name: value for name, value in {**CLAIMS, **(claims or {})}.items() if value is not ...}
     signed = ".".join(encoded(json.dumps(part).encode()) for part in ({"alg": "HS256", **(header or {})}, kept))
     return f"{signed}.{encoded(hmac.digest(secret, signed.encode(), 'sha256'))}"
@@ -77,7 +77,7 @@ def refused(verifier: TokenVerifier, text: str, now_ms: int = NOW_MS) -> TokenRe
 
 
 def watched(monkeypatch: pytest.MonkeyPatch, owner: object, name: str) -> list[str]:
-    """The tokens that the function was given from now on, whose name is `name`."""
+    """Record the tokens that the function `name` gets from now on."""
     seen: list[str] = []
     whole: Callable[..., object] = getattr(owner, name)
 

@@ -10,7 +10,8 @@ from tests.support.catalog_samples import REQUEST
 
 def memory_catalog() -> sqlite3.Connection:
     """A connection to an empty catalog in memory."""
-    connection = sqlite3.connect(":memory:", isolation_level=None)
+    # The garbage collector may close it, on any thread.
+    connection = sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False)
     for migration in schema.load():
         connection.executescript(migration.sql)
     return connection

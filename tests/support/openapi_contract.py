@@ -1,4 +1,4 @@
-"""control/openapi.yaml as a judge: every answer that a test sees is held against it."""
+"""Checks every answer that a test gets against control/openapi.yaml."""
 
 import json
 from collections.abc import Mapping
@@ -39,9 +39,9 @@ class Answer:
 
 
 def check_problem(answer: Answer) -> None:
-    """One shape for every refusal, whoever made it."""
+    """Check that a refusal has the one shape for all refusals."""
     assert answer.headers["Content-Type"].startswith("application/problem+json")
-    # Every operation's default is a problem; some answers, as to an unknown path, belong to no operation.
+    # Every operation's default response is a problem. Some answers, such as to an unknown path, belong to no operation.
     defaulting = MockRequest(_ANYWHERE, "get", "/v1/files")
     response = MockResponse(answer.body, 599, dict(answer.headers), "application/problem+json")
     _CONTRACT.validate_response(defaulting, response)
@@ -51,7 +51,7 @@ def check_problem(answer: Answer) -> None:
 
 
 def check(method: str, url: URL, headers: Mapping[str, str], sent: bytes, answer: Answer) -> None:
-    """Raises if the answer, or a request that was granted, is not as the description says."""
+    """Raise if the answer, or a request that succeeded, does not match the description."""
     request = MockRequest(
         str(url.origin()),
         method,
@@ -61,7 +61,7 @@ def check(method: str, url: URL, headers: Mapping[str, str], sent: bytes, answer
         data=sent,
     )
     content_type = answer.headers.get("Content-Type", "").partition(";")[0]
-    # openapi-core takes an empty body for a missing one, which for a file of no bytes it is not.
+    # openapi-core takes an empty body for a missing one, but an empty file has an empty body.
     body = b"\0" if method == "GET" and answer.headers.get("Content-Length") == "0" else answer.body
     response = MockResponse(body, answer.status, dict(answer.headers), content_type)
     if answer.status >= 400 and method != "HEAD":
@@ -69,7 +69,7 @@ def check(method: str, url: URL, headers: Mapping[str, str], sent: bytes, answer
     try:
         _CONTRACT.validate_response(request, response)
     except PathError:
-        # A path or a method that is not ours.
+        # A path or method that the API does not have.
         assert answer.status in {404, 405}
         return
     if answer.status < 400:
@@ -77,7 +77,7 @@ def check(method: str, url: URL, headers: Mapping[str, str], sent: bytes, answer
 
 
 class CheckingClient:
-    """An HTTP client that lets no answer pass that the description does not allow."""
+    """An HTTP client that fails on any answer that the description does not allow."""
 
     def __init__(self, session: ClientSession, base: URL) -> None:
         self._session = session
@@ -92,7 +92,7 @@ class CheckingClient:
         headers: Mapping[str, str] | None = None,
         body: bytes | None = None,
     ) -> Answer:
-        """`path` is sent as it stands, so it must be percent-encoded."""
+        """`path` is sent unchanged, so it must be percent-encoded."""
         url = URL(f"{self.base}{path}", encoded=True)
         fields = CIMultiDict(headers or {})
         if token is not None:

@@ -1,4 +1,4 @@
-"""PROTOCOL.md as its tests read it: the text, its sections and its tables."""
+"""Reads PROTOCOL.md for its tests: the text, its sections and its tables."""
 
 import re
 from pathlib import Path
@@ -11,19 +11,19 @@ Row = tuple[str, ...]
 
 def tables(text: str) -> list[list[Row]]:
     """Every table: its heading row, then its rows."""
-    found = re.findall(r"(?:^\|.*\|\n)+", text, re.MULTILINE)
+    blocks = re.findall(r"(?:^\|.*\|\n)+", text, re.MULTILINE)
     return [
         [
             tuple(cell.strip() for cell in line.strip("|").split(" | "))
             for line in table.splitlines()
             if "---" not in line
         ]
-        for table in found
+        for table in blocks
     ]
 
 
 def table_of(*heading: str) -> list[Row]:
-    """The rows of the one table of the document whose heading begins so."""
+    """The rows of the only table whose heading row begins with `heading`."""
     [table] = [table for table in tables(DOCUMENT) if table[0][: len(heading)] == heading]
     return table[1:]
 

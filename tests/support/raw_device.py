@@ -1,4 +1,4 @@
-"""A device made by hand: it says whatever a test wants, well-formed or not, and reads what the server answers."""
+"""A hand-driven device: it sends any bytes, well-formed or not, and reads the answers."""
 
 import asyncio
 import ssl
@@ -42,13 +42,13 @@ def chunk(stream: int, start: int, data: bytes, kind: FrameType = FrameType.CHUN
 
 
 def lying_chunk(stream: int, start: int, end: int, data: bytes, kind: FrameType = FrameType.CHUNK) -> bytes:
-    """A chunk frame whose header says [start, end], both inclusive, whatever follows; its checksum is 0."""
+    """A chunk frame whose header says [start, end], both inclusive, whatever its data; its checksum is 0."""
     header = codec.CHUNK_HEADERS[kind].pack(start, end, 0)
     return raw(kind, header + data, stream)
 
 
 def raw(kind: int, body: bytes, stream: int = 0, *, flags: int = 0, length: int | None = None) -> bytes:
-    """A frame of any type and body; `length` is what its prefix says, where that is not the truth."""
+    """A frame of any type and body; `length` replaces the true length in its prefix."""
     return codec.PREFIX.pack(kind, flags, stream, len(body) if length is None else length) + body
 
 
@@ -57,9 +57,19 @@ def field(kind: int, value: bytes, length: int | None = None) -> bytes:
     return bytes([kind]) + (len(value) if length is None else length).to_bytes(2, "big") + value
 
 
+def whole_upload(token: str, data: bytes = b"abc") -> bytes:
+    """HELLO, OPEN, a chunk and FINISH, pipelined."""
+    return (
+        codec.encode(token_hello(token))
+        + codec.encode(open_request("log"), 1)
+        + chunk(1, 0, data)
+        + codec.encode(frames.Finish(len(data)), 1)
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """One frame of the server, and the same as received."""
+    """One frame of the server, and its bytes as received."""
 
     stream: int
     frame: frames.ControlFrame
@@ -67,7 +77,7 @@ class Reply:
 
 
 class Wire:
-    """One connection. Entered with `connect`; answers PING by itself, and closes as it is left."""
+    """One connection, made by `connect`. It answers PING by itself, and closes on leaving."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._reader = reader
@@ -80,7 +90,7 @@ class Wire:
     async def connect(
         cls, address: tuple[str, int], *, tls: ssl.SSLContext | None = None, local: tuple[str, int] | None = None
     ) -> Self:
-        """A connection on which nothing was said; `local` binds this end."""
+        """A new connection on which nothing was sent; `local` binds this end."""
         return cls(*await asyncio.open_connection(*address, ssl=tls, local_addr=local))
 
     @classmethod
@@ -99,27 +109,27 @@ class Wire:
 
     @property
     def tls(self) -> ssl.SSLObject | None:
-        """What TLS has agreed on."""
-        found: ssl.SSLObject | None = self._writer.get_extra_info("ssl_object")
-        return found
+        """The connection's TLS, None without it."""
+        tls_object: ssl.SSLObject | None = self._writer.get_extra_info("ssl_object")
+        return tls_object
 
     async def secure(self, tls: ssl.SSLContext) -> None:
-        """From now on TLS."""
+        """Start TLS."""
         await self._writer.start_tls(tls, server_hostname="127.0.0.1")
 
     def send(self, data: bytes) -> None:
-        """Any bytes."""
+        """Send any bytes."""
         self._writer.write(data)
 
     def say(self, frame: frames.ControlFrame, stream: int = 0) -> bytes:
-        """A well-formed frame; as sent."""
+        """Send a well-formed frame and return its bytes."""
         sent = codec.encode(frame, stream)
         self.said.append(sent)
         self.send(sent)
         return sent
 
     async def sent(self) -> None:
-        """Return once what was sent is with the kernel."""
+        """Wait until the kernel has everything that was sent."""
         await self._writer.drain()
         await asyncio.sleep(0)
 
@@ -128,11 +138,11 @@ class Wire:
         self._writer.write_eof()
 
     def hang_up(self) -> None:
-        """Close without a word."""
+        """Close without sending anything."""
         self._writer.transport.abort()
 
     async def next(self) -> Reply:
-        """The next frame, whatever it is. Raises IncompleteReadError where the server has ended the connection."""
+        """The next frame of any type. Raises IncompleteReadError once the server has ended the connection."""
         async with asyncio.timeout(DEADLINE_S):
             prefix = await self._reader.readexactly(codec.PREFIX_BYTES)
             kind, _, stream, length = codec.PREFIX.unpack(prefix)
@@ -140,25 +150,25 @@ class Wire:
             return Reply(stream, codec.decode(FrameType(kind), body), prefix + body)
 
     async def reply(self) -> Reply:
-        """The next frame but for PING, which is answered. Raises as `next`."""
+        """The next frame other than PING, which is answered. Raises like `next`."""
         while isinstance(ping := (reply := await self.next()).frame, frames.Ping):
             self.say(frames.Pong(ping.token))
         return reply
 
     async def hear(self, kind: type[Frame], stream: int = 0) -> Frame:
-        """The next frame, which must be of this kind and on this stream."""
+        """The next frame, which must be of this type and on this stream."""
         reply = await self.reply()
         assert isinstance(reply.frame, kind), f"{reply.frame} where {kind.__name__} was expected"
         assert reply.stream == stream, f"{reply.frame} on stream {reply.stream} instead of {stream}"
         return reply.frame
 
     async def ended(self) -> None:
-        """Return once the server has ended its side, having said nothing more."""
+        """Wait until the server has ended its side, without another frame."""
         async with asyncio.timeout(DEADLINE_S):
             assert await self._reader.read() == b""
 
     async def dropped(self) -> None:
-        """Return once the server has dropped the connection without a word."""
+        """Wait until the server has dropped the connection without sending anything."""
         async with asyncio.timeout(DEADLINE_S):
             try:
                 assert await self._reader.read() == b""
@@ -166,14 +176,14 @@ class Wire:
                 return
 
     async def flood(self, data: bytes) -> None:
-        """Send `data` again and again, for ever. Raises ConnectionError once the server has had enough."""
+        """Send `data` until the server closes. Raises ConnectionError."""
         while True:
             self.flooded_bytes += len(data)
             self.send(data)
             await self._writer.drain()
 
     async def prove(self, device: str, secret: bytes, meant: frames.Hello | None = None) -> Reply:
-        """Prove a secret; what the server says to it. `meant` is proven in place of the HELLO that is sent."""
+        """Prove a secret and return the server's answer. The proof covers `meant` instead of the HELLO that is sent."""
         hello = self.say(secret_hello(device))
         challenge = await self.reply()
         proven = hello if meant is None else codec.encode(meant)
@@ -181,28 +191,36 @@ class Wire:
         return await self.reply()
 
     async def open(self, stream: int, request: frames.Open) -> frames.Opened:
-        """OPEN, which must be granted."""
+        """Send OPEN, which must succeed."""
         self.say(request, stream)
         return await self.hear(frames.Opened, stream)
 
     async def upload(self, stream: int, start: int, data: bytes) -> None:
-        """A chunk, and return once it is durable; nothing else may be said on the connection."""
+        """Send a chunk and wait until it is durable. No other frame may arrive."""
         self.send(chunk(stream, start, data))
         while (await self.hear(frames.Ack, stream)).next_expected_byte < start + len(data):
             pass
 
     async def drip(self, data: Callable[[], bytes], interval_s: float) -> Reply:
-        """Send `data()` again and again at this interval until the server says something; what it said."""
-        said = asyncio.create_task(self.reply())
+        """Send `data()` at this interval until the server answers, and return the answer."""
+        answer = asyncio.create_task(self.reply())
         try:
-            while not said.done():
+            while not answer.done():
                 self.send(data())
-                await asyncio.wait({said}, timeout=interval_s)
-            return said.result()
+                await asyncio.wait({answer}, timeout=interval_s)
+            return answer.result()
         finally:
-            said.cancel()
+            answer.cancel()
 
 
 def changed(hello: frames.Hello, **changes: object) -> frames.Hello:
     """HELLO with other fields."""
     return replace(hello, **changes)  # type: ignore[arg-type]  # each value fits the field it names
+
+
+async def heard_all(wire: Wire) -> None:
+    """Read the answers to `whole_upload`."""
+    await wire.hear(frames.Welcome)
+    await wire.hear(frames.Opened, 1)
+    while not isinstance(reply := (await wire.reply()).frame, frames.Finished):
+        assert isinstance(reply, frames.Ack)

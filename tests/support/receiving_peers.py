@@ -1,4 +1,4 @@
-"""What every peer that receives files must do, whichever it is."""
+"""The behaviour that every peer that receives files must have."""
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -10,17 +10,17 @@ from benchmarks import payload
 from benchmarks.peers.receiver import Receiver
 
 SIZE_BYTES = 3 * 1024 * 1024 + 5
-"""Several of each program's buffers, and a rest."""
+"""Several times each program's buffer, and a remainder."""
 
 
 def needs(missing: Callable[[], str | None]) -> pytest.MarkDecorator:
-    """Skips a module's tests where the peer is not installed."""
+    """Skip a module's tests if the peer is not installed."""
     absent = missing()
     return pytest.mark.skipif(absent is not None, reason=f"not installed: {absent} (make peers)")
 
 
 def stores_what_it_is_given(serving: AbstractContextManager[Receiver], directory: Path) -> None:
-    """One file, then three at once, then one is deleted and stored anew: the bytes in `root` are the payload's."""
+    """Store one file, three at once, and one again after deletion. The bytes in `root` must be the payload's."""
     sent = payload.make(directory, SIZE_BYTES)
     expected = sent.path.read_bytes()
     names = ["second", "third", "fourth"]

@@ -6,8 +6,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TypeAlias, TypeVar
 
-from daemon.adapters.files import Buffer, SystemFiles
-from daemon.storage.interface import Storage
+from daemon.adapters.files import SystemFiles
+from daemon.storage.interface import Staging
+from protocol.checksum import Buffer
 from tests.support.deadlines import DEADLINE_S
 
 Result = TypeVar("Result")
@@ -40,9 +41,9 @@ class RecordedFiles(SystemFiles):
         event = self.holds[operation] = threading.Event()
         return event.set
 
-    def create_directory(self, path: Path) -> bool:
+    def create_directory(self, path: Path, mode: int = 0o700) -> bool:
         self._called("create_directory", path.name)
-        return super().create_directory(path)
+        return super().create_directory(path, mode)
 
     def open(self, path: Path) -> int:
         self._called("open", path.name)
@@ -117,17 +118,17 @@ class RecordedFiles(SystemFiles):
             raise self.failures[operation]
 
 
-def write(storage: Storage, upload_id: int, offset: int, *pieces: bytes, durable_bytes: int = 0) -> Written:
-    """Write; the future gets what `done` is told."""
+def write(staging: Staging, upload_id: int, offset: int, *pieces: bytes, durable_bytes: int = 0) -> Written:
+    """Write; the future gets what `done` gets."""
     done: Written = asyncio.get_running_loop().create_future()
-    storage.write(upload_id, offset, pieces, durable_bytes, done.set_result)
+    staging.write(upload_id, offset, pieces, durable_bytes, done.set_result)
     return done
 
 
-def sync(storage: Storage, *upload_ids: int) -> Synced:
-    """Sync; the future gets what `done` is told."""
+def sync(staging: Staging, *upload_ids: int) -> Synced:
+    """Sync; the future gets what `done` gets."""
     done: Synced = asyncio.get_running_loop().create_future()
-    storage.sync(upload_ids, done.set_result)
+    staging.sync(upload_ids, done.set_result)
     return done
 
 

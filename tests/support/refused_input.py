@@ -1,4 +1,4 @@
-"""What bad input gets: a clear error with its code and action, on an upload or before there is one."""
+"""The answers to bad input: an error with its code and action, during an upload or before one."""
 
 from protocol import frames
 from protocol.constants import Action
@@ -6,11 +6,11 @@ from protocol.errors import ErrorCode
 from tests.support.raw_device import Wire, open_request
 
 DATA = b"0123456789"
-"""What an upload has before something goes wrong with it."""
+"""The bytes that an upload has before bad input arrives."""
 
 
 async def refused(wire: Wire, code: ErrorCode) -> frames.Refused:
-    """The handshake's refusal, after which the server ends the connection."""
+    """Read the handshake's refusal, after which the server must end the connection."""
     answer = await wire.hear(frames.Refused)
     assert (answer.code, answer.action) == (code, code.action)
     await wire.ended()
@@ -18,7 +18,7 @@ async def refused(wire: Wire, code: ErrorCode) -> frames.Refused:
 
 
 async def failed(wire: Wire, code: ErrorCode, stream: int = 0) -> frames.Error:
-    """The ERROR, after which the server ends the connection if it is on stream 0."""
+    """Read the ERROR. If it is on stream 0, the server must then end the connection."""
     answer = await wire.hear(frames.Error, stream)
     assert (answer.code, answer.action) == (code, code.action)
     assert answer.text
@@ -29,12 +29,12 @@ async def failed(wire: Wire, code: ErrorCode, stream: int = 0) -> frames.Error:
 
 
 async def lives_on(wire: Wire) -> None:
-    """The connection takes further requests."""
+    """Check that the connection accepts further requests."""
     wire.say(frames.Query("anything"), 9)
     await wire.hear(frames.Status, 9)
 
 
 async def begun(wire: Wire, name: str, size: int = 100) -> None:
-    """An upload on stream 1 of which DATA is durable."""
+    """Start an upload on stream 1, and make DATA durable."""
     await wire.open(1, open_request(name, size))
     await wire.upload(1, 0, DATA)

@@ -1,4 +1,4 @@
-"""A real core on a directory, with a catalog that can be made to fail."""
+"""A real core on a directory, and a catalog that fails."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Coroutine
@@ -19,7 +19,7 @@ FAILURE = "the disk is on fire"
 
 @dataclass(slots=True)
 class Running:
-    """The core, what it logs, and its keeping, in which uploads of any state can be put."""
+    """The core, its log, and its stores, to which uploads in any state can be added."""
 
     core: Core
     log: CapturedLog
@@ -33,7 +33,7 @@ class Running:
 
 
 class FailingCatalog:
-    """Every method fails, or hangs."""
+    """A catalog whose every method fails, or hangs."""
 
     def __init__(self, *, hangs: bool = False) -> None:
         self._hangs = hangs
@@ -48,13 +48,13 @@ class FailingCatalog:
 
 
 def failing(*, hangs: bool = False) -> Catalog:
-    """A catalog that never answers well."""
-    return cast(Catalog, FailingCatalog(hangs=hangs))  # it has every method there can be
+    """A catalog whose every method fails, or hangs."""
+    return cast(Catalog, FailingCatalog(hangs=hangs))  # __getattr__ provides every method
 
 
 @asynccontextmanager
 async def core_on(settings: Settings, machine: Machine | None = None) -> AsyncIterator[Running]:
-    """Open it, and close it."""
+    """Open a core, and close it afterwards."""
     log = CapturedLog()
     async with open_core(settings, machine or system_machine(), log.logger) as core:
         yield Running(core, log)

@@ -1,4 +1,4 @@
-"""A real daemon with devices, an operator who looks, and a bystander whose upload nothing may disturb."""
+"""A real daemon with devices, an operator, and a bystander whose upload must not be disturbed."""
 
 import asyncio
 import time
@@ -11,8 +11,8 @@ import aiohttp
 import jwt
 from yarl import URL
 
-from device.credentials import secret_from_text
 from protocol import frames
+from protocol.handshake import read_secret
 from tests.support.daemon_process import DaemonProcess
 from tests.support.openapi_contract import CheckingClient
 from tests.support.raw_device import Wire, open_request
@@ -23,12 +23,12 @@ HOUR_S = 3600
 PIECE = b"bystander"
 
 Stored = Mapping[str, tuple[object, ...]]
-"""What is stored, by file id: device, name, state, size, next expected byte, ranges, and bytes on the disk."""
+"""The stored files, by id: device, name, state, size, next expected byte, ranges, and bytes on disk."""
 
 
 @dataclass(slots=True)
 class Scene:
-    """The daemon and who is around it. Tokens are made as an issuer that shares the daemon's secret makes them."""
+    """The daemon with its devices and operators. An issuer with the daemon's secret makes their tokens."""
 
     daemon: DaemonProcess
     data_dir: Path
@@ -41,20 +41,20 @@ class Scene:
 
     @property
     def http(self) -> CheckingClient:
-        """A client of the control plane that holds every answer against its description."""
+        """A client of the control plane that checks every answer against the API's description."""
         host, port = self.daemon.addresses.http
         return CheckingClient(self.session, URL(f"http://{host}:{port}"))
 
     def token(self, device: str, **claims: object) -> str:
-        """A device's token; `claims` replace what a good one says, None leaves the claim out."""
+        """A device's token. `claims` replace those of a valid token; None leaves a claim out."""
         now_s = int(time.time())
-        said = {"iss": "uplinkd", "aud": "uplinkd", "sub": device, "exp": now_s + HOUR_S} | claims
-        return jwt.encode({name: value for name, value in said.items() if value is not None}, self.secret, "HS256")
+        payload = {"iss": "uplinkd", "aud": "uplinkd", "sub": device, "exp": now_s + HOUR_S} | claims
+        return jwt.encode({name: value for name, value in payload.items() if value is not None}, self.secret, "HS256")
 
     @property
     def secret(self) -> bytes:
-        """The daemon's own, as its file has it."""
-        return secret_from_text((self.data_dir / "secret").read_text())
+        """The daemon's own secret, as in its file."""
+        return read_secret((self.data_dir / "secret").read_text())
 
     @property
     def operator(self) -> str:
@@ -66,33 +66,33 @@ class Scene:
         return await Wire.admitted(self.address, self.token(device))
 
     async def stored(self) -> Stored:
-        """Everything that is stored, as the operator and the disk tell."""
-        found: dict[str, tuple[object, ...]] = {}
+        """Everything that is stored, according to the control plane and the disk."""
+        stored: dict[str, tuple[object, ...]] = {}
         answer = (await self.http.get("/v1/files?limit=1000", token=self.operator)).json()
         files = answer["files"]
         assert isinstance(files, list)
         assert answer["next_cursor"] is None
         sizes = {path.name: path.stat().st_size for path in (self.data_dir / "files").rglob("*") if path.is_file()}
         for file in files:
-            told = (file[key] for key in ("device", "name", "state", "size", "next_expected_byte"))
+            fields = (file[key] for key in ("device", "name", "state", "size", "next_expected_byte"))
             ranges = tuple((each["start"], each["end"]) for each in file["ranges"])
-            found[file["id"]] = (*told, ranges, sizes.pop(file["id"], 0))
-        assert not sizes, f"bytes that belong to no file: {sizes}"
-        return found
+            stored[file["id"]] = (*fields, ranges, sizes.pop(file["id"], 0))
+        assert not sizes, f"files on disk without a record: {sizes}"
+        return stored
 
     async def until_logged(self, holds: Callable[[str], object], since: int = 0) -> str:
-        """The first line of the daemon's log, but for `since` lines, of which this holds. Raises TimeoutError."""
+        """Wait for a log line for which `holds` is true, after the first `since` lines. Raises TimeoutError."""
 
-        def found() -> list[str]:
+        def matching() -> list[str]:
             return [line for line in self.daemon.log[since:] if holds(line)]
 
-        await until(found)
-        return found()[0]
+        await until(matching)
+        return matching()[0]
 
 
 @asynccontextmanager
 async def scene(data_dir: Path, settings: Mapping[str, str] = {}) -> AsyncIterator[Scene]:
-    """Start it, and end it by SIGTERM, which must end well."""
+    """Start a daemon, and stop it by SIGTERM, which must succeed."""
     async with AsyncExitStack() as stack:
         daemon = await stack.enter_async_context(DaemonProcess(data_dir, settings))
         session = await stack.enter_async_context(aiohttp.ClientSession())
@@ -102,7 +102,7 @@ async def scene(data_dir: Path, settings: Mapping[str, str] = {}) -> AsyncIterat
 
 
 class Bystander:
-    """A device amid an upload that goes on all the time, on one connection."""
+    """A device with one continuous upload on one connection."""
 
     NAME = "bystander.log"
 
@@ -113,7 +113,7 @@ class Bystander:
     @classmethod
     @asynccontextmanager
     async def at(cls, scene: Scene) -> AsyncIterator["Bystander"]:
-        """Begin; at the end finish, and see that the file is whole."""
+        """Start the upload; at the end finish it, and check the whole file."""
         async with await scene.admitted("bystander") as wire:
             await wire.open(1, open_request(cls.NAME))
             bystander = cls(wire)
@@ -124,14 +124,14 @@ class Bystander:
         assert (await scene.http.get(path, token=scene.operator)).body == PIECE * (bystander.sent_bytes // len(PIECE))
 
     async def go_on(self) -> None:
-        """Send more, which is acknowledged."""
+        """Send more, and wait for the acknowledgement."""
         await self._wire.upload(1, self.sent_bytes, PIECE)
         self.sent_bytes += len(PIECE)
 
 
 @asynccontextmanager
 async def undisturbed(scene: Scene, bystander: Bystander) -> AsyncIterator[None]:
-    """Nothing is stored by what happens meanwhile, nothing is lost, and others go on before, during and after."""
+    """Check that the block stores and loses nothing, and that other uploads continue before, during and after it."""
     before = await scene.stored()
     is_over = asyncio.Event()
     others = asyncio.create_task(_go_on(bystander, is_over))

@@ -1,4 +1,4 @@
-"""What input to the server's end comes to, as its tests expect it, and data for a large chunk."""
+"""Events and failures that tests of the server's end expect, and the data of a large chunk."""
 
 from protocol import frames
 from protocol.checksum import crc32c
@@ -9,7 +9,7 @@ from protocol.state import ConnectionState
 from tests.support.server_rig import ServerRig
 
 LARGE = bytes(range(256)) * 256
-"""Data of a chunk for which memory is borrowed, and whose own CRC32C is made."""
+"""Data of a chunk that needs a lease and gets a CRC32C of its own."""
 
 
 def received(
@@ -20,14 +20,14 @@ def received(
 
 
 def failure(events: list[ServerEvent]) -> ErrorCode:
-    """The code with which the connection failed."""
+    """The code of the connection's failure."""
     assert isinstance(events[-1], ConnectionFailed)
     assert events[-1].detail
     return events[-1].code
 
 
 def stream_failure(rig: ServerRig, data: bytes, number: int = 1) -> tuple[ErrorCode, int]:
-    """The code and resume point with which input ended the stream while the connection lived on."""
+    """Feed input that must end the stream but not the connection. Returns the code and the resume point."""
     (event,) = rig.feed(data)
     assert isinstance(event, StreamFailed)
     assert event.stream == number

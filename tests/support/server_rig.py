@@ -1,4 +1,4 @@
-"""A server's end fed from memory: a pool that betrays use after return, a pump that splits, and frames at hand."""
+"""A server's end fed from memory: a pool that detects use after return, any split of input, and sample frames."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -20,7 +20,7 @@ from protocol.server import ServerConnection, ServerLimits
 from protocol.timers import TimerSettings
 
 POISON = 0xAA
-"""What memory reads as once it was given back."""
+"""The value of every byte in returned memory."""
 
 WHOLE = 2**31
 """A split larger than any input: everything at once."""
@@ -39,7 +39,7 @@ Sent = tuple[int, frames.ControlFrame]
 
 
 class PoolLease:
-    """One piece of a pool; poisoned when the last holder lets go."""
+    """One piece of a pool, poisoned when its last holder releases it."""
 
     def __init__(self, pool: "Pool", size_bytes: int) -> None:
         self._pool = pool
@@ -48,15 +48,15 @@ class PoolLease:
 
     @property
     def view(self) -> memoryview:
-        assert self.holders > 0, "memory is used after it was given back"
+        assert self.holders > 0, "memory is used after it was returned"
         return memoryview(self._memory)
 
     def retain(self) -> None:
-        assert self.holders > 0, "memory is retained after it was given back"
+        assert self.holders > 0, "memory is retained after it was returned"
         self.holders += 1
 
     def release(self) -> None:
-        assert self.holders > 0, "memory is given back twice"
+        assert self.holders > 0, "memory is returned twice"
         self.holders -= 1
         if not self.holders:
             self._memory[:] = bytes([POISON]) * len(self._memory)
@@ -64,7 +64,7 @@ class PoolLease:
 
 
 class Pool:
-    """A source of memory that lends at most `leases_max` pieces of `lease_bytes`."""
+    """Lends at most `leases_max` pieces of `lease_bytes`."""
 
     def __init__(self, leases_max: int = 4, lease_bytes: int = 320 * 1024, shared_bytes: int = 256 * 1024) -> None:
         self._shared = memoryview(bytearray(shared_bytes))
@@ -85,24 +85,24 @@ class Pool:
         self.lent_max = max(self.lent_max, self.lent)
         return PoolLease(self, self._lease_bytes)
 
-    def spare(self, size_bytes: int) -> PoolLease | None:
+    def try_lease(self, size_bytes: int) -> PoolLease | None:
         return self.lease(size_bytes)
 
     def poison(self) -> None:
-        """Another connection received."""
+        """Overwrite the shared memory, as input of another connection would."""
         self._shared[:] = bytes([POISON]) * len(self._shared)
 
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """A chunk that the test makes wrong on purpose."""
+    """How to make a chunk wrong."""
 
     checksum_xor: int = 0
     end_byte: int | None = None
 
 
 class ServerRig:
-    """A server's end, what is fed to it and what it sends."""
+    """A server's end with its input and output."""
 
     def __init__(self, pool: Pool | None = None, limits: ServerLimits = LIMITS) -> None:
         self.pool = pool or Pool()
@@ -112,7 +112,7 @@ class ServerRig:
         self.connection = ServerConnection(limits, self.pool, self.now)
 
     def feed(self, data: bytes, sizes: Iterable[int] = ()) -> list[ServerEvent]:
-        """Give the input in pieces of these sizes and the rest at once, until it is held; the events, data copied."""
+        """Feed input in pieces of these sizes, then the rest, until it is held. The events hold copied data."""
         connection = self.connection
         rest = memoryview(self.unfed + data)
         events: list[ServerEvent] = []
@@ -124,7 +124,7 @@ class ServerRig:
                 count = min(len(writable), len(piece))
                 writable[:count] = piece[:count]
                 piece = piece[count:]
-                events += self._settled(connection.received(count, self.now))
+                events += self._copied(connection.received(count, self.now))
                 events += self._go_on()
             if piece or not rest:
                 self.unfed = bytes(piece) + bytes(rest)
@@ -132,31 +132,31 @@ class ServerRig:
         raise AssertionError("unreachable: the sizes never end")
 
     def resume(self, sizes: Iterable[int] = ()) -> list[ServerEvent]:
-        """An answer was given, or memory came back: go on with what waits inside and out."""
-        events = self._settled(self.connection.resume(self.now))
+        """Feed waiting input after an answer was given or memory came back."""
+        events = self._copied(self.connection.resume(self.now))
         events += self._go_on()
         return events + self.feed(b"", sizes)
 
     def sent(self) -> list[Sent]:
         """The frames that were sent since the last call."""
-        return list(parse(self.connection.data_to_send()))
+        return list(parse(self.connection.data_to_send(self.now)))
 
     def _go_on(self) -> list[ServerEvent]:
-        """Its turn comes again, and memory that there is."""
+        """Give the connection its next turns, and the free memory."""
         events: list[ServerEvent] = []
         while self.connection.has_more:
-            events += self._settled(self.connection.resume(self.now))
+            events += self._copied(self.connection.resume(self.now))
         if self.connection.is_starved and self.pool.lent < self.pool.leases_max:
-            events += self._settled(self.connection.resume(self.now))
+            events += self._copied(self.connection.resume(self.now))
         return events
 
-    def _settled(self, events: Sequence[ServerEvent]) -> list[ServerEvent]:
+    def _copied(self, events: Sequence[ServerEvent]) -> list[ServerEvent]:
         self.pool.poison()
         return [copied(event) for event in events]
 
 
 def copied(event: ServerEvent) -> ServerEvent:
-    """The event without borrowed memory, which is given back."""
+    """The event with its data copied. Returns the event's lease."""
     if not isinstance(event, ChunksReceived):
         return event
     assert event.end - event.start == sum(len(piece) for piece in event.data)
@@ -167,9 +167,9 @@ def copied(event: ServerEvent) -> ServerEvent:
 
 
 def merged(events: Iterable[ServerEvent]) -> list[ServerEvent]:
-    """The events with runs that adjoin put together, as how bytes were split decides where a run ends.
+    """The events with adjacent runs joined, since where a run ends depends on how the bytes were split.
 
-    So it does of which runs the CRC32C is known: where it is, it is right, and left out.
+    The split also decides which runs have a CRC32C. It is checked where there is one, and then left out.
     """
     result: list[ServerEvent] = []
     for event in map(_without_crc, events):
@@ -213,7 +213,7 @@ def frame(kind: int, body: bytes = b"", stream: int = 0, flags: int = 0) -> byte
 def chunk(
     stream: int, start: int, data: bytes, kind: FrameType = FrameType.CHUNK, wrong: Refusal | None = None
 ) -> bytes:
-    """A chunk frame, made wrong where the test says so."""
+    """A chunk frame, made wrong by `wrong`."""
     header = bytearray(codec.encode_chunk_header(kind, stream, start, data))
     if wrong is not None:
         header[-1] ^= wrong.checksum_xor
@@ -225,7 +225,7 @@ def chunk(
 
 
 def corrupt(stream: int, start: int, data: bytes, kind: FrameType = FrameType.CHUNK) -> bytes:
-    """A chunk frame whose checksum does not fit."""
+    """A chunk frame with a wrong checksum."""
     return chunk(stream, start, data, kind, Refusal(checksum_xor=1))
 
 
@@ -273,7 +273,7 @@ def welcomed(
     hello: frames.Hello = HELLO,
     features: int | None = None,
 ) -> ServerRig:
-    """A server's end past the handshake, with nothing left to be sent."""
+    """A server's end after the handshake, with no output left."""
     rig = ServerRig(pool, limits)
     (event,) = rig.feed(codec.encode(hello))
     assert isinstance(event, HelloReceived)
@@ -284,7 +284,7 @@ def welcomed(
 
 
 def open_stream(rig: ServerRig, number: int, size: int = SIZE_UNKNOWN, next_expected_byte: int = 0) -> None:
-    """Open an upload and answer it, with nothing left to be sent."""
+    """Open an upload and answer it, with no output left."""
     (event,) = rig.feed(open_frame(number, f"file-{number}", size))
     assert isinstance(event, OpenRequested)
     rig.connection.opened(number, opened_of(next_expected_byte), size)

@@ -1,7 +1,4 @@
-"""The sources as the rules see them: modules and imports, read off their syntax trees.
-
-So a rule that is broken is named with module and line.
-"""
+"""The sources as modules and imports, read from their syntax trees, so that a broken rule names module and line."""
 
 import ast
 from collections.abc import Callable, Iterator
@@ -59,7 +56,7 @@ def in_package(name: str, package: str) -> bool:
 
 
 def imports_of(module: Module) -> Iterator[Import]:
-    """Everything the module imports, wherever the statement stands; `from a import b` is a.b where that is a module."""
+    """Everything the module imports, at any level; `from a import b` counts as a.b if that is a module."""
     for node in ast.walk(module.tree):
         if isinstance(node, ast.Import):
             for alias in node.names:
@@ -75,10 +72,10 @@ def imports_of(module: Module) -> Iterator[Import]:
 def breaches(rule: Callable[[Module, Import], bool]) -> list[str]:
     """The imports that a rule forbids."""
     return [
-        f"{module.path.relative_to(ROOT)}:{found.line}: imports {found.target}"
+        f"{module.path.relative_to(ROOT)}:{imported.line}: imports {imported.target}"
         for module in MODULES.values()
-        for found in imports_of(module)
-        if rule(module, found)
+        for imported in imports_of(module)
+        if rule(module, imported)
     ]
 
 
@@ -88,5 +85,5 @@ def top(name: str) -> str:
 
 
 def fake(name: str, source: str) -> Module:
-    """A module that is not there, for a test of the rules."""
+    """A module that does not exist, for a test of the rules."""
     return Module(name, ROOT / Path(*name.split(".")).with_suffix(".py"), ast.parse(source))

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from daemon.storage.local.storage import SHARDS
+from daemon.storage.local.layout import SHARDS
 
 
 def path_of(tmp_path: Path, upload_id: int) -> Path:

@@ -1,4 +1,4 @@
-"""Faults of the disk in a running daemon: strace makes chosen system calls on one file fail."""
+"""Disk faults in a running daemon: strace makes chosen system calls on one file fail."""
 
 import asyncio
 import contextlib
@@ -13,7 +13,7 @@ from tests.support.systemd_machine import Unable
 ATTACH_S = 15
 
 DETACH_S = 1
-"""strace waits forever for the threads of a process that it has killed; it has nothing left to do there."""
+"""After this time, strace is killed: it waits forever for the threads of a process that it has killed."""
 
 
 @asynccontextmanager
@@ -29,15 +29,15 @@ async def injected(pid: int, path: Path, calls: str, fault: str) -> AsyncIterato
         *(program, "-f", "-o", "/dev/null", "-P", path, *rules, "-p", str(pid)), stderr=asyncio.subprocess.PIPE
     )
     if tracer.stderr is None:
-        raise RuntimeError("standard error is a pipe, as asked for")
+        raise RuntimeError("standard error must be a pipe")
     try:
         async with asyncio.timeout(ATTACH_S):
-            said = b""
-            while b" attached" not in said:
+            output = b""
+            while b" attached" not in output:
                 line = await tracer.stderr.readline()
                 if not line:
-                    raise Unable(f"strace cannot attach to a process: {said.decode(errors='replace').strip()}")
-                said += line
+                    raise Unable(f"strace cannot attach to a process: {output.decode(errors='replace').strip()}")
+                output += line
         yield
     finally:
         with contextlib.suppress(ProcessLookupError):

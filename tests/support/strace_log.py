@@ -1,7 +1,7 @@
-"""What strace saw of a daemon, and the order in which it must have happened. PROTOCOL.md §7.
+"""Checks, in strace's log of a daemon, that every promise came after its syncs. PROTOCOL.md §7.
 
-strace stops a thread before each call and after it, and writes a line at each stop. So a line is written after what
-caused it: where a call ended before another began, the trace has them in this order.
+strace stops a thread before and after each call, and writes a line at each stop. So if one call ended before another
+began, the trace has their lines in this order.
 """
 
 import re
@@ -23,7 +23,7 @@ SYNCING_ALL = "syncfs"
 TRACED = ",".join(sorted(SENDING | WRITING | SYNCING | {SYNCING_ALL, "openat"}))
 
 WRAPPER = ("strace", "-D", "-f", "-yy", "-xx", "-s", "16384", "-e", f"trace={TRACED}", "--seccomp-bpf", "-o")
-"""Put before the program, then the trace's path. -D keeps the program the caller's child, so signals reach it."""
+"""The command before the trace's path and the program. With -D, the program stays the caller's child, for signals."""
 
 _LINE = re.compile(r"(?P<thread>\d+) +(?P<rest>.*)")
 _RESUMED = re.compile(r"<\.\.\. \w+ resumed>(?P<rest>.*)")
@@ -36,7 +36,7 @@ _OFFSET = re.compile(r", (\d+)(?:, 0)?$")
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """A system call that returned. `begun` and `ended` are line numbers; `target` is what its descriptor stands for."""
+    """A system call that returned. `begun` and `ended` are line numbers; `target` is its file or socket."""
 
     name: str
     begun: int
@@ -52,15 +52,15 @@ class Call:
 
     @property
     def span(self) -> Span:
-        """Where in the file it wrote."""
-        found = _OFFSET.search(self.arguments)
-        if found is None:
+        """The range of the file that it wrote."""
+        match = _OFFSET.search(self.arguments)
+        if match is None:
             raise ValueError(f"{self.name} has no offset: {self.arguments[-80:]}")
-        return Span(int(found[1]), int(found[1]) + self.result)
+        return Span(int(match[1]), int(match[1]) + self.result)
 
 
 def calls(lines: Iterable[str]) -> Iterator[Call]:
-    """The calls of all threads, in the order in which they ended."""
+    """The calls of all threads, in the order of their ends."""
     unfinished: dict[str, tuple[int, str]] = {}
     for number, line in enumerate(lines):
         if (parts := _LINE.match(line)) is None:
@@ -76,12 +76,12 @@ def calls(lines: Iterable[str]) -> Iterator[Call]:
             yield _call(call, begun, number)
 
 
-def _call(found: re.Match[str], begun: int, ended: int) -> Call:
-    name, arguments = found["name"], found["arguments"]
-    described = _TARGET.match(found["answer"] if name == "openat" else arguments)
+def _call(match: re.Match[str], begun: int, ended: int) -> Call:
+    name, arguments = match["name"], match["arguments"]
+    described = _TARGET.match(match["answer"] if name == "openat" else arguments)
     path, socket = described.group("path", "socket") if described else (None, None)
     target = _bytes(path).decode() if path else socket or ""
-    return Call(name, begun, ended, target, arguments, int(found["result"]))
+    return Call(name, begun, ended, target, arguments, int(match["result"]))
 
 
 def _bytes(text: str) -> bytes:
@@ -90,7 +90,7 @@ def _bytes(text: str) -> bytes:
 
 @dataclass(slots=True)
 class _File:
-    """The data file of an upload. A range is durable from the line on which the sync that covers it ended."""
+    """An upload's data file. A range is durable from the line on which the sync that covers it ended."""
 
     created: int | None = None
     named: int | None = None
@@ -107,7 +107,7 @@ class _File:
             self.named = sync.ended
 
     def durable_since(self, wanted: Span) -> int | None:
-        """The line since which all of it is durable; None if some of it is not."""
+        """The line since which the whole range is durable; None if part of it is not."""
         reached, since = wanted.start, 0
         for span, line in sorted(self.durable):
             if span.start > reached or reached >= wanted.end:
@@ -119,7 +119,7 @@ class _File:
 
 @dataclass(slots=True)
 class _Stream:
-    """What the daemon has sent on one socket, and the upload of each stream."""
+    """The daemon's output on one socket, and the upload of each stream."""
 
     sent: bytearray = field(default_factory=bytearray)
     uploads: dict[int, int] = field(default_factory=dict)
@@ -127,14 +127,14 @@ class _Stream:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """How many promises were checked, and those that were made too early, with what was missing."""
+    """The number of promises checked, and those that came too early, with what was missing."""
 
     promises: int
     violations: tuple[str, ...]
 
 
 class Checker:
-    """Holds every promise on a device's socket against what was synced before. `port` is the daemon's for devices."""
+    """Checks every promise on a device's socket against earlier syncs. `port` is the daemon's port for devices."""
 
     def __init__(self, data_dir: Path, port: int) -> None:
         self._files_dir = f"{data_dir}/files/"
@@ -148,8 +148,8 @@ class Checker:
         self._violations: list[str] = []
 
     def check(self, trace: Iterable[Call]) -> Verdict:
-        """All promises of the trace."""
-        # A promise counts from the moment at which its call began, everything else from that at which it ended.
+        """Check all promises in the trace."""
+        # A promise counts from the start of its call, everything else from the end of its call.
         ordered = sorted(trace, key=lambda call: call.begun if self._is_sending(call) else call.ended)
         for call in ordered:
             if self._is_sending(call):
@@ -232,16 +232,16 @@ class Checker:
 
 
 def _range(span: Span) -> bytes:
-    """A range as the catalog has it, but for the CRC32C."""
+    """A range as the catalog stores it, without the CRC32C."""
     return span.start.to_bytes(8, "big") + span.end.to_bytes(8, "big")
 
 
 def _completed(size: int, crc: int) -> bytes:
-    """What only the row of a complete upload has: its one range, the bytes held, and at last the CRC32C."""
+    """Bytes that only the row of a complete upload has: its one range, the stored bytes, and finally the CRC32C."""
     return _range(Span(0, size)) + crc.to_bytes(4, "big") + _integer(size) + _integer(crc)
 
 
 def _integer(value: int) -> bytes:
-    """An integer above 1 in a record of SQLite, in the least of the widths there are."""
+    """An integer above 1 as in an SQLite record, in the smallest possible width."""
     width = next(width for width in (1, 2, 3, 4, 6, 8) if value < 1 << 8 * width - 1)
     return value.to_bytes(width, "big")

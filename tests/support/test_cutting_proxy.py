@@ -1,4 +1,4 @@
-"""The proxy that the end-to-end tests trust to break links: exact counts, both directions, both kinds, one seed."""
+"""The proxy that breaks links in end-to-end tests: exact counts, both directions, both kinds, reproducible by seed."""
 
 import asyncio
 import random
@@ -13,7 +13,7 @@ NEVER = Span(2**40, 2**40)
 
 
 class Recorder:
-    """Echoes what it gets and remembers it, a list entry for each connection."""
+    """Echoes its input, and records it as one list entry for each connection."""
 
     def __init__(self) -> None:
         self.received: list[bytearray] = []
@@ -48,17 +48,17 @@ async def upstream(recorder: Recorder) -> AsyncIterator[tuple[str, int]]:
 
 
 def seeded(kind: Kind) -> random.Random:
-    """A generator whose first connection ends so."""
+    """A generator with which the first connection ends in this way."""
     for seed in range(100):
         rng = random.Random(seed)
         rng.randint(1000, 1000), rng.randint(1000, 1000)
         if rng.choice(tuple(Kind)) is kind:
             return random.Random(seed)
-    raise AssertionError("no seed below 100 draws it")
+    raise AssertionError("no seed below 100 gives this end")
 
 
 async def exchange(address: tuple[str, int], data: bytes) -> tuple[bytes, str]:
-    """Send `data`, then read to the end: what came back, and how it ended."""
+    """Send `data`, then read to the end. Returns what came back, and how the connection ended."""
     reader, writer = await asyncio.open_connection(*address)
     came = bytearray()
     try:
@@ -73,7 +73,7 @@ async def exchange(address: tuple[str, int], data: bytes) -> tuple[bytes, str]:
     return bytes(came), "end"
 
 
-async def test_without_a_cut_both_ends_hear_all_and_the_end(upstream: tuple[str, int], recorder: Recorder) -> None:
+async def test_without_a_cut_both_ends_get_all_bytes_and_the_end(upstream: tuple[str, int], recorder: Recorder) -> None:
     data = random.Random(1).randbytes(300_000)
     async with CuttingProxy(upstream, random.Random(1), up=NEVER, down=NEVER) as proxy:
         assert await exchange(proxy.address, data) == (data, "end")
@@ -91,9 +91,9 @@ async def test_a_close_comes_after_exactly_the_bytes_drawn(upstream: tuple[str, 
     assert [len(received) for received in recorder.received] == [1000]
 
 
-async def test_a_close_downwards_leaves_the_device_what_was_forwarded(upstream: tuple[str, int]) -> None:
+async def test_after_a_close_downwards_the_device_reads_what_was_forwarded(upstream: tuple[str, int]) -> None:
     async with CuttingProxy(upstream, seeded(Kind.CLOSE), up=NEVER, down=Span(1000, 1000)) as proxy:
-        # No more than the cut is sent, so that nothing unread turns the close into a reset.
+        # Send no more than the cut: unread input would turn the close into a reset.
         assert await exchange(proxy.address, bytes(1000)) == (bytes(1000), "end")
         assert proxy.cuts == (Cut(Direction.DOWN, 1000, Kind.CLOSE),)
 
@@ -114,7 +114,7 @@ async def test_a_reset_reaches_both_ends(direction: Direction, upstream: tuple[s
         assert proxy.cuts == (Cut(direction, 1000, Kind.RESET),)
 
 
-async def test_after_the_last_cut_the_link_holds(upstream: tuple[str, int]) -> None:
+async def test_after_the_last_cut_the_link_works(upstream: tuple[str, int]) -> None:
     data = bytes(200_000)
     span = Span(1, 50_000)
     async with CuttingProxy(upstream, random.Random(3), up=span, down=span, cuts_max=3) as proxy:
@@ -145,7 +145,7 @@ async def test_a_server_that_is_down_resets_the_device(upstream: tuple[str, int]
         assert (came, proxy.cuts) == (b"", ())
 
 
-async def test_leaving_the_proxy_ends_what_is_open(upstream: tuple[str, int]) -> None:
+async def test_leaving_the_proxy_ends_open_connections(upstream: tuple[str, int]) -> None:
     async with CuttingProxy(upstream, random.Random(1), up=NEVER, down=NEVER) as proxy:
         reader, writer = await asyncio.open_connection(*proxy.address)
         writer.write(b"here")

@@ -1,10 +1,10 @@
-"""An issuer whose tokens can be told apart."""
+"""An issuer of different tokens."""
 
 from device.exceptions import CredentialError
 
 
 class Tokens:
-    """A callback with a new token each time."""
+    """A callback that gives a new token each time, after `troubles` failures."""
 
     def __init__(self) -> None:
         self.count = 0
@@ -13,6 +13,6 @@ class Tokens:
     async def __call__(self) -> str:
         if self.troubles:
             self.troubles -= 1
-            raise CredentialError("the issuer is away")
+            raise CredentialError("the issuer does not answer")
         self.count += 1
         return f"token-{self.count}"

@@ -8,7 +8,9 @@ from daemon.catalog.records import OpenRequest, OpenResult
 from daemon.ingest.admission import Admission, Refusal, UploadPolicy
 from daemon.ingest.committer import Committer, CycleSettings
 from daemon.ingest.digester import Digester
+from daemon.ingest.ends import Ends
 from daemon.ingest.live_upload import LiveUpload
+from daemon.ingest.live_uploads import LiveUploads
 from daemon.ingest.uploads import Uploads
 from daemon.tasks import Tasks, background
 from daemon.telemetry.metrics import Metrics
@@ -16,9 +18,9 @@ from protocol.errors import ErrorCode
 from tests.support.catalog_samples import REQUEST
 from tests.support.fake_machine import CapturedLog, FakeClock
 from tests.support.gated_catalog import ControlledCatalog
-from tests.support.held_storage import FakeStorage
+from tests.support.held_storage import HeldStorage
 from tests.support.loop_turns import LoopThreads
-from tests.support.upload_streams import CountedLease, Stream, run
+from tests.support.upload_streams import CountedLease, Run, Stream
 
 NEVER_S = 3600.0
 """A cycle that is cut by time alone is not cut within a test."""
@@ -33,6 +35,7 @@ class FakeDisk:
     """Room as the test sets it."""
 
     free_bytes: int = 1_000_000
+    total_bytes: int = 2**62
 
 
 class CountingEntropy:
@@ -55,7 +58,7 @@ class Bench:
     def __init__(self, policy: UploadPolicy = ROOMY, cycle_bytes: int = 1, cycle_s: float = NEVER_S) -> None:
         self.clock = FakeClock()
         self.catalog = ControlledCatalog()
-        self.storage = FakeStorage(self.catalog.recorded)
+        self.storage = HeldStorage(self.catalog.recorded)
         self.metrics = Metrics(started_ms=0)
         self.log = CapturedLog()
         self.disk = FakeDisk()
@@ -66,12 +69,24 @@ class Bench:
         settings = CycleSettings(cycle_bytes, cycle_s)
         self.committer = Committer(self.storage, self.catalog, self.clock, self.metrics, settings)
         self.digester = Digester(self.storage, LoopThreads())
+        self.live = LiveUploads(self.storage, self.digester)
+        self.ends = Ends(
+            catalog=self.catalog,
+            contents=self.storage,
+            live=self.live,
+            clock=self.clock,
+            metrics=self.metrics,
+            log=self.log.logger,
+            tasks=self.tasks,
+        )
         self.uploads = Uploads(
             catalog=self.catalog,
-            storage=self.storage,
+            staging=self.storage,
             committer=self.committer,
             digester=self.digester,
             admission=self.admission,
+            live=self.live,
+            ends=self.ends,
             clock=self.clock,
             entropy=CountingEntropy(),
             metrics=self.metrics,
@@ -84,7 +99,7 @@ class Bench:
         self.admission.policy = replace(self.admission.policy, **changes)
 
     async def answer(self, request: OpenRequest, stream: Stream) -> tuple[OpenResult, LiveUpload | None] | Refusal:
-        """What an OPEN comes to."""
+        """The answer to an OPEN."""
         return await self.uploads.open(request, stream)
 
     async def open(self, request: OpenRequest = REQUEST) -> tuple[LiveUpload, Stream]:
@@ -110,7 +125,7 @@ class Bench:
         for piece in pieces:
             data.append(lease.view[position : position + len(piece)].toreadonly())
             position += len(piece)
-        self.uploads.receive(upload, run(start, tuple(data), lease))
+        self.uploads.receive(upload, Run(start, tuple(data)), lease)
         return lease
 
     def assert_at_rest(self, *opened: LiveUpload) -> None:
@@ -119,13 +134,13 @@ class Bench:
         assert self.committer.pending_bytes == 0
         assert [lease.holders for lease in self.leases] == [0] * len(self.leases)
         assert self.storage.open_ids == {upload.id for upload in opened}
-        assert [upload.id for upload in opened if not self.uploads.is_live(upload.id)] == []
+        assert [upload.id for upload in opened if not self.live.is_live(upload.id)] == []
         assert len(self.tasks) == 0
 
 
 @asynccontextmanager
 async def running(bench: Bench) -> AsyncIterator[Bench]:
-    """Cycles and digests run meanwhile."""
+    """Run cycles and digests meanwhile."""
     uploads = bench.uploads
     async with background(bench.committer.run(uploads), bench.digester.run(uploads.digested, uploads.unreadable)):
         yield bench

@@ -1,4 +1,4 @@
-"""The file that a device sends, and what may become of it."""
+"""The file that a device sends, complete or about to be."""
 
 import errno
 import hashlib
@@ -11,7 +11,7 @@ from tests.support.catalog_samples import REPLACE, REQUEST
 from tests.support.gated_catalog import Gate
 from tests.support.loop_turns import turns, until
 from tests.support.upload_bench import Bench
-from tests.support.upload_streams import Stream, finish
+from tests.support.upload_streams import Stream
 
 CONTENT = bytes(index * 7 % 251 for index in range(100))
 CRC = crc32c(CONTENT)
@@ -25,7 +25,7 @@ async def complete(bench: Bench, content: bytes = CONTENT) -> int:
     """An upload that is complete."""
     upload, stream = await bench.open(replace(REQUEST, size=len(content), disposition=REPLACE))
     bench.send(upload, 0, content)
-    bench.uploads.finish(upload, finish(len(content)))
+    bench.uploads.finish(upload, len(content))
     await until(lambda: stream.completed is not None)
     return upload.id
 
@@ -34,7 +34,7 @@ async def completed_unanswered(held: Bench) -> tuple[LiveUpload, Stream, Gate]:
     """An upload that the catalog has completed, which is not known here until the gate's `after` is set."""
     upload, stream = await held.open()
     held.send(upload, 0, CONTENT)
-    held.uploads.finish(upload, finish(100))
+    held.uploads.finish(upload, 100)
     gate = held.catalog.gates["complete"]
     gate.after.clear()
     held.storage.write_next()

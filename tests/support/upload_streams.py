@@ -1,15 +1,11 @@
-"""The device's side of an upload: the memory its chunks lie in, and the stream that hears what becomes of them."""
+"""The device's side of an upload: the memory that its bytes lie in, and the stream that gets the results."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from daemon.catalog.records import Upload
-from daemon.storage.interface import Buffer
-from protocol import frames
-from protocol.constants import ChecksumKind
+from protocol.checksum import Buffer
 from protocol.errors import ErrorCode
-from protocol.events import ChunksReceived
-from protocol.frame_buffer import Lease
 from protocol.ranges import Span
 
 
@@ -37,20 +33,20 @@ class CountedLease:
 
 @dataclass(frozen=True, slots=True)
 class Ack:
-    """What a stream was told by `acknowledged`."""
+    """What a stream got by `acknowledged`."""
 
     next_expected_byte: int
     beyond: tuple[Span, ...]
-    settled_bytes: int
+    answered_bytes: int
 
 
 @dataclass(frozen=True, slots=True)
 class Nack:
-    """What a stream was told by `refused`."""
+    """What a stream got by `refused`."""
 
     refused: Span
     code: ErrorCode
-    settled_bytes: int
+    answered_bytes: int
 
 
 @dataclass(eq=False)
@@ -65,7 +61,7 @@ class Stream:
     error: ErrorCode | None = None
     detail: str = ""
     heard: list[str] = field(default_factory=list)
-    """The names of all of it, in order."""
+    """The names of all calls, in order."""
 
     @property
     def is_over(self) -> bool:
@@ -73,20 +69,20 @@ class Stream:
 
     @property
     def acknowledged_byte(self) -> int:
-        """The last N that was told."""
+        """The last N that was acknowledged."""
         return self.acks[-1].next_expected_byte if self.acks else 0
 
     @property
-    def settled_bytes(self) -> int:
-        return sum(ack.settled_bytes for ack in self.acks) + sum(nack.settled_bytes for nack in self.nacks)
+    def answered_bytes(self) -> int:
+        return sum(ack.answered_bytes for ack in self.acks) + sum(nack.answered_bytes for nack in self.nacks)
 
-    def acknowledged(self, next_expected_byte: int, beyond: Sequence[Span], settled_bytes: int) -> None:
+    def acknowledged(self, next_expected_byte: int, beyond: Sequence[Span], answered_bytes: int) -> None:
         self._hear("acknowledged")
-        self.acks.append(Ack(next_expected_byte, tuple(beyond), settled_bytes))
+        self.acks.append(Ack(next_expected_byte, tuple(beyond), answered_bytes))
 
-    def refused(self, refused: Span, code: ErrorCode, settled_bytes: int) -> None:
+    def refused(self, refused: Span, code: ErrorCode, answered_bytes: int) -> None:
         self._hear("refused")
-        self.nacks.append(Nack(refused, code, settled_bytes))
+        self.nacks.append(Nack(refused, code, answered_bytes))
 
     def verifying(self, wait_ms: int) -> None:
         self._hear("verifying")
@@ -105,16 +101,18 @@ class Stream:
         self.error, self.detail = code, detail
 
     def _hear(self, what: str) -> None:
-        assert not self.is_over, f"{what} is told to a stream that is over"
+        assert not self.is_over, f"{what} on a stream that is over"
         self.heard.append(what)
 
 
-def run(start: int, data: tuple[Buffer, ...], lease: Lease | None = None) -> ChunksReceived:
-    """Chunks that arrived on a stream."""
-    end = start + sum(len(piece) for piece in data)
-    return ChunksReceived(1, start, end, data, len(data), ChecksumKind.SUM8, lease)
+@dataclass(frozen=True, slots=True)
+class Run:
+    """Bytes that have arrived, in pieces."""
 
+    start: int
+    data: tuple[Buffer, ...]
+    crc32c: int | None = None
 
-def finish(size: int, crc32c: int | None = None, sha256: bytes | None = None) -> frames.Finish:
-    """A FINISH."""
-    return frames.Finish(size, crc32c, sha256)
+    @property
+    def end(self) -> int:
+        return self.start + sum(map(len, self.data))

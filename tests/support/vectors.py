@@ -40,7 +40,7 @@ _TLV_SIZES = {"crc32c": 4, "last_end": 2}
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """One case of a file of vectors; `members` holds what is particular to that file."""
+    """One case of a vector file; `members` holds the members that only this file has."""
 
     name: str
     members: Mapping[str, Json]
@@ -75,8 +75,8 @@ def load(file_name: str) -> list[Case]:
 
 
 def _wide(kind: FrameType) -> frozenset[str]:
-    """The fields of 64 bits, which JSON carries as strings since many parsers keep 53 bits of a number."""
-    declared = layouts.CHUNK_HEADERS[kind] if kind in layouts.CHUNK_HEADERS else layouts.CONTROL_LAYOUTS[kind].fixed
+    """The 64-bit fields. The vectors write them as strings, since many JSON parsers keep 53 bits of a number."""
+    declared = frames.CHUNK_HEADERS[kind] if kind in frames.CHUNK_HEADERS else layouts.CONTROL_LAYOUTS[kind].fixed
     return frozenset(each.name for each in layouts.fixed_fields(declared) if each.format == "Q")
 
 
@@ -86,7 +86,7 @@ def _named(field: str, value: int) -> Json:
 
 
 def to_json(kind: FrameType, frame: frames.ControlFrame | frames.ChunkHeader) -> dict[str, Json]:
-    """The fields of a decoded frame as the vectors write them; absent optional fields are left out."""
+    """The fields of a decoded frame as the vectors write them, without absent optional fields."""
     wide = _wide(kind)
     written: dict[str, Json] = {}
     for field in fields(frame):
@@ -122,7 +122,7 @@ def _optional_value(field: str, value: Json) -> bytes:
     if isinstance(value, list):
         pairs = [each for each in value if isinstance(each, list)]
         return b"".join(
-            bytes(layouts.RANGE.build({"start_byte": int(str(first)), "end_byte": int(str(last))}))
+            bytes(frames.RANGE.build({"start_byte": int(str(first)), "end_byte": int(str(last))}))
             for first, last in pairs
         )
     if isinstance(value, dict) and "hex" in value:
@@ -136,14 +136,14 @@ def _optional_value(field: str, value: Json) -> bytes:
 
 
 def build(kind: FrameType, stream: int, written: Mapping[str, Json], data: bytes = b"") -> bytes:
-    """The frame on the wire by construct's own building, optional fields in the order given."""
-    chunk = layouts.CHUNK_HEADERS.get(kind)
+    """The frame's bytes, built by construct, with optional fields in the given order."""
+    chunk = frames.CHUNK_HEADERS.get(kind)
     fixed = chunk if chunk is not None else layouts.CONTROL_LAYOUTS[kind].fixed
     names = [each.name for each in layouts.fixed_fields(fixed)]
     body = bytes(fixed.build({name: _fixed_value(name, written[name]) for name in names}))
     for field, value in written.items():
         if field not in names:
             raw = _optional_value(field, value)
-            body += bytes(layouts.TLV_HEADER.build({"type": TlvType[field.upper()], "length": len(raw)})) + raw
+            body += bytes(frames.TLV_HEADER.build({"type": TlvType[field.upper()], "length": len(raw)})) + raw
     body += data
-    return bytes(layouts.PREFIX.build({"type": kind, "flags": 0, "stream": stream, "length": len(body)})) + body
+    return bytes(frames.PREFIX.build({"type": kind, "flags": 0, "stream": stream, "length": len(body)})) + body

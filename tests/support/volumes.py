@@ -1,4 +1,4 @@
-"""File systems of the tests' own: small ones that fill up, and ones whose power can be cut. Root only."""
+"""File systems for tests: small ones that fill up, and ones whose power can be cut. Root only."""
 
 import asyncio
 import contextlib
@@ -16,7 +16,7 @@ GOING_DOWN = 0x8004587D
 """EXT4_IOC_SHUTDOWN, the same as XFS_IOC_GOINGDOWN."""
 
 NO_LOG_FLUSH = 2
-"""As in a power cut: what is only in memory is lost, the journal's included."""
+"""As in a power cut: everything that is only in memory is lost, including the journal's."""
 
 
 class Volume:
@@ -31,11 +31,11 @@ class Volume:
         await _run("mount", "-o", "loop", str(self._image), str(self.path))
 
     async def unmount(self) -> None:
-        """Nobody may have a file open there."""
+        """Unmount it. No process may have a file open there."""
         await _run("umount", str(self.path))
 
     def cut_power(self) -> None:
-        """From now on every call below `path` fails until it is mounted again, and what was not synced is lost."""
+        """Make every call below `path` fail until it is mounted again. Unsynced data is lost."""
         fd = os.open(self.path, os.O_RDONLY)
         try:
             fcntl.ioctl(fd, GOING_DOWN, struct.pack("I", NO_LOG_FLUSH))
@@ -74,7 +74,7 @@ async def small(directory: Path, size_bytes: int) -> AsyncIterator[Path]:
 
 
 async def _release(path: Path) -> None:
-    # A test that failed may have unmounted it already, or left a file open.
+    # A failed test may have unmounted it already, or left a file open.
     with contextlib.suppress(Unable):
         await _run("umount", "--lazy", str(path))
 
@@ -89,6 +89,6 @@ def _check_tools(*names: str) -> None:
 
 async def _run(*command: str) -> None:
     process = await asyncio.create_subprocess_exec(*command, stderr=asyncio.subprocess.PIPE)
-    _, said = await process.communicate()
+    _, errors = await process.communicate()
     if process.returncode != 0:
-        raise Unable(f"{' '.join(command[:3])}: {said.decode(errors='replace').strip()}")
+        raise Unable(f"{' '.join(command[:3])}: {errors.decode(errors='replace').strip()}")

@@ -1,4 +1,4 @@
-"""Waiting for what another task does."""
+"""Waits for the work of other tasks."""
 
 import asyncio
 from collections.abc import Callable
@@ -7,7 +7,7 @@ from tests.support.deadlines import DEADLINE_S
 
 
 async def until(condition: Callable[[], object]) -> None:
-    """Return once `condition` holds. Raises TimeoutError."""
+    """Wait until `condition` holds. Raises TimeoutError."""
     async with asyncio.timeout(DEADLINE_S):
-        while not condition():  # noqa: ASYNC110 - what is waited for is the state of fakes, which set no event
+        while not condition():  # noqa: ASYNC110 - fakes set no event when their state changes
             await asyncio.sleep(0.001)

@@ -1,4 +1,4 @@
-"""What servers allow: the usual, and those with other limits or fewer features."""
+"""WELCOME frames: the usual one, and those with other limits or fewer features."""
 
 from dataclasses import replace
 
@@ -40,7 +40,7 @@ def replaced(
 
 
 def without(*features: Feature) -> frames.Welcome:
-    """The WELCOME of a server that cannot do these."""
+    """The WELCOME of a server without these features."""
     left = ALL_FEATURES
     for feature in features:
         left &= ~feature

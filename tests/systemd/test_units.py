@@ -1,4 +1,4 @@
-"""The unit files: systemd understands each line, they are as hardened as promised, and they agree with the settings."""
+"""The unit files: systemd accepts every line, the service is hardened, and the units match the settings."""
 
 import configparser
 import re
@@ -20,7 +20,7 @@ needs_systemd = pytest.mark.skipif(shutil.which("systemd-analyze") is None, reas
 
 
 class Unit(configparser.RawConfigParser):
-    """A unit file. A key that stands several times keeps its last value, which is enough for those read here."""
+    """A unit file. Of a repeated key only the last value is kept, which is enough for the keys read here."""
 
     def __init__(self, path: Path) -> None:
         super().__init__(strict=False, delimiters=("=",), comment_prefixes=("#", ";"), interpolation=None)
@@ -41,52 +41,52 @@ def seconds(span: str) -> int:
 
 
 @needs_systemd
-def test_systemd_has_nothing_to_say_about_any_line(tmp_path: Path) -> None:
+def test_systemd_accepts_every_line_without_a_warning(tmp_path: Path) -> None:
     for unit in (SERVICE, *SOCKETS.values()):
         text = unit.read_text(encoding="utf-8")
-        # The program is not installed where the tests run.
+        # uplinkd is not installed where the tests run.
         (tmp_path / unit.name).write_text(re.sub(r"(?m)^ExecStart=\S+", "ExecStart=/bin/true", text), encoding="utf-8")
-    said = analyze("verify", *(str(unit) for unit in sorted(tmp_path.iterdir())))
-    assert (said.returncode, said.stdout, said.stderr) == (0, "", "")
+    result = analyze("verify", *(str(unit) for unit in sorted(tmp_path.iterdir())))
+    assert (result.returncode, result.stdout, result.stderr) == (0, "", "")
 
 
 @needs_systemd
-def test_the_service_is_as_hardened_as_promised() -> None:
-    said = analyze("security", "--offline=true", "--no-pager", f"--threshold={EXPOSURE_MAX * 10:.0f}", str(SERVICE))
-    exposure = re.search(r"Overall exposure level for uplinkd\.service: ([0-9.]+)", said.stdout)
-    assert exposure is not None, said.stderr
+def test_the_exposure_level_of_the_service_is_low() -> None:
+    result = analyze("security", "--offline=true", "--no-pager", f"--threshold={EXPOSURE_MAX * 10:.0f}", str(SERVICE))
+    exposure = re.search(r"Overall exposure level for uplinkd\.service: ([0-9.]+)", result.stdout)
+    assert exposure is not None, result.stderr
     assert float(exposure[1]) <= EXPOSURE_MAX
-    assert said.returncode == 0
+    assert result.returncode == 0
 
 
-def test_the_sockets_listen_where_the_settings_do() -> None:
+def test_the_sockets_listen_on_the_addresses_of_the_default_settings() -> None:
     settings = Settings()
     devices, http = (Unit(SOCKETS[name])["Socket"] for name in ("devices", "http"))
-    # Without an address it is every one, of IPv4 too: devices come from anywhere.
+    # Without an address the socket listens on all IPv6 and IPv4 addresses, since devices connect from anywhere.
     assert devices["ListenStream"] == str(settings.listen.port)
     assert http["ListenStream"] == f"{settings.http.host}:{settings.http.port}"
     assert devices["Backlog"] == str(settings.listen.backlog)
 
 
 @pytest.mark.parametrize("name", SOCKETS)
-def test_each_socket_says_what_it_is_for(name: str) -> None:
+def test_each_socket_has_its_name_and_its_service(name: str) -> None:
     socket = Unit(SOCKETS[name])["Socket"]
     assert socket["FileDescriptorName"] == name
     assert socket["Service"] == SERVICE.name
 
 
-def test_systemd_waits_longer_than_a_drain() -> None:
+def test_the_stop_timeout_is_longer_than_a_drain() -> None:
     assert seconds(Unit(SERVICE)["Service"]["TimeoutStopSec"]) > Settings().drain.timeout_s
 
 
-def test_descriptors_suffice_for_all_connections_and_downloads() -> None:
+def test_the_descriptor_limit_allows_all_connections_and_downloads() -> None:
     settings = Settings()
-    # Each connection may have an upload's file open beside its socket.
+    # Each connection may have a file open in addition to its socket.
     needed = 2 * settings.limits.connections_max + settings.http.download_concurrency
     assert int(Unit(SERVICE)["Service"]["LimitNOFILE"]) > needed
 
 
-def test_the_data_directory_is_the_one_the_service_may_write() -> None:
+def test_the_data_directory_is_the_services_state_directory() -> None:
     service = Unit(SERVICE)["Service"]
     assert service["StateDirectory"] == "uplinkd"
     assert "UPLINKD_DATA_DIR=%S/uplinkd" in SERVICE.read_text(encoding="utf-8")

@@ -14,6 +14,7 @@ from typing import TypeAlias
 from daemon.catalog.records import HOLDING, Page, Position, Query, State, Upload
 from daemon.catalog.sqlite.names import stands_for
 from daemon.catalog.sqlite.rows import CODES, COLUMNS, STATES, to_upload
+from protocol.constants import OFFSET_MAX
 
 WALK_ROWS_MAX = 10_000
 """Rows that one page passes over at most: some 10 ms."""
@@ -25,7 +26,7 @@ ten passes fills the usual page from these."""
 FEW_ROWS_MAX = 1_000
 """Rows that are cheaper to fetch and sort than to meet on a walk."""
 
-TIME_MS_MAX = (1 << 63) - 1
+TIME_MS_MAX = OFFSET_MAX
 """SQLite's integers end there."""
 
 Value: TypeAlias = str | int | bytes

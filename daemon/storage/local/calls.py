@@ -1,4 +1,4 @@
-"""Calls on a lane whose result somebody awaits."""
+"""Calls on a lane, awaited."""
 
 import asyncio
 from collections.abc import Callable, Sequence

@@ -1,10 +1,6 @@
-"""Reading what is stored: on one lane, in order, and from memory without a lane.
-
-Files of which pieces were read stay open for a while, since the next piece is often asked for at once.
-"""
+"""Open files of uploads, read and sent on one lane, in order."""
 
 import asyncio
-from collections import OrderedDict
 from collections.abc import AsyncGenerator, Callable
 from functools import partial
 from pathlib import Path
@@ -14,21 +10,18 @@ from daemon.adapters.files import FileSystem
 from daemon.adapters.threads import Lane
 from daemon.storage.local.calls import Call, ask, call
 
-KEPT_MAX = 64
-"""Files kept open between two pieces: more than are read at a time, few among the descriptors of a process."""
-
 SEND_BYTES = 1 << 20
-"""Sent by one call of the system. On a disk of 100 MB/s that is 10 ms for which other readers wait."""
+"""Sent by one system call. On a disk of 100 MB/s other readers wait 10 ms for it."""
 
 SEND_TURN_S = 0.001
-"""After this a send gives way to other readers. With each MiB handed to the lane by itself a download was 0.73 times as
-fast, and with turns of 2 ms 1.03 times."""
+"""After this time a send gives way to other readers. A download was 0.73 times as fast when each MiB was queued by
+itself, and 1.03 times as fast with turns of 2 ms."""
 
 
 class Readers:
-    """Opens and reads files on `lane`, which must work in order.
+    """Opens files on `lane`.
 
-    While `is_writing`, a send gives way after each piece: it would take the processor from what is received.
+    While `is_writing`, a send gives way after each piece, so as not to take the processor from receiving.
     """
 
     def __init__(self, files: FileSystem, lane: Lane[Call], clock: Clock, is_writing: Callable[[], bool]) -> None:
@@ -36,11 +29,9 @@ class Readers:
         self._lane = lane
         self._clock = clock
         self._is_writing = is_writing
-        self._kept: OrderedDict[int, int] = OrderedDict()
-        self._forgotten = 0
 
     async def open(self, path: Path) -> "FileReading":
-        """Raises OSError, FileNotFoundError where there is no file."""
+        """Open a file for reading. Raises OSError, FileNotFoundError where there is none."""
 
         def run() -> tuple[int, int]:
             fd = self._files.open_to_read(path)
@@ -53,62 +44,13 @@ class Readers:
         fd, size = await call(self._lane, run, lambda opened: self._close(opened[0]))
         return FileReading(self._files, self._lane, self._clock, self._is_writing, fd, size)
 
-    async def read_once(self, upload_id: int, path: Path, offset: int, count: int) -> bytes:
-        """One piece; the file stays open for the next. Raises OSError, FileNotFoundError where there is no file."""
-        kept = self._kept.get(upload_id)
-        if kept is not None:
-            self._kept.move_to_end(upload_id)
-            # Whoever closes it meanwhile does so on the lane, behind this.
-            return await call(self._lane, partial(self._files.read, kept, count, offset))
-
-        def run() -> tuple[int, bytes]:
-            fd = self._files.open_to_read(path)
-            try:
-                return fd, self._files.read(fd, count, offset)
-            except OSError:
-                self._files.close(fd)
-                raise
-
-        forgotten = self._forgotten
-        fd, data = await call(self._lane, run, lambda opened: self._close(opened[0]))
-        if upload_id in self._kept or forgotten != self._forgotten:
-            self._close(fd)
-        else:
-            self._keep(upload_id, fd)
-        return data
-
-    def read_cached(self, upload_id: int, offset: int, count: int) -> bytearray | None:
-        """A piece of a file that is kept open, if it is in memory."""
-        fd = self._kept.get(upload_id)
-        if fd is None:
-            return None
-        self._kept.move_to_end(upload_id)
-        return self._files.read_cached(fd, count, offset)
-
-    def forget(self, upload_id: int) -> None:
-        """The file is about to be removed: from now on it is read no more, but by those who have it open."""
-        self._forgotten += 1
-        fd = self._kept.pop(upload_id, None)
-        if fd is not None:
-            self._close(fd)
-
-    def close(self) -> None:
-        """Forget all files; nothing may be asked for any more."""
-        for upload_id in list(self._kept):
-            self.forget(upload_id)
-
-    def _keep(self, upload_id: int, fd: int) -> None:
-        self._kept[upload_id] = fd
-        if len(self._kept) > KEPT_MAX:
-            self._close(self._kept.popitem(last=False)[1])
-
     def _close(self, fd: int) -> None:
-        # Nobody awaits this, so a failure is the event loop's to report.
+        # Nobody awaits this: the event loop reports a failure.
         ask(self._lane, partial(self._files.close, fd))
 
 
 class FileReading:
-    """One open file: `interface.Reading`."""
+    """One open file: `interface.Sendable`."""
 
     __slots__ = ("_clock", "_fd", "_files", "_is_writing", "_lane", "size")
 
@@ -126,7 +68,7 @@ class FileReading:
         return await call(self._lane, partial(self._files.read, self._fd, count, offset))
 
     async def send(self, socket_fd: int, offset: int, count: int) -> AsyncGenerator[int, None]:
-        # Of our own, so that the number cannot come to mean another socket while the lane is at work.
+        # A duplicate, since the number could mean another socket while the lane is at work.
         own = self._files.duplicate(socket_fd)
         try:
             while count:
@@ -140,14 +82,14 @@ class FileReading:
                 offset, count = offset + sent, count - sent
                 yield sent
         finally:
-            # On the lane, behind what may be under way there for somebody who was cancelled.
+            # On the lane, behind a turn that may be under way there for a caller that was cancelled.
             ask(self._lane, partial(self._files.close, own))
 
     async def close(self) -> None:
         await call(self._lane, partial(self._files.close, self._fd))
 
     def _send_turn(self, socket_fd: int, offset: int, count: int, turn_s: float) -> int | None:
-        """On the lane: as FileSystem.send, over and over while the socket takes more, for one turn."""
+        """FileSystem.send, repeated while the socket takes more, for one turn. On the lane."""
         until_s = self._clock.monotonic_s() + turn_s
         sent = 0
         while sent < count:

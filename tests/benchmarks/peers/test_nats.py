@@ -1,4 +1,4 @@
-"""NATS JetStream stores what it acknowledged; a refused message is an error, not a rate."""
+"""NATS JetStream stores what it acknowledged, and a refused message is an error."""
 
 from pathlib import Path
 
@@ -20,9 +20,9 @@ def stored_bytes(directory: Path) -> int:
 @pytest.mark.parametrize("durable", [False, True])
 def test_every_message_is_acknowledged_and_stored(tmp_path: Path, durable: bool) -> None:
     with nats.serving(tmp_path / "server", durable, connections=3) as running:
-        told = broker.publish(running, 3, 200, PAYLOAD_BYTES, 50)
-    assert told.messages == 600
-    assert told.acked_s > 0
+        published = broker.publish(running, 3, 200, PAYLOAD_BYTES, 50)
+    assert published.messages == 600
+    assert published.acked_s > 0
     assert stored_bytes(tmp_path / "server") > 600 * PAYLOAD_BYTES
     assert ("fsynced before its ack" in running.promise) is durable
 
@@ -46,7 +46,7 @@ def test_a_server_that_cannot_sync_counts_as_missing(tmp_path: Path, monkeypatch
     assert str(old) in absent
 
 
-def test_none_at_all_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_server_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(nats, "INSTALLED", tmp_path / "absent")
     monkeypatch.setattr(programs, "SEARCH_PATH", str(tmp_path))
     monkeypatch.setenv("PATH", str(tmp_path))

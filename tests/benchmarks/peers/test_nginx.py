@@ -12,11 +12,11 @@ pytestmark = needs(nginx.missing)
 
 
 @pytest.mark.parametrize("tls", [False, True])
-def test_it_stores_what_it_is_given(tmp_path: Path, tls: bool) -> None:
+def test_nginx_stores_what_it_receives(tmp_path: Path, tls: bool) -> None:
     stores_what_it_is_given(nginx.serving(tmp_path, tls), tmp_path)
 
 
-def test_it_serves_ranges_of_what_lies_in_its_root(tmp_path: Path) -> None:
+def test_nginx_serves_ranges_of_the_files_in_its_root(tmp_path: Path) -> None:
     with nginx.serving(tmp_path) as peer:
         (peer.root / "file").write_bytes(bytes(range(100)))
         request = urllib.request.Request(f"http://127.0.0.1:{peer.port}/file", headers={"Range": "bytes=10-19"})

@@ -9,7 +9,7 @@ from tests.support.receiving_peers import needs, stores_what_it_is_given
 pytestmark = needs(rsync.missing)
 
 
-def test_it_stores_what_it_is_given(tmp_path: Path) -> None:
+def test_rsync_stores_what_it_receives(tmp_path: Path) -> None:
     stores_what_it_is_given(rsync.serving(tmp_path), tmp_path)
 
 
@@ -18,6 +18,6 @@ def test_a_refusal_is_a_failure(tmp_path: Path) -> None:
         peer.put(payload.make(tmp_path, 1000), "no/such/directory")
 
 
-def test_it_has_no_tls(tmp_path: Path) -> None:
+def test_rsync_refuses_tls(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="no TLS"), rsync.serving(tmp_path, tls=True):
         pass

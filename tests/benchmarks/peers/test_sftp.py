@@ -9,7 +9,7 @@ from tests.support.receiving_peers import needs, stores_what_it_is_given
 pytestmark = needs(sftp.missing)
 
 
-def test_it_stores_what_it_is_given(tmp_path: Path) -> None:
+def test_sftp_stores_what_it_receives(tmp_path: Path) -> None:
     stores_what_it_is_given(sftp.serving(tmp_path), tmp_path)
 
 

@@ -11,11 +11,11 @@ from tests.support.receiving_peers import needs, stores_what_it_is_given
 pytestmark = needs(tus.missing)
 
 
-def test_it_stores_what_it_is_given(tmp_path: Path) -> None:
+def test_tus_stores_what_it_receives(tmp_path: Path) -> None:
     stores_what_it_is_given(tus.serving(tmp_path), tmp_path)
 
 
-def test_an_upload_can_be_resumed_where_it_was_cut(tmp_path: Path) -> None:
+def test_an_upload_resumes_where_it_was_cut(tmp_path: Path) -> None:
     with tus.serving(tmp_path) as peer:
         target = peer.create("cut", 10)
         assert peer.url.endswith(tus.MOUNT)

@@ -1,4 +1,4 @@
-"""The process ends at once, whatever else is under way."""
+"""The process exits at once, whatever else is running."""
 
 import subprocess
 import sys
@@ -19,4 +19,4 @@ def test_neither_threads_nor_exit_handlers_are_waited_for() -> None:
         [sys.executable, "-c", HUNG], capture_output=True, text=True, timeout=DEADLINE_S, check=False
     )
     assert ended.returncode == 1
-    assert ended.stderr == "uplinkd ends at once: the disk does not answer\n"
+    assert ended.stderr == "uplinkd exits at once: the disk does not answer\n"

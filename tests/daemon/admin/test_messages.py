@@ -1,4 +1,4 @@
-"""Requests and answers survive the line, and what does not fit is refused with an advice."""
+"""Requests and answers round-trip, and invalid lines are refused with advice."""
 
 import json
 from collections.abc import AsyncIterator
@@ -74,13 +74,13 @@ async def parts(tmp_path: Path) -> AsyncIterator[Parts]:
 
 class TestLines:
     @pytest.mark.parametrize("request_", REQUESTS, ids=repr)
-    def test_requests_arrive_as_they_were(self, request_: Request) -> None:
+    def test_requests_round_trip(self, request_: Request) -> None:
         line = write_request(request_)
         assert line.count(b"\n") == 1 and line.endswith(b"\n")
         assert read_request(line) == request_
 
     @pytest.mark.parametrize("answer", ANSWERS, ids=repr)
-    def test_answers_arrive_as_they_were(self, answer: Answer) -> None:
+    def test_answers_round_trip(self, answer: Answer) -> None:
         line = write_answer(answer)
         assert line.count(b"\n") == 1 and line.endswith(b"\n")
         assert read_answer(line) == answer
@@ -89,7 +89,7 @@ class TestLines:
         line = write_answer(Checked("f" * 16, "t" * 64, "d" * 128, '"' * 255, 2**63 - 1, Verdict.OK, "x" * 1000))
         assert len(line) < LINE_BYTES_MAX
 
-    def test_json_for_programs_is_the_value_alone(self) -> None:
+    def test_json_for_programs_is_only_the_value(self) -> None:
         assert json.loads(to_json(Progress(1, 2))) == {"files": 1, "read_bytes": 2}
 
     @pytest.mark.parametrize(
@@ -114,22 +114,22 @@ class TestLines:
         ],
         ids=lambda line: repr(line[:60]),
     )
-    def test_what_is_no_request_is_refused(self, line: bytes) -> None:
+    def test_an_invalid_request_is_refused(self, line: bytes) -> None:
         with pytest.raises(CommandFailed, match="different versions") as refused:
             read_request(line)
         assert refused.value.code is ErrorCode.REQUEST_INVALID
 
-    def test_a_field_that_the_daemon_does_not_know_is_refused(self) -> None:
+    def test_an_unknown_field_is_refused(self) -> None:
         with pytest.raises(CommandFailed, match="only_tenant"):
             read_request(b'{"type": "Clean", "value": {"dry_run": false, "only_tenant": "acme"}}')
 
-    def test_a_refusal_repeats_no_values(self) -> None:
+    def test_a_refusal_does_not_quote_values(self) -> None:
         with pytest.raises(CommandFailed) as refused:
             read_request(b'{"type": "AddDevice", "value": {"tenant": null, "device": "a", "secret": "hunter2"}}')
         assert "hunter2" not in str(refused.value)
 
     @pytest.mark.parametrize("line", [b"", b'{"type": "Other", "value": {}}', b'{"type": "Progress", "value": {}}'])
-    def test_what_is_no_answer_is_refused(self, line: bytes) -> None:
+    def test_an_invalid_answer_is_refused(self, line: bytes) -> None:
         with pytest.raises(CommandFailed, match="different versions"):
             read_answer(line)
 
@@ -152,23 +152,25 @@ class TestPerform:
         ],
         ids=lambda value: type(value).__name__,
     )
-    async def test_each_request(self, parts: Parts, request_: Request, kinds: list[type[Result]]) -> None:
+    async def test_each_request_has_its_kinds_of_results(
+        self, parts: Parts, request_: Request, kinds: list[type[Result]]
+    ) -> None:
         assert await self.kinds(parts, request_) == kinds
 
-    async def test_switching_both_ways(self, parts: Parts) -> None:
+    async def test_a_device_can_be_disabled_and_enabled(self, parts: Parts) -> None:
         for disable in (True, False):
             request = SwitchDevice(tenant=None, device="pump-7", disable=disable)
             results = [each async for each in perform(parts.commands(), request)]
             assert results == [DeviceSwitched("default", "pump-7", is_disabled=disable, changed=True)]
         assert await self.kinds(parts, ListDevices(tenant=None)) == [DeviceListed]
 
-    async def test_files_that_are_verified(self, parts: Parts) -> None:
+    async def test_verified_files_are_reported(self, parts: Parts) -> None:
         await parts.catalog.open(replace(REQUEST, size=0))
         await parts.catalog.complete(Completion(1, 1, 0, 0, None, (), NOW_MS))
         assert await self.kinds(parts, Verify(tenant=None, device=None)) == [Checked]
 
     @pytest.mark.parametrize("error", [CatalogFailed("the catalog failed"), OSError(5, "the disk failed")])
-    async def test_failures_of_the_machine(self, parts: Parts, error: Exception) -> None:
+    async def test_failures_of_catalog_and_disk_become_command_failures(self, parts: Parts, error: Exception) -> None:
         parts.cleanup.error = error
         with pytest.raises(CommandFailed, match="failed") as refused:
             await self.kinds(parts, Clean(dry_run=False))

@@ -1,4 +1,4 @@
-"""The admin socket: both ends over a real one."""
+"""Both ends of the admin socket, over a real one."""
 
 import asyncio
 import errno
@@ -36,7 +36,7 @@ from tests.support.fake_machine import NOW_MS, CapturedLog
 
 
 class Daemon:
-    """A listening admin server and what it works on."""
+    """A listening admin server and its parts."""
 
     def __init__(self, parts: Parts, path: Path) -> None:
         self.parts = parts
@@ -59,19 +59,19 @@ async def results(path: Path, request: AddDevice | AskStatus | Clean | Verify) -
         return [each async for each in ask(path, request)]
 
 
-async def spoken(path: Path, *lines: bytes) -> list[dict[str, object]]:
-    """What the daemon says to somebody who says `lines` and listens to the end."""
+async def exchange(path: Path, *lines: bytes) -> list[dict[str, object]]:
+    """Send `lines` to the daemon and return its whole answer."""
     async with asyncio.timeout(DEADLINE_S):
         reader, writer = await asyncio.open_unix_connection(path)
         writer.writelines(lines)
-        said = [json.loads(line) async for line in reader]
+        answers = [json.loads(line) async for line in reader]
         writer.close()
-        return said
+        return answers
 
 
 @asynccontextmanager
-async def speaker(path: Path, *lines: bytes) -> AsyncIterator[None]:
-    """Somebody at the socket who says `lines` and hangs up."""
+async def fake_daemon(path: Path, *lines: bytes) -> AsyncIterator[None]:
+    """Listen at `path`; send `lines` to a client, then close the connection."""
 
     async def speak(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.writelines(lines)
@@ -88,7 +88,7 @@ class TestCommands:
         assert isinstance(added, DeviceAdded)
         assert await daemon.parts.catalog.device("acme", "pump-7") is not None
 
-    async def test_on_the_loop_that_the_daemon_runs_on(self, tmp_path: Path) -> None:
+    async def test_it_works_on_the_daemons_event_loop(self, tmp_path: Path) -> None:
         async def one_command() -> list[Result]:
             async with parts_in(tmp_path) as parts:
                 server = AdminServer(tmp_path / "admin.sock", parts.commands(), CapturedLog().logger)
@@ -106,11 +106,11 @@ class TestCommands:
 
     async def test_a_refusal_comes_back_with_its_code(self, daemon: Daemon) -> None:
         await results(daemon.path, AddDevice(tenant=None, device="pump-7"))
-        with pytest.raises(CommandFailed, match="enrolled already") as refused:
+        with pytest.raises(CommandFailed, match="already enrolled") as refused:
             await results(daemon.path, AddDevice(tenant=None, device="pump-7"))
         assert refused.value.code is ErrorCode.CONFLICT
 
-    async def test_many_results_come_one_by_one(self, daemon: Daemon) -> None:
+    async def test_results_are_streamed(self, daemon: Daemon) -> None:
         catalog = daemon.parts.catalog
         for upload_id in (1, 2, 3):
             await catalog.open(
@@ -120,7 +120,7 @@ class TestCommands:
         found = await results(daemon.path, Verify(tenant=None, device=None))
         assert [each.name for each in found if isinstance(each, Checked)] == ["1", "2", "3"]
 
-    async def test_the_log_tells_who_did_what_and_no_secret(self, daemon: Daemon) -> None:
+    async def test_the_log_says_who_did_what_without_secrets(self, daemon: Daemon) -> None:
         (added,) = await results(daemon.path, AddDevice(tenant=None, device="pump-7"))
         assert isinstance(added, DeviceAdded)
         (line,) = daemon.log.lines
@@ -131,7 +131,7 @@ class TestCommands:
 
 
 class TestBadClients:
-    async def test_no_request(self, daemon: Daemon) -> None:
+    async def test_an_incomplete_request_gets_no_answer(self, daemon: Daemon) -> None:
         async with asyncio.timeout(DEADLINE_S):
             reader, writer = await asyncio.open_unix_connection(daemon.path)
             assert b"Greeting" in await reader.readline()
@@ -140,22 +140,24 @@ class TestBadClients:
             assert await reader.read() == b""
             writer.close()
 
-    async def test_a_request_that_does_not_come(self, daemon: Daemon, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def test_a_request_that_takes_too_long_gets_no_answer(
+        self, daemon: Daemon, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         monkeypatch.setattr(unix_socket, "REQUEST_TIMEOUT_S", 0.01)
-        greeting, *rest = await spoken(daemon.path, b'{"type":')
+        greeting, *rest = await exchange(daemon.path, b'{"type":')
         assert (greeting["type"], rest) == ("Greeting", [])
         assert daemon.log.at("info") == ["operator left"]
 
-    async def test_a_line_without_end(self, daemon: Daemon) -> None:
-        _, answer = await spoken(daemon.path, b"x" * (LINE_BYTES_MAX + 1))
+    async def test_a_line_that_is_too_long_is_refused(self, daemon: Daemon) -> None:
+        _, answer = await exchange(daemon.path, b"x" * (LINE_BYTES_MAX + 1))
         assert answer["type"] == "Failed"
         assert "REQUEST_TOO_LARGE" in str(answer["value"])
 
-    async def test_garbage(self, daemon: Daemon) -> None:
-        _, answer = await spoken(daemon.path, b"GET / HTTP/1.1\r\n")
+    async def test_garbage_is_refused(self, daemon: Daemon) -> None:
+        _, answer = await exchange(daemon.path, b"GET / HTTP/1.1\r\n")
         assert "REQUEST_INVALID" in str(answer["value"])
 
-    async def test_one_who_leaves_amid_the_answer(self, daemon: Daemon) -> None:
+    async def test_a_client_may_leave_during_the_answer(self, daemon: Daemon) -> None:
         reader, writer = await asyncio.open_unix_connection(daemon.path)
         await reader.readline()
         cleaner = daemon.parts.cleanup
@@ -167,7 +169,7 @@ class TestBadClients:
         (status,) = await results(daemon.path, AskStatus())
         assert isinstance(status, Status)
 
-    async def test_another_user(self, daemon: Daemon, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def test_another_user_is_refused(self, daemon: Daemon, monkeypatch: pytest.MonkeyPatch) -> None:
         uid = daemon.path.stat().st_uid
         monkeypatch.setattr(unix_socket, "ROOT_UID", uid + 1)
         monkeypatch.setattr(daemon.server, "_uid", uid + 2)
@@ -176,7 +178,7 @@ class TestBadClients:
         assert refused.value.code is ErrorCode.FORBIDDEN
         assert daemon.log.at("warning") == ["operator refused"]
 
-    async def test_too_many_at_once(self, daemon: Daemon) -> None:
+    async def test_too_many_commands_at_once_are_refused(self, daemon: Daemon) -> None:
         held = [await asyncio.open_unix_connection(daemon.path) for _ in range(CONNECTIONS_MAX)]
         for reader, _ in held:
             await reader.readline()
@@ -193,13 +195,13 @@ class TestSocket:
     async def test_only_its_owner_may_connect(self, daemon: Daemon) -> None:
         assert daemon.path.stat().st_mode & 0o777 == 0o600
 
-    async def test_it_is_gone_after_the_daemon(self, daemon: Daemon) -> None:
+    async def test_it_is_removed_when_the_daemon_stops(self, daemon: Daemon) -> None:
         await daemon.server.close()
         assert not daemon.path.exists()
         with pytest.raises(NoDaemon):
             await results(daemon.path, AskStatus())
 
-    async def test_commands_under_way_are_cut_short(self, daemon: Daemon) -> None:
+    async def test_running_commands_are_cut_short_when_the_daemon_stops(self, daemon: Daemon) -> None:
         cleaner = daemon.parts.cleanup
         cleaner.go_on.clear()
         asking = asyncio.get_running_loop().create_task(results(daemon.path, Clean(dry_run=False)))
@@ -208,7 +210,7 @@ class TestSocket:
         with pytest.raises(CommandFailed, match="ended before it answered"):
             await asking
 
-    async def test_what_a_dead_daemon_left_is_replaced(self, daemon: Daemon, tmp_path: Path) -> None:
+    async def test_the_socket_of_a_dead_daemon_is_replaced(self, daemon: Daemon, tmp_path: Path) -> None:
         path = tmp_path / "stale.sock"
         with closing(socket.socket(socket.AF_UNIX)) as dead:
             dead.bind(str(path))
@@ -217,7 +219,7 @@ class TestSocket:
         assert await results(path, AskStatus())
         await server.close()
 
-    async def test_a_live_one_is_left_alone(self, daemon: Daemon) -> None:
+    async def test_the_socket_of_a_live_daemon_is_not_touched(self, daemon: Daemon) -> None:
         second = AdminServer(daemon.path, daemon.parts.commands(), daemon.log.logger)
         with pytest.raises(OSError, match="belongs to another daemon") as refused:
             await second.start()
@@ -225,7 +227,7 @@ class TestSocket:
         await second.close()
         assert await results(daemon.path, AskStatus())
 
-    async def test_one_that_does_not_answer_is_left_alone(self, daemon: Daemon, tmp_path: Path) -> None:
+    async def test_a_socket_whose_owner_does_not_answer_is_not_touched(self, daemon: Daemon, tmp_path: Path) -> None:
         path = tmp_path / "hung.sock"
         with closing(socket.socket(socket.AF_UNIX)) as hung, closing(socket.socket(socket.AF_UNIX)) as waiting:
             hung.bind(str(path))
@@ -234,23 +236,23 @@ class TestSocket:
             with pytest.raises(OSError, match="belongs to another daemon"):
                 await AdminServer(path, daemon.parts.commands(), daemon.log.logger).start()
 
-    async def test_something_else_is_left_alone(self, daemon: Daemon, tmp_path: Path) -> None:
+    async def test_a_file_that_is_not_a_socket_is_not_touched(self, daemon: Daemon, tmp_path: Path) -> None:
         path = tmp_path / "file"
         path.write_text("precious")
         with pytest.raises(OSError, match="is not a socket"):
             await AdminServer(path, daemon.parts.commands(), daemon.log.logger).start()
         assert path.read_text() == "precious"
 
-    async def test_a_directory_that_is_not_there(self, daemon: Daemon, tmp_path: Path) -> None:
+    async def test_a_missing_directory_is_reported(self, daemon: Daemon, tmp_path: Path) -> None:
         with pytest.raises(OSError, match="check its directory"):
             await AdminServer(tmp_path / "no" / "socket", daemon.parts.commands(), daemon.log.logger).start()
 
-    async def test_a_path_that_is_too_long(self, daemon: Daemon, tmp_path: Path) -> None:
+    async def test_a_path_that_is_too_long_is_refused(self, daemon: Daemon, tmp_path: Path) -> None:
         path = tmp_path / ("x" * PATH_BYTES_MAX)
         with pytest.raises(OSError, match="shorter admin_socket"):
             await AdminServer(path, daemon.parts.commands(), daemon.log.logger).start()
 
-    async def test_another_daemons_is_not_removed_at_the_end(self, daemon: Daemon) -> None:
+    async def test_another_daemons_socket_is_not_removed_on_close(self, daemon: Daemon) -> None:
         daemon.path.unlink()
         second = AdminServer(daemon.path, daemon.parts.commands(), daemon.log.logger)
         await second.start()
@@ -260,7 +262,7 @@ class TestSocket:
 
 
 class TestAsk:
-    async def test_nobody_there(self, tmp_path: Path) -> None:
+    async def test_no_daemon_is_reported(self, tmp_path: Path) -> None:
         with pytest.raises(NoDaemon):
             await results(tmp_path / "admin.sock", AskStatus())
         with closing(socket.socket(socket.AF_UNIX)) as dead:
@@ -271,46 +273,46 @@ class TestAsk:
         with pytest.raises(NoDaemon):
             await results(tmp_path / "file" / "admin.sock", AskStatus())
 
-    async def test_a_daemon_that_hangs(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def test_a_daemon_that_hangs_is_reported(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(unix_socket, "GREETING_TIMEOUT_S", 0.01)
         path = tmp_path / "admin.sock"
         with closing(socket.socket(socket.AF_UNIX)) as hung:
             hung.bind(str(path))
             hung.listen(0)
-            with pytest.raises(DaemonSilent, match="says nothing"):
+            with pytest.raises(DaemonSilent, match="does not answer"):
                 await results(path, AskStatus())
             # The first one's connection still waits to be accepted.
-            with pytest.raises(DaemonSilent, match="lets nobody in"):
+            with pytest.raises(DaemonSilent, match="accepts no connection"):
                 await results(path, AskStatus())
 
-    async def test_a_path_that_cannot_be_connected_to(self, tmp_path: Path) -> None:
+    async def test_a_path_that_cannot_be_connected_to_is_reported(self, tmp_path: Path) -> None:
         with pytest.raises(CommandFailed, match="cannot be used"):
             await results(tmp_path / ("x" * 200), AskStatus())
 
-    async def test_somebody_else_there(self, tmp_path: Path) -> None:
-        async with speaker(tmp_path / "socket", write_answer(End())):
+    async def test_another_program_at_the_socket_is_reported(self, tmp_path: Path) -> None:
+        async with fake_daemon(tmp_path / "socket", write_answer(End())):
             with pytest.raises(CommandFailed, match="check admin_socket"):
                 await results(tmp_path / "socket", AskStatus())
 
-    @pytest.mark.parametrize("lines", [(b"",), (write_answer(Greeting(VERSION)), b'{"type":'), (b'{"type"',)])
-    async def test_answers_cut_short(self, tmp_path: Path, lines: tuple[bytes, ...]) -> None:
-        async with speaker(tmp_path / "socket", *lines):
+    @pytest.mark.parametrize("lines", [(), (write_answer(Greeting(VERSION)), b'{"type":'), (b'{"type"',)])
+    async def test_an_answer_cut_short_is_reported(self, tmp_path: Path, lines: tuple[bytes, ...]) -> None:
+        async with fake_daemon(tmp_path / "socket", *lines):
             with pytest.raises(CommandFailed, match="ended before it answered"):
                 await results(tmp_path / "socket", AskStatus())
 
-    async def test_a_second_greeting_is_no_result(self, tmp_path: Path) -> None:
+    async def test_a_second_greeting_is_not_a_result(self, tmp_path: Path) -> None:
         lines = [write_answer(each) for each in (Greeting(VERSION), Greeting(VERSION), End())]
-        async with speaker(tmp_path / "socket", *lines):
+        async with fake_daemon(tmp_path / "socket", *lines):
             assert await results(tmp_path / "socket", AskStatus()) == []
 
-    async def test_an_answer_too_long(self, tmp_path: Path) -> None:
-        async with speaker(tmp_path / "socket", b"x" * (2 * LINE_BYTES_MAX)):
+    async def test_an_answer_that_is_too_long_is_refused(self, tmp_path: Path) -> None:
+        async with fake_daemon(tmp_path / "socket", b"x" * (2 * LINE_BYTES_MAX)):
             with pytest.raises(CommandFailed, match="a line has more than"):
                 await results(tmp_path / "socket", AskStatus())
 
-    async def test_a_code_of_a_newer_daemon(self, tmp_path: Path) -> None:
+    async def test_an_error_code_of_a_newer_daemon_is_reported(self, tmp_path: Path) -> None:
         line = b'{"type": "Failed", "value": {"code": "TIRED", "detail": "sleep"}}\n'
-        async with speaker(tmp_path / "socket", line):
+        async with fake_daemon(tmp_path / "socket", line):
             with pytest.raises(CommandFailed, match="sleep") as refused:
                 await results(tmp_path / "socket", AskStatus())
         assert refused.value.code is ErrorCode.INTERNAL

@@ -1,4 +1,4 @@
-"""What check-config finds, on real files."""
+"""The checks of check-config, on real files."""
 
 import subprocess
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from daemon.identity.keys import ensure_secret_file
 from daemon.settings import Settings, keys, load
 
 
-def found(settings: Settings) -> dict[Check, Finding]:
+def findings_of(settings: Settings) -> dict[Check, Finding]:
     return {each.check: each for each in findings(settings, SystemFiles(), SystemEntropy())}
 
 
@@ -24,7 +24,7 @@ def settings_of(tmp_path: Path, **flags: str) -> Settings:
 
 
 class TestEffective:
-    def test_each_key_once_with_the_strongest_origin(self, tmp_path: Path) -> None:
+    def test_each_key_is_listed_once_with_the_origin_that_wins(self, tmp_path: Path) -> None:
         file = tmp_path / "uplinkd.toml"
         file.write_text('data_dir = "one"\n[listen]\nport = 1\nhost = "::1"\n[limits]\nstreams_max = 3\n')
         environment = {"UPLINKD_LISTEN__PORT": "2", "UPLINKD_LIMITS__STREAMS_MAX": "4", "HOME": "/"}
@@ -45,45 +45,45 @@ class TestEffective:
 
 
 class TestDataDirectory:
-    def test_one_that_can_be_written_is_left_as_it_was(self, tmp_path: Path) -> None:
-        finding = found(settings_of(tmp_path))[Check.DATA_DIRECTORY]
+    def test_a_writable_directory_is_left_unchanged(self, tmp_path: Path) -> None:
+        finding = findings_of(settings_of(tmp_path))[Check.DATA_DIRECTORY]
         assert finding.is_good
         assert list(tmp_path.iterdir()) == []
 
-    def test_one_that_can_be_made_is_not_made(self, tmp_path: Path) -> None:
-        finding = found(settings_of(tmp_path / "a" / "b"))[Check.DATA_DIRECTORY]
+    def test_a_missing_directory_is_not_made(self, tmp_path: Path) -> None:
+        finding = findings_of(settings_of(tmp_path / "a" / "b"))[Check.DATA_DIRECTORY]
         assert finding.is_good
         assert f"will be made in {tmp_path}" in finding.detail
         assert list(tmp_path.iterdir()) == []
 
-    def test_something_else_in_its_place(self, tmp_path: Path) -> None:
+    def test_a_file_in_its_place_fails(self, tmp_path: Path) -> None:
         (tmp_path / "file").touch()
-        finding = found(settings_of(tmp_path / "file"))[Check.DATA_DIRECTORY]
+        finding = findings_of(settings_of(tmp_path / "file"))[Check.DATA_DIRECTORY]
         assert not finding.is_good
         assert "cannot be written: Not a directory; check data_dir" in finding.detail
 
 
 class TestKeys:
-    def test_a_secret_is_not_made_by_looking(self, tmp_path: Path) -> None:
-        finding = found(settings_of(tmp_path))[Check.KEYS]
+    def test_the_check_makes_no_secret(self, tmp_path: Path) -> None:
+        finding = findings_of(settings_of(tmp_path))[Check.KEYS]
         assert finding.is_good
         assert "will be made at the first start" in finding.detail
         assert not (tmp_path / "secret").exists()
 
-    def test_a_secret_that_is_there_is_read_and_not_shown(self, tmp_path: Path) -> None:
+    def test_an_existing_secret_is_read_but_not_shown(self, tmp_path: Path) -> None:
         ensure_secret_file(tmp_path / "secret", SystemEntropy())
-        finding = found(settings_of(tmp_path))[Check.KEYS]
+        finding = findings_of(settings_of(tmp_path))[Check.KEYS]
         assert finding == Finding(Check.KEYS, True, "1 for HS256")
 
-    def test_a_secret_that_others_can_read(self, tmp_path: Path) -> None:
+    def test_a_secret_that_others_can_read_fails(self, tmp_path: Path) -> None:
         ensure_secret_file(tmp_path / "secret", SystemEntropy())
         (tmp_path / "secret").chmod(0o644)
-        finding = found(settings_of(tmp_path))[Check.KEYS]
+        finding = findings_of(settings_of(tmp_path))[Check.KEYS]
         assert not finding.is_good
         assert "chmod 600" in finding.detail
 
-    def test_a_key_file_that_is_not_there(self, tmp_path: Path) -> None:
-        finding = found(settings_of(tmp_path, auth__public_keys=str(tmp_path / "key.pem")))[Check.KEYS]
+    def test_a_missing_key_file_fails(self, tmp_path: Path) -> None:
+        finding = findings_of(settings_of(tmp_path, auth__public_keys=str(tmp_path / "key.pem")))[Check.KEYS]
         assert not finding.is_good
         assert "key.pem" in finding.detail
 
@@ -110,20 +110,20 @@ def pair(tmp_path_factory: pytest.TempPathFactory) -> Pair:
 class TestTls:
     def finding(self, tmp_path: Path, certificate: Path, key: Path) -> Finding:
         settings = settings_of(tmp_path, listen__tls_certificate=str(certificate), listen__tls_key=str(key))
-        return found(settings)[Check.TLS]
+        return findings_of(settings)[Check.TLS]
 
-    def test_off(self, tmp_path: Path) -> None:
-        assert found(settings_of(tmp_path))[Check.TLS] == Finding(Check.TLS, True, "off: plain TCP")
+    def test_tls_is_off_by_default(self, tmp_path: Path) -> None:
+        assert findings_of(settings_of(tmp_path))[Check.TLS] == Finding(Check.TLS, True, "off: plain TCP")
 
-    def test_a_pair(self, tmp_path: Path, pair: Pair) -> None:
+    def test_a_matching_pair_passes(self, tmp_path: Path, pair: Pair) -> None:
         assert self.finding(tmp_path, pair.certificate, pair.key).is_good
 
-    def test_files_that_are_not_there(self, tmp_path: Path) -> None:
+    def test_missing_files_fail(self, tmp_path: Path) -> None:
         finding = self.finding(tmp_path, tmp_path / "no.crt", tmp_path / "no.key")
         assert not finding.is_good
         assert "No such file" in finding.detail
 
-    def test_files_that_are_no_pem(self, tmp_path: Path, pair: Pair) -> None:
+    def test_files_that_are_not_pem_fail(self, tmp_path: Path, pair: Pair) -> None:
         other = tmp_path / "other"
         other.write_text("no PEM")
         assert not self.finding(tmp_path, other, pair.key).is_good
@@ -131,17 +131,17 @@ class TestTls:
 
 
 class TestAdminSocket:
-    def test_in_the_data_directory(self, tmp_path: Path) -> None:
-        assert found(settings_of(tmp_path))[Check.ADMIN_SOCKET].is_good
+    def test_the_data_directory_need_not_exist(self, tmp_path: Path) -> None:
+        assert findings_of(settings_of(tmp_path))[Check.ADMIN_SOCKET].is_good
 
-    def test_in_a_directory_of_its_own(self, tmp_path: Path) -> None:
+    def test_any_other_directory_must_exist(self, tmp_path: Path) -> None:
         there = settings_of(tmp_path / "data", admin_socket=str(tmp_path / "admin.sock"))
-        assert found(there)[Check.ADMIN_SOCKET].is_good
+        assert findings_of(there)[Check.ADMIN_SOCKET].is_good
         absent = settings_of(tmp_path, admin_socket=str(tmp_path / "run" / "admin.sock"))
-        assert "make it, or set admin_socket" in found(absent)[Check.ADMIN_SOCKET].detail
+        assert "make it, or set admin_socket" in findings_of(absent)[Check.ADMIN_SOCKET].detail
 
-    def test_too_long(self, tmp_path: Path) -> None:
+    def test_a_path_that_is_too_long_fails(self, tmp_path: Path) -> None:
         long = settings_of(tmp_path, admin_socket=str(tmp_path / ("x" * PATH_BYTES_MAX)))
-        finding = found(long)[Check.ADMIN_SOCKET]
+        finding = findings_of(long)[Check.ADMIN_SOCKET]
         assert not finding.is_good
         assert "shorter admin_socket" in finding.detail

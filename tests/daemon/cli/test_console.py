@@ -1,4 +1,4 @@
-"""What the command line says, to people and to programs."""
+"""The command line's output, for people and for programs."""
 
 import json
 from dataclasses import replace
@@ -29,8 +29,8 @@ class Terminal(StringIO):
         return True
 
 
-def said(result: Lasting, *, quiet: bool = False, as_json: bool = False, settings: Settings | None = None) -> str:
-    """What is printed; nothing may go to standard error."""
+def printed(result: Lasting, *, quiet: bool = False, as_json: bool = False, settings: Settings | None = None) -> str:
+    """The text printed on standard output; standard error must stay empty."""
     out, err = StringIO(), StringIO()
     Console(out, err, quiet=quiet, as_json=as_json).show(result, settings or Settings())
     assert err.getvalue() == ""
@@ -38,19 +38,19 @@ def said(result: Lasting, *, quiet: bool = False, as_json: bool = False, setting
 
 
 class TestDeviceAdded:
-    def test_lines_for_a_shell(self) -> None:
-        assert said(ADDED) == (
-            "# device pump-7 of tenant default is enrolled; its secret is shown this once\n"
+    def test_the_output_is_lines_for_a_shell(self) -> None:
+        assert printed(ADDED) == (
+            "# device pump-7 of tenant default is enrolled; its secret is shown only this once\n"
             "export UPLINK_DEVICE=pump-7\n"
             "export UPLINK_SECRET=s3cret\n"
             "# uplink send FILE\n"
         )
 
-    def test_a_tenant_that_a_device_must_name(self) -> None:
-        assert "export UPLINK_TENANT=acme\n" in said(replace(ADDED, tenant="acme"))
+    def test_a_tenant_other_than_the_default_is_exported(self) -> None:
+        assert "export UPLINK_TENANT=acme\n" in printed(replace(ADDED, tenant="acme"))
 
-    def test_one_that_is_disabled(self) -> None:
-        assert "uplinkd device enable pump-7\n" in said(replace(ADDED, is_disabled=True))
+    def test_a_disabled_device_comes_with_the_command_to_enable_it(self) -> None:
+        assert "uplinkd device enable pump-7\n" in printed(replace(ADDED, is_disabled=True))
 
     @pytest.mark.parametrize(
         ("host", "port", "server"),
@@ -61,15 +61,15 @@ class TestDeviceAdded:
             ("0.0.0.0", "7710", "127.0.0.1:7710"),
         ],
     )
-    def test_where_the_daemon_listens(self, host: str, port: str, server: str) -> None:
+    def test_the_server_is_where_the_daemon_listens(self, host: str, port: str, server: str) -> None:
         settings = load(None, {}, {"listen.host": host, "listen.port": port})
-        assert f"export UPLINK_SERVER={server}\n" in said(ADDED, settings=settings)
+        assert f"export UPLINK_SERVER={server}\n" in printed(ADDED, settings=settings)
 
-    def test_a_port_that_only_the_daemon_knows(self) -> None:
-        assert "UPLINK_SERVER" not in said(ADDED, settings=load(None, {}, {"listen.port": 0}))
+    def test_a_port_that_the_system_chooses_is_left_out(self) -> None:
+        assert "UPLINK_SERVER" not in printed(ADDED, settings=load(None, {}, {"listen.port": 0}))
 
-    def test_quiet_is_the_secret_alone(self) -> None:
-        assert said(ADDED, quiet=True) == "s3cret\n"
+    def test_quiet_prints_only_the_secret(self) -> None:
+        assert printed(ADDED, quiet=True) == "s3cret\n"
 
 
 class TestForPeople:
@@ -107,30 +107,30 @@ class TestForPeople:
         ],
         ids=lambda value: type(value).__name__,
     )
-    def test_one_result(self, result: Lasting, text: str) -> None:
-        assert said(result) == text
+    def test_each_result_has_its_text(self, result: Lasting, text: str) -> None:
+        assert printed(result) == text
 
-    def test_a_cleanup(self) -> None:
-        assert said(REPORT).splitlines() == [
+    def test_a_cleanup_report_is_a_table(self) -> None:
+        assert printed(REPORT).splitlines() == [
             "           1 stale uploads would be deleted",
             "           2 stale uploads would be kept as partial",
-            "           3 complete files would be deleted for their age",
+            "           3 expired complete files would be deleted",
             "           4 rejected uploads would be deleted",
             "           5 ended uploads would be forgotten",
             "           6 orphans would be quarantined",
             "           7 bytes would be freed",
         ]
-        stopped = said(replace(REPORT, dry_run=False, stopped="the clocks disagree")).splitlines()
+        stopped = printed(replace(REPORT, dry_run=False, stopped="the clocks disagree")).splitlines()
         assert stopped[0] == "           1 stale uploads deleted"
         assert stopped[-1] == "stopped early: the clocks disagree"
 
-    def test_a_name_cannot_drive_the_terminal(self) -> None:
-        text = said(replace(OK, name="a\u202eb\u2028c\x1b[2Jd"))
+    def test_a_name_cannot_control_the_terminal(self) -> None:
+        text = printed(replace(OK, name="a\u202eb\u2028c\x1b[2Jd"))
         assert text.isprintable() or text[:-1].isprintable()
         assert "a\\u202eb\\u2028c\\x1b[2Jd" in text
 
     @pytest.mark.parametrize(
-        ("result", "is_said"),
+        ("result", "is_printed"),
         [
             (DeviceSwitched("acme", "pump-7", is_disabled=True, changed=True), False),
             (Effective("listen.port", 7710, "default"), False),
@@ -145,8 +145,8 @@ class TestForPeople:
         ],
         ids=repr,
     )
-    def test_quiet_leaves_out_what_goes_without_saying(self, result: Lasting, is_said: bool) -> None:
-        assert said(result, quiet=True) == (said(result) if is_said else "")
+    def test_quiet_hides_routine_results(self, result: Lasting, is_printed: bool) -> None:
+        assert printed(result, quiet=True) == (printed(result) if is_printed else "")
 
 
 class TestForPrograms:
@@ -155,13 +155,13 @@ class TestForPrograms:
         [ADDED, TOKEN, OK, DAMAGED, REPORT, GOOD, BAD, Effective("auth.public_keys", ["a"], "flag")],
         ids=lambda value: type(value).__name__,
     )
-    def test_one_object_a_line(self, result: Lasting) -> None:
-        line = said(result, as_json=True)
+    def test_each_result_is_one_object_on_one_line(self, result: Lasting) -> None:
+        line = printed(result, as_json=True)
         assert line.count("\n") == 1
         assert set(json.loads(line)) == set(type(result).__dataclass_fields__)
 
-    def test_values(self) -> None:
-        assert json.loads(said(TOKEN, as_json=True)) == {
+    def test_json_keeps_the_types_of_values(self) -> None:
+        assert json.loads(printed(TOKEN, as_json=True)) == {
             "tenant": "default",
             "subject": "ada",
             "kind": "operator",
@@ -170,20 +170,20 @@ class TestForPrograms:
             "token": "a.b.c",
         }
 
-    def test_quiet_changes_nothing(self) -> None:
-        assert said(OK, as_json=True, quiet=True) == said(OK, as_json=True)
+    def test_quiet_does_not_change_json(self) -> None:
+        assert printed(OK, as_json=True, quiet=True) == printed(OK, as_json=True)
 
-    def test_failures(self) -> None:
+    def test_a_failure_is_an_object_with_code_and_detail(self) -> None:
         err = StringIO()
-        Console(StringIO(), err, quiet=True, as_json=True).failure("CONFLICT", "enrolled already")
-        assert json.loads(err.getvalue()) == {"error": "CONFLICT", "detail": "enrolled already"}
+        Console(StringIO(), err, quiet=True, as_json=True).failure("CONFLICT", "already enrolled")
+        assert json.loads(err.getvalue()) == {"error": "CONFLICT", "detail": "already enrolled"}
 
 
-class TestBeside:
+class TestStandardError:
     def test_failures_name_the_program(self) -> None:
         out, err = StringIO(), StringIO()
-        Console(out, err, quiet=True, as_json=False).failure("CONFLICT", "enrolled already")
-        assert (out.getvalue(), err.getvalue()) == ("", "uplinkd: enrolled already\n")
+        Console(out, err, quiet=True, as_json=False).failure("CONFLICT", "already enrolled")
+        assert (out.getvalue(), err.getvalue()) == ("", "uplinkd: already enrolled\n")
 
     @pytest.mark.parametrize(("quiet", "as_json"), [(True, False), (False, True)])
     def test_notes_are_for_people(self, quiet: bool, as_json: bool) -> None:
@@ -194,7 +194,7 @@ class TestBeside:
         Console(StringIO(), err, quiet=quiet, as_json=as_json).note("no devices")
         assert err.getvalue() == ""
 
-    def test_progress_shows_on_a_terminal_and_gives_way(self) -> None:
+    def test_progress_on_a_terminal_is_overwritten(self) -> None:
         out, err = StringIO(), Terminal()
         console = Console(out, err, quiet=False, as_json=False)
         console.show(Progress(1, 64 << 20), Settings())
@@ -202,14 +202,14 @@ class TestBeside:
         console.show(DAMAGED, Settings())
         console.failure("UNAVAILABLE", "gone")
         assert err.getvalue() == "\r1 files, 64 MiB\r2 files, 128 MiB\nuplinkd: gone\n"
-        assert out.getvalue() == said(DAMAGED)
+        assert out.getvalue() == printed(DAMAGED)
 
     @pytest.mark.parametrize(
         ("err", "quiet", "as_json"),
         [(StringIO(), False, False), (Terminal(), True, False), (Terminal(), False, True)],
         ids=["file", "quiet", "json"],
     )
-    def test_progress_shows_nowhere_else(self, err: StringIO, quiet: bool, as_json: bool) -> None:
+    def test_progress_appears_only_on_a_terminal(self, err: StringIO, quiet: bool, as_json: bool) -> None:
         out = StringIO()
         Console(out, err, quiet=quiet, as_json=as_json).show(Progress(1, 2), Settings())
         assert (out.getvalue(), err.getvalue()) == ("", "")

@@ -1,4 +1,4 @@
-"""A command is carried out by the daemon that runs, or else on the locked data directory."""
+"""The running daemon carries a command out; without one, it works on the locked data directory."""
 
 import asyncio
 import os
@@ -24,7 +24,7 @@ from tests.support.deadlines import DEADLINE_S
 from tests.support.fake_machine import CapturedLog, FakeClock
 
 OWNER = os.geteuid()
-"""Who makes the directories of tests."""
+"""The owner of the tests' directories."""
 
 ADD = AddDevice(tenant=None, device="pump-7")
 
@@ -65,30 +65,30 @@ async def parts(tmp_path: Path) -> AsyncIterator[Parts]:
 
 
 class TestWithADaemon:
-    async def test_it_does_the_work(self, tmp_path: Path, parts: Parts) -> None:
+    async def test_the_daemon_does_the_work(self, tmp_path: Path, parts: Parts) -> None:
         server = AdminServer(settings_in(tmp_path).admin_socket_path, parts.commands(), CapturedLog().logger)
         await server.start()
         (status,) = await results(tmp_path, AskStatus(), refused_offline)
         assert isinstance(status, Status) and status.is_running
-        with pytest.raises(CommandFailed, match="no device's name"):
+        with pytest.raises(CommandFailed, match="not a valid device name"):
             await results(tmp_path, AddDevice(tenant=None, device="/"), refused_offline)
         await server.close()
 
-    async def test_one_that_hangs(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def test_a_daemon_that_hangs_is_reported(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(unix_socket, "GREETING_TIMEOUT_S", 0.01)
         with closing(unix_socket._bind(tmp_path / "admin.sock")), pytest.raises(DaemonSilent):
             await results(tmp_path, AskStatus(), refused_offline)
 
 
 class TestWithoutADaemon:
-    async def test_devices(self, tmp_path: Path) -> None:
+    async def test_devices_are_enrolled_and_listed(self, tmp_path: Path) -> None:
         (added,) = await results(tmp_path, ADD)
         assert isinstance(added, DeviceAdded)
         (listed,) = await results(tmp_path, ListDevices(tenant=None))
         assert isinstance(listed, DeviceListed) and listed.is_enrolled
         assert await results(tmp_path, SwitchDevice(tenant=None, device="pump-7", disable=True))
 
-    async def test_status(self, tmp_path: Path) -> None:
+    async def test_status_says_that_no_daemon_runs(self, tmp_path: Path) -> None:
         (status,) = await results(tmp_path, AskStatus())
         assert isinstance(status, Status) and not status.is_running
 
@@ -103,13 +103,13 @@ class TestWithoutADaemon:
             await results(tmp_path / "typo", request_)
         assert not (tmp_path / "typo").exists()
 
-    async def test_another_users_directory_is_left_alone(self, tmp_path: Path) -> None:
+    async def test_another_users_directory_is_not_touched(self, tmp_path: Path) -> None:
         with pytest.raises(CommandFailed, match="run this as its owner") as refused:
             await results(tmp_path, ADD, uid=OWNER + 1)
         assert refused.value.code is ErrorCode.FORBIDDEN
         assert not is_used(tmp_path)
 
-    async def test_a_path_through_a_file(self, tmp_path: Path) -> None:
+    async def test_a_path_through_a_file_is_refused(self, tmp_path: Path) -> None:
         (tmp_path / "file").touch()
         settings = settings_in(tmp_path / "file" / "data")
         with pytest.raises(CommandFailed, match="Not a directory"):
@@ -118,18 +118,20 @@ class TestWithoutADaemon:
     @pytest.mark.parametrize(
         "error", [CatalogNewer("written by a newer program"), KeysInvalid("a short secret"), OSError(28, "disk full")]
     )
-    async def test_a_directory_that_cannot_be_opened(self, tmp_path: Path, error: Exception) -> None:
+    async def test_an_error_of_opening_the_directory_becomes_a_command_failure(
+        self, tmp_path: Path, error: Exception
+    ) -> None:
         with pytest.raises(CommandFailed, match=str(error.args[-1])) as refused:
             await results(tmp_path, ADD, failing(error))
         assert refused.value.code is ErrorCode.UNAVAILABLE
 
-    async def test_a_refusal(self, tmp_path: Path) -> None:
-        with pytest.raises(CommandFailed, match="no tenant's name"):
+    async def test_a_refusal_is_raised(self, tmp_path: Path) -> None:
+        with pytest.raises(CommandFailed, match="not a valid tenant name"):
             await results(tmp_path, Verify(tenant="/", device=None))
 
 
 class TestLocked:
-    async def test_somebody_without_a_socket_is_waited_for(self, tmp_path: Path) -> None:
+    async def test_it_waits_for_a_lock_holder_without_a_socket(self, tmp_path: Path) -> None:
         clock, tries = FakeClock(), 0
 
         @asynccontextmanager
@@ -146,30 +148,30 @@ class TestLocked:
         assert isinstance(added, DeviceAdded)
         assert tries == 3
 
-    async def test_but_not_for_ever(self, tmp_path: Path) -> None:
+    async def test_the_wait_is_bounded(self, tmp_path: Path) -> None:
         async with offline(settings_in(tmp_path)):
             with pytest.raises(DirectoryLocked):
                 await results(tmp_path, ADD)
 
 
 class TestOffline:
-    async def test_commands_work_on_a_directory_that_nobody_owns(self, tmp_path: Path) -> None:
+    async def test_commands_work_on_a_directory_without_a_daemon(self, tmp_path: Path) -> None:
         async with offline(settings_in(tmp_path)) as commands:
             added = await commands.add_device(None, "cam")
             status = await commands.status()
         assert len(added.secret) == 43
         assert not status.is_running
         async with offline(settings_in(tmp_path)) as commands:
-            with pytest.raises(CommandFailed, match="enrolled already"):
+            with pytest.raises(CommandFailed, match="already enrolled"):
                 await commands.add_device(None, "cam")
 
-    async def test_a_directory_that_is_owned_is_refused(self, tmp_path: Path) -> None:
+    async def test_a_locked_directory_is_refused(self, tmp_path: Path) -> None:
         async with offline(settings_in(tmp_path)):
             with pytest.raises(DirectoryLocked):
                 async with offline(settings_in(tmp_path)):
                     pass
 
-    async def test_keys_that_cannot_be_used_are_refused(self, tmp_path: Path) -> None:
+    async def test_invalid_keys_are_refused(self, tmp_path: Path) -> None:
         settings = Settings(data_dir=tmp_path, auth=Auth(jwks_file=tmp_path / "missing.json"))
         with pytest.raises(KeysInvalid):
             async with offline(settings):

@@ -1,4 +1,4 @@
-"""The console command: options, exit codes, and what each command does to a data directory without a daemon."""
+"""The console command: options, exit codes, and each command on a data directory without a daemon."""
 
 import asyncio
 import json
@@ -33,7 +33,7 @@ from tests.support.populated_store import keep
 
 @dataclass(slots=True)
 class FakeDaemon:
-    """Stands for `serve`: keeps what it was given, and ends as told."""
+    """Replaces `serve`: records its arguments, and ends with the given outcome."""
 
     status: int = 0
     error: BaseException | None = None
@@ -77,7 +77,7 @@ class Shell:
         return run(arguments, self.process)
 
     def records(self, *arguments: str) -> list[dict[str, object]]:
-        """What a command that must succeed says to programs."""
+        """The JSON records that a successful command prints."""
         assert self.run(*arguments, "--json") == Exit.DONE, self.err.getvalue()
         return [json.loads(line) for line in self.out.getvalue().splitlines()]
 
@@ -88,7 +88,7 @@ def shell(tmp_path: Path) -> Shell:
 
 
 class TestDevices:
-    def test_from_enrolment_to_disabled_and_back(self, shell: Shell) -> None:
+    def test_a_device_is_enrolled_disabled_and_enabled(self, shell: Shell) -> None:
         assert shell.run("device", "add", "pump-7") == Exit.DONE
         assert re.search(r"^export UPLINK_SECRET=[A-Za-z0-9_-]{43}$", shell.out.getvalue(), re.MULTILINE)
         assert shell.run("device", "disable", "pump-7") == Exit.DONE
@@ -99,34 +99,34 @@ class TestDevices:
         (device,) = shell.records("device", "list")
         assert (device["device"], device["is_enrolled"], device["disabled_ms"]) == ("pump-7", True, None)
 
-    def test_what_is_printed_can_be_given_to_a_shell(self, shell: Shell) -> None:
+    def test_a_shell_can_run_the_output(self, shell: Shell) -> None:
         assert shell.run("device", "add", "pump-7", "--tenant", "acme") == Exit.DONE
         script = shell.out.getvalue() + 'echo "$UPLINK_TENANT $UPLINK_DEVICE ${#UPLINK_SECRET}"\n'
-        said = subprocess.run(["bash", "-euc", script], check=True, capture_output=True, text=True).stdout
-        assert said == "acme pump-7 43\n"
+        output = subprocess.run(["bash", "-euc", script], check=True, capture_output=True, text=True).stdout
+        assert output == "acme pump-7 43\n"
 
-    def test_quiet_is_the_secret_alone(self, shell: Shell) -> None:
+    def test_quiet_prints_only_the_secret(self, shell: Shell) -> None:
         assert shell.run("device", "add", "pump-7", "--quiet") == Exit.DONE
         assert re.fullmatch(r"[A-Za-z0-9_-]{43}\n", shell.out.getvalue())
 
-    def test_the_second_time(self, shell: Shell) -> None:
+    def test_a_device_cannot_be_enrolled_twice(self, shell: Shell) -> None:
         shell.run("device", "add", "pump-7")
         assert shell.run("device", "add", "pump-7") == Exit.FAILED
-        assert "enrolled already" in shell.err.getvalue()
+        assert "already enrolled" in shell.err.getvalue()
         assert shell.out.getvalue() == ""
 
-    def test_a_bad_name_is_wrong_usage(self, shell: Shell) -> None:
+    def test_an_invalid_name_is_wrong_usage(self, shell: Shell) -> None:
         assert shell.run("device", "add", "pump/7") == Exit.USAGE
         assert shell.run("device", "add", "pump/7", "--json") == Exit.USAGE
         assert json.loads(shell.err.getvalue())["error"] == "REQUEST_INVALID"
 
-    def test_lists_by_tenant(self, shell: Shell) -> None:
+    def test_devices_can_be_listed_by_tenant(self, shell: Shell) -> None:
         shell.run("device", "add", "pump-7", "--tenant", "acme")
         shell.run("device", "add", "pump-8")
         assert [each["device"] for each in shell.records("device", "list", "--tenant", "acme")] == ["pump-7"]
         assert [each["device"] for each in shell.records("device", "list")] == ["pump-7", "pump-8"]
 
-    def test_an_empty_list_says_what_to_do(self, shell: Shell) -> None:
+    def test_an_empty_list_says_how_to_enrol_a_device(self, shell: Shell) -> None:
         shell.data_dir.mkdir()
         assert shell.run("device", "list") == Exit.DONE
         assert shell.out.getvalue() == ""
@@ -134,41 +134,43 @@ class TestDevices:
 
 
 class TestToken:
-    def test_a_devices(self, shell: Shell) -> None:
+    def test_a_token_for_a_device(self, shell: Shell) -> None:
         (issued,) = shell.records("token", "--subject", "pump-7", "--tenant", "acme", "--ttl", "2h")
         assert (issued["kind"], issued["subject"], issued["tenant"]) == ("device", "pump-7", "acme")
         assert (issued["scopes"], issued["expires_in_s"]) == (["upload"], 7200)
 
-    def test_an_operators(self, shell: Shell) -> None:
+    def test_a_token_for_an_operator(self, shell: Shell) -> None:
         (issued,) = shell.records("token", "--operator", "--scope", "read", "--scope", "admin")
         assert (issued["kind"], issued["subject"], issued["scopes"]) == ("operator", "operator", ["admin", "read"])
 
-    def test_the_token_alone_goes_to_standard_output(self, shell: Shell) -> None:
+    def test_only_the_token_goes_to_standard_output(self, shell: Shell) -> None:
         assert shell.run("token", "--operator") == Exit.DONE
         assert re.fullmatch(r"[\w-]+\.[\w-]+\.[\w-]+\n", shell.out.getvalue())
 
-    def test_for_whom(self, shell: Shell) -> None:
+    def test_a_token_needs_a_subject(self, shell: Shell) -> None:
         assert shell.run("token") == Exit.USAGE
         assert "--subject" in shell.err.getvalue()
 
-    def test_a_right_that_it_cannot_give(self, shell: Shell) -> None:
+    def test_a_scope_that_the_kind_cannot_have_is_refused(self, shell: Shell) -> None:
         assert shell.run("token", "--operator", "--scope", "upload") == Exit.USAGE
 
     @pytest.mark.parametrize("text", ["", "1.5h", "-1", "h", "1w", "1 h", "٣", "9" * 13])
-    def test_times_that_are_none(self, shell: Shell, capsys: pytest.CaptureFixture[str], text: str) -> None:
+    def test_an_invalid_duration_is_wrong_usage(
+        self, shell: Shell, capsys: pytest.CaptureFixture[str], text: str
+    ) -> None:
         with pytest.raises(SystemExit) as exited:
             shell.run("token", "--operator", f"--ttl={text}")
         assert exited.value.code == Exit.USAGE
-        assert "is no time" in capsys.readouterr().err
+        assert "is not a duration" in capsys.readouterr().err
 
     @pytest.mark.parametrize(("text", "seconds"), [("90", 90), ("90s", 90), ("2m", 120), ("1d", 86_400)])
-    def test_times(self, shell: Shell, text: str, seconds: int) -> None:
+    def test_durations_have_units(self, shell: Shell, text: str, seconds: int) -> None:
         (issued,) = shell.records("token", "--operator", "--ttl", text)
         assert issued["expires_in_s"] == seconds
 
 
 async def complete(data_dir: Path, content: bytes, stored: bytes) -> None:
-    """One complete file, of which storage has other bytes perhaps."""
+    """Make a complete file; `stored` may differ from its content."""
     async with keep(data_dir) as keeping:
         await keeping.catalog.open(replace(REQUEST, size=len(content), now_ms=NOW_MS))
         # CRC32C of b"123456789", the check value of RFC 3720.
@@ -178,7 +180,7 @@ async def complete(data_dir: Path, content: bytes, stored: bytes) -> None:
 
 
 class TestUpkeep:
-    def test_cleanup(self, shell: Shell) -> None:
+    def test_cleanup_prints_its_report(self, shell: Shell) -> None:
         shell.data_dir.mkdir()
         (report,) = shell.records("cleanup", "--dry-run")
         assert (report["dry_run"], report["stopped"]) == (True, None)
@@ -186,7 +188,7 @@ class TestUpkeep:
         assert report["dry_run"] is False
 
     @pytest.mark.parametrize(("stored", "code"), [(b"123456789", Exit.DONE), (b"123456780", Exit.DAMAGED)])
-    def test_verify(self, shell: Shell, stored: bytes, code: Exit) -> None:
+    def test_verify_exits_by_what_it_finds(self, shell: Shell, stored: bytes, code: Exit) -> None:
         shell.data_dir.mkdir()
         asyncio.run(complete(shell.data_dir, b"123456789", stored))
         assert shell.run("verify", "--device", REQUEST.device) == code
@@ -207,7 +209,7 @@ class TestUpkeep:
 
 @asynccontextmanager
 async def stopped(settings: Settings) -> AsyncIterator[Commands]:
-    """Without a daemon, and with a cleanup that stops early."""
+    """The offline commands, with a cleanup that stops early."""
     async with offline(settings) as commands:
 
         class Stopped:
@@ -222,7 +224,7 @@ async def stopped(settings: Settings) -> AsyncIterator[Commands]:
 
 
 class TestLocked:
-    def test_somebody_holds_the_directory_and_does_not_answer(self, shell: Shell) -> None:
+    def test_a_locked_directory_without_an_answering_daemon_is_reported(self, shell: Shell) -> None:
         shell.data_dir.mkdir()
 
         @asynccontextmanager
@@ -236,7 +238,7 @@ class TestLocked:
 
 
 class TestServe:
-    def test_what_the_daemon_is_given(self, shell: Shell) -> None:
+    def test_the_daemon_gets_settings_environment_and_process_id(self, shell: Shell) -> None:
         assert shell.run("serve", "--set", "listen.port=7711") == Exit.DONE
         ((settings, environment, pid),) = shell.daemon.given
         assert (settings.listen.port, settings.data_dir) == (7711, shell.data_dir)
@@ -248,12 +250,12 @@ class TestServe:
         assert json.loads(shell.err.getvalue())["event"] == "ready"
         assert shell.out.getvalue() == ""
 
-    def test_verbose(self, shell: Shell) -> None:
+    def test_verbose_logs_at_debug_level(self, shell: Shell) -> None:
         shell.run("serve", "-v")
         shell.run("serve", "-v", "--set", "log.level=error")
         assert [settings.log.level for settings, _, _ in shell.daemon.given] == ["debug", "error"]
 
-    def test_an_exit_status_of_its_own(self, shell: Shell) -> None:
+    def test_the_daemons_exit_status_is_passed_on(self, shell: Shell) -> None:
         shell.daemon.status = 7
         assert shell.run("serve") == Exit.FAILED
 
@@ -268,7 +270,7 @@ class TestServe:
         ],
         ids=lambda value: type(value).__name__,
     )
-    def test_a_start_that_fails(self, shell: Shell, error: BaseException, code: Exit) -> None:
+    def test_a_failed_start_has_its_exit_code(self, shell: Shell, error: BaseException, code: Exit) -> None:
         shell.daemon.error = error
         assert shell.run("serve") == code
         last = shell.err.getvalue().splitlines()[-1]
@@ -277,7 +279,7 @@ class TestServe:
 
 
 class TestSettings:
-    def test_the_file_of_the_flag_is_stronger_than_that_of_the_environment(self, shell: Shell) -> None:
+    def test_the_file_from_the_flag_wins_over_the_environments(self, shell: Shell) -> None:
         for port in (1, 2):
             (shell.root / f"{port}.toml").write_text(f"[listen]\nport = {port}\n")
         environment = {**shell.process.environment, "UPLINKD_CONFIG": str(shell.root / "1.toml")}
@@ -287,24 +289,24 @@ class TestSettings:
         assert [settings.listen.port for settings, _, _ in shell.daemon.given] == [1, 2]
 
     @pytest.mark.parametrize("command", ["serve", "check-config", "status", "cleanup", "verify"])
-    def test_bad_settings(self, shell: Shell, command: str) -> None:
+    def test_every_command_refuses_invalid_settings(self, shell: Shell, command: str) -> None:
         assert shell.run(command, "--set", "listen.prot=1") == Exit.USAGE
         assert "listen.prot (flag listen.prot): unknown key; did you mean listen.port?" in shell.err.getvalue()
         assert not shell.data_dir.exists()
 
     @pytest.mark.parametrize("text", ["listen.port", "=1"])
-    def test_flags_that_are_no_pairs(self, shell: Shell, capsys: pytest.CaptureFixture[str], text: str) -> None:
+    def test_a_set_option_must_be_a_pair(self, shell: Shell, capsys: pytest.CaptureFixture[str], text: str) -> None:
         with pytest.raises(SystemExit) as exited:
             shell.run("serve", "--set", text)
         assert exited.value.code == Exit.USAGE
         assert "is not KEY=VALUE" in capsys.readouterr().err
 
-    def test_check_config(self, shell: Shell) -> None:
+    def test_check_config_prints_settings_and_checks(self, shell: Shell) -> None:
         assert shell.run("check-config", "--set", "listen.port=7711") == Exit.DONE
-        said = shell.out.getvalue()
-        assert "listen.port = 7711  # flag\n" in said
-        assert f'data_dir = "{shell.data_dir}"  # environment UPLINKD_DATA_DIR\n' in said
-        assert "keys: ok" in said
+        output = shell.out.getvalue()
+        assert "listen.port = 7711  # flag\n" in output
+        assert f'data_dir = "{shell.data_dir}"  # environment UPLINKD_DATA_DIR\n' in output
+        assert "keys: ok" in output
         assert not shell.data_dir.exists()
 
     def test_check_config_for_programs(self, shell: Shell) -> None:
@@ -312,14 +314,14 @@ class TestSettings:
         assert {"key": "listen.port", "value": 7710, "origin": "default"} in records
         assert {"check": "tls", "is_good": True, "detail": "off: plain TCP"} in records
 
-    def test_check_config_that_finds_something(self, shell: Shell) -> None:
+    def test_check_config_fails_when_a_check_fails(self, shell: Shell) -> None:
         assert shell.run("check-config", "--quiet", "--set", "auth.jwks_file=/nowhere/keys.json") == Exit.USAGE
         (line,) = shell.out.getvalue().splitlines()
         assert line.startswith("keys: NOT OK: ")
 
 
 class TestProgram:
-    def test_version(self, capsys: pytest.CaptureFixture[str]) -> None:
+    def test_version_is_printed(self, capsys: pytest.CaptureFixture[str]) -> None:
         with pytest.raises(SystemExit) as exited:
             main(["--version"])
         assert exited.value.code == 0
@@ -329,20 +331,20 @@ class TestProgram:
         assert [int(code) for code in re.findall(r"^  (\d+) ", EPILOG, re.MULTILINE)] == list(Exit)
 
     @pytest.mark.parametrize("arguments", [[], ["device"], ["nonsense"], ["device", "add"]], ids=repr)
-    def test_wrong_usage(self, arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    def test_wrong_usage_has_its_exit_code(self, arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
         with pytest.raises(SystemExit) as exited:
             main(arguments)
         assert exited.value.code == Exit.USAGE
         assert "usage: uplinkd" in capsys.readouterr().err
 
-    def test_main_works_on_the_process_itself(
+    def test_main_uses_the_real_process(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
     ) -> None:
         monkeypatch.setenv("UPLINKD_DATA_DIR", str(tmp_path))
         assert main(["device", "add", "pump-7", "--json"]) == Exit.DONE
         assert json.loads(capsys.readouterr().out)["device"] == "pump-7"
 
-    def test_a_reader_that_has_enough(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def test_a_closed_pipe_is_not_an_error(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         monkeypatch.setenv("UPLINKD_DATA_DIR", str(tmp_path))
         read, write = os.pipe()
         os.close(read)

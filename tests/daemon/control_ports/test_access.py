@@ -4,31 +4,23 @@ from dataclasses import replace
 
 import pytest
 
-from control.errors import Problems
 from control.ports import (
-    Failure,
+    Permission,
     Ports,
     Principal,
-    Refused,
-    Role,
+    RequestRefused,
 )
 from daemon.catalog.records import Device
-from daemon.identity.device_secrets import derive_key, make_secret, read_secret
+from daemon.identity.device_secrets import make_secret
+from daemon.identity.gate import Gate
 from daemon.identity.tokens import Identity, Kind, Scope
-from protocol.errors import ErrorCode
+from protocol.handshake import device_key, read_secret
 from tests.support.catalog_samples import DEVICE, TENANT
 from tests.support.fake_machine import NOW_MS
 from tests.support.refusals import OTHER, refusal
 from tests.support.running_core import Running, failing
 
-
-class TestErrors:
-    def test_every_failure_of_the_control_plane_has_a_code_and_an_action(self, ports: Ports) -> None:
-        Problems(ports.errors)
-        assert set(ports.errors) == set(Failure)
-        for info in ports.errors.values():
-            code = ErrorCode[info.name]
-            assert (info.code, info.scope, info.action) == (code, code.scope.value, code.action.name.lower())
+READ_AND_DELETE = frozenset({Permission.READ, Permission.DELETE})
 
 
 class TestAuthenticator:
@@ -40,21 +32,51 @@ class TestAuthenticator:
 
     def test_a_devices_token_speaks_for_it(self, running: Running, ports: Ports) -> None:
         found = ports.authenticator.authenticate(self.issue(running))
-        assert found == Principal(TENANT, DEVICE, Role.DEVICE, frozenset({"upload"}))
+        assert found == Principal(TENANT, DEVICE, False, READ_AND_DELETE)
 
     def test_an_operators_token_speaks_for_the_tenant(self, running: Running, ports: Ports) -> None:
         token = self.issue(running, tenant=OTHER, subject="boss", kind=Kind.OPERATOR, scopes=frozenset({Scope.READ}))
         found = ports.authenticator.authenticate(token)
-        assert found == Principal(OTHER, "boss", Role.OPERATOR, frozenset({"read"}))
+        assert found == Principal(OTHER, "boss", True, frozenset({Permission.READ}))
+
+    @pytest.mark.parametrize(
+        ("kind", "scopes", "permissions"),
+        [
+            (Kind.DEVICE, {Scope.UPLOAD}, READ_AND_DELETE),
+            (Kind.DEVICE, {Scope.READ}, {Permission.READ}),
+            (Kind.DEVICE, {Scope.DELETE}, {Permission.DELETE}),
+            (Kind.OPERATOR, {Scope.READ}, {Permission.READ}),
+            (Kind.OPERATOR, {Scope.DELETE}, {Permission.DELETE}),
+            (Kind.OPERATOR, {Scope.ADMIN}, {Permission.ADMIN}),
+            (Kind.OPERATOR, {Scope.READ, Scope.ADMIN}, {Permission.READ, Permission.ADMIN}),
+        ],
+    )
+    def test_what_scopes_permit(
+        self, running: Running, ports: Ports, kind: Kind, scopes: set[Scope], permissions: set[Permission]
+    ) -> None:
+        found = ports.authenticator.authenticate(self.issue(running, kind=kind, scopes=frozenset(scopes)))
+        assert found.is_operator == (kind is Kind.OPERATOR)
+        assert found.permissions == permissions
+
+    @pytest.mark.parametrize(
+        ("kind", "scopes"),
+        [(Kind.DEVICE, {Scope.ADMIN}), (Kind.OPERATOR, {Scope.UPLOAD}), (Kind.DEVICE, set()), (Kind.OPERATOR, set())],
+    )
+    def test_a_scope_outside_of_the_role_permits_nothing(
+        self, running: Running, ports: Ports, kind: Kind, scopes: set[Scope]
+    ) -> None:
+        with pytest.raises(RequestRefused) as refused:
+            ports.authenticator.authenticate(self.issue(running, kind=kind, scopes=frozenset(scopes)))
+        assert refused.value.status == 401
 
     def test_a_token_that_is_none(self, ports: Ports) -> None:
-        with pytest.raises(Refused) as refused:
+        with pytest.raises(RequestRefused) as refused:
             ports.authenticator.authenticate("nonsense")
         assert (refused.value.status, refused.value.error.name) == (401, "UNAUTHENTICATED")
         assert "nonsense" not in str(refused.value)
 
     def test_a_token_that_has_expired(self, running: Running, ports: Ports) -> None:
-        with pytest.raises(Refused) as refused:
+        with pytest.raises(RequestRefused) as refused:
             ports.authenticator.authenticate(self.issue(running, ttl_s=-100))
         assert (refused.value.status, refused.value.error.name) == (401, "TOKEN_EXPIRED")
 
@@ -62,7 +84,7 @@ class TestAuthenticator:
         token = self.issue(running)
         await running.core.catalog.set_disabled(TENANT, DEVICE, True, NOW_MS)
         await running.core.gate.load()
-        with pytest.raises(Refused) as refused:
+        with pytest.raises(RequestRefused) as refused:
             ports.authenticator.authenticate(token)
         assert (refused.value.status, refused.value.error.name) == (401, "DEVICE_DISABLED")
         operator = self.issue(running, kind=Kind.OPERATOR, scopes=frozenset({Scope.READ}))
@@ -73,14 +95,14 @@ class TestTokenExchange:
     @pytest.fixture
     async def secret(self, running: Running) -> str:
         secret = make_secret(running.core.machine.entropy)
-        await running.core.catalog.add_device(Device(TENANT, DEVICE, derive_key(read_secret(secret)), NOW_MS))
+        await running.core.catalog.add_device(Device(TENANT, DEVICE, device_key(read_secret(secret)), NOW_MS))
         return secret
 
     async def test_a_right_secret_gets_a_token_to_upload(self, ports: Ports, secret: str) -> None:
         issued = await ports.token_exchange.exchange(TENANT, DEVICE, secret)
         assert issued.expires_in_s == 3600
         found = ports.authenticator.authenticate(issued.token)
-        assert found == Principal(TENANT, DEVICE, Role.DEVICE, frozenset({"upload"}))
+        assert found == Principal(TENANT, DEVICE, False, READ_AND_DELETE)
 
     @pytest.mark.parametrize("wrong", ["A" * 43, "not base64url!", "", "ü"])
     async def test_a_wrong_secret(self, ports: Ports, secret: str, wrong: str) -> None:
@@ -103,5 +125,5 @@ class TestTokenExchange:
         assert await refusal(ports.token_exchange.exchange(TENANT, DEVICE, "A" * 43)) == (401, "UNAUTHENTICATED")
 
     async def test_the_catalog_does_not_answer(self, running: Running, ports: Ports, secret: str) -> None:
-        running.core.catalog = failing()
+        running.core.gate = Gate(running.core.verifier, failing(), running.core.machine.clock)
         assert await refusal(ports.token_exchange.exchange(TENANT, DEVICE, secret)) == (503, "UNAVAILABLE")

@@ -7,14 +7,9 @@ from socket import socketpair
 import pytest
 
 from control.ports import (
-    Extent,
-    FilePage,
-    FileQuery,
-    FileState,
     Ports,
-    Position,
 )
-from daemon.catalog.records import PAGE_ROWS_MAX, State
+from daemon.catalog.records import Page, Query, State
 from tests.support.catalog_samples import DEVICE, TENANT
 from tests.support.fake_machine import NOW_MS
 from tests.support.populated_store import CONTENT
@@ -23,15 +18,9 @@ from tests.support.running_core import Running, failing
 
 
 class TestFiles:
-    async def test_a_file_is_shown_with_all_that_is_known(self, running: Running, ports: Ports) -> None:
+    async def test_a_file_is_the_catalogs_record(self, running: Running, ports: Ports) -> None:
         upload = await running.keeping.add(1, NOW_MS, State.COMPLETE)
-        file = await ports.files.get(TENANT, 1)
-        assert file is not None
-        assert (file.id, file.device, file.name, file.state) == (1, DEVICE, "file-1", FileState.COMPLETE)
-        assert (file.size, file.next_expected_byte, file.ranges) == (10, 10, (Extent(0, 10),))
-        assert (file.created_ms, file.updated_ms, file.completed_ms) == (NOW_MS, NOW_MS, NOW_MS)
-        assert (file.crc32c, file.sha256) == (upload.crc32c, upload.sha256)
-        assert (file.content_type, file.external_id, file.original_name) == ("", "", "")
+        assert await ports.files.get(TENANT, 1) == upload
 
     @pytest.mark.parametrize(
         ("state", "setting", "expires_ms"),
@@ -54,13 +43,13 @@ class TestFiles:
         await running.keeping.add(1, NOW_MS, state)
         file = await ports.files.get(TENANT, 1)
         assert file is not None
-        assert (file.state.value, file.expires_ms) == (state.value, expires_ms)
+        assert (file.state, ports.files.expires_ms(file)) == (state, expires_ms)
 
     async def test_a_file_of_another_tenant_is_none(self, running: Running, ports: Ports) -> None:
         await running.keeping.add(1, NOW_MS)
         assert await ports.files.get(OTHER, 1) is None
         assert await ports.files.find(OTHER, DEVICE, "file-1") is None
-        assert await ports.files.list(FileQuery(OTHER, 10)) == FilePage((), None)
+        assert await ports.files.list(Query(OTHER, 10)) == Page((), None)
         assert await ports.files.get(TENANT, 2) is None
 
     async def test_a_name_is_found(self, running: Running, ports: Ports) -> None:
@@ -76,11 +65,11 @@ class TestFiles:
             await running.keeping.add(number, NOW_MS + number // 2)
         seen, after = [], None
         while True:
-            page = await ports.files.list(FileQuery(TENANT, 2, after=after))
-            seen.append([file.id for file in page.files])
+            page = await ports.files.list(Query(TENANT, 2, after=after))
+            seen.append([file.id for file in page.uploads])
             if page.next is None:
                 break
-            after = Position(page.next.created_ms, page.next.id)
+            after = page.next
         assert [each for page_ in seen for each in page_] == [5, 4, 3, 2, 1]
         assert max(map(len, seen)) == 2
 
@@ -89,23 +78,20 @@ class TestFiles:
         await running.keeping.add(2, NOW_MS + 10)
 
         async def listed(**filters: object) -> list[int]:
-            query = replace(FileQuery(TENANT, 10), **filters)  # type: ignore[arg-type]  # each value fits the field it names
-            return [file.id for file in (await ports.files.list(query)).files]
+            query = replace(Query(TENANT, 10), **filters)  # type: ignore[arg-type]  # each value fits the field it names
+            return [file.id for file in (await ports.files.list(query)).uploads]
 
         assert await listed() == [2, 1]
-        assert await listed(states=frozenset({FileState.COMPLETE})) == [1]
+        assert await listed(states=frozenset({State.COMPLETE})) == [1]
         assert await listed(name_prefix="file-2") == [2]
         assert await listed(device="another") == []
         assert await listed(updated_from_ms=NOW_MS + 1) == [2]
         assert await listed(updated_to_ms=NOW_MS + 1) == [1]
 
-    async def test_no_page_is_longer_than_the_catalogs(self, ports: Ports) -> None:
-        assert await ports.files.list(FileQuery(TENANT, PAGE_ROWS_MAX + 1)) == FilePage((), None)
-
     async def test_the_catalog_does_not_answer(self, running: Running, ports: Ports) -> None:
         running.core.catalog = failing()
         for work in (
-            ports.files.list(FileQuery(TENANT, 1)),
+            ports.files.list(Query(TENANT, 1)),
             ports.files.get(TENANT, 1),
             ports.files.find(TENANT, DEVICE, "x"),
         ):
@@ -115,9 +101,14 @@ class TestFiles:
 class TestContents:
     async def test_a_file_is_read(self, running: Running, ports: Ports) -> None:
         await running.keeping.add(1, NOW_MS, State.COMPLETE)
-        assert ports.contents.read_cached(1, 2, 3) is None
-        assert await ports.contents.read(1, 8, 100) == CONTENT[8:]
-        assert ports.contents.read_cached(1, 2, 3) == bytearray(CONTENT[2:5])
+        content = await ports.contents.open(1)
+        assert await content.read(2, 3) == CONTENT[2:5]
+        assert await content.read(8, 100) == CONTENT[8:]
+        await content.close()
+
+    async def test_where_the_bytes_lie(self, running: Running, ports: Ports) -> None:
+        await running.keeping.add(1, NOW_MS, State.COMPLETE)
+        assert running.keeping.path(1) == running.core.settings.data_dir / "files" / ports.contents.path(1)
 
     async def test_a_file_is_sent_to_a_socket(self, running: Running, ports: Ports) -> None:
         await running.keeping.add(1, NOW_MS, State.COMPLETE)
@@ -129,19 +120,19 @@ class TestContents:
             assert theirs.recv(100) == CONTENT[2:7]
         await content.close()
 
-    async def test_a_deleted_file_is_read_no_more(self, running: Running, ports: Ports) -> None:
+    async def test_a_deleted_file_is_opened_no_more(self, running: Running, ports: Ports) -> None:
         await running.keeping.add(1, NOW_MS, State.COMPLETE)
-        await ports.contents.read(1, 0, 1)
+        content = await ports.contents.open(1)
         await ports.uploads.delete(TENANT, 1, BOSS)
-        assert ports.contents.read_cached(1, 0, 1) is None
-        assert await refusal(ports.contents.read(1, 0, 1)) == (410, "GONE")
+        assert await refusal(ports.contents.open(1)) == (410, "GONE")
+        assert await content.read(0, 3) == CONTENT[:3], "who has it open reads on"
+        await content.close()
 
     @pytest.mark.parametrize("state", [State.COMPLETE, State.DELETED])
     async def test_bytes_that_are_gone(self, running: Running, ports: Ports, state: State) -> None:
         await running.keeping.add(1, NOW_MS, state)
         running.keeping.path(1).unlink()
         assert await refusal(ports.contents.open(1)) == (410, "GONE")
-        assert await refusal(ports.contents.read(1, 0, 1)) == (410, "GONE")
 
     async def test_a_file_that_never_was(self, ports: Ports) -> None:
         assert await refusal(ports.contents.open(1)) == (410, "GONE")

@@ -1,19 +1,16 @@
 """Cleanup, health, metrics and what else operators ask for, as control/ports.py promises it."""
 
-from dataclasses import replace
-
 import pytest
 
 from control.ports import (
     Exchange,
     Ports,
-    Problem,
 )
 from daemon.tasks import background
 from daemon.upkeep.cleanup import CleanupBusy, CleanupReport
 from tests.support.command_parts import REPORT, FakeCleaner
 from tests.support.refusals import refusal
-from tests.support.running_core import FAILURE, Running, failing
+from tests.support.running_core import Running
 
 
 class TestCleaner:
@@ -46,15 +43,13 @@ class TestCleaner:
 
 
 class TestTheRest:
-    async def test_health_tells_what_is_wrong(self, running: Running, ports: Ports) -> None:
-        assert await ports.health.problems() == []
-        running.core.health = replace(running.core.health, catalog=failing())
-        assert await ports.health.problems() == [Problem("catalog", FAILURE)]
+    def test_health_is_the_cores(self, running: Running, ports: Ports) -> None:
+        assert ports.health is running.core.health
 
     def test_metrics_are_rendered(self, ports: Ports) -> None:
-        rendered = ports.exposition.render("")
-        assert b'uplinkd_build_info{python="' in rendered.body
-        assert rendered.content_type.startswith("text/plain")
+        body, content_type = ports.metrics_page.render("")
+        assert b'uplinkd_build_info{python="' in body
+        assert content_type.startswith("text/plain")
 
     def test_requests_are_logged_without_query_or_secret(self, running: Running, ports: Ports) -> None:
         exchange = Exchange("r1", "GET", "/v1/files/{id}", "/v1/files/1", 404, 0.1, 7, "RESOURCE_UNKNOWN", "", "::1")
@@ -73,10 +68,6 @@ class TestTheRest:
             "subject": None,
             "peer": "::1",
         }
-
-    def test_repeated_requests_are_logged_as_one(self, running: Running, ports: Ports) -> None:
-        ports.log.exchange(Exchange("r1", "GET", "/", "/", 206, 0.1, 7, "", "", "::1", repeats=3))
-        assert running.log.lines[0]["repeats"] == 3
 
     def test_a_fault_is_logged_with_its_traceback(self, running: Running, ports: Ports) -> None:
         error = ValueError("broken")

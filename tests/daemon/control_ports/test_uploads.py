@@ -10,15 +10,14 @@ from control.ports import (
 from daemon.catalog.records import Disposition, OpenResult, State
 from daemon.ingest.live_upload import LiveUpload
 from daemon.tasks import background
-from protocol.constants import ChecksumKind
 from protocol.errors import ErrorCode
-from protocol.events import ChunksReceived
 from protocol.ranges import Span
 from tests.support.catalog_samples import DEVICE, REQUEST, TENANT
 from tests.support.fake_machine import NOW_MS
 from tests.support.populated_store import CONTENT
 from tests.support.refusals import BOSS, OTHER, refusal
 from tests.support.running_core import Running, failing
+from tests.support.upload_streams import Run
 from tests.support.waiting import until
 
 
@@ -29,13 +28,13 @@ class Listener:
         self.failures: list[ErrorCode] = []
         self.acknowledged_bytes = 0
 
-    def acknowledged(self, next_expected_byte: int, beyond: object, settled_bytes: int) -> None:
+    def acknowledged(self, next_expected_byte: int, beyond: object, answered_bytes: int) -> None:
         self.acknowledged_bytes = next_expected_byte
 
     def failed(self, code: ErrorCode, detail: str) -> None:
         self.failures.append(code)
 
-    def refused(self, span: Span, code: ErrorCode, settled_bytes: int) -> None:
+    def refused(self, span: Span, code: ErrorCode, answered_bytes: int) -> None:
         self.failures.append(code)
 
     def verifying(self, wait_ms: int) -> None:
@@ -63,12 +62,11 @@ class TestUploads:
             opened = await running.core.uploads.open(replace(REQUEST, size=20), listener)
             assert isinstance(opened, tuple)
             upload = live(opened)
-            data = ChunksReceived(1, 0, 10, (CONTENT,), 1, ChecksumKind.CRC32C, None)
-            running.core.uploads.receive(upload, data)
+            running.core.uploads.receive(upload, Run(0, (CONTENT,)), None)
             await until(lambda: listener.acknowledged_bytes == 10)
             await ports.uploads.delete(TENANT, upload.id, BOSS)
         assert listener.failures == [ErrorCode.GONE]
-        assert not running.core.uploads.is_live(upload.id)
+        assert not running.core.live.is_live(upload.id)
         assert not running.keeping.path(upload.id).exists()
         again = await running.core.uploads.open(
             replace(REQUEST, size=20, disposition=Disposition.RESUME_OR_CREATE), Listener()

@@ -7,7 +7,8 @@ import hmac
 import pytest
 
 from daemon.adapters.entropy import SystemEntropy
-from daemon.identity.device_secrets import derive_key, make_secret, read_secret, verify_secret
+from daemon.identity.device_secrets import make_secret, verify_secret
+from protocol.handshake import device_key, read_secret
 
 SECRET = bytes(range(32))
 
@@ -25,7 +26,7 @@ def test_a_secret_is_256_bits_as_base64url() -> None:
 
 def test_it_is_proven_against_its_derived_key() -> None:
     text = make_secret(SystemEntropy())
-    key = derive_key(read_secret(text))
+    key = device_key(read_secret(text))
     assert verify_secret(key, text)
     assert not verify_secret(key, make_secret(SystemEntropy()))
 
@@ -37,6 +38,6 @@ def test_the_derived_key_is_the_hmac_of_its_label() -> None:
 
 @pytest.mark.parametrize("text", ["", "x", "not base64!", encoded(bytes(31)), encoded(bytes(33)), "é" * 43])
 def test_what_is_no_secret_proves_nothing(text: str) -> None:
-    assert not verify_secret(derive_key(SECRET), text)
+    assert not verify_secret(device_key(SECRET), text)
     with pytest.raises(ValueError, match="a device secret"):
         read_secret(text)

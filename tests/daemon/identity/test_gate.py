@@ -1,4 +1,6 @@
-"""Who is let in, and what the others are told."""
+"""Which devices are let in, and which answer the others get."""
+
+import base64
 
 import pytest
 
@@ -36,7 +38,7 @@ class TestToken:
         assert isinstance(denied, Denied)
         assert denied.code is ErrorCode.TOKEN_EXPIRED
 
-    async def test_one_that_is_not_believed_is_no_credential(self) -> None:
+    async def test_a_refused_token_is_no_credential(self) -> None:
         denied = Site().gate().admit_token("a.b.c")
         assert isinstance(denied, Denied)
         assert denied.code is ErrorCode.UNAUTHENTICATED
@@ -80,7 +82,7 @@ class TestProof:
         assert isinstance(denied, Denied)
         assert denied.code is ErrorCode.UNAUTHENTICATED
 
-    async def test_a_disabled_device_is_told_so_only_if_it_proves_itself(self) -> None:
+    async def test_a_disabled_device_must_prove_itself_to_learn_that_it_is_disabled(self) -> None:
         for devices in (FakeDevices(device(disabled_ms=1)), FakeDevices(device())):
             devices.off = {(TENANT, DEVICE)}
             right, wrong = await prove_to(devices), await prove_to(devices, bytes(32))
@@ -107,5 +109,27 @@ class TestProof:
         (NOW_MS + AUTHORITY_UNLIMITED_S * 1000, AUTHORITY_UNLIMITED_S - 1),
     ],
 )
-def test_authority_is_told_in_whole_seconds_that_never_mean_never(expires_ms: int | None, left_s: int) -> None:
+def test_authority_is_sent_in_whole_seconds_below_unlimited(expires_ms: int | None, left_s: int) -> None:
     assert Admitted(TENANT, DEVICE, expires_ms).authority_s(NOW_MS) == left_s
+
+
+class TestSecret:
+    TEXT = base64.urlsafe_b64encode(SECRET).rstrip(b"=").decode()
+
+    @pytest.mark.parametrize(("text", "is_right"), [(TEXT, True), ("A" * 43, False), ("not base64!", False)])
+    async def test_only_the_right_one_lets_the_device_in(self, text: str, is_right: bool) -> None:
+        verdict = await Site().gate().admit_secret(TENANT, DEVICE, text)
+        assert isinstance(verdict, Admitted) is is_right
+
+    async def test_an_unknown_device_gets_the_answer_of_a_wrong_secret(self) -> None:
+        gate = Site(devices=FakeDevices()).gate()
+        wrong = await Site().gate().admit_secret(TENANT, DEVICE, "A" * 43)
+        assert await gate.admit_secret(TENANT, DEVICE, self.TEXT) == wrong
+        assert await gate.admit_secret(TENANT, DEVICE, "A" * 43) == wrong
+
+    async def test_a_disabled_device_must_prove_itself_to_learn_it(self) -> None:
+        gate = Site(devices=FakeDevices(device(disabled_ms=1))).gate()
+        right, wrong = [await gate.admit_secret(TENANT, DEVICE, each) for each in (self.TEXT, "A" * 43)]
+        assert isinstance(right, Denied)
+        assert isinstance(wrong, Denied)
+        assert (right.code, wrong.code) == (ErrorCode.DEVICE_DISABLED, ErrorCode.UNAUTHENTICATED)

@@ -136,7 +136,7 @@ class TestJwks:
             ({"kty": "oct", "k": "AAAA"}, "holds a secret or private key"),
             (ed_jwk(d="AAAA"), "holds a secret or private key"),
             (rsa_jwk(RSA_WEAK, kid="w"), "key 'w': RSA of 1024 bits"),
-            (rsa_jwk(kid=5), '"kid" is no text'),
+            (rsa_jwk(kid=5), '"kid" is not text'),
             ({"kty": "RSA"}, "key 0: the key is damaged"),
             ({"kty": "RSA", "n": 5, "e": "AQAB"}, "the key is damaged"),
             ({"kty": "EC", "crv": "P-256", "x": "AAAA", "y": "AAAA"}, "the key is damaged"),
@@ -266,6 +266,6 @@ class TestSecretFile:
         path.write_text(base64.urlsafe_b64encode(secret).decode().rstrip("=") + padding)
         assert ensure_secret_file(path, SystemEntropy()) == secret
 
-    def test_a_directory_that_is_not_there_is_told(self, tmp_path: Path) -> None:
+    def test_a_missing_directory_is_named(self, tmp_path: Path) -> None:
         with pytest.raises(KeysInvalid, match=r"cannot be made or read: No such file .*; check its directory"):
             ensure_secret_file(tmp_path / "none" / "secret", SystemEntropy())

@@ -1,4 +1,4 @@
-"""What is let in: the largest file, room on the disk, a device's quota, gaps; and what is told of the rest."""
+"""Which bytes are let in: the largest file, room on the disk, a device's quota, gaps."""
 
 from dataclasses import replace
 
@@ -11,10 +11,10 @@ from tests.support.catalog_samples import REPLACE, REQUEST, RESUME_ONLY
 from tests.support.loop_turns import until
 from tests.support.upload_bench import Bench
 from tests.support.upload_samples import CONTENT, UNSIZED, complete
-from tests.support.upload_streams import Nack, Stream, finish
+from tests.support.upload_streams import Nack, Stream
 
 
-async def test_a_file_above_the_largest_size_is_refused_whenever_that_is_known(bench: Bench) -> None:
+async def test_a_file_above_the_largest_size_is_refused_as_soon_as_that_is_known(bench: Bench) -> None:
     bench.set_policy(size_max_bytes=60)
     assert await bench.refusal() is ErrorCode.FILE_TOO_LARGE
     upload, stream = await bench.open(UNSIZED)
@@ -23,11 +23,35 @@ async def test_a_file_above_the_largest_size_is_refused_whenever_that_is_known(b
     lease = bench.send(upload, 60, CONTENT[60:61])
     assert (stream.error, lease.holders) == (ErrorCode.FILE_TOO_LARGE, 0)
     again, second = await bench.open(UNSIZED)
-    bench.uploads.finish(again, finish(61))
+    bench.uploads.finish(again, 61)
     assert second.error is ErrorCode.FILE_TOO_LARGE
     third, last = await bench.open(UNSIZED)
-    bench.uploads.finish(third, finish(60))
+    bench.uploads.finish(third, 60)
     await until(lambda: last.completed is not None)
+
+
+async def test_a_file_that_the_disk_could_never_hold_is_refused_as_soon_as_that_is_known(bench: Bench) -> None:
+    bench.disk.total_bytes = 1099
+    bench.disk.free_bytes = 1050
+    assert await bench.refusal() is ErrorCode.FILE_TOO_LARGE
+    upload, stream = await bench.open(UNSIZED)
+    bench.uploads.finish(upload, 100)
+    assert stream.error is ErrorCode.FILE_TOO_LARGE
+    sparse, second = await bench.open(UNSIZED)
+    lease = bench.send(sparse, 99, b"x")
+    assert (second.error, lease.holders) == (ErrorCode.FILE_TOO_LARGE, 0)
+    bench.disk.total_bytes = 1100
+    assert await bench.refusal() is ErrorCode.DISK_FULL, "it fits once others make room"
+
+
+async def test_a_disk_that_was_never_measured_refuses_nothing_for_good(bench: Bench) -> None:
+    bench.disk.total_bytes = bench.disk.free_bytes = 0
+    assert await bench.refusal() is ErrorCode.DISK_FULL
+
+
+async def test_a_floor_above_the_whole_disk_leaves_an_upload_of_unknown_size_waiting(bench: Bench) -> None:
+    bench.disk.total_bytes = bench.disk.free_bytes = 500
+    assert await bench.refusal(UNSIZED) is ErrorCode.DISK_FULL
 
 
 async def test_a_disk_at_its_floor_takes_nothing_until_there_is_room(bench: Bench) -> None:
@@ -41,16 +65,16 @@ async def test_a_disk_at_its_floor_takes_nothing_until_there_is_room(bench: Benc
     lease = bench.send(upload, 10, CONTENT[10:20])
     assert (stream.error, lease.holders) == (ErrorCode.DISK_FULL, 0)
     assert bench.disk.free_bytes == 1009
-    await until(lambda: not bench.uploads.is_live(upload.id))
+    await until(lambda: not bench.live.is_live(upload.id))
     bench.disk.free_bytes = 1090
     again, second = await bench.open()
     assert again.next_expected_byte == 10
     bench.send(again, 10, CONTENT[10:])
-    bench.uploads.finish(again, finish(100))
+    bench.uploads.finish(again, 100)
     await until(lambda: second.completed is not None)
 
 
-async def test_what_is_there_already_needs_no_room_again(bench: Bench) -> None:
+async def test_bytes_that_are_there_already_need_no_room(bench: Bench) -> None:
     upload, stream = await bench.open()
     bench.send(upload, 0, CONTENT[:90])
     await until(lambda: stream.acknowledged_byte == 90)
@@ -62,7 +86,7 @@ async def test_what_is_there_already_needs_no_room_again(bench: Bench) -> None:
     assert stream.error is ErrorCode.FENCED
     assert await bench.refusal(replace(REQUEST, disposition=REPLACE)) is ErrorCode.DISK_FULL
     bench.send(again, 90, CONTENT[90:])
-    bench.uploads.finish(again, finish(100))
+    bench.uploads.finish(again, 100)
     await until(lambda: second.completed is not None)
 
 
@@ -93,7 +117,7 @@ async def test_a_quota_bounds_what_a_device_sends_without_declaring_it(bench: Be
     bench.send(upload, 20, CONTENT[20:30])
     lease = bench.send(upload, 30, CONTENT[30:31])
     assert (stream.error, lease.holders) == (ErrorCode.QUOTA_EXCEEDED, 0)
-    await until(lambda: not bench.uploads.is_live(upload.id))
+    await until(lambda: not bench.live.is_live(upload.id))
     bench.set_policy(quota_bytes_per_device=140)
     again, second = await bench.open(request)
     assert again.next_expected_byte == 30
@@ -122,7 +146,7 @@ async def test_a_size_that_is_declared_later_replaces_the_count_of_what_is_left(
     bench.set_policy(quota_bytes_per_device=100)
     again, second = await bench.open()
     bench.send(again, 40, CONTENT[40:])
-    bench.uploads.finish(again, finish(100))
+    bench.uploads.finish(again, 100)
     await until(lambda: second.is_over)
     assert second.completed is not None
 
@@ -141,7 +165,7 @@ async def test_a_chunk_that_would_leave_too_many_gaps_is_refused_by_itself(bench
     assert stream.acks[-1].beyond == (Span(20, 21), Span(30, 31), Span(40, 41), Span(50, 53))
 
 
-async def test_bytes_that_leave_no_more_gaps_are_taken_though_fewer_are_allowed_now(bench: Bench) -> None:
+async def test_bytes_that_add_no_gap_are_taken_when_fewer_gaps_are_allowed_now(bench: Bench) -> None:
     upload, stream = await bench.open()
     for start in (10, 20, 30, 40):
         bench.send(upload, start, b"x")
@@ -153,7 +177,7 @@ async def test_bytes_that_leave_no_more_gaps_are_taken_though_fewer_are_allowed_
     assert stream.nacks == [Nack(Span(50, 51), ErrorCode.TOO_MANY_GAPS, 1)]
 
 
-async def test_a_refusal_tells_how_the_former_upload_ended(bench: Bench) -> None:
+async def test_a_refusal_says_how_the_last_upload_ended(bench: Bench) -> None:
     upload, _ = await bench.open()
     await bench.uploads.abort(upload)
     answer = await bench.answer(replace(REQUEST, disposition=RESUME_ONLY), Stream())

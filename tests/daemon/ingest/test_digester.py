@@ -15,8 +15,9 @@ from daemon.adapters.threads import SystemThreads
 from daemon.ingest import digester as digester_module
 from daemon.ingest.digester import HASH_BYTES_PER_S, Digester
 from daemon.ingest.live_upload import LiveUpload, Piece
-from daemon.storage.interface import Buffer, Reading
+from daemon.storage.interface import Reading
 from daemon.storage.local.storage import LocalStorage
+from protocol.checksum import Buffer
 from tests.support.catalog_samples import first_bytes
 from tests.support.catalog_samples import upload as record
 from tests.support.deadlines import DEADLINE_S
@@ -27,7 +28,7 @@ CONTENT = bytes(range(256)) * 4
 
 
 class Heard:
-    """What the digester tells."""
+    """What the digester reports."""
 
     def __init__(self) -> None:
         self.digests: list[tuple[LiveUpload, bytes]] = []
@@ -66,7 +67,7 @@ async def heard() -> Heard:
 
 @pytest.fixture
 async def digester(storage: LocalStorage, heard: Heard) -> AsyncIterator[Digester]:
-    made = Digester(storage, SystemThreads())
+    made = Digester(storage.contents, SystemThreads())
     running = asyncio.ensure_future(made.run(heard.whole, heard.failed))
     yield made
     running.cancel()
@@ -77,7 +78,7 @@ async def digester(storage: LocalStorage, heard: Heard) -> AsyncIterator[Digeste
 
 async def stored(storage: LocalStorage, upload_id: int, content: bytes = CONTENT) -> LiveUpload:
     """An upload all of whose bytes are durable."""
-    await within(write(storage, upload_id, 0, content))
+    await within(write(storage.staging, upload_id, 0, content))
     return LiveUpload(record(id=upload_id, size=len(content), ranges=first_bytes(len(content)) if content else ()))
 
 
@@ -102,9 +103,7 @@ async def test_an_upload_without_bytes_has_a_digest_too(digester: Digester, hear
     assert heard.digests == [(upload, sha256(b""))]
 
 
-async def test_only_what_is_durable_is_hashed_as_it_becomes_so(
-    digester: Digester, storage: LocalStorage, heard: Heard
-) -> None:
+async def test_bytes_are_hashed_once_they_are_durable(digester: Digester, storage: LocalStorage, heard: Heard) -> None:
     upload = await stored(storage, 1)
     for durable in (150, 150, 300):
         upload.durable = first_bytes(durable)
@@ -119,7 +118,7 @@ async def test_only_what_is_durable_is_hashed_as_it_becomes_so(
     assert heard.digests == [(upload, sha256(CONTENT))]
 
 
-async def test_what_comes_in_order_is_hashed_as_it_comes_and_not_read(
+async def test_bytes_that_come_in_order_are_hashed_as_they_come_and_not_read_back(
     digester: Digester, storage: LocalStorage, heard: Heard, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     held = HeldReads(storage, monkeypatch)
@@ -135,7 +134,7 @@ async def test_what_comes_in_order_is_hashed_as_it_comes_and_not_read(
     assert held.opened == []
 
 
-async def test_a_digest_that_does_not_fit_is_told_once_all_is_durable(digester: Digester, heard: Heard) -> None:
+async def test_a_wrong_digest_is_reported_once_all_bytes_are_durable(digester: Digester, heard: Heard) -> None:
     upload = LiveUpload(record(size=len(CONTENT), sha256_expected=bytes(32)))
     hashed = asyncio.Event()
     digester.follow(upload)
@@ -161,7 +160,7 @@ async def test_only_the_next_bytes_of_an_upload_that_is_followed_are_taken(diges
     assert digester.take(upload, Piece(2, [b"c"]), lambda: None)
 
 
-async def test_after_a_gap_the_rest_is_read_and_then_taken_as_it_comes(
+async def test_after_a_gap_bytes_are_read_back_and_later_ones_hashed_as_they_come(
     digester: Digester, storage: LocalStorage, heard: Heard
 ) -> None:
     upload = await stored(storage, 1, CONTENT[:500])
@@ -174,7 +173,7 @@ async def test_after_a_gap_the_rest_is_read_and_then_taken_as_it_comes(
     assert heard.digests == [(upload, sha256(CONTENT))]
 
 
-async def test_an_upload_of_unknown_size_waits_for_it(digester: Digester, storage: LocalStorage, heard: Heard) -> None:
+async def test_an_unknown_size_delays_the_digest(digester: Digester, storage: LocalStorage, heard: Heard) -> None:
     unknown, other = await stored(storage, 1), await stored(storage, 2)
     unknown.size = None
     digester.follow(unknown)
@@ -204,12 +203,12 @@ async def test_the_time_left_is_that_of_the_bytes_left(digester: Digester, stora
     assert digester.remaining_s(LiveUpload(record(size=None))) == 0.0
 
 
-async def test_bytes_that_are_missing_are_a_failure_and_the_others_go_on(
+async def test_missing_bytes_fail_their_upload_and_no_other(
     digester: Digester, storage: LocalStorage, heard: Heard
 ) -> None:
     short, gone, well = await stored(storage, 1), await stored(storage, 2), await stored(storage, 3)
     short.size, short.durable = 2000, first_bytes(2000)
-    await storage.remove(2)
+    await storage.contents.remove(2)
     for upload in (short, gone, well):
         digester.follow(upload)
     while len(heard.digests) + len(heard.failures) < 3:
@@ -226,8 +225,8 @@ class HeldReads:
         self.started = asyncio.Event()
         self.may_go_on = asyncio.Event()
         self.opened: list[int] = []
-        self._open = storage.open
-        monkeypatch.setattr(storage, "open", self._held)
+        self._open = storage.contents.open
+        monkeypatch.setattr(storage.contents, "open", self._held)
 
     async def _held(self, upload_id: int) -> Reading:
         self.opened.append(upload_id)
@@ -236,7 +235,7 @@ class HeldReads:
         return await self._open(upload_id)
 
 
-async def test_what_is_forgotten_meanwhile_is_not_told(
+async def test_an_upload_forgotten_during_a_step_is_not_reported(
     digester: Digester, storage: LocalStorage, heard: Heard, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole, gone, later = [await stored(storage, number, CONTENT[:100]) for number in (1, 2, 3)]
@@ -252,7 +251,7 @@ async def test_what_is_forgotten_meanwhile_is_not_told(
     assert held.opened == [1, 3], "what was forgotten is not even read"
 
 
-async def test_an_upload_that_is_opened_again_is_hashed_though_its_elder_failed(
+async def test_an_upload_that_is_opened_again_is_hashed_after_the_earlier_one_failed(
     digester: Digester, storage: LocalStorage, heard: Heard, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     elder = await stored(storage, 1, CONTENT[:50])
@@ -269,7 +268,7 @@ async def test_an_upload_that_is_opened_again_is_hashed_though_its_elder_failed(
     assert heard.failures == []
 
 
-async def test_stopping_while_the_thread_hashes_harms_nobody(
+async def test_the_digester_may_stop_while_the_thread_hashes(
     storage: LocalStorage, heard: Heard, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     hashing, may_go_on = threading.Event(), threading.Event()
@@ -280,7 +279,7 @@ async def test_stopping_while_the_thread_hashes_harms_nobody(
             assert may_go_on.wait(DEADLINE_S)
 
     monkeypatch.setattr(hashlib, "sha256", SlowHash)
-    digester = Digester(storage, SystemThreads())
+    digester = Digester(storage.contents, SystemThreads())
     running = asyncio.ensure_future(digester.run(heard.whole, heard.failed))
     digester.follow(await stored(storage, 1))
     assert await asyncio.to_thread(hashing.wait, DEADLINE_S)

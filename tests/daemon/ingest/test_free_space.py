@@ -1,4 +1,4 @@
-"""Room on the disk: figures, what readiness is told, and failures that are told once."""
+"""Room on the disk: figures, problems, and failures, which are logged once."""
 
 import asyncio
 
@@ -49,7 +49,7 @@ def disk(volume: Volume, clock: FakeClock, log: CapturedLog) -> Disk:
 
 def test_before_the_first_measurement_nothing_is_promised(disk: Disk) -> None:
     assert (disk.free_bytes, disk.total_bytes) == (0, 0)
-    assert "not read yet" in str(disk.problem(0))
+    assert "not measured yet" in str(disk.problem(0))
 
 
 async def test_a_measurement_is_what_the_volume_says(disk: Disk) -> None:
@@ -61,13 +61,13 @@ async def test_a_measurement_is_what_the_volume_says(disk: Disk) -> None:
 async def test_below_the_floor_is_a_problem_until_there_is_room(disk: Disk, volume: Volume) -> None:
     volume.answer = Space(1000, FLOOR - 1)
     await disk.measure()
-    assert str(disk.problem(FLOOR)).startswith("99 bytes are free, 100 are to stay so")
+    assert str(disk.problem(FLOOR)).startswith("99 bytes are free, 100 must stay free")
     volume.answer = Space(1000, FLOOR)
     await disk.measure()
     assert disk.problem(FLOOR) is None
 
 
-async def test_what_is_taken_meanwhile_counts(disk: Disk) -> None:
+async def test_room_taken_between_measurements_counts(disk: Disk) -> None:
     await disk.measure()
     disk.free_bytes -= 350
     assert disk.problem(FLOOR) is not None

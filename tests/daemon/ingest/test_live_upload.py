@@ -1,4 +1,4 @@
-"""What one upload knows of itself: what has arrived, what of it is durable, and what the next cycle takes."""
+"""One upload: which bytes have arrived, which are durable, and which the next cycle takes."""
 
 import pytest
 
@@ -60,7 +60,7 @@ def test_a_range_is_durable_if_all_of_it_is(start: int, end: int, expected: bool
 
 
 @pytest.mark.parametrize("knows_crc", [False, True])
-def test_bytes_that_are_missing_are_taken_and_the_others_left_out(knows_crc: bool) -> None:
+def test_only_missing_bytes_are_taken_in(knows_crc: bool) -> None:
     upload = LiveUpload(record(ranges=held((10, 20), (30, 40))))
     pieces = arrive(upload, 5, CONTENT[5:15], CONTENT[15:33], CONTENT[33:50], knows_crc=knows_crc)
     assert joined(pieces) == [(5, CONTENT[5:10]), (20, CONTENT[20:30]), (40, CONTENT[40:50])]
@@ -68,7 +68,7 @@ def test_bytes_that_are_missing_are_taken_and_the_others_left_out(knows_crc: boo
     assert upload.durable == held((10, 20), (30, 40))
 
 
-def test_what_arrives_is_not_copied() -> None:
+def test_arriving_bytes_are_not_copied() -> None:
     upload = LiveUpload(record())
     memory = bytearray(CONTENT)
     whole, part = memoryview(memory)[:10], memoryview(memory)[10:30]
@@ -89,7 +89,7 @@ def test_a_range_that_grows_piece_by_piece_has_the_crc_of_all_of_it(knows_crc: b
     assert upload.is_whole
 
 
-def test_a_crc_that_is_known_is_not_made_again() -> None:
+def test_a_known_crc_is_not_computed_again() -> None:
     upload = LiveUpload(record())
     known = 7
     upload.take_in(0, [CONTENT[:10]], [Span(0, 10)], known)
@@ -105,7 +105,7 @@ def test_an_upload_of_unknown_size_is_never_whole() -> None:
     assert not upload.is_whole
 
 
-def test_a_cut_takes_what_arrived_since_the_last_and_when_the_first_of_it_did() -> None:
+def test_a_cut_has_the_bytes_since_the_last_cut_and_the_time_of_the_first() -> None:
     upload = LiveUpload(record(epoch=3))
     arrive(upload, 0, CONTENT[:10])
     upload.arrived(10, now=5.0)
@@ -114,15 +114,15 @@ def test_a_cut_takes_what_arrived_since_the_last_and_when_the_first_of_it_did() 
     cut = upload.cut()
     arrive(upload, 15, CONTENT[15:])
     assert (cut.upload, cut.epoch, cut.ranges) == (upload, 3, held((0, 15)))
-    assert (cut.settled_bytes, cut.received_s) == (15, 5.0)
+    assert (cut.answered_bytes, cut.received_s) == (15, 5.0)
     upload.arrived(85, now=10.0)
     later = upload.cut()
-    assert (later.ranges, later.settled_bytes, later.received_s) == (held((0, 100)), 85, 10.0)
+    assert (later.ranges, later.answered_bytes, later.received_s) == (held((0, 100)), 85, 10.0)
 
 
-def test_a_cut_of_an_upload_to_which_nothing_came_has_no_time_of_receipt() -> None:
+def test_a_cut_without_new_bytes_has_no_time_of_receipt() -> None:
     cut = LiveUpload(record(ranges=held((0, 10)))).cut()
-    assert (cut.ranges, cut.settled_bytes, cut.received_s) == (held((0, 10)), 0, None)
+    assert (cut.ranges, cut.answered_bytes, cut.received_s) == (held((0, 10)), 0, None)
 
 
 def test_a_takeover_keeps_the_bytes_and_forgets_what_the_earlier_stream_said() -> None:
@@ -138,4 +138,4 @@ def test_a_takeover_keeps_the_bytes_and_forgets_what_the_earlier_stream_said() -
     assert (upload.epoch, upload.crc32c_expected) == (2, 9)
     granted: object = upload.allowance
     assert granted is None, "what the earlier OPEN was granted is not the later one's"
-    assert upload.cut().settled_bytes == 0, "the window of the earlier stream is its own"
+    assert upload.cut().answered_bytes == 0, "the window of the earlier stream is its own"

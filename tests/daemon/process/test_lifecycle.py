@@ -1,4 +1,4 @@
-"""Signals, and what systemd is told, through a real socket."""
+"""Signals, and the messages that systemd gets through a real socket."""
 
 import asyncio
 import os
@@ -19,7 +19,7 @@ from tests.support.waiting import until
 
 @dataclass(slots=True)
 class Systemd:
-    """What it hears from a daemon that lives, and how that daemon feels."""
+    """A fake systemd: the messages it got, and the state that the daemon reports."""
 
     listener: socket.socket
     clock: FakeClock = field(default_factory=FakeClock)
@@ -29,7 +29,7 @@ class Systemd:
     reloads: int = 0
 
     def hear(self) -> list[str]:
-        """All messages so far, the first line of each."""
+        """The first line of every message so far."""
         while True:
             try:
                 self.heard.append(self.listener.recv(4096).decode())
@@ -43,7 +43,7 @@ class Systemd:
 
 @asynccontextmanager
 async def living(systemd: Systemd, environment: dict[str, str], beat_s: float = 0.001) -> AsyncIterator[Lifecycle]:
-    """A daemon that serves until a signal, which is SIGTERM at the end at the latest."""
+    """A daemon that serves until a signal; the end of the block sends SIGTERM."""
     loop = asyncio.get_running_loop()
     pulse = Pulse(loop, systemd.clock, lambda _: None, beat_s)
     lifecycle = Lifecycle(environment, os.getpid(), systemd.clock, pulse, lambda: systemd.stuck_s, systemd.log.logger)
@@ -76,7 +76,7 @@ def environment(tmp_path: Path) -> dict[str, str]:
 
 class TestServe:
     @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-    async def test_ready_until_a_signal_then_stopping(
+    async def test_it_is_ready_until_a_signal_and_then_stopping(
         self, systemd: Systemd, environment: dict[str, str], number: signal.Signals
     ) -> None:
         async with living(systemd, environment):
@@ -85,7 +85,9 @@ class TestServe:
             await until(lambda: systemd.hear() == ["READY=1", "STOPPING=1"])
         assert systemd.heard == ["READY=1\nSTATUS=devices on port 1", "STOPPING=1\nSTATUS=draining"]
 
-    async def test_a_reload_is_announced_done_and_reported(self, systemd: Systemd, environment: dict[str, str]) -> None:
+    async def test_a_reload_is_announced_carried_out_and_reported(
+        self, systemd: Systemd, environment: dict[str, str]
+    ) -> None:
         async with living(systemd, environment):
             signal.raise_signal(signal.SIGHUP)
             await until(lambda: systemd.hear() == ["READY=1", "RELOADING=1", "READY=1"])
@@ -95,25 +97,25 @@ class TestServe:
         outcomes = [line["outcome"] for line in systemd.log.lines if line["event"] == "settings reloaded"]
         assert outcomes == ["changed: 1", "changed: 2"]
 
-    async def test_outside_systemd_it_serves_all_the_same(self, systemd: Systemd) -> None:
+    async def test_it_also_serves_without_systemd(self, systemd: Systemd) -> None:
         async with living(systemd, {}):
             signal.raise_signal(signal.SIGHUP)
             await until(lambda: systemd.reloads)
         assert systemd.hear() == []
         assert systemd.log.at("warning") == []
 
-    async def test_a_systemd_that_cannot_be_told_is_reported(self, systemd: Systemd, tmp_path: Path) -> None:
+    async def test_an_unreachable_systemd_is_reported(self, systemd: Systemd, tmp_path: Path) -> None:
         async with living(systemd, {"NOTIFY_SOCKET": str(tmp_path / "gone")}):
             await until(lambda: systemd.log.at("warning"))
-        assert systemd.log.at("warning") == ["systemd was not told"] * 2
+        assert systemd.log.at("warning") == ["systemd was not notified"] * 2
 
 
 class TestWatchdog:
-    async def test_beaten_while_the_loop_is_alive(self, systemd: Systemd, environment: dict[str, str]) -> None:
+    async def test_notified_while_the_loop_is_alive(self, systemd: Systemd, environment: dict[str, str]) -> None:
         async with living(systemd, environment | {"WATCHDOG_USEC": "2000"}):
             await until(lambda: systemd.hear().count("WATCHDOG=1") >= 3)
 
-    async def test_not_beaten_while_a_commit_is_stuck(self, systemd: Systemd, environment: dict[str, str]) -> None:
+    async def test_not_notified_while_a_commit_is_stuck(self, systemd: Systemd, environment: dict[str, str]) -> None:
         systemd.stuck_s = 31.4
         async with living(systemd, environment | {"WATCHDOG_USEC": "2000"}):
             await until(lambda: systemd.log.at("error"))
@@ -122,8 +124,8 @@ class TestWatchdog:
             systemd.stuck_s = 0.0
             await until(lambda: "WATCHDOG=1" in systemd.hear())
 
-    async def test_not_beaten_when_the_pulse_has_stopped(self, systemd: Systemd, environment: dict[str, str]) -> None:
-        # A pulse that is due in an hour never beats within the test: only the first look counts as one.
+    async def test_not_notified_when_the_pulse_has_stopped(self, systemd: Systemd, environment: dict[str, str]) -> None:
+        # The pulse is due in an hour, so it never beats within the test: only the first check counts as a beat.
         async with living(systemd, environment | {"WATCHDOG_USEC": "2000"}, beat_s=3600):
             await until(lambda: "WATCHDOG=1" in systemd.hear())
             for _ in range(3):

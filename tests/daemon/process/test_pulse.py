@@ -1,4 +1,4 @@
-"""The pulse: lateness measured with a clock of its own, and once on a real loop."""
+"""The pulse: its lateness by a fake clock, and one beat on a real event loop."""
 
 import asyncio
 from collections.abc import Callable
@@ -21,7 +21,7 @@ class Call:
 
 
 class Loop:
-    """Clock and timer in one: time passes when the test says so."""
+    """A clock and a timer: time passes only when the test says so."""
 
     def __init__(self) -> None:
         self.now_s = 1000.0
@@ -59,7 +59,7 @@ def pulse(loop: Loop, pauses: list[float]) -> Pulse:
     return Pulse(loop, loop, pauses.append, interval_s=0.5)
 
 
-def test_it_tells_how_late_each_beat_came(loop: Loop, pulse: Pulse, pauses: list[float]) -> None:
+def test_it_reports_how_late_each_beat_came(loop: Loop, pulse: Pulse, pauses: list[float]) -> None:
     pulse.start()
     for late_s in (0.0, 0.25, 4.0):
         loop.run_next(late_s)
@@ -79,7 +79,7 @@ def test_a_timer_that_fires_early_is_not_late(loop: Loop, pulse: Pulse, pauses: 
     assert pauses == [0.0]
 
 
-def test_beats_grow_while_the_loop_lives(loop: Loop, pulse: Pulse) -> None:
+def test_beats_increase_while_the_loop_runs(loop: Loop, pulse: Pulse) -> None:
     assert pulse.beats == 0
     pulse.start()
     loop.run_next()
@@ -87,13 +87,13 @@ def test_beats_grow_while_the_loop_lives(loop: Loop, pulse: Pulse) -> None:
     assert pulse.beats == 2
 
 
-def test_one_beat_is_due_at_a_time(loop: Loop, pulse: Pulse) -> None:
+def test_only_one_beat_is_scheduled_at_a_time(loop: Loop, pulse: Pulse) -> None:
     pulse.start()
     loop.run_next()
     assert [call.due_s for call in loop.calls] == [loop.now_s + 0.5]
 
 
-def test_it_goes_on_when_the_observer_fails(loop: Loop) -> None:
+def test_it_continues_when_the_observer_fails(loop: Loop) -> None:
     def fail(pause_s: float) -> None:
         raise ValueError(pause_s)
 
@@ -105,7 +105,7 @@ def test_it_goes_on_when_the_observer_fails(loop: Loop) -> None:
         assert pulse.beats == beats
 
 
-def test_a_stopped_pulse_beats_no_more(loop: Loop, pulse: Pulse) -> None:
+def test_a_stopped_pulse_no_longer_beats(loop: Loop, pulse: Pulse) -> None:
     pulse.start()
     loop.run_next()
     pulse.stop()

@@ -1,4 +1,4 @@
-"""What a reload takes over, and what it leaves for a restart."""
+"""What a reload applies, and what needs a restart."""
 
 from pathlib import Path
 
@@ -18,7 +18,7 @@ def test_the_same_settings_change_nothing() -> None:
     assert str(takeover) == "changed: nothing"
 
 
-def test_what_can_change_changes_and_the_rest_stays() -> None:
+def test_reloadable_settings_change_and_the_others_stay() -> None:
     found = Settings(limits=Limits(streams_max=3), commit=Commit(durability="write"))
     takeover = take_over(OLD, found, has_tls=False)
     assert takeover.settings.limits == found.limits
@@ -26,14 +26,14 @@ def test_what_can_change_changes_and_the_rest_stays() -> None:
     assert str(takeover) == "changed: limits.streams_max; after a restart: commit.durability"
 
 
-def test_another_certificate_is_taken_over() -> None:
+def test_a_new_certificate_is_applied() -> None:
     takeover = take_over(TLS, OTHER_TLS, has_tls=True)
     assert (takeover.applied, takeover.waiting) == (("listen.tls_certificate",), ())
     assert takeover.settings == OTHER_TLS
 
 
 @pytest.mark.parametrize(("old", "found", "has_tls"), [(OLD, TLS, False), (TLS, OLD, True)], ids=["on", "off"])
-def test_tls_is_switched_by_a_restart_alone(old: Settings, found: Settings, has_tls: bool) -> None:
+def test_only_a_restart_switches_tls(old: Settings, found: Settings, has_tls: bool) -> None:
     takeover = take_over(old, found, has_tls=has_tls)
     assert (takeover.applied, sorted(takeover.waiting)) == ((), ["listen.tls_certificate", "listen.tls_key"])
     assert takeover.settings == old

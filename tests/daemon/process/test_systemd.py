@@ -35,15 +35,17 @@ class TestNotifier:
         notifier.ready("serving on 7710")
         assert systemd.recv(1000) == b"READY=1\nSTATUS=serving on 7710"
 
-    def test_status(self, systemd: socket.socket, notifier: Notifier) -> None:
+    def test_status_is_sent(self, systemd: socket.socket, notifier: Notifier) -> None:
         notifier.status("3 connections")
         assert systemd.recv(1000) == b"STATUS=3 connections"
 
-    def test_a_line_break_in_a_status_begins_no_assignment(self, systemd: socket.socket, notifier: Notifier) -> None:
+    def test_a_line_break_in_a_status_does_not_start_an_assignment(
+        self, systemd: socket.socket, notifier: Notifier
+    ) -> None:
         notifier.status("all\nwell\r\nREADY=1")
         assert systemd.recv(1000) == b"STATUS=all well READY=1"
 
-    def test_stopping(self, systemd: socket.socket, notifier: Notifier) -> None:
+    def test_stopping_is_sent(self, systemd: socket.socket, notifier: Notifier) -> None:
         notifier.stopping("draining")
         assert systemd.recv(1000) == b"STOPPING=1\nSTATUS=draining"
 
@@ -53,7 +55,7 @@ class TestNotifier:
         notifier.reloading(12.5)
         assert systemd.recv(1000) == b"RELOADING=1\nMONOTONIC_USEC=12500000"
 
-    def test_watchdog(self, systemd: socket.socket, notifier: Notifier) -> None:
+    def test_a_watchdog_notification_is_sent(self, systemd: socket.socket, notifier: Notifier) -> None:
         notifier.watchdog()
         assert systemd.recv(1000) == b"WATCHDOG=1"
 
@@ -76,9 +78,9 @@ class TestNotifier:
         assert notifier.enabled
 
     @pytest.mark.parametrize("name", ["none", "x" * 300])
-    def test_a_socket_out_of_reach_is_told(self, tmp_path: Path, name: str) -> None:
+    def test_an_unreachable_socket_is_named(self, tmp_path: Path, name: str) -> None:
         notifier = Notifier({"NOTIFY_SOCKET": str(tmp_path / name)})
-        with pytest.raises(NotifyFailed, match=r"could not be told READY=1: .*; check NOTIFY_SOCKET"):
+        with pytest.raises(NotifyFailed, match=r"did not get READY=1: .*; check NOTIFY_SOCKET"):
             notifier.ready("x")
 
     def test_a_full_queue_never_blocks(self, systemd: socket.socket, notifier: Notifier) -> None:
@@ -89,10 +91,10 @@ class TestNotifier:
 
 
 class TestWatchdog:
-    def test_beats_at_half_the_time(self) -> None:
+    def test_the_interval_is_half_the_timeout(self) -> None:
         assert watchdog_interval_s({"WATCHDOG_USEC": "30000000", "WATCHDOG_PID": "7"}, pid=7) == 15.0
 
-    def test_a_missing_pid_means_any(self) -> None:
+    def test_without_a_pid_any_process_is_meant(self) -> None:
         assert watchdog_interval_s({"WATCHDOG_USEC": "2000000"}, pid=7) == 1.0
 
     @pytest.mark.parametrize(
@@ -106,7 +108,7 @@ class TestWatchdog:
             {"WATCHDOG_USEC": "30000000", "WATCHDOG_PID": "8"},
         ],
     )
-    def test_none_is_waited_for(self, environment: dict[str, str]) -> None:
+    def test_an_absent_or_invalid_watchdog_setting_turns_it_off(self, environment: dict[str, str]) -> None:
         assert watchdog_interval_s(environment, pid=7) is None
 
 
@@ -115,11 +117,11 @@ class TestPassedSockets:
         environment = {"LISTEN_FDS": "2", "LISTEN_PID": "7", "LISTEN_FDNAMES": "devices:http"}
         assert listen_fds(environment, pid=7) == (PassedSocket(3, "devices"), PassedSocket(4, "http"))
 
-    def test_those_without_a_name_are_unknown(self) -> None:
+    def test_sockets_without_a_name_are_unknown(self) -> None:
         environment = {"LISTEN_FDS": "3", "LISTEN_PID": "7", "LISTEN_FDNAMES": ":b"}
         assert [passed.name for passed in listen_fds(environment, pid=7)] == ["unknown", "b", "unknown"]
 
-    def test_without_any_names(self) -> None:
+    def test_sockets_need_no_names(self) -> None:
         assert listen_fds({"LISTEN_FDS": "1", "LISTEN_PID": "7"}, pid=7) == (PassedSocket(3, "unknown"),)
 
     @pytest.mark.parametrize(
@@ -133,11 +135,11 @@ class TestPassedSockets:
             {"LISTEN_PID": "7"},
         ],
     )
-    def test_none_are_meant_for_us(self, environment: dict[str, str]) -> None:
+    def test_absent_or_foreign_sockets_are_ignored(self, environment: dict[str, str]) -> None:
         assert listen_fds(environment, pid=7) == ()
 
 
-def test_sockets_that_were_passed_under_a_name() -> None:
+def test_sockets_are_found_by_their_name() -> None:
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         fd = listener.detach()

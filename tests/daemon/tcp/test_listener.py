@@ -1,4 +1,4 @@
-"""Who may connect, the look at everybody, the drain: on real sockets and the daemon's own event loop."""
+"""Which devices may connect, the sweep over all connections, the drain: on real sockets and the daemon's event loop."""
 
 import asyncio
 import errno
@@ -13,7 +13,7 @@ from daemon.telemetry.metrics import CloseReason, ConnectionPhase
 from protocol import frames
 from protocol.constants import Action
 from protocol.errors import ErrorCode
-from protocol.server import WAIT_MS
+from protocol.server_output import WAIT_MS
 from tests.support.certificates import Certificate, make_certificate
 from tests.support.deadlines import DEADLINE_S
 from tests.support.device_site import (
@@ -44,7 +44,7 @@ async def refusal(wire: Wire) -> frames.Refused:
 
 
 async def syncing(site: Listening) -> Wire:
-    """A device whose first three bytes are being synced, until the storage is told to go on."""
+    """A device whose first three bytes are being synced, until the test lets the storage go on."""
     storage = site.site.bench.storage
     storage.holds_syncs = True
     wire = await site.admitted()
@@ -56,7 +56,7 @@ async def syncing(site: Listening) -> Wire:
 
 @on_uvloop
 class TestLimits:
-    async def test_one_too_many_is_told_to_wait(self) -> None:
+    async def test_one_connection_too_many_is_asked_to_wait(self) -> None:
         async with listening(policy_of(connections_max=2)) as site:
             first, _ = await site.admitted(), await site.admitted()
             third = await site.connect()
@@ -69,7 +69,7 @@ class TestLimits:
             await until(lambda: site.connections == 1)
             await site.admitted()
 
-    async def test_who_is_refused_takes_nobodys_place(self) -> None:
+    async def test_a_refused_connection_takes_no_place(self) -> None:
         async with listening(policy_of(connections_max=2)) as site:
             first = await site.admitted()
             await site.admitted()
@@ -82,7 +82,7 @@ class TestLimits:
             await site.admitted()
             assert site.server.phases()[ConnectionPhase.OPEN] == 2
 
-    async def test_a_crowd_of_refused_ones_is_dropped_without_words(self) -> None:
+    async def test_too_many_refused_connections_are_dropped_without_an_answer(self) -> None:
         async with listening(policy_of(connections_max=1)) as site:
             await site.admitted()
             lingering = await site.connect()
@@ -111,7 +111,7 @@ class TestLimits:
 
 @on_uvloop
 class TestSweep:
-    async def test_a_stranger_who_says_nothing_is_refused_in_time(self) -> None:
+    async def test_a_silent_stranger_is_refused_in_time(self) -> None:
         async with listening() as site:
             wire = await site.connect()
             await until(lambda: site.connections)
@@ -146,7 +146,7 @@ class TestSweep:
             counting.cancel()
         assert turns >= 3
 
-    async def test_everybody_is_looked_at_without_being_asked_to(self) -> None:
+    async def test_every_connection_is_checked_in_the_background(self) -> None:
         async with listening() as site:
             wire = await site.connect()
             await until(lambda: site.connections)
@@ -179,7 +179,7 @@ class TestCut:
             site.site.devices.off = {(TENANT, DEVICE)}
             await site.services.gate.load()
             site.server.cut(TENANT, DEVICE)
-            assert not site.site.bench.uploads.is_live(opened.upload_id)
+            assert not site.site.bench.live.is_live(opened.upload_id)
 
 
 @on_uvloop
@@ -204,7 +204,7 @@ class TestPhases:
 
 @on_uvloop
 class TestDrain:
-    async def test_everybody_is_asked_to_come_back_later(self) -> None:
+    async def test_all_devices_are_asked_to_come_back_later(self) -> None:
         async with listening() as site:
             wire = await site.admitted()
             draining = asyncio.create_task(site.server.drain(DRAIN))
@@ -236,7 +236,7 @@ class TestDrain:
             wire.hang_up()
             await draining
 
-    async def test_a_quiet_device_amid_an_upload_is_listened_to_for_a_while(
+    async def test_a_quiet_device_with_an_open_upload_is_read_for_a_while(
         self, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         looks = 0
@@ -261,7 +261,7 @@ class TestDrain:
             wire.hang_up()
             await draining
 
-    async def test_who_has_not_been_let_in_is_refused(self) -> None:
+    async def test_a_device_in_its_handshake_is_refused(self) -> None:
         async with listening() as site:
             wire = await site.connect()
             await until(lambda: site.connections)
@@ -271,7 +271,7 @@ class TestDrain:
             wire.hang_up()
             await draining
 
-    async def test_who_comes_meanwhile_is_refused(self) -> None:
+    async def test_a_device_that_connects_during_the_drain_is_refused(self) -> None:
         async with listening() as site:
             address = site.address
             other = socket.create_connection(address)
@@ -281,7 +281,7 @@ class TestDrain:
             other.close()
             assert site.connections == 0
 
-    async def test_a_device_that_never_closes_does_not_hold_it_up(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def test_a_device_that_never_closes_does_not_hold_up_the_drain(self, monkeypatch: pytest.MonkeyPatch) -> None:
         async with listening() as site:
             storage = site.site.bench.storage
             wire = await syncing(site)
@@ -293,13 +293,13 @@ class TestDrain:
             await wire.dropped()
             storage.sync_next()
 
-    @pytest.mark.parametrize("amid", ["tls", "proxy"])
-    async def test_who_has_no_session_yet_is_dropped_at_once(self, amid: str, certificate: Certificate) -> None:
-        tls = (certificate.server_context(),) * 2 if amid == "tls" else ()
+    @pytest.mark.parametrize("phase", ["tls", "proxy"])
+    async def test_one_without_a_session_is_dropped_at_once(self, phase: str, certificate: Certificate) -> None:
+        tls = (certificate.server_context(),) * 2 if phase == "tls" else ()
         async with listening(policy_of(proxied=True), tls=tls) as site:
             site.tls = None
             wire = await site.connect()
-            if amid == "tls":
+            if phase == "tls":
                 wire.send(PROXY_V2)
                 await until(lambda: site.server._by_address["10.0.0.7"])
             await until(lambda: site.connections)

@@ -24,7 +24,7 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> Certificate:
     return make_certificate(tmp_path_factory.mktemp("tls"))
 
 
-def test_what_devices_are_told_is_what_is_held_against_them() -> None:
+def test_welcome_says_the_limits_that_are_enforced() -> None:
     policy = policies.server_policy(
         settings_of(
             limits__chunk_bytes_max="2048",
@@ -58,9 +58,9 @@ def test_what_devices_are_told_is_what_is_held_against_them() -> None:
     assert (policy.outgoing_bytes_max, policy.handshake_timeout_s) == (65536, 6)
 
 
-@pytest.mark.parametrize(("text", "told"), [("sync", Durability.SYNC), ("write", Durability.WRITE)])
-def test_durability_is_named_as_it_is(text: str, told: Durability) -> None:
-    assert policies.server_policy(settings_of(commit__durability=text)).session.durability is told
+@pytest.mark.parametrize(("text", "durability"), [("sync", Durability.SYNC), ("write", Durability.WRITE)])
+def test_durability_is_named_as_it_is(text: str, durability: Durability) -> None:
+    assert policies.server_policy(settings_of(commit__durability=text)).session.durability is durability
 
 
 def test_a_proxy_is_trusted_only_where_one_is_expected() -> None:
@@ -95,7 +95,7 @@ class TestTls:
                 settings_of(listen__tls_certificate=str(tmp_path / "no"), listen__tls_key=str(certificate.key_path))
             )
 
-    def test_an_encrypted_key_is_refused_and_nobody_is_asked_for_its_password(
+    def test_an_encrypted_key_is_refused_without_asking_for_its_password(
         self, certificate: Certificate, tmp_path: Path
     ) -> None:
         key = serialization.load_pem_private_key(certificate.key_path.read_bytes(), None)

@@ -8,7 +8,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from daemon.tcp.proxy_header import HEADER_BYTES_MAX, SIGNATURE, Endpoint, NeedMore, ProxyHeader, ProxyInvalid, parse
+from daemon.tcp.proxy_header import (
+    HEADER_BYTES_MAX,
+    SIGNATURE,
+    NeedMore,
+    PeerAddress,
+    ProxyHeader,
+    ProxyInvalid,
+    parse,
+)
 
 LOCAL, PROXY = 0x20, 0x21
 TCP4, UDP4, TCP6, UDP6, UNIX_STREAM, UNIX_DATAGRAM = 0x11, 0x12, 0x21, 0x22, 0x31, 0x32
@@ -22,8 +30,8 @@ def header(command: int, family: int, body: bytes = b"") -> bytes:
     return SIGNATURE + struct.pack(">BBH", command, family, len(body)) + body
 
 
-FROM4 = ProxyHeader(28, Endpoint(IPv4Address("192.0.2.1"), 40000), Endpoint(IPv4Address("198.51.100.2"), 7710))
-FROM6 = ProxyHeader(52, Endpoint(IPv6Address("2001:db8::1"), 40000), Endpoint(IPv6Address("2001:db8::2"), 7710))
+FROM4 = ProxyHeader(28, PeerAddress(IPv4Address("192.0.2.1"), 40000), PeerAddress(IPv4Address("198.51.100.2"), 7710))
+FROM6 = ProxyHeader(52, PeerAddress(IPv6Address("2001:db8::1"), 40000), PeerAddress(IPv6Address("2001:db8::2"), 7710))
 
 
 class TestUnderstood:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from daemon.tcp.receive_pool import CLASS_BYTES, SHARED_BYTES, SLACK_BYTES, PooledLease, ReceivePool
+from daemon.tcp.receive_pool import CLASS_BYTES, SHARED_BYTES, SLACK_BYTES, PendingWrite, PooledLease, ReceivePool
 
 KIB = 1024
 SMALL, *_, LARGE = (size + SLACK_BYTES for size in CLASS_BYTES)
@@ -100,7 +100,7 @@ def exhausted(pool: ReceivePool) -> tuple[PooledLease, PooledLease]:
 Held = tuple[PooledLease, PooledLease]
 
 
-def test_who_waits_is_woken_in_the_order_of_coming(pool: ReceivePool, exhausted: Held) -> None:
+def test_waiters_are_woken_in_order(pool: ReceivePool, exhausted: Held) -> None:
     waiters = [Waiter(pool, LARGE) for _ in range(3)]
     assert pool.waits == 3
     exhausted[0].release()
@@ -109,13 +109,13 @@ def test_who_waits_is_woken_in_the_order_of_coming(pool: ReceivePool, exhausted:
     assert [waiter.lease is not None for waiter in waiters] == [True, True, False]
 
 
-def test_one_large_piece_serves_all_who_fit_into_it(pool: ReceivePool, exhausted: Held) -> None:
+def test_one_large_piece_serves_all_waiters_that_fit_into_it(pool: ReceivePool, exhausted: Held) -> None:
     waiters = [Waiter(pool, 1) for _ in range(5)]
     exhausted[0].release()
     assert all(waiter.lease is not None for waiter in waiters)
 
 
-def test_who_has_gone_away_does_not_keep_memory_from_the_next(pool: ReceivePool, exhausted: Held) -> None:
+def test_a_waiter_that_has_gone_keeps_no_memory_from_the_next(pool: ReceivePool, exhausted: Held) -> None:
     waiters = [Waiter(pool, LARGE) for _ in range(3)]
     waiters[0].is_gone = waiters[1].is_gone = True
     exhausted[0].release()
@@ -142,9 +142,9 @@ def test_a_waiter_is_woken_once(pool: ReceivePool, exhausted: Held) -> None:
     assert woken == [1]
 
 
-def test_it_is_short_from_when_nothing_is_left_until_something_comes_back(pool: ReceivePool, exhausted: Held) -> None:
-    assert pool.spare(1) is None
-    assert not pool.is_short, "who asked can do without"
+def test_it_is_short_while_nothing_is_left(pool: ReceivePool, exhausted: Held) -> None:
+    assert pool.try_lease(1) is None
+    assert not pool.is_short, "the caller can do without"
     assert pool.lease(1) is None
     assert pool.is_short
     exhausted[0].release()
@@ -153,12 +153,12 @@ def test_it_is_short_from_when_nothing_is_left_until_something_comes_back(pool: 
     assert not pool.is_short
 
 
-def test_who_waits_for_others_data_to_be_written_does_not_stand_behind_who_waits_for_memory() -> None:
+def test_waiters_for_the_disk_do_not_queue_behind_waiters_for_a_lease() -> None:
     pool = ReceivePool(1024 * 1024, 1024 * 1024)
     woken: list[str] = []
     held = pool.lease(1024 * 1024)
     assert held is not None
-    charge = pool.charge(1024 * 1024, None, lambda _: None)
+    charge = PendingWrite(pool, 1024 * 1024, None, lambda _: None)
 
     def starving() -> None:
         woken.append("starving")
@@ -176,7 +176,7 @@ def test_copied_data_that_waits_to_be_written_is_counted_until_its_last_holder_r
     pool = ReceivePool(1024 * 1024, 1024 * 1024)
     woken: list[str] = []
     written: list[int] = []
-    charge = pool.charge(1024 * 1024, None, written.append)
+    charge = PendingWrite(pool, 1024 * 1024, None, written.append)
     assert pool.is_full
     pool.when_free(lambda: woken.append("first"))
     charge.retain()
@@ -184,7 +184,7 @@ def test_copied_data_that_waits_to_be_written_is_counted_until_its_last_holder_r
     assert (woken, written) == ([], [])
     charge.release()
     assert not pool.is_full
-    assert pool.charged_bytes == 0
+    assert pool.copied_bytes == 0
     assert (woken, written) == (["first"], [1024 * 1024])
 
 
@@ -193,19 +193,19 @@ def test_lent_data_that_waits_to_be_written_goes_back_with_its_charge_and_is_not
     lease = pool.lease(16 * 1024)
     assert lease is not None
     written: list[int] = []
-    charge = pool.charge(10, lease, written.append)
+    charge = PendingWrite(pool, 10, lease, written.append)
     assert charge.view is lease.view
-    assert (pool.charged_bytes, pool.lent_bytes > 0) == (0, True)
+    assert (pool.copied_bytes, pool.lent_bytes > 0) == (0, True)
     charge.release()
-    assert (pool.charged_bytes, pool.lent_bytes, written) == (0, 0, [10])
+    assert (pool.copied_bytes, pool.lent_bytes, written) == (0, 0, [10])
 
 
-def test_who_can_do_without_gets_nothing_while_somebody_waits(pool: ReceivePool) -> None:
+def test_try_lease_gets_nothing_while_others_wait(pool: ReceivePool) -> None:
     halves = [taken(pool, LARGE // 2) for _ in range(3)]
     large = Waiter(pool, LARGE)
     halves[0].release()
     assert large.lease is None
-    assert pool.spare(LARGE // 2) is None, "or two of them would never be back at once"
+    assert pool.try_lease(LARGE // 2) is None, "or two of them would never be back at once"
     halves[1].release()
     assert large.lease is not None
-    assert pool.spare(1) is not None
+    assert pool.try_lease(1) is not None

@@ -1,4 +1,4 @@
-"""What a connection means: handshake, rights over time, and answers to each request, whatever happens meanwhile."""
+"""What a connection means: rights over time, and answers to each request, whatever happens meanwhile."""
 
 import hashlib
 from dataclasses import replace
@@ -10,21 +10,17 @@ from daemon.tcp.session import Session
 from daemon.telemetry.metrics import ConnectionPhase
 from protocol import frames
 from protocol.constants import (
-    AUTHORITY_UNLIMITED_S,
     NEVER_S,
     SIZE_UNKNOWN,
-    CredentialKind,
     Disposition,
     UploadState,
 )
 from protocol.errors import ErrorCode
-from protocol.handshake import device_key, prove
 from protocol.ranges import Span
 from protocol.server import ServerConnection
 from protocol.state import ConnectionState
 from tests.support.device_site import (
     DEVICE,
-    SECRET,
     SETTINGS,
     TENANT,
     Listening,
@@ -34,7 +30,7 @@ from tests.support.device_site import (
     only,
     policy_of,
 )
-from tests.support.raw_device import Wire, chunk, open_request, secret_hello, token_hello
+from tests.support.raw_device import Wire, chunk, open_request, token_hello
 from tests.support.server_rig import Pool
 from tests.support.waiting import until
 
@@ -50,135 +46,6 @@ async def expired(site: Listening) -> Wire:
     await site.pass_s(60)
     assert only(site).connection.state is ConnectionState.EXPIRED
     return wire
-
-
-@on_uvloop
-class TestHandshake:
-    async def test_a_token_is_answered_with_what_holds(self) -> None:
-        async with listening() as site:
-            wire = await site.connect()
-            wire.say(replace(token_hello(site.site.token(ttl_s=60)), agent="meter", agent_version="3", last_end=0x0121))
-            welcome = await wire.hear(frames.Welcome)
-            assert (welcome.authority_s, welcome.server_time_ms) == (60, site.site.bench.clock.wall_ms())
-            assert welcome.window_bytes == SETTINGS.limits.window_bytes
-            assert welcome.connection_id == only(site).connection_id
-            assert site.site.bench.metrics.handshakes[CredentialKind.TOKEN, None] == 1
-            (line,) = [each for each in site.site.bench.log.lines if each["event"] == "device reports its last end"]
-            assert (line["agent"], line["agent_version"], line["code"]) == ("meter", "3", "IDLE_TIMEOUT")
-
-    async def test_an_end_that_is_not_known_is_logged_all_the_same(self) -> None:
-        async with listening() as site:
-            wire = await site.connect()
-            wire.say(replace(token_hello(site.site.token()), last_end=0x0999))
-            await wire.hear(frames.Welcome)
-            assert [line["code"] for line in site.site.bench.log.lines if "code" in line] == ["0x0999"]
-
-    async def test_only_what_both_can_do_is_in_force(self) -> None:
-        async with listening() as site:
-            wire = await site.connect()
-            wire.say(replace(token_hello(site.site.token()), features=0xF000_0001))
-            assert (await wire.hear(frames.Welcome)).features == 1
-
-    async def test_a_token_that_is_not_good_is_refused(self) -> None:
-        async with listening() as site:
-            wire = await site.connect()
-            wire.say(token_hello("a.b.c"))
-            assert (await wire.hear(frames.Refused)).code == ErrorCode.UNAUTHENTICATED
-            assert site.site.bench.metrics.handshakes[CredentialKind.TOKEN, ErrorCode.UNAUTHENTICATED] == 1
-
-    async def test_a_secret_that_is_proven_is_good_without_end(self) -> None:
-        async with listening() as site:
-            wire = await site.connect()
-            reply = await wire.prove(DEVICE, SECRET)
-            assert isinstance(reply.frame, frames.Welcome)
-            assert reply.frame.authority_s == AUTHORITY_UNLIMITED_S
-            assert site.site.bench.metrics.handshakes[CredentialKind.DEVICE_SECRET, None] == 1
-
-    async def test_a_wrong_secret_is_refused(self) -> None:
-        async with listening() as site:
-            reply = await (await site.connect()).prove(DEVICE, b"w" * 32)
-            assert isinstance(reply.frame, frames.Refused)
-            assert reply.frame.code == ErrorCode.UNAUTHENTICATED
-
-    async def test_a_named_tenant_is_the_devices(self) -> None:
-        async with listening() as site:
-            wire = await site.connect()
-            wire.say(secret_hello(DEVICE, "other"))
-            await wire.hear(frames.Challenge)
-            wire.say(frames.Proof(bytes(32)))
-            assert (await wire.hear(frames.Refused)).code == ErrorCode.UNAUTHENTICATED
-
-    async def test_a_catalog_that_does_not_answer_is_no_verdict(self) -> None:
-        async with listening() as site:
-            site.site.devices.failure = FAILED
-            reply = await (await site.connect()).prove(DEVICE, SECRET)
-            assert isinstance(reply.frame, frames.Refused)
-            assert reply.frame.code == ErrorCode.INTERNAL
-            assert site.site.bench.log.at("warning") == ["catalog failed at PROOF"]
-            site.site.devices.failure = None
-
-    async def test_a_failure_that_was_not_foreseen_ends_the_connection(self) -> None:
-        async with listening() as site:
-            site.site.devices.failure = ZeroDivisionError()
-            reply = await (await site.connect()).prove(DEVICE, SECRET)
-            assert isinstance(reply.frame, frames.Refused)
-            assert reply.frame.code == ErrorCode.INTERNAL
-            assert site.site.bench.failures == [site.site.devices.failure]
-            site.site.bench.failures.clear()
-
-    @pytest.mark.parametrize("ends", ["closed", "failed"])
-    @pytest.mark.parametrize("secret", [SECRET, b"w" * 32])
-    async def test_a_verdict_that_comes_too_late_is_no_welcome(self, ends: str, secret: bytes) -> None:
-        async with listening() as site:
-            site.site.devices.answers.clear()
-            wire = await site.connect()
-            hello = wire.say(secret_hello(DEVICE))
-            challenge = await wire.reply()
-            wire.say(frames.Proof(_proof(secret, hello, challenge.raw)))
-            await until(lambda: site.site.devices.asked)
-            session = only(site)
-            if ends == "closed":
-                for connection in list(site.server._connections):
-                    connection.abort()
-                await until(lambda: site.connections == 0)
-            else:
-                session.connection.fail(ErrorCode.SHUTTING_DOWN, "meanwhile")
-                session.wire.changed()
-            site.site.devices.answers.set()
-            await until(lambda: len(site.site.bench.tasks) == 0)
-            assert session.admitted is None
-            assert site.site.bench.metrics.handshakes[CredentialKind.DEVICE_SECRET, None] == 0
-
-    async def test_time_that_the_catalog_takes_is_not_the_devices(self) -> None:
-        async with listening() as site:
-            site.site.devices.answers.clear()
-            wire = await site.connect()
-            hello = wire.say(secret_hello(DEVICE))
-            challenge = await wire.reply()
-            wire.say(frames.Proof(_proof(SECRET, hello, challenge.raw)))
-            await until(lambda: site.site.devices.asked)
-            await site.pass_s(SETTINGS.limits.handshake_timeout_s + SETTINGS.limits.idle_timeout_s)
-            site.site.devices.answers.set()
-            await wire.hear(frames.Welcome)
-
-    async def test_a_proof_before_a_hello_is_a_fault_of_ours(self) -> None:
-        site = Site()
-        policy = policy_of()
-        session = Session(ServerConnection(policy.limits, Pool(), 0), _Deaf(), site.services(), policy.session, "")
-        with pytest.raises(ValueError, match="before a HELLO"):
-            await session._check_proof(b"")
-        await session._open(1, open_request("log"))
-        await session._query(1, "log")
-
-
-class _Deaf:
-    """A wire on which nothing is sent."""
-
-    def changed(self) -> None: ...
-
-
-def _proof(secret: bytes, hello: bytes, challenge: bytes) -> bytes:
-    return prove(device_key(secret), hello, challenge)
 
 
 @on_uvloop
@@ -229,7 +96,7 @@ class TestAuthority:
             assert (await wire.hear(frames.Error)).code == code
             await wire.ended()
 
-    async def test_who_is_disabled_is_told_at_the_next_look(self) -> None:
+    async def test_a_disabled_device_learns_it_at_the_next_check(self) -> None:
         async with listening() as site:
             wire = await site.admitted()
             site.site.devices.off = {(TENANT, DEVICE)}
@@ -240,7 +107,7 @@ class TestAuthority:
             assert site.site.bench.metrics.errors[ErrorCode.DEVICE_DISABLED] == 1
 
     @pytest.mark.parametrize("asks", ["open", "finish"])
-    async def test_who_is_disabled_is_told_when_it_asks_for_more(self, asks: str) -> None:
+    async def test_a_disabled_device_learns_it_at_its_next_request(self, asks: str) -> None:
         async with listening() as site:
             wire = await site.admitted()
             await wire.open(1, open_request("log", 3))
@@ -254,7 +121,7 @@ class TestAuthority:
             assert (await wire.hear(frames.Error)).code == ErrorCode.DEVICE_DISABLED
             await wire.ended()
 
-    async def test_a_token_whose_time_is_over_is_seen_at_open(self) -> None:
+    async def test_open_notices_an_expired_token(self) -> None:
         async with listening() as site:
             wire = await site.admitted(ttl_s=60)
             site.site.bench.clock.pass_s(60)
@@ -286,8 +153,10 @@ class TestOpen:
             status = await wire.hear(frames.Status)
             assert (status.state, status.size, status.sha256) == (UploadState.COMPLETE, 3, digest)
 
-    @pytest.mark.parametrize(("ranges_max", "told"), [(8, (Span(2, 3), Span(4, 5))), (1, (Span(2, 3),)), (0, None)])
-    async def test_as_many_ranges_as_the_device_asked_for(self, ranges_max: int, told: tuple[Span, ...] | None) -> None:
+    @pytest.mark.parametrize(("ranges_max", "ranges"), [(8, (Span(2, 3), Span(4, 5))), (1, (Span(2, 3),)), (0, None)])
+    async def test_opened_has_as_many_ranges_as_asked_for(
+        self, ranges_max: int, ranges: tuple[Span, ...] | None
+    ) -> None:
         async with listening() as site:
             first = await site.admitted()
             await first.open(1, open_request("log"))
@@ -297,7 +166,7 @@ class TestOpen:
             wire = await site.connect()
             wire.say(replace(token_hello(site.site.token()), ack_ranges_max=ranges_max))
             await wire.hear(frames.Welcome)
-            assert (await wire.open(1, open_request("log"))).ranges == told
+            assert (await wire.open(1, open_request("log"))).ranges == ranges
             assert (await first.hear(frames.Error, 1)).code == ErrorCode.FENCED
 
     async def test_what_cannot_be_opened_ends_its_stream_alone(self) -> None:
@@ -317,7 +186,7 @@ class TestOpen:
 
     @pytest.mark.parametrize("fails", [False, True])
     @pytest.mark.parametrize("ends", ["closed", "failed"])
-    async def test_an_upload_that_is_opened_too_late_is_let_go(self, ends: str, fails: bool) -> None:
+    async def test_an_upload_opened_after_the_end_is_detached(self, ends: str, fails: bool) -> None:
         async with listening() as site:
             bench = site.site.bench
             gate = bench.catalog.gates["open"]
@@ -340,9 +209,9 @@ class TestOpen:
             gate.after.set()
             await until(lambda: len(bench.tasks) == 0)
             # Nobody has it, so cleanup may remove it one day.
-            assert bench.uploads._live == {}
+            assert not bench.live.values()
 
-    async def test_an_upload_complete_too_late_is_nobodys(self) -> None:
+    async def test_a_complete_file_opened_after_the_end_needs_nothing(self) -> None:
         async with listening() as site:
             bench = site.site.bench
             wire = await site.admitted()
@@ -375,7 +244,17 @@ class TestQuery:
                 opened.upload_id, UploadState.RECEIVING, 3, SIZE_UNKNOWN, int(SETTINGS.cleanup.stale_s)
             )
 
-    async def test_a_name_that_cannot_be_is_not_looked_up(self) -> None:
+    async def test_a_status_has_the_ranges_beyond_n(self) -> None:
+        async with listening() as site:
+            wire = await site.admitted()
+            await wire.open(1, open_request("log"))
+            wire.send(chunk(1, 10, b"xyz"))
+            await wire.hear(frames.Ack, 1)
+            wire.say(frames.Query("log"), 9)
+            status = await wire.hear(frames.Status, 9)
+            assert (status.next_expected_byte, status.ranges) == (0, (Span(10, 13),))
+
+    async def test_an_invalid_name_is_not_looked_up(self) -> None:
         async with listening() as site:
             wire = await site.admitted()
             wire.say(frames.Query("a\nb"))
@@ -389,3 +268,19 @@ class TestQuery:
             wire.say(frames.Query("log"), 3)
             assert (await wire.hear(frames.Error)).code == ErrorCode.INTERNAL
             assert site.server.phases()[ConnectionPhase.OPEN] <= 1
+
+
+async def test_events_before_their_time_are_a_fault_of_ours() -> None:
+    site = Site()
+    policy = policy_of()
+    session = Session(ServerConnection(policy.limits, Pool(), 0), _Deaf(), site.services(), policy.session, "")
+    with pytest.raises(ValueError, match="before a HELLO"):
+        await session._check_proof(b"")
+    await session._open(1, open_request("log"))
+    await session._query(1, "log")
+
+
+class _Deaf:
+    """A wire on which nothing is sent."""
+
+    def changed(self) -> None: ...

@@ -1,4 +1,4 @@
-"""What a device is told on an open stream until it ends, and what is left of its upload then."""
+"""What a device gets on an open stream until it ends, and what is left of its upload then."""
 
 import hashlib
 
@@ -54,7 +54,7 @@ class TestStreams:
             opened = await wire.open(1, open_request("log", 2))
             wire.send(chunk(1, 0, b"abc"))
             assert (await wire.hear(frames.Error, 1)).code == ErrorCode.CHUNK_BEYOND_END
-            assert not site.site.bench.uploads.is_live(opened.upload_id)
+            assert not site.site.bench.live.is_live(opened.upload_id)
             assert site.site.bench.metrics.errors[ErrorCode.CHUNK_BEYOND_END] == 1
 
     async def test_what_comes_for_a_stream_that_ended_meanwhile_is_let_go(self) -> None:

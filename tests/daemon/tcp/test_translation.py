@@ -53,7 +53,7 @@ def test_an_open_that_says_all() -> None:
     assert asked.metadata == Metadata("text/plain", "42", "log.txt")
 
 
-def test_no_more_ranges_are_told_than_the_device_asked_for() -> None:
+def test_opened_has_no_more_ranges_than_the_device_asked_for() -> None:
     upload = LiveUpload(RECORD)
     answer = opened(upload, State.EXPIRED, 100, 1)
     assert (answer.next_expected_byte, answer.previous, answer.expires_s) == (10, UploadState.EXPIRED, 100)
@@ -61,7 +61,7 @@ def test_no_more_ranges_are_told_than_the_device_asked_for() -> None:
     assert opened(upload, None, 100, 0).ranges is None
 
 
-def test_a_complete_file_is_told_with_its_digests() -> None:
+def test_a_complete_files_status_has_its_digests() -> None:
     answer = opened_complete(COMPLETE, EXPIRY, NOW_MS)
     assert (answer.state, answer.next_expected_byte, answer.expires_s) == (UploadState.COMPLETE, 50, NEVER_S)
     assert (answer.crc32c, answer.sha256) == (5, b"d" * 32)
@@ -69,17 +69,31 @@ def test_a_complete_file_is_told_with_its_digests() -> None:
 
 @pytest.mark.parametrize(("passed_s", "left_s"), [(0, 100), (30, 70), (200, 0)])
 def test_a_status_tells_what_is_left_of_the_time(passed_s: int, left_s: int) -> None:
-    answer = status(RECORD, EXPIRY, NOW_MS + passed_s * 1000)
+    answer = status(RECORD, EXPIRY, NOW_MS + passed_s * 1000, 8)
     assert (answer.state, answer.expires_s, answer.size) == (UploadState.RECEIVING, left_s, SIZE_UNKNOWN)
     assert (answer.crc32c, answer.sha256) == (None, None)
 
 
-def test_a_partial_upload_may_be_resumed_so_it_is_told_as_receiving() -> None:
-    assert status(replace(RECORD, state=State.PARTIAL), EXPIRY, NOW_MS).state is UploadState.RECEIVING
+def test_a_partial_upload_is_reported_as_receiving_since_it_may_be_resumed() -> None:
+    assert status(replace(RECORD, state=State.PARTIAL), EXPIRY, NOW_MS, 8).state is UploadState.RECEIVING
+
+
+@pytest.mark.parametrize(("ranges_max", "ranges"), [(8, (Span(20, 30), Span(40, 50))), (1, (Span(20, 30),)), (0, None)])
+def test_a_status_has_the_ranges_beyond_n_up_to_those_the_device_asked_for(
+    ranges_max: int, ranges: tuple[Span, ...] | None
+) -> None:
+    answer = status(RECORD, EXPIRY, NOW_MS, ranges_max)
+    assert (answer.next_expected_byte, answer.ranges) == (10, ranges)
+
+
+def test_without_the_first_byte_every_range_is_beyond_n() -> None:
+    record = replace(RECORD, ranges=RECORD.ranges[1:])
+    answer = status(record, EXPIRY, NOW_MS, 8)
+    assert (answer.next_expected_byte, answer.ranges) == (0, (Span(20, 30), Span(40, 50)))
 
 
 def test_the_status_of_a_complete_file() -> None:
-    answer = status(COMPLETE, EXPIRY, NOW_MS)
+    answer = status(COMPLETE, EXPIRY, NOW_MS, 8)
     assert (answer.state, answer.expires_s, answer.crc32c) == (UploadState.COMPLETE, NEVER_S, 5)
     assert wire_size(COMPLETE) == 50
 
@@ -94,8 +108,8 @@ def test_the_status_of_a_complete_file() -> None:
     ],
 )
 def test_a_status_tells_when_its_state_expires(state: State, policy: ExpiryPolicy, left_s: int) -> None:
-    assert status(replace(COMPLETE, state=state), policy, NOW_MS + 30_000).expires_s == left_s
+    assert status(replace(COMPLETE, state=state), policy, NOW_MS + 30_000, 8).expires_s == left_s
 
 
 def test_the_status_of_nothing() -> None:
-    assert status(None, EXPIRY, NOW_MS) == frames.Status(0, UploadState.NONE, 0)
+    assert status(None, EXPIRY, NOW_MS, 8) == frames.Status(0, UploadState.NONE, 0)

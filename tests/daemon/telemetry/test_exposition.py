@@ -1,4 +1,4 @@
-"""What is counted arrives at the scraper under the documented name, type and labels."""
+"""Every count reaches the scraper under the documented name, type and labels."""
 
 import platform
 import re
@@ -21,7 +21,7 @@ from daemon.telemetry.metrics import (
     StorageFailure,
 )
 from protocol.constants import ChecksumKind, CredentialKind, UploadState
-from protocol.errors import ErrorCode, Scope
+from protocol.errors import ErrorCode, ErrorScope
 
 DOCUMENT = Path(__file__).parents[3] / "docs" / "metrics.md"
 
@@ -103,9 +103,9 @@ class TestConnections:
         assert scraper.value("errors_total", code="CONTENT_CHANGED", scope="stream") == 1
         assert scraper.value("errors_total", code="IDLE_TIMEOUT", scope="connection") == 4
 
-    def test_every_error_a_device_may_be_told_is_there_from_the_start(self, scraper: Scraper) -> None:
-        told = {labels["code"] for labels in scraper.series("errors_total") + scraper.series("nacks_total")}
-        assert told == {code.name for code in ErrorCode if code.scope is not Scope.REQUEST}
+    def test_every_error_that_a_device_may_get_has_a_series_from_the_start(self, scraper: Scraper) -> None:
+        codes = {labels["code"] for labels in scraper.series("errors_total") + scraper.series("nacks_total")}
+        assert codes == {code.name for code in ErrorCode if code.scope is not ErrorScope.REQUEST}
 
     def test_receive_pool(self, metrics: Metrics, scraper: Scraper) -> None:
         metrics.receive_pool_waits += 1
@@ -176,13 +176,13 @@ class TestDurability:
         assert (scraper.value("disk_free_bytes"), scraper.value("disk_size_bytes")) == (10**9, 10**10)
         assert scraper.value("uploads_doubtful") == 3
 
-    def test_a_disk_not_yet_looked_at_is_not_shown_as_full(self, scraper: Scraper) -> None:
+    def test_an_unmeasured_disk_is_not_shown_as_full(self, scraper: Scraper) -> None:
         scraper.gauges = replace(GAUGES, disk_free_bytes=None, disk_size_bytes=None)
         assert (scraper.value("disk_free_bytes"), scraper.value("disk_size_bytes")) == (None, None)
 
 
 class TestCleanup:
-    def test_before_the_first_pass_there_is_no_last_one(self, scraper: Scraper) -> None:
+    def test_no_last_pass_is_shown_before_the_first(self, scraper: Scraper) -> None:
         assert scraper.value("cleanup_last_run_timestamp_seconds") is None
         assert scraper.value("cleanup_last_run_duration_seconds") is None
         assert scraper.value("cleanup_runs_total", outcome="done") == 0
@@ -199,13 +199,13 @@ class TestCleanup:
 
 
 class TestLoop:
-    def test_the_longest_pause_is_that_since_the_last_scrape(self, metrics: Metrics, scraper: Scraper) -> None:
+    def test_the_longest_pause_is_since_the_last_scrape(self, metrics: Metrics, scraper: Scraper) -> None:
         for pause_s in (0.001, 0.3, 0.04):
             metrics.loop_paused(pause_s)
         assert scraper.value("event_loop_pause_max_seconds") == 0.3
         assert scraper.value("event_loop_pause_max_seconds") == 0.0
 
-    def test_the_histogram_keeps_all(self, metrics: Metrics, scraper: Scraper) -> None:
+    def test_the_histogram_keeps_all_pauses(self, metrics: Metrics, scraper: Scraper) -> None:
         metrics.loop_paused(0.3)
         scraper.families()
         metrics.loop_paused(0.001)
@@ -227,7 +227,7 @@ class TestHttp:
         assert scraper.value("http_sent_bytes_total") == 10**9 + 200
         assert scraper.value("http_errors_total", code="RESOURCE_UNKNOWN") == 1
 
-    def test_success_is_no_error(self, metrics: Metrics, scraper: Scraper) -> None:
+    def test_a_success_is_not_counted_as_an_error(self, metrics: Metrics, scraper: Scraper) -> None:
         metrics.http.observe(Exchange())
         assert scraper.series("http_errors_total") == []
 
@@ -237,11 +237,11 @@ class TestProcess:
         assert scraper.value("build_info", version="1.2.3", python=platform.python_version()) == 1
         assert scraper.value("start_time_seconds") == 1_700_000_000.5
 
-    def test_the_usual_families_of_a_process(self, scraper: Scraper) -> None:
+    def test_the_standard_process_families_are_exposed(self, scraper: Scraper) -> None:
         names = {family.name for family in scraper.families()}
         assert {"process_resident_memory_bytes", "process_open_fds"} <= names
 
-    def test_two_of_them_share_nothing(self, metrics: Metrics, scraper: Scraper) -> None:
+    def test_two_expositions_share_nothing(self, metrics: Metrics, scraper: Scraper) -> None:
         other = Metrics(started_ms=0)
         other.acks += 1
         assert (scraper.value("acks_total"), Scraper(other).value("acks_total")) == (0, 1)
@@ -249,7 +249,7 @@ class TestProcess:
 
 @pytest.fixture
 def busy(metrics: Metrics) -> Metrics:
-    """All families have a sample."""
+    """Metrics in which every family has a sample."""
     metrics.http.observe(Exchange(error="INTERNAL"))
     metrics.cleanup_done(CleanupOutcome.DONE, 1, 1)
     return metrics
@@ -271,7 +271,7 @@ class TestFormat:
 
     @pytest.mark.parametrize("kind", ["text/plain", "application/openmetrics-text"])
     @pytest.mark.parametrize("version", ["x", "1.x", "1.0.0.evil", "1.0.0\u00e9", "99.0.0", "9" * 5000, "-1"])
-    def test_an_odd_version_in_accept_is_passed_over(self, metrics: Metrics, kind: str, version: str) -> None:
+    def test_an_unknown_version_in_accept_is_ignored(self, metrics: Metrics, kind: str, version: str) -> None:
         exposition = Exposition(metrics, lambda: GAUGES, "1")
         accept = f"{kind}; version={version}; q=0.9"
         assert exposition.render(accept)[1] == "text/plain; version=0.0.4; charset=utf-8"
@@ -309,10 +309,10 @@ def exposed(busy: Metrics) -> list[Row]:
 
 
 class TestDocument:
-    def test_it_lists_each_family_with_its_type_and_labels_and_no_other(self, busy: Metrics) -> None:
+    def test_it_lists_exactly_the_families_with_their_types_and_labels(self, busy: Metrics) -> None:
         assert sorted(documented()) == sorted(exposed(busy))
 
-    def test_its_alerts_name_families_and_label_values_that_exist(self, busy: Metrics) -> None:
+    def test_its_alerts_use_existing_families_and_label_values(self, busy: Metrics) -> None:
         families = Scraper(busy).families()
         names = {sample.name for family in families for sample in family.samples} | {f.name for f in families}
         values = {value for family in families for sample in family.samples for value in sample.labels.values()}
@@ -320,7 +320,7 @@ class TestDocument:
         assert set(re.findall(r"uplinkd_\w+", alerts)) <= names
         assert set(re.findall(r'[{,]\w+!?="([^"]+)"', alerts)) - {"uplinkd", "500"} <= values
 
-    def test_it_names_every_value_that_a_state_or_outcome_may_have(self) -> None:
+    def test_it_names_every_state_and_outcome(self) -> None:
         text = DOCUMENT.read_text()
         for values in (ConnectionPhase, CloseReason, OpenOutcome, StorageFailure, CleanupResult, CleanupOutcome):
             for value in values:

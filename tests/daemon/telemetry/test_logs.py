@@ -1,4 +1,4 @@
-"""Logs: what a line carries, and what it never does."""
+"""Log lines: what they contain, and what they never do."""
 
 import io
 import json
@@ -64,7 +64,7 @@ class TestLines:
             "tag": None,
         }
 
-    def test_what_is_bound_is_on_every_line(self, start: Start) -> None:
+    def test_bound_values_are_on_every_line(self, start: Start) -> None:
         logs, stream = start()
         logger = logs.logger(connection="c1").bind(device="d1")
         logger.info("one")
@@ -74,7 +74,7 @@ class TestLines:
         assert (two["connection"], two["device"], two["upload"]) == ("c1", "d1", "00000000000000ff")
         assert two["level"] == "warning"
 
-    def test_nothing_bound_can_change_time_or_level(self, start: Start) -> None:
+    def test_bound_values_cannot_replace_time_or_level(self, start: Start) -> None:
         logs, stream = start()
         logs.logger(timestamp="1970", level="debug", logger="x").error("e")
         line = only(stream)
@@ -90,7 +90,7 @@ class TestLines:
         assert (line["path"], line["raw"], line["names"]) == ("/x", r"a\xff", ["a", 1])
         assert (line["inner"], line["colour"]) == ({"b": [2]}, "red")
 
-    def test_the_console_is_for_people(self, start: Start) -> None:
+    def test_the_console_format_is_for_people(self, start: Start) -> None:
         logs, stream = start(form="console")
         logs.logger(device="d1").info("connected", port=7710)
         (line,) = stream.getvalue().splitlines()
@@ -100,7 +100,7 @@ class TestLines:
         assert "port=7710" in line
         assert "\x1b" not in line
 
-    def test_libraries_are_heard_from_warning_up(self, start: Start) -> None:
+    def test_libraries_are_logged_from_warning_up(self, start: Start) -> None:
         _, stream = start("debug")
         logging.getLogger("aiohttp.server").info("small talk")
         logging.getLogger("aiohttp.server").warning("it is %s", "late", extra={"token": "abc"})
@@ -108,7 +108,7 @@ class TestLines:
         assert (line["logger"], line["level"], line["event"]) == ("aiohttp.server", "warning", "it is late")
         assert line["token"] == MASK
 
-    def test_closed_logs_write_no_more(self, start: Start) -> None:
+    def test_closed_logs_write_nothing(self, start: Start) -> None:
         logs, stream = start()
         logs.close()
         logs.logger().error("e")
@@ -117,7 +117,7 @@ class TestLines:
 
 class TestLevel:
     @pytest.mark.parametrize(("level", "count"), [("debug", 4), ("info", 3), ("warning", 2), ("error", 1)])
-    def test_lines_below_are_dropped(self, start: Start, level: Level, count: int) -> None:
+    def test_lines_below_the_level_are_dropped(self, start: Start, level: Level, count: int) -> None:
         logs, stream = start(level)
         logger = logs.logger()
         logger.debug("d")
@@ -162,7 +162,7 @@ class TestSecrets:
         assert "hunter2" not in stream.getvalue()
         assert stream.getvalue().count(MASK) == 2
 
-    def test_numbers_about_tokens_are_no_secret(self, start: Start) -> None:
+    def test_numbers_about_tokens_are_not_masked(self, start: Start) -> None:
         logs, stream = start()
         logs.logger().info("e", tokens_cached=5)
         assert only(stream)["tokens_cached"] == 5
@@ -182,7 +182,7 @@ class TestSecrets:
             "-----BEGIN RSA PRIVATE KEY-----\nMC4CAQAwBQYDK2VwBCIEIA",
         ],
     )
-    def test_what_looks_like_one_is_masked_wherever_it_stands(self, start: Start, text: str) -> None:
+    def test_text_that_looks_like_a_secret_is_masked_anywhere(self, start: Start, text: str) -> None:
         logs, stream = start()
         logger = logs.logger()
         logger.info(text)
@@ -196,7 +196,7 @@ class TestSecrets:
             assert part not in written
         assert written.count(MASK) >= 6
 
-    def test_a_token_at_the_cut_is_masked_whole(self, start: Start) -> None:
+    def test_a_token_at_the_length_limit_is_masked_whole(self, start: Start) -> None:
         logs, stream = start()
         logs.logger().info("e", agent="x" * (TEXT_CHARS_MAX - 10) + " " + TOKEN)
         assert "eyJ" not in stream.getvalue()
@@ -212,7 +212,7 @@ class TestForgery:
     FORGED = '\r\n{"event": "forged"}\x1b[2J\x00\x85\u2028\u202e\udc80'
 
     @pytest.mark.parametrize("form", ["json", "console"])
-    def test_what_a_device_says_can_not_begin_a_line_or_drive_a_terminal(self, start: Start, form: Format) -> None:
+    def test_text_from_a_device_cannot_start_a_line_or_control_a_terminal(self, start: Start, form: Format) -> None:
         logs, stream = start(form=form)
         logs.logger().info(
             f"hello {self.FORGED}", agent=self.FORGED, raw=b"\n\x1b", items=[self.FORGED], inner={self.FORGED: "x"}
@@ -221,13 +221,13 @@ class TestForgery:
         assert len(written.splitlines()) == 1
         assert not set(written[:-1]) & {chr(code) for code in (*range(32), *range(0x7F, 0xA0), 0x2028, 0x202E)}
 
-    def test_escapes_can_be_read(self, start: Start) -> None:
+    def test_escapes_are_readable(self, start: Start) -> None:
         logs, stream = start()
         logs.logger().info("e", agent="a\n\x1bé")
         assert only(stream)["agent"] == r"a\n\x1bé"
 
     @pytest.mark.parametrize("form", ["json", "console"])
-    def test_a_traceback_stays_readable_but_forges_no_line(self, start: Start, form: Format) -> None:
+    def test_a_traceback_is_readable_but_cannot_forge_a_line(self, start: Start, form: Format) -> None:
         logs, stream = start(form=form)
         try:
             fail("bad\n2023 [error] forged\x1b[2J")
@@ -241,7 +241,7 @@ class TestForgery:
         assert any("forged" in line for line in traceback)
         assert all(line.startswith("  | ") for line in traceback)
 
-    def test_a_value_of_the_console_can_not_pass_for_other_fields(self, start: Start) -> None:
+    def test_a_value_on_the_console_cannot_look_like_other_fields(self, start: Start) -> None:
         logs, stream = start(form="console")
         logs.logger().info("e", agent="x device=other")
         assert "agent='x device=other'" in stream.getvalue()

@@ -1,10 +1,10 @@
-"""How a histogram counts. That every count arrives at the scraper is tested with the exposition."""
+"""How a histogram counts. The exposition's tests check that every count reaches the scraper."""
 
 from daemon.telemetry.metrics import Histogram
 
 
 class TestHistogram:
-    def test_a_value_on_a_bound_belongs_to_it(self) -> None:
+    def test_a_bound_includes_its_own_value(self) -> None:
         histogram = Histogram((1, 2.5, 10))
         for value in (0.5, 1, 1.1, 2.5, 10, 11, 1e9):
             histogram.observe(value)

@@ -10,7 +10,7 @@ import pytest
 from control import ports
 from daemon.catalog.interface import CatalogFailed
 from daemon.catalog.records import Position, Progress, State, Upload
-from daemon.storage.local.storage import SHARDS
+from daemon.storage.local.layout import SHARDS
 from daemon.telemetry.metrics import CleanupOutcome, CleanupResult, Metrics, StorageFailure
 from daemon.upkeep import cleanup as cleanup_module
 from daemon.upkeep import orphans
@@ -301,14 +301,14 @@ async def test_bytes_that_cannot_be_deleted_fail_the_pass_after_the_others_of_th
 ) -> None:
     for upload_id in (1, 2, 3):
         await kept.add(upload_id, OLD_MS)
-    remove = kept.storage.remove
+    remove = kept.storage.contents.remove
 
     async def failing(upload_id: int) -> int:
         if upload_id == 2:
             raise OSError(5, "Input/output error")
         return await remove(upload_id)
 
-    monkeypatch.setattr(kept.storage, "remove", failing)
+    monkeypatch.setattr(kept.storage.contents, "remove", failing)
     report = await cleanup.once(dry_run=False)
     assert report.stopped == "failed: [Errno 5] Input/output error"
     assert (report.stale_deleted, report.freed_bytes) == (3, 2 * len(CONTENT))

@@ -10,7 +10,7 @@ import pytest
 from daemon.catalog.interface import CatalogFailed
 from daemon.catalog.records import State
 from daemon.storage.interface import Stored
-from daemon.storage.local.storage import SHARDS
+from daemon.storage.local.layout import SHARDS
 from daemon.telemetry.metrics import Metrics
 from daemon.upkeep import orphans
 from daemon.upkeep.cleanup import Cleanup, CleanupReport
@@ -85,9 +85,9 @@ async def test_an_orphan_that_is_deleted_meanwhile_is_none(
         return OLD_MS
 
     cleanup.policy = replace(POLICY, max_fraction=1)
-    monkeypatch.setattr(kept.storage, "stored", stored)
+    monkeypatch.setattr(kept.storage.inventory, "stored", stored)
     assert await whole(cleanup) == NOTHING
-    monkeypatch.setattr(kept.storage, "modified_ms", modified_ms)
+    monkeypatch.setattr(kept.storage.inventory, "modified_ms", modified_ms)
     assert await whole(cleanup) == NOTHING
 
 

@@ -27,7 +27,7 @@ def log() -> CapturedLog:
 
 @pytest.fixture
 def recovery(kept: Keeping, log: CapturedLog) -> Recovery:
-    return Recovery(kept.catalog, kept.storage, log.logger)
+    return Recovery(kept.catalog, kept.storage.contents, log.logger)
 
 
 async def test_a_daemon_that_holds_nothing_has_nothing_to_check(recovery: Recovery) -> None:
@@ -74,7 +74,7 @@ async def test_files_that_are_complete_are_not_read(
     async def never(upload_id: int) -> Reading:
         raise AssertionError(f"{upload_id} was opened")
 
-    monkeypatch.setattr(kept.storage, "open", never)
+    monkeypatch.setattr(kept.storage.contents, "open", never)
     assert (await recovery.run()).checked == 0
 
 
@@ -109,7 +109,7 @@ async def test_an_upload_that_ends_meanwhile_may_lack_its_bytes(
 
     monkeypatch.setattr(kept.catalog, "receiving", receiving)
     await kept.catalog.end(1, ending or State.EXPIRED, NOW_MS)
-    await kept.storage.remove(1)
+    await kept.storage.contents.remove(1)
     if ending is None:
         await kept.catalog.purge_tombstones(NOW_MS + 1, 10)
     assert await recovery.run() == RecoveryReport(1, 0, ())

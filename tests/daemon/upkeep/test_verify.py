@@ -33,7 +33,7 @@ async def keeping(tmp_path: Path) -> AsyncIterator[Keeping]:
 
 @pytest.fixture
 def verifier(keeping: Keeping) -> Verifier:
-    return Verifier(keeping.catalog, keeping.storage, SystemThreads(), FakeClock())
+    return Verifier(keeping.catalog, keeping.storage.contents, SystemThreads(), FakeClock())
 
 
 async def add(
@@ -170,6 +170,9 @@ class TestSelection:
                     await keeping.catalog.purge_tombstones(NOW_MS + 1, 10)
                 raise FileNotFoundError(upload_id)
 
+            async def remove(self, upload_id: int) -> int:
+                raise AssertionError("a verification removes nothing")
+
         await add(keeping, 1)
         verifier = Verifier(keeping.catalog, Vanishing(), SystemThreads(), FakeClock())
         assert (await found(verifier)).keys() == (set() if ends else {"file-1"})
@@ -198,7 +201,7 @@ class TestPass:
     async def test_a_pass_can_be_cancelled_amid_a_step(self, keeping: Keeping) -> None:
         lanes = HeldThreads()
         await add(keeping, 1)
-        verifier = Verifier(keeping.catalog, keeping.storage, lanes, FakeClock())
+        verifier = Verifier(keeping.catalog, keeping.storage.contents, lanes, FakeClock())
         task = asyncio.get_running_loop().create_task(found(verifier))
         await lanes.asked.wait()
         task.cancel()

@@ -13,13 +13,16 @@ from pathlib import Path
 import pytest
 
 from device.cli.main import main
-from protocol.constants import UploadState
+from device.source import READ_AHEAD_BYTES
+from protocol import frames
+from protocol.constants import ChecksumKind, Disposition, UploadState
 from protocol.errors import ErrorCode
+from protocol.events import ChunksReceived, ServerEvent
 from protocol.handshake import device_key
 from tests.support import fake_control_plane
 from tests.support.certificates import Certificate
 from tests.support.fake_control_plane import FakeControlPlane
-from tests.support.fake_server import FakeServer, Script, breaks_connection, breaks_stream, deque_of
+from tests.support.fake_server import FakeServer, Script, Session, breaks_connection, breaks_stream, deque_of
 
 DATA = random.Random(3).randbytes(400_000)
 SECRET = b"k" * 32
@@ -100,6 +103,11 @@ async def test_send_many_files_at_once(server: FakeServer, shell: Shell, file: P
     }
 
 
+def large(file: Path) -> None:
+    """More than is read at a time: a small file is read but once."""
+    file.write_bytes(3 * READ_AHEAD_BYTES * b"-")
+
+
 def alter(file: Path) -> None:
     file.write_bytes(DATA[1:] + b"x")
 
@@ -108,14 +116,29 @@ async def test_changed_content_needs_to_be_allowed(server: FakeServer, shell: Sh
     await shell("send", file)
     alter(file)
     outcome = await shell("send", file)
-    assert outcome.code == 2
+    assert outcome.code == 6
     assert outcome.err.startswith(f"uplink: {file}: CONTENT_CHANGED: ")
     assert "--replace" in outcome.err
+    assert "replace=True" not in outcome.err
     assert (await shell("send", file, "--replace", "--quiet")) == Outcome(0, "", "")
     assert server.files["log.bin"].data == DATA[1:] + b"x"
 
 
-async def test_a_tag_of_ones_own(server: FakeServer, shell: Shell, file: Path) -> None:
+async def test_a_source_that_changes_while_it_is_sent(server: FakeServer, shell: Shell, file: Path) -> None:
+    def change(session: Session, event: ServerEvent) -> None:
+        file.write_bytes(bytes(file.stat().st_size))
+        session.answer(event)
+
+    large(file)
+
+    server.scripts.append(Script(opens=deque_of(change)))
+    outcome = await shell("send", file)
+    assert outcome.code == 7
+    assert outcome.err.startswith(f"uplink: {file}: the source changed while it was being sent")
+    assert outcome.err.endswith("once nothing writes to it, send it again with --replace\n")
+
+
+async def test_a_tag_given_by_the_caller(server: FakeServer, shell: Shell, file: Path) -> None:
     assert (await shell("send", file, "--tag", "0a0b")).code == 0
     assert server.files["log.bin"].tag == b"\x0a\x0b"
     for tag in ("xyz", "00" * 33):
@@ -133,7 +156,7 @@ async def test_a_pipe_is_refused(shell: Shell) -> None:
     outcome = await shell("send", f"/dev/fd/{reading}")
     os.close(reading)
     assert outcome.code == 1
-    assert "no regular file" in outcome.err
+    assert "write it to a file first" in outcome.err
 
 
 async def test_a_secret_serves_both_planes(
@@ -155,7 +178,7 @@ async def test_a_secret_serves_both_planes(
         assert PRINTED[::-1] not in outcome.err
 
 
-async def test_tls_with_a_certificate_of_ones_own(fake: FakeControlPlane, file: Path, certificate: Certificate) -> None:
+async def test_tls_with_a_private_certificate(fake: FakeControlPlane, file: Path, certificate: Certificate) -> None:
     async with FakeServer(certificate.server_context()) as server:
         shell = Shell(server, fake)
         assert (await shell("send", file, "--ca", certificate.path)).code == 0
@@ -175,9 +198,19 @@ async def test_status(server: FakeServer, shell: Shell, file: Path) -> None:
         "state": "complete",
         "upload_id": f"{100:016x}",
         "next_expected_byte": 400_000,
+        "ranges_beyond": [],
         "size": 400_000,
         "expires_s": 0,
     }
+
+
+async def test_status_of_an_upload_with_gaps(server: FakeServer, shell: Shell) -> None:
+    stored = server.create(frames.Open(Disposition.RESUME_OR_CREATE, len(DATA), "log.bin"))
+    for start, end in ((0, 1000), (5000, 6000)):
+        stored.write(ChunksReceived(1, start, end, (DATA[start:end],), 1, ChecksumKind.CRC32C, None))
+    record = json.loads((await shell("status", "log.bin", "--json")).out)
+    assert (record["state"], record["next_expected_byte"]) == ("receiving", 1000)
+    assert record["ranges_beyond"] == [{"start": 5000, "end": 6000}]
 
 
 async def test_an_unreachable_server(shell: Shell, file: Path) -> None:

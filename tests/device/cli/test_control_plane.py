@@ -34,7 +34,7 @@ async def client(fake: FakeControlPlane, time: FakeTime) -> AsyncIterator[Contro
 
 
 def ignore(count: int) -> None:
-    """Progress that nobody looks at."""
+    """Ignore the progress."""
 
 
 def names_in(directory: Path) -> list[str]:
@@ -66,7 +66,7 @@ async def test_all_pages_are_listed(fake: FakeControlPlane, client: ControlPlane
     assert len(everything) == len(set(everything)) == 250
 
 
-async def test_a_name_is_found_whatever_it_is_made_of(fake: FakeControlPlane, client: ControlPlane) -> None:
+async def test_any_name_is_found(fake: FakeControlPlane, client: ControlPlane) -> None:
     name = "logs/2026 ü?#%2F.bin"
     file = fake.put(DATA, name)
     found = await client.find("cam-1", name)
@@ -100,7 +100,7 @@ async def test_an_empty_file_needs_no_request(fake: FakeControlPlane, client: Co
     assert ranges_asked(fake) == []
 
 
-async def test_a_download_that_was_cut_goes_on(
+async def test_a_download_that_was_cut_resumes(
     fake: FakeControlPlane, client: ControlPlane, tmp_path: Path, time: FakeTime
 ) -> None:
     fake.put(DATA)
@@ -112,7 +112,7 @@ async def test_a_download_that_was_cut_goes_on(
     assert time.slept == [0.4, 0.8, 0.4]
 
 
-async def test_a_later_download_goes_on_with_the_part(
+async def test_a_later_download_resumes_from_the_part(
     fake: FakeControlPlane, client: ControlPlane, tmp_path: Path
 ) -> None:
     fake.put(DATA)
@@ -123,7 +123,7 @@ async def test_a_later_download_goes_on_with_the_part(
 
 
 @pytest.mark.parametrize("part", [bytes(5000), bytes(len(DATA)), bytes(len(DATA) + 1)], ids=["part", "whole", "more"])
-async def test_a_part_of_another_file_is_begun_anew(
+async def test_a_part_of_another_file_is_downloaded_again(
     part: bytes, fake: FakeControlPlane, client: ControlPlane, tmp_path: Path
 ) -> None:
     fake.put(DATA)
@@ -198,7 +198,7 @@ async def test_a_target_that_cannot_be_written_is_named(
         (404, b'{"code": 545, "name": "NOT_FOUND", "detail": "no such"}', ControlPlaneError, "NOT_FOUND: no such"),
     ],
 )
-async def test_answers_of_others_are_told_apart(
+async def test_answers_of_another_server_are_recognized(
     status: int, body: bytes, error: type[Exception], text: str, fake: FakeControlPlane, client: ControlPlane
 ) -> None:
     fake.answers.append(says(status, body))
@@ -206,13 +206,13 @@ async def test_answers_of_others_are_told_apart(
         await client.find("cam-1", "log.bin")
 
 
-async def test_a_list_that_is_none_is_refused(fake: FakeControlPlane, client: ControlPlane) -> None:
+async def test_an_answer_without_a_list_is_refused(fake: FakeControlPlane, client: ControlPlane) -> None:
     fake.answers.append(says(200, b'{"files": 3}'))
     with pytest.raises(NoAnswerError, match="no list 'files'"):
         [file async for file in client.files(None, (), None)]
 
 
-async def test_nobody_there_is_named() -> None:
+async def test_an_unreachable_control_plane_is_named() -> None:
     async with ControlPlane("http://127.0.0.1:1", token="t") as client:
         with pytest.raises(NoAnswerError, match=r":1 did not answer GET /v1/devices/a/files/b: .*UPLINK_HTTP"):
             await client.find("a", "b")

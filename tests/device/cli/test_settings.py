@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from device.cli.settings import Settings, UsageError, load_settings
+from device.cli.settings import ConnectionSettings, UsageError, load_settings
 from device.credentials import SecretCredentials, TokenCredentials
 from tests.support.certificates import Certificate
 
@@ -17,7 +17,7 @@ def options(**given: str | Path | bool) -> argparse.Namespace:
     return argparse.Namespace(**{**dict.fromkeys(names), "tls": False, **given})
 
 
-def load(environment: dict[str, str] | None = None, **given: str | Path | bool) -> Settings:
+def load(environment: dict[str, str] | None = None, **given: str | Path | bool) -> ConnectionSettings:
     return load_settings(options(**given), environment or {"UPLINK_TOKEN": "t"}, None)
 
 
@@ -73,7 +73,7 @@ def test_a_person_is_asked_for_the_secret() -> None:
         ({"UPLINK_TOKEN": "t"}, {"ca": Path("/nonexistent")}, "certificates in /nonexistent cannot be used"),
         ({"UPLINK_SECRET": SECRET}, {}, "which device"),
         ({"X": ""}, {"device": "cam-1"}, "no credential: set UPLINK_SECRET"),
-        ({"UPLINK_SECRET": "short"}, {"device": "cam-1"}, "copy it as"),
+        ({"UPLINK_SECRET": "short"}, {"device": "cam-1"}, "a device secret"),
         (
             {"X": ""},
             {"device": "cam-1", "secret_file": Path("/nonexistent")},

@@ -1,4 +1,4 @@
-"""Every break of the link: uploads go on where they were, attempts back off, and end where they were told to."""
+"""Every break of the link: uploads resume, attempts back off, and stop at the caller's limits."""
 
 import asyncio
 import random
@@ -9,9 +9,10 @@ import pytest
 from device.client import Uplink
 from device.credentials import SecretCredentials, TokenCredentials
 from device.exceptions import UnreachableError, UploadFailed
-from protocol.constants import Action, Feature, UploadState
+from protocol import frames
+from protocol.constants import Action, ChecksumKind, Disposition, Feature, UploadState
 from protocol.errors import ErrorCode
-from protocol.events import ServerEvent
+from protocol.events import ChunksReceived, ServerEvent
 from protocol.handshake import device_key
 from tests.device.conftest import Uplinks
 from tests.support.content import DATA, DIGEST
@@ -34,7 +35,7 @@ async def test_cut_at_random_points_the_file_arrives_bit_for_bit(
     assert {stored.state for stored in server.files.values()} == {UploadState.COMPLETE}
 
 
-async def test_a_later_process_goes_on_where_the_earlier_was_cut(server: FakeServer, uplinks: Uplinks) -> None:
+async def test_a_later_process_resumes(server: FakeServer, uplinks: Uplinks) -> None:
     server.scripts.append(Script(cut_after_bytes=400_000))
     async with uplinks(attempts_max=1) as first:
         server.scripts.append(Script(hellos=deque_of(breaks_connection(ErrorCode.INTERNAL))))
@@ -51,7 +52,7 @@ async def test_a_later_process_goes_on_where_the_earlier_was_cut(server: FakeSer
 async def test_a_lost_last_answer_heals(server: FakeServer, uplinks: Uplinks) -> None:
     def finish_unheard(session: Session, event: ServerEvent) -> None:
         session.answer(event)
-        session.connection.data_to_send()
+        session.connection.data_to_send(0.0)
         session.cut()
 
     server.scripts.append(Script(finishes=deque_of(finish_unheard)))
@@ -69,7 +70,7 @@ async def test_breaks_back_off_and_progress_resets_it(server: FakeServer, uplink
     assert time.slept == pytest.approx([0.4, 0.8, 1.6, 3.2, 6.4, 12.8, 24, 24, 0.04])
 
 
-async def test_a_link_that_was_good_is_made_again_at_once_but_once(
+async def test_a_good_link_is_tried_again_at_once_but_only_once(
     server: FakeServer, uplinks: Uplinks, time: FakeTime
 ) -> None:
     server.scripts.extend(Script(cut_after_bytes=count) for count in (300_000, 1, 1))
@@ -79,7 +80,7 @@ async def test_a_link_that_was_good_is_made_again_at_once_but_once(
 
 
 @pytest.mark.parametrize("with_secret", [False, True])
-async def test_opening_waits_for_no_welcome(with_secret: bool, server: FakeServer, uplinks: Uplinks) -> None:
+async def test_open_does_not_wait_for_welcome(with_secret: bool, server: FakeServer, uplinks: Uplinks) -> None:
     secret = b"s" * 32
     server.device_key = device_key(secret)
     held: list[ServerEvent] = []
@@ -98,7 +99,7 @@ async def test_opening_waits_for_no_welcome(with_secret: bool, server: FakeServe
     assert len(server.sessions) == 2
 
 
-async def test_opening_waits_for_the_features_that_are_required(server: FakeServer, uplinks: Uplinks) -> None:
+async def test_open_waits_for_required_features(server: FakeServer, uplinks: Uplinks) -> None:
     held: list[ServerEvent] = []
     server.scripts.append(Script(hellos=deque_of(lambda _, event: held.append(event))))
     async with uplinks(features_required=Feature.CHUNK_CRC32C) as uplink:
@@ -120,7 +121,7 @@ async def test_a_server_that_does_not_answer_the_handshake_is_given_up(server: F
             await uplink.send(DATA, "log.bin")
 
 
-async def test_nobody_there_is_reported_after_the_attempts_allowed(server: FakeServer, time: FakeTime) -> None:
+async def test_an_unreachable_server_is_reported_after_the_attempts_allowed(server: FakeServer, time: FakeTime) -> None:
     calls = 0
 
     async def refuse() -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
@@ -139,7 +140,8 @@ async def test_nobody_there_is_reported_after_the_attempts_allowed(server: FakeS
 async def test_one_attempt_serves_all_who_wait(server: FakeServer, uplinks: Uplinks) -> None:
     server.scripts.extend(Script(cut_after_bytes=1) for _ in range(3))
     async with uplinks(attempts_max=3) as uplink:
-        outcomes = await asyncio.gather(*(uplink.send(DATA, f"{n}") for n in range(5)), return_exceptions=True)
+        sendings = (uplink.send(DATA, f"{n}", identify=False) for n in range(5))
+        outcomes = await asyncio.gather(*sendings, return_exceptions=True)
     assert all(isinstance(outcome, UnreachableError) for outcome in outcomes)
     assert len(server.sessions) == 3
 
@@ -147,11 +149,11 @@ async def test_one_attempt_serves_all_who_wait(server: FakeServer, uplinks: Upli
 async def test_a_deadline_without_progress(server: FakeServer, uplinks: Uplinks) -> None:
     server.scripts.extend(Script(cut_after_bytes=1) for _ in range(20))
     async with uplinks(deadline_s=100) as uplink:
-        with pytest.raises(UnreachableError, match="nothing went on for 100 s"):
+        with pytest.raises(UnreachableError, match="given up after 100 s"):
             await uplink.send(DATA, "log.bin")
 
 
-async def test_a_connection_that_never_comes_about_times_out(time: FakeTime) -> None:
+async def test_connecting_times_out(time: FakeTime) -> None:
     async def hang() -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         await asyncio.Event().wait()
         raise AssertionError
@@ -180,3 +182,18 @@ async def test_an_untrusted_certificate_is_final(time: FakeTime) -> None:
         with pytest.raises(UploadFailed, match="not trusted: self-signed") as caught:
             await uplink.send(DATA, "log.bin")
     assert (caught.value.code, caught.value.action) == (0, Action.GIVE_UP)
+
+
+async def test_opened_alone_is_no_progress(server: FakeServer, uplinks: Uplinks, time: FakeTime) -> None:
+    """R12.6: a server that resumes each time, and breaks before it acknowledges more, is not tried at once."""
+
+    def open_and_hang_up(session: Session, event: ServerEvent) -> None:
+        session.answer(event)
+        session.hang_up()
+
+    stored = server.create(frames.Open(Disposition.RESUME_OR_CREATE, len(DATA), "log.bin", tag=DIGEST))
+    stored.write(ChunksReceived(1, 0, 1000, (DATA[:1000],), 1, ChecksumKind.CRC32C, None))
+    server.scripts.extend(Script(opens=deque_of(open_and_hang_up)) for _ in range(3))
+    async with uplinks() as uplink:
+        await uplink.send(DATA, "log.bin")
+    assert time.slept == [0.4, 0.8, 1.6]

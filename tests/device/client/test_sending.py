@@ -21,7 +21,7 @@ from tests.support.fake_time import FakeTime
 from tests.support.welcomes import without
 
 
-async def test_a_file_arrives_and_the_result_tells_of_it(server: FakeServer, uplinks: Uplinks) -> None:
+async def test_a_file_arrives_and_the_result_describes_it(server: FakeServer, uplinks: Uplinks) -> None:
     async with uplinks() as uplink:
         sent = await uplink.send(DATA, "log.bin")
         status = await uplink.status("log.bin")

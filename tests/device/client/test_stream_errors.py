@@ -7,7 +7,7 @@ import pytest
 from device.credentials import TokenCredentials
 from device.exceptions import UploadFailed
 from protocol.constants import Action, Disposition, UploadState
-from protocol.errors import ErrorCode, Scope
+from protocol.errors import ErrorCode, ErrorScope
 from protocol.events import ServerEvent
 from tests.device.conftest import Uplinks
 from tests.support.content import DATA
@@ -15,7 +15,7 @@ from tests.support.fake_server import FakeServer, Script, Session, breaks_stream
 from tests.support.fake_time import FakeTime
 from tests.support.token_issuer import Tokens
 
-STREAM_CODES = [code for code in ErrorCode if code.scope is Scope.STREAM]
+STREAM_CODES = [code for code in ErrorCode if code.scope is ErrorScope.STREAM]
 
 
 @pytest.mark.parametrize("code", STREAM_CODES, ids=lambda code: code.name)
@@ -84,16 +84,16 @@ async def test_other_content_is_replaced_where_the_caller_allows_it(server: Fake
         await uplink.send(DATA, "log.bin", tag=b"1")
         with pytest.raises(UploadFailed, match="CONTENT_CHANGED"):
             await uplink.send(DATA[1:], "log.bin", tag=b"2")
-        sent = await uplink.send(DATA[1:], "log.bin", tag=b"2", replace_changed=True)
+        sent = await uplink.send(DATA[1:], "log.bin", tag=b"2", replace=True)
     assert server.files["log.bin"].data == DATA[1:]
     assert sent.resent_bytes == 0
 
 
-async def test_content_is_replaced_but_once(server: FakeServer, uplinks: Uplinks) -> None:
+async def test_content_is_replaced_only_once(server: FakeServer, uplinks: Uplinks) -> None:
     server.scripts.append(Script(finishes=deque_of(*[breaks_stream(ErrorCode.DIGEST_MISMATCH)] * 2)))
     async with uplinks() as uplink:
         with pytest.raises(UploadFailed, match="DIGEST_MISMATCH"):
-            await uplink.send(DATA, "log.bin", replace_changed=True)
+            await uplink.send(DATA, "log.bin", replace=True)
     assert not server.sessions[0].script.finishes
 
 

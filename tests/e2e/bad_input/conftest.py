@@ -1,4 +1,4 @@
-"""A daemon with narrow limits, a device that says what it should not, and one that must not be disturbed by that."""
+"""A daemon with tight limits, a device that sends bad input, and a bystander that must not notice."""
 
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager
@@ -35,19 +35,19 @@ async def live(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Scene]
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def bystander(live: Scene) -> AsyncIterator[Bystander]:
-    async with Bystander.at(live) as going_on:
-        yield going_on
+    async with Bystander.at(live) as uploading:
+        yield uploading
 
 
 @pytest.fixture
 def nothing_stored(live: Scene, bystander: Bystander) -> Nothing:
-    """Entered where the bad input begins."""
+    """A block around the bad input, which must store nothing and leave the bystander undisturbed."""
     return undisturbed(live, bystander)
 
 
 @pytest_asyncio.fixture(loop_scope="module")
 async def stranger(live: Scene) -> AsyncIterator[Wire]:
-    """A connection on which nothing was said."""
+    """A connection that has sent nothing yet."""
     async with await Wire.connect(live.address) as wire:
         yield wire
 

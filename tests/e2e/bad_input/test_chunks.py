@@ -1,4 +1,4 @@
-"""Chunks that lie, are corrupt, or belong to no stream."""
+"""Chunks with false lengths or offsets, corrupt chunks, and chunks of unknown streams."""
 
 import pytest
 
@@ -13,6 +13,16 @@ from tests.support.refused_input import DATA, begun, failed, lives_on
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 CHUNKS = [FrameType.CHUNK, FrameType.CHUNK_COMPACT, FrameType.CHUNK_CRC32C]
+
+
+async def begun_with_gaps(wire: Wire, name: str) -> None:
+    """Start an upload of 1000 bytes with as many gaps as the daemon allows, all below byte 900."""
+    await begun(wire, name, size=1000)
+    for number in range(1, RANGES_MAX + 1):
+        wire.send(chunk(1, 100 * number, DATA))
+        ack = await wire.hear(frames.Ack, 1)
+        assert ack.ranges is not None
+        assert ack.ranges[-1] == Span(100 * number, 100 * number + 10)
 
 
 class TestChunks:
@@ -44,7 +54,7 @@ class TestChunks:
             await failed(wire, ErrorCode.CHUNK_INVALID, 1)
 
     @pytest.mark.parametrize("start", [91, 100, 2**40])
-    async def test_an_end_beyond_the_total(self, wire: Wire, nothing_stored: Nothing, name: str, start: int) -> None:
+    async def test_an_end_beyond_the_size(self, wire: Wire, nothing_stored: Nothing, name: str, start: int) -> None:
         await begun(wire, name, size=100)
         async with nothing_stored:
             wire.send(chunk(1, start, DATA))
@@ -53,14 +63,14 @@ class TestChunks:
             await lives_on(wire)
 
     @pytest.mark.parametrize("end", [OFFSET_MAX, OFFSET_MAX + 1, 2**64 - 1])
-    async def test_an_end_beyond_all_offsets(self, wire: Wire, nothing_stored: Nothing, name: str, end: int) -> None:
+    async def test_an_end_beyond_offset_max(self, wire: Wire, nothing_stored: Nothing, name: str, end: int) -> None:
         await begun(wire, name, size=SIZE_UNKNOWN)
         async with nothing_stored:
             wire.send(lying_chunk(1, end - 9, end, DATA))
             await failed(wire, ErrorCode.CHUNK_INVALID, 1)
 
     @pytest.mark.parametrize("kind", CHUNKS)
-    async def test_a_checksum_that_does_not_fit_costs_the_chunk(
+    async def test_a_wrong_checksum_costs_only_the_chunk(
         self, wire: Wire, nothing_stored: Nothing, name: str, kind: FrameType
     ) -> None:
         await begun(wire, name)
@@ -71,7 +81,7 @@ class TestChunks:
             assert answer.next_expected_byte == 10
         await wire.upload(1, 10, DATA)
 
-    async def test_the_eighth_refusal_of_a_range_ends_the_stream(
+    async def test_the_eighth_nack_of_a_range_ends_the_stream(
         self, wire: Wire, nothing_stored: Nothing, name: str
     ) -> None:
         await begun(wire, name)
@@ -82,19 +92,26 @@ class TestChunks:
             await failed(wire, ErrorCode.NACKS_EXHAUSTED, 1)
             await lives_on(wire)
 
-    async def test_a_gap_too_many_costs_the_chunk(self, wire: Wire, nothing_stored: Nothing, name: str) -> None:
-        await begun(wire, name, size=1000)
-        for number in range(1, RANGES_MAX + 1):
-            wire.send(chunk(1, 100 * number, DATA))
-            ack = await wire.hear(frames.Ack, 1)
-            assert ack.ranges is not None
-            assert ack.ranges[-1] == Span(100 * number, 100 * number + 10)
+    async def test_one_gap_too_many_costs_only_the_chunk(self, wire: Wire, nothing_stored: Nothing, name: str) -> None:
+        await begun_with_gaps(wire, name)
         async with nothing_stored:
             wire.send(chunk(1, 900, DATA))
             answer = await wire.hear(frames.Nack, 1)
             assert (answer.code, answer.start_byte, answer.end_byte) == (ErrorCode.TOO_MANY_GAPS, 900, 909)
             assert answer.next_expected_byte == 10
         await wire.upload(1, 10, b"x" * 90)
+
+    async def test_the_eighth_chunk_that_makes_one_gap_too_many_ends_the_stream(
+        self, wire: Wire, nothing_stored: Nothing, name: str
+    ) -> None:
+        await begun_with_gaps(wire, name)
+        async with nothing_stored:
+            for _ in range(NACKS_PER_RANGE_MAX - 1):
+                wire.send(chunk(1, 900, DATA))
+                assert (await wire.hear(frames.Nack, 1)).code == ErrorCode.TOO_MANY_GAPS
+            wire.send(chunk(1, 900, DATA))
+            await failed(wire, ErrorCode.NACKS_EXHAUSTED, 1)
+            await lives_on(wire)
 
 
 class TestStreams:

@@ -1,13 +1,13 @@
-"""Tokens and proofs that are not good, and files that are somebody else's."""
+"""Invalid tokens and proofs, and attempts to reach another device's files."""
 
 import jwt
 import pytest
 import pytest_asyncio
 
-from device.credentials import secret_from_text
-from protocol import frames
-from protocol.constants import Action, CredentialKind, Disposition, UploadState
+from protocol import codec, frames
+from protocol.constants import Action, CredentialKind, Disposition, TlvType, UploadState
 from protocol.errors import ErrorCode
+from protocol.handshake import read_secret
 from tests.e2e.bad_input.conftest import Nothing
 from tests.support.raw_device import NONCE, Wire, changed, open_request, secret_hello, token_hello
 from tests.support.refused_input import begun, failed, refused
@@ -18,8 +18,8 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def secret(live: Scene) -> bytes:
-    """That of the device `prover`."""
-    return secret_from_text(await live.daemon.command("device", "add", "prover", "--quiet"))
+    """The secret of the device `prover`."""
+    return read_secret(await live.daemon.command("device", "add", "prover", "--quiet"))
 
 
 class TestTokens:
@@ -36,7 +36,7 @@ class TestTokens:
         ],
         ids=["expired", "audience", "issuer", "endless", "no audience", "subject", "not yet"],
     )
-    async def test_a_token_that_is_not_good_opens_neither_plane(
+    async def test_an_invalid_token_is_refused_on_both_ports(
         self, live: Scene, stranger: Wire, nothing_stored: Nothing, claims: dict[str, object], code: ErrorCode
     ) -> None:
         token = live.token("victim", **claims)
@@ -47,7 +47,7 @@ class TestTokens:
             assert (answer.status, answer.name) == (401, code.name)
 
     @pytest.mark.parametrize("how", ["key", "none", "altered", "garbage"])
-    async def test_a_forged_token_opens_neither_plane(
+    async def test_a_forged_token_is_refused_on_both_ports(
         self, live: Scene, stranger: Wire, nothing_stored: Nothing, how: str
     ) -> None:
         good = live.token("victim")
@@ -65,21 +65,19 @@ class TestTokens:
             assert (answer.status, answer.name) == (401, "UNAUTHENTICATED")
 
     @pytest.mark.parametrize("scope", ["read", "delete"])
-    async def test_a_token_that_does_not_allow_uploads(
+    async def test_a_token_without_the_upload_scope_is_refused(
         self, live: Scene, stranger: Wire, nothing_stored: Nothing, scope: str
     ) -> None:
         async with nothing_stored:
             stranger.say(token_hello(live.token("victim", scope=scope)))
             await refused(stranger, ErrorCode.FORBIDDEN)
 
-    async def test_an_operators_token_does_not_upload(
-        self, live: Scene, stranger: Wire, nothing_stored: Nothing
-    ) -> None:
+    async def test_an_operators_token_cannot_upload(self, live: Scene, stranger: Wire, nothing_stored: Nothing) -> None:
         async with nothing_stored:
             stranger.say(token_hello(live.operator))
             await refused(stranger, ErrorCode.FORBIDDEN)
 
-    async def test_a_revoked_device_is_cut_and_opens_neither_plane(
+    async def test_a_disabled_device_is_cut_and_refused_on_both_ports(
         self, live: Scene, stranger: Wire, nothing_stored: Nothing, name: str
     ) -> None:
         token = live.token("revoked")
@@ -102,11 +100,11 @@ class TestTokens:
 
 
 class TestProofs:
-    async def test_a_right_proof_is_let_in(self, stranger: Wire, secret: bytes) -> None:
+    async def test_a_correct_proof_is_admitted(self, stranger: Wire, secret: bytes) -> None:
         assert isinstance((await stranger.prove("prover", secret)).frame, frames.Welcome)
 
     @pytest.mark.parametrize("device", ["prover", "unknown"])
-    async def test_a_wrong_proof_and_an_unknown_device_are_told_the_same(
+    async def test_a_wrong_proof_and_an_unknown_device_get_the_same_answer(
         self, stranger: Wire, secret: bytes, nothing_stored: Nothing, device: str
     ) -> None:
         async with nothing_stored:
@@ -115,11 +113,11 @@ class TestProofs:
             assert reply.frame.code == ErrorCode.UNAUTHENTICATED
             assert reply.frame.action is Action.REAUTHENTICATE
             assert reply.frame.text == (
-                "the proof does not fit: check the device's name, tenant and secret, or enrol it"
+                "the secret does not fit: check the device's name, tenant and secret, or enrol it"
             )
             await stranger.ended()
 
-    async def test_a_replayed_proof_is_wrong(
+    async def test_a_replayed_proof_is_refused(
         self, live: Scene, stranger: Wire, secret: bytes, nothing_stored: Nothing
     ) -> None:
         async with await Wire.connect(live.address) as first:
@@ -131,7 +129,7 @@ class TestProofs:
             stranger.send(proof)
             await refused(stranger, ErrorCode.UNAUTHENTICATED)
 
-    async def test_a_hello_altered_on_the_way_is_not_proven(
+    async def test_a_hello_altered_in_transit_is_refused(
         self, live: Scene, stranger: Wire, secret: bytes, nothing_stored: Nothing
     ) -> None:
         async with nothing_stored:
@@ -139,7 +137,7 @@ class TestProofs:
             assert isinstance(reply.frame, frames.Refused)
             assert reply.frame.code == ErrorCode.UNAUTHENTICATED
 
-    async def test_a_hello_that_lacks_what_its_credential_needs(self, stranger: Wire, nothing_stored: Nothing) -> None:
+    async def test_a_hello_without_its_credential_is_refused(self, stranger: Wire, nothing_stored: Nothing) -> None:
         async with nothing_stored:
             stranger.say(frames.Hello(CredentialKind.DEVICE_SECRET, 0, 64, nonce=NONCE))
             await refused(stranger, ErrorCode.FRAME_MALFORMED)
@@ -150,9 +148,26 @@ class TestProofs:
                 answer = await live.http.post("/v1/token", {"device": device, "secret": "A" * 43})
                 assert (answer.status, answer.name) == (401, "UNAUTHENTICATED")
 
+    @pytest.mark.parametrize("field", [TlvType.DEVICE, TlvType.TENANT])
+    async def test_a_name_that_is_not_utf_8_is_refused_like_a_wrong_secret(
+        self, stranger: Wire, nothing_stored: Nothing, field: TlvType
+    ) -> None:
+        hello = codec.encode(secret_hello("prover", tenant="plant"))
+        name = {TlvType.DEVICE: b"prover", TlvType.TENANT: b"plant"}[field]
+        async with nothing_stored:
+            stranger.send(hello.replace(name, b"\xff" * len(name)))
+            await stranger.hear(frames.Challenge)
+            stranger.say(frames.Proof(bytes(32)))
+            await refused(stranger, ErrorCode.UNAUTHENTICATED)
 
-class TestOthersFiles:
-    async def test_a_device_finds_no_other_devices_file_on_either_plane(
+    async def test_a_device_name_that_is_not_utf_8_gets_no_token(self, live: Scene, nothing_stored: Nothing) -> None:
+        async with nothing_stored:
+            answer = await live.http.post("/v1/token", {"device": "\ud800", "secret": "A" * 43})
+            assert (answer.status, answer.name) == (401, "UNAUTHENTICATED")
+
+
+class TestForeignFiles:
+    async def test_a_device_cannot_reach_another_devices_file(
         self, live: Scene, wire: Wire, nothing_stored: Nothing, name: str
     ) -> None:
         async with await live.admitted("owner") as owner:
@@ -176,7 +191,7 @@ class TestOthersFiles:
             assert isinstance(listed, list)
             assert {file["device"] for file in listed} <= {"victim"}
 
-    async def test_the_same_name_of_two_devices_is_two_files(self, live: Scene, wire: Wire, name: str) -> None:
+    async def test_the_same_name_on_two_devices_is_two_files(self, live: Scene, wire: Wire, name: str) -> None:
         async with await live.admitted("owner") as owner:
             first = await owner.open(1, open_request(name, 100))
             second = await wire.open(1, open_request(name, 200))

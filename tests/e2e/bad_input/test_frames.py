@@ -1,4 +1,4 @@
-"""What is no frame of a device: another protocol, a frame too long, cut or malformed, and one that drips."""
+"""Input that is not a valid frame: another protocol, and frames that are too long, cut short or malformed."""
 
 import asyncio
 
@@ -26,7 +26,7 @@ class TestTheFirstBytes:
         ],
         ids=["http", "tls", "ssh", "zero"],
     )
-    async def test_another_protocol_is_told_so(self, stranger: Wire, nothing_stored: Nothing, data: bytes) -> None:
+    async def test_another_protocol_is_refused(self, stranger: Wire, nothing_stored: Nothing, data: bytes) -> None:
         async with nothing_stored:
             stranger.send(data)
             await refused(stranger, ErrorCode.MAGIC_WRONG)
@@ -50,23 +50,21 @@ class TestTheFirstBytes:
             stranger.say(open_request("early.bin"), 1)
             await refused(stranger, ErrorCode.MAGIC_WRONG)
 
-    async def test_a_kind_of_credential_that_there_is_not(
-        self, live: Scene, stranger: Wire, nothing_stored: Nothing
-    ) -> None:
+    async def test_an_unknown_kind_of_credential(self, live: Scene, stranger: Wire, nothing_stored: Nothing) -> None:
         async with nothing_stored:
             stranger.say(changed(token_hello(live.token("victim")), credential=3))
             await refused(stranger, ErrorCode.CREDENTIAL_UNSUPPORTED)
 
 
 class TestFrameSizes:
-    async def test_an_oversized_hello_is_refused_by_its_prefix_alone(
+    async def test_an_oversized_hello_is_refused_once_its_prefix_arrives(
         self, stranger: Wire, nothing_stored: Nothing
     ) -> None:
         async with nothing_stored:
             stranger.send(raw(FrameType.HELLO, b"", length=HANDSHAKE_FRAME_BYTES_MAX - 7))
             await refused(stranger, ErrorCode.FRAME_TOO_LARGE)
 
-    async def test_an_oversized_control_frame_is_refused_by_its_prefix_alone(
+    async def test_an_oversized_control_frame_is_refused_once_its_prefix_arrives(
         self, wire: Wire, nothing_stored: Nothing
     ) -> None:
         async with nothing_stored:
@@ -74,7 +72,7 @@ class TestFrameSizes:
             await failed(wire, ErrorCode.FRAME_TOO_LARGE)
 
     @pytest.mark.parametrize("length", [CHUNK_BYTES_MAX + 21, 2**32 - 1])
-    async def test_an_oversized_chunk_is_refused_by_its_prefix_alone(
+    async def test_an_oversized_chunk_is_refused_once_its_prefix_arrives(
         self, wire: Wire, nothing_stored: Nothing, name: str, length: int
     ) -> None:
         await begun(wire, name)
@@ -119,20 +117,22 @@ class TestFrameSizes:
             await failed(wire, ErrorCode.FRAME_MALFORMED)
 
     @pytest.mark.parametrize(("kind", "code"), [(0x7F, ErrorCode.FRAME_UNKNOWN), (0x01, ErrorCode.FRAME_UNEXPECTED)])
-    async def test_a_frame_that_has_no_place(
+    async def test_an_unknown_or_unexpected_frame_ends_the_connection(
         self, wire: Wire, nothing_stored: Nothing, kind: int, code: ErrorCode
     ) -> None:
         async with nothing_stored:
             wire.send(raw(kind, b""))
             await failed(wire, code)
 
-    async def test_a_hello_cut_short_by_the_end(self, live: Scene, stranger: Wire, nothing_stored: Nothing) -> None:
+    async def test_a_hello_cut_short_by_end_of_input(
+        self, live: Scene, stranger: Wire, nothing_stored: Nothing
+    ) -> None:
         async with nothing_stored:
             stranger.send(raw(FrameType.HELLO, b"UPLK", length=100))
             stranger.end()
             await stranger.ended()
 
-    async def test_a_chunk_cut_short_by_the_end_is_not_stored(
+    async def test_a_chunk_cut_short_by_end_of_input_is_not_stored(
         self, wire: Wire, nothing_stored: Nothing, name: str
     ) -> None:
         await begun(wire, name)
@@ -149,10 +149,10 @@ class TestFrameSizes:
             wire.send(chunk(1, len(DATA), b"x" * 50)[:-1])
             wire.hang_up()
 
-    async def test_input_without_end_after_the_last_words_is_cut_off(self, wire: Wire, nothing_stored: Nothing) -> None:
+    async def test_endless_input_after_a_fatal_error_is_cut_off(self, wire: Wire, nothing_stored: Nothing) -> None:
         async with nothing_stored:
             wire.send(raw(0x7F, b""))
             await failed(wire, ErrorCode.FRAME_UNKNOWN)
-            with pytest.raises(ConnectionError):  # and not TimeoutError
+            with pytest.raises(ConnectionError):  # not TimeoutError
                 async with asyncio.timeout(DEADLINE_S):
                     await wire.flood(bytes(64 * 1024))

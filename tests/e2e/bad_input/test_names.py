@@ -1,4 +1,4 @@
-"""Names, metadata, sizes and identities that cannot be, or are another's already."""
+"""Invalid names, metadata and sizes, and names that already belong to other content."""
 
 from pathlib import Path
 
@@ -16,7 +16,7 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 
 def paths_around(directory: Path) -> set[Path]:
-    """What lies beside the directory, above it, and at the root."""
+    """All paths next to the directory, one level above it, and in the root directory."""
     return {path for parent in (*directory.parents[:2], Path("/")) for path in parent.iterdir()}
 
 
@@ -38,7 +38,7 @@ class TestNames:
         ],
         ids=["empty", "nul", "newline", "del", "c1", "ff", "latin-1", "surrogate", "256 bytes", "outside", "parent"],
     )
-    async def test_a_name_that_cannot_be(self, wire: Wire, nothing_stored: Nothing, name: bytes) -> None:
+    async def test_an_invalid_name_is_refused(self, wire: Wire, nothing_stored: Nothing, name: bytes) -> None:
         async with nothing_stored:
             wire.send(raw(FrameType.OPEN, b"\0" + bytes(8) + field(TlvType.NAME, name), 1))
             await failed(wire, ErrorCode.NAME_INVALID, 1)
@@ -68,7 +68,7 @@ class TestNames:
             (TlvType.TAG, b"t" * 33),
         ],
     )
-    async def test_metadata_that_cannot_be(
+    async def test_invalid_metadata_is_refused(
         self, wire: Wire, nothing_stored: Nothing, kind: TlvType, value: bytes
     ) -> None:
         async with nothing_stored:
@@ -76,23 +76,27 @@ class TestNames:
             await failed(wire, ErrorCode.METADATA_INVALID, 1)
 
     @pytest.mark.parametrize("size", [OFFSET_MAX + 1, SIZE_UNKNOWN - 1])
-    async def test_a_size_beyond_all_offsets(self, wire: Wire, nothing_stored: Nothing, size: int) -> None:
+    async def test_a_size_beyond_the_largest_offset(self, wire: Wire, nothing_stored: Nothing, size: int) -> None:
         async with nothing_stored:
             wire.say(open_request("vast.bin", size), 1)
             await failed(wire, ErrorCode.SIZE_INVALID, 1)
 
-    @pytest.mark.parametrize("size", [QUOTA_BYTES + 1, OFFSET_MAX])
-    async def test_a_size_beyond_the_quota(self, wire: Wire, nothing_stored: Nothing, size: int) -> None:
+    async def test_a_size_beyond_the_quota(self, wire: Wire, nothing_stored: Nothing) -> None:
         async with nothing_stored:
-            wire.say(open_request("large.bin", size), 1)
+            wire.say(open_request("large.bin", QUOTA_BYTES + 1), 1)
             answer = await wire.hear(frames.Error, 1)
-            # What no disk has room for is refused for that before quotas are looked at.
-            assert answer.code == (ErrorCode.QUOTA_EXCEEDED if size < OFFSET_MAX else ErrorCode.DISK_FULL)
-            assert answer.action is Action.WAIT
+            assert (answer.code, answer.action) == (ErrorCode.QUOTA_EXCEEDED, Action.WAIT)
             assert answer.wait_ms > 0
             await lives_on(wire)
 
-    async def test_bytes_beyond_the_quota_of_a_size_that_was_not_told(self, live: Scene, bystander: Bystander) -> None:
+    async def test_a_size_beyond_the_disk(self, wire: Wire, nothing_stored: Nothing) -> None:
+        async with nothing_stored:
+            wire.say(open_request("larger.bin", OFFSET_MAX), 1)
+            answer = await wire.hear(frames.Error, 1)
+            assert (answer.code, answer.action) == (ErrorCode.FILE_TOO_LARGE, Action.GIVE_UP)
+            await lives_on(wire)
+
+    async def test_bytes_beyond_the_quota_without_a_declared_size(self, live: Scene, bystander: Bystander) -> None:
         async with await live.admitted("glutton") as wire:
             await wire.open(1, open_request("endless.bin"))
             sent = 0
@@ -109,7 +113,7 @@ class TestIdentity:
     @pytest.mark.parametrize(
         ("size", "tag"), [(99, b"one"), (101, b"one"), (100, b"two"), (100, b"")], ids=["less", "more", "tag", "no tag"]
     )
-    async def test_a_name_again_with_other_content(
+    async def test_reusing_a_name_for_other_content_is_refused(
         self, wire: Wire, nothing_stored: Nothing, name: str, size: int, tag: bytes
     ) -> None:
         await wire.open(1, open_request(name, 100, b"one"))
@@ -119,7 +123,7 @@ class TestIdentity:
             await failed(wire, ErrorCode.CONTENT_CHANGED, 2)
         await wire.upload(1, 10, DATA)
 
-    async def test_a_second_open_of_a_name_fences_the_first_and_loses_nothing(
+    async def test_a_second_open_of_a_name_fences_the_first_and_keeps_its_bytes(
         self, live: Scene, wire: Wire, nothing_stored: Nothing, name: str
     ) -> None:
         await begun(wire, name)
@@ -128,7 +132,7 @@ class TestIdentity:
                 opened = await second.open(1, open_request(name, 100))
                 assert opened.next_expected_byte == len(DATA)
                 await failed(wire, ErrorCode.FENCED, 1)
-                # What the fenced one still sends is dropped without a word.
+                # Chunks that the fenced device still sends are dropped silently.
                 wire.send(chunk(1, 10, b"y" * 10))
                 await lives_on(wire)
             await second.upload(1, 10, b"z" * 90)

@@ -1,4 +1,4 @@
-"""Devices that drip, or say nothing, are ended in the time that the settings allow them."""
+"""Devices that send too slowly, or nothing, are cut off when the time in the settings is over."""
 
 from collections.abc import AsyncIterator
 
@@ -17,17 +17,17 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 DRIP_S = 0.2
 
-HASTY = {"LIMITS__HANDSHAKE_TIMEOUT_S": "3"}
-"""Only here: elsewhere a busy machine would cut the devices of tests that are about something else."""
+SHORT_HANDSHAKE = {"LIMITS__HANDSHAKE_TIMEOUT_S": "3"}
+"""Only in these tests. On a busy machine this would cut off the devices of tests on other subjects."""
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def live(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Scene]:
-    async with scene(tmp_path_factory.mktemp("slowness") / "data", SETTINGS | HASTY) as running:
+    async with scene(tmp_path_factory.mktemp("slowness") / "data", SETTINGS | SHORT_HANDSHAKE) as running:
         yield running
 
 
-async def test_a_handshake_that_drips_is_ended(stranger: Wire, nothing_stored: Nothing) -> None:
+async def test_a_handshake_that_is_too_slow_is_cut_off(stranger: Wire, nothing_stored: Nothing) -> None:
     hello = iter(raw(FrameType.HELLO, b"UPLK\1\1\1" + bytes(500)))
     async with nothing_stored:
         reply = await stranger.drip(lambda: bytes([next(hello)]), DRIP_S)
@@ -36,12 +36,12 @@ async def test_a_handshake_that_drips_is_ended(stranger: Wire, nothing_stored: N
         assert reply.frame.action is Action.REOPEN
 
 
-async def test_a_stranger_who_says_nothing_is_ended(stranger: Wire, nothing_stored: Nothing) -> None:
+async def test_a_connection_that_sends_nothing_is_cut_off(stranger: Wire, nothing_stored: Nothing) -> None:
     async with nothing_stored:
         await refused(stranger, ErrorCode.HANDSHAKE_TIMEOUT)
 
 
-async def test_a_chunk_that_drips_is_ended(wire: Wire, nothing_stored: Nothing, name: str) -> None:
+async def test_a_chunk_that_is_too_slow_is_cut_off(wire: Wire, nothing_stored: Nothing, name: str) -> None:
     await begun(wire, name)
     frame = iter(chunk(1, len(DATA), b"x" * 90))
     async with nothing_stored:
@@ -52,7 +52,7 @@ async def test_a_chunk_that_drips_is_ended(wire: Wire, nothing_stored: Nothing, 
         await wire.ended()
 
 
-async def test_a_frame_that_never_ends_is_ended(wire: Wire, nothing_stored: Nothing, name: str) -> None:
+async def test_a_frame_that_never_ends_is_cut_off(wire: Wire, nothing_stored: Nothing, name: str) -> None:
     await begun(wire, name)
     async with nothing_stored:
         wire.send(raw(FrameType.CHUNK, b"", 1, length=CHUNK_BYTES_MAX))

@@ -1,4 +1,4 @@
-"""Frames that do not belong where they are, or nowhere, and those that are skipped. PROTOCOL.md §3, §17."""
+"""Frames that are unknown, misplaced or skipped. PROTOCOL.md §3, §17."""
 
 import pytest
 
@@ -21,7 +21,7 @@ from tests.support.server_rig import chunk, frame, open_frame, with_stream
         (codec.encode(frames.Ack(0), 1), ErrorCode.FRAME_UNEXPECTED),
     ],
 )
-def test_what_cannot_be_understood_ends_the_connection_after_what_came_before(raw: bytes, code: ErrorCode) -> None:
+def test_an_invalid_frame_ends_the_connection_after_earlier_frames_are_reported(raw: bytes, code: ErrorCode) -> None:
     rig = with_stream()
     first, *rest = rig.feed(chunk(1, 0, b"data") + raw + chunk(1, 4, b"late"))
     assert first == received(1, 0, b"data")
@@ -50,6 +50,6 @@ def test_a_frame_on_the_wrong_kind_of_stream_is_malformed(raw: bytes) -> None:
     assert failure(with_stream().feed(raw)) is ErrorCode.FRAME_MALFORMED
 
 
-def test_unknown_frames_that_may_be_skipped_are() -> None:
+def test_unknown_skippable_frames_are_skipped() -> None:
     rig = with_stream()
     assert rig.feed(frame(0xF7, b"private", stream=3) + chunk(1, 0, b"data")) == [received(1, 0, b"data")]

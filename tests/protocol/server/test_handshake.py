@@ -1,4 +1,4 @@
-"""The handshake as the server sees it: what is handed on, what waits, who is refused. PROTOCOL.md §4."""
+"""The server's handshake: what is reported, what waits, and what is refused. PROTOCOL.md §4."""
 
 from dataclasses import replace
 
@@ -25,7 +25,7 @@ from tests.support.server_rig import (
 
 
 @pytest.mark.parametrize("sizes", [(), (1,) * 500])
-def test_hello_is_handed_on_as_sent_and_input_waits_for_the_answer(sizes: tuple[int, ...]) -> None:
+def test_hello_is_reported_as_sent_and_input_waits_for_the_answer(sizes: tuple[int, ...]) -> None:
     rig = ServerRig()
     raw = codec.encode(HELLO)
     assert rig.feed(raw, sizes) == [HelloReceived(HELLO, raw)]
@@ -53,7 +53,7 @@ def test_a_secret_is_challenged_and_proven() -> None:
     assert isinstance(opened, OpenRequested)
 
 
-def test_with_a_secret_nothing_may_follow_hello_before_the_challenge() -> None:
+def test_a_device_with_a_secret_sends_nothing_between_hello_and_challenge() -> None:
     rig = ServerRig()
     rig.feed(codec.encode(SECRET_HELLO) + open_frame(1))
     rig.connection.challenge(bytes(32))
@@ -61,7 +61,7 @@ def test_with_a_secret_nothing_may_follow_hello_before_the_challenge() -> None:
 
 
 @pytest.mark.parametrize("sizes", [(), (1,) * 500])
-def test_with_a_token_open_and_chunks_may_follow_hello_at_once(sizes: tuple[int, ...]) -> None:
+def test_a_device_with_a_token_may_send_open_and_chunks_right_after_hello(sizes: tuple[int, ...]) -> None:
     rig = ServerRig()
     hello, *none = rig.feed(codec.encode(HELLO) + open_frame(1, size=4) + chunk(1, 0, b"data"), sizes)
     assert isinstance(hello, HelloReceived)
@@ -98,11 +98,11 @@ def test_with_a_token_open_and_chunks_may_follow_hello_at_once(sizes: tuple[int,
     ],
 )
 @pytest.mark.parametrize("sizes", [(), (1,) * 500], ids=["whole", "byte by byte"])
-def test_a_handshake_that_cannot_be_is_refused(raw: bytes, code: ErrorCode | None, sizes: tuple[int, ...]) -> None:
+def test_an_invalid_handshake_is_refused(raw: bytes, code: ErrorCode | None, sizes: tuple[int, ...]) -> None:
     rig = ServerRig()
     events = rig.feed(raw, sizes)
     if code is None:
-        assert events == [], "a frame that is cut off is awaited"
+        assert events == [], "the rest of a partial frame is awaited"
         return
     assert failure(events) is code
     ((stream, refused),) = rig.sent()
@@ -112,7 +112,7 @@ def test_a_handshake_that_cannot_be_is_refused(raw: bytes, code: ErrorCode | Non
     assert rig.connection.state is ConnectionState.CLOSING
 
 
-def test_a_caller_refuses_with_its_own_reason() -> None:
+def test_the_caller_may_refuse_with_its_own_reason() -> None:
     rig = ServerRig()
     rig.feed(codec.encode(HELLO))
     rig.connection.fail(ErrorCode.TOO_MANY_CONNECTIONS, "100 are open", wait_ms=700)
@@ -122,7 +122,7 @@ def test_a_caller_refuses_with_its_own_reason() -> None:
     assert rig.resume() == []
 
 
-def test_a_device_that_takes_small_frames_only_gets_no_explanation() -> None:
+def test_a_device_with_small_frames_gets_no_explanation() -> None:
     rig = ServerRig()
     rig.feed(codec.encode(replace(HELLO, frame_bytes_max=FRAME_BYTES_MIN)))
     rig.connection.fail(ErrorCode.UNAUTHENTICATED, "x" * 100)
@@ -132,7 +132,7 @@ def test_a_device_that_takes_small_frames_only_gets_no_explanation() -> None:
 
 
 @pytest.mark.parametrize("answer", ["welcome", "challenge"])
-def test_answering_a_hello_that_did_not_come_is_a_bug_of_the_caller(answer: str) -> None:
+def test_answering_before_hello_is_a_caller_bug(answer: str) -> None:
     connection = ServerRig().connection
     with pytest.raises(LocalProtocolError):
         connection.welcome(welcome_of()) if answer == "welcome" else connection.challenge(bytes(32))

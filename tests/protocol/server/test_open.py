@@ -1,4 +1,4 @@
-"""OPEN: where an upload goes on, what waits for the answer, and what is refused. PROTOCOL.md §6."""
+"""OPEN: where an upload resumes, what waits for the answer, and what is refused. PROTOCOL.md §6."""
 
 import pytest
 
@@ -6,18 +6,18 @@ from protocol import codec, frames
 from protocol.constants import OFFSET_MAX, SIZE_UNKNOWN, Action, FrameType, UploadState
 from protocol.errors import ErrorCode
 from protocol.events import OpenRequested
-from protocol.server import WAIT_MS
+from protocol.server_output import WAIT_MS
 from protocol.state import StreamState
 from tests.support.server_outcomes import received, stream_failure
 from tests.support.server_rig import chunk, merged, open_frame, opened_of, welcomed, with_stream
 
 
-def test_open_is_handed_on_and_answered_where_it_goes_on() -> None:
+def test_open_is_reported_and_the_answer_says_where_to_resume() -> None:
     rig = welcomed()
     (event,) = rig.feed(open_frame(5, "a/b", 100))
     assert isinstance(event, OpenRequested)
     assert (event.stream, event.open.name, event.open.size) == (5, "a/b", 100)
-    assert not rig.connection.is_held, "other frames go on"
+    assert not rig.connection.is_held, "other frames are not held"
     rig.connection.opened(5, opened_of(40), 100)
     assert rig.sent() == [(5, opened_of(40))]
     stream = rig.connection.streams.get(5)
@@ -25,7 +25,7 @@ def test_open_is_handed_on_and_answered_where_it_goes_on() -> None:
     assert (stream.state, stream.size, stream.next_expected_byte) == (StreamState.RECEIVING, 100, 40)
 
 
-def test_a_complete_file_ends_its_stream_at_once_and_chunks_on_their_way_are_dropped() -> None:
+def test_a_complete_file_ends_its_stream_and_later_chunks_are_dropped() -> None:
     rig = welcomed()
     rig.feed(open_frame(1, size=4) + chunk(1, 0, b"data"))
     rig.connection.opened(1, opened_of(4, UploadState.COMPLETE), 4)
@@ -45,7 +45,7 @@ def test_a_complete_file_ends_its_stream_at_once_and_chunks_on_their_way_are_dro
     ids=["chunk", "crc32c", "finish", "abort"],
 )
 @pytest.mark.parametrize("opens", [True, False], ids=["opened", "failed"])
-def test_input_behind_an_open_waits_until_it_is_decided(behind: bytes, opens: bool) -> None:
+def test_input_after_an_open_waits_for_the_decision(behind: bytes, opens: bool) -> None:
     rig = welcomed()
     (event,) = rig.feed(open_frame(1, size=4) + behind + codec.encode(frames.Ping(1)))
     assert isinstance(event, OpenRequested)
@@ -56,12 +56,12 @@ def test_input_behind_an_open_waits_until_it_is_decided(behind: bytes, opens: bo
         assert len(rig.resume()) == 1
     else:
         rig.connection.fail_stream(1, ErrorCode.GONE, "deleted")
-        assert rig.resume() == [], "what was for a stream that never opened is dropped"
+        assert rig.resume() == [], "frames for a stream that never opened are dropped"
     assert not rig.connection.is_held
     assert rig.sent()[-1] == (0, frames.Pong(1))
 
 
-def test_other_streams_wait_behind_input_that_waits_and_lose_nothing() -> None:
+def test_other_streams_wait_behind_held_input_and_lose_nothing() -> None:
     rig = with_stream()
     data = b"".join(chunk(1, at * 1000, bytes([at]) * 1000) for at in range(200))
     rig.feed(open_frame(2) + chunk(2, 0, b"first") + data)
@@ -83,7 +83,7 @@ def test_other_streams_wait_behind_input_that_waits_and_lose_nothing() -> None:
         (open_frame(2, size=OFFSET_MAX + 1), ErrorCode.SIZE_INVALID),
     ],
 )
-def test_an_open_that_cannot_be_costs_its_stream_only(raw: bytes, code: ErrorCode) -> None:
+def test_an_invalid_open_costs_only_its_stream(raw: bytes, code: ErrorCode) -> None:
     rig = with_stream()
     assert stream_failure(rig, raw, 2) == (code, SIZE_UNKNOWN)
     assert rig.feed(chunk(2, 0, b"late") + chunk(1, 0, b"data")) == [received(1, 0, b"data")]

@@ -1,4 +1,4 @@
-"""Streams: how many, numbers that are used up, and frames for one that never was or has ended. PROTOCOL.md §3, §11."""
+"""Streams: their limit, their numbers, and frames for unknown or ended streams. PROTOCOL.md §3, §11."""
 
 from collections.abc import Callable
 
@@ -23,7 +23,7 @@ from tests.support.server_rig import (
 )
 
 
-def test_too_many_streams_cost_the_last_one_until_another_ends() -> None:
+def test_a_stream_above_the_limit_is_refused_until_another_ends() -> None:
     rig = welcomed()
     for number in range(1, LIMITS.streams_max + 1):
         open_stream(rig, number)
@@ -44,7 +44,7 @@ def test_a_stream_number_is_used_once(number: int) -> None:
     assert error.action is Action.REOPEN
 
 
-def test_opened_twice_is_a_bug_of_the_caller() -> None:
+def test_answering_an_open_twice_is_a_caller_bug() -> None:
     rig = with_stream()
     for number in (1, 2):
         with pytest.raises(LocalProtocolError):
@@ -61,7 +61,7 @@ def test_opened_twice_is_a_bug_of_the_caller() -> None:
     ],
     ids=["chunk", "finish", "abort"],
 )
-def test_a_stream_that_was_never_opened_is_unknown_once_and_its_number_is_used(
+def test_an_unknown_stream_is_reported_once_and_its_number_is_used_up(
     number: int, make: Callable[[int], bytes]
 ) -> None:
     rig = with_stream()
@@ -90,7 +90,7 @@ def test_late_frames_of_a_stream_that_ended_are_dropped(end: Callable[[ServerRig
     assert rig.connection.streams.unacknowledged_bytes == 0
 
 
-def test_answers_to_a_stream_that_is_gone_are_dropped() -> None:
+def test_answers_for_an_ended_stream_are_dropped() -> None:
     rig = with_stream()
     rig.connection.acknowledge(9, 5, [], 5)
     rig.connection.refuse_range(9, Span(0, 5), ErrorCode.TOO_MANY_GAPS, 5)

@@ -1,4 +1,4 @@
-"""How much of one connection's input is taken before it is the others' turn. PROTOCOL.md §18."""
+"""How much input a connection may use before it is the turn of the others. PROTOCOL.md §18."""
 
 import pytest
 
@@ -14,7 +14,7 @@ BEYOND = 7
 
 
 def receive(rig: ServerRig, data: bytes) -> list[object]:
-    """All of it at once, and no more than one turn; the events."""
+    """Receive all of `data` at once and return the events of one turn."""
     rig.connection.get_buffer()[: len(data)] = data
     return list(rig.connection.received(len(data), rig.now))
 
@@ -25,7 +25,7 @@ def next_turn(rig: ServerRig) -> list[object]:
     return list(rig.connection.resume(rig.now))
 
 
-def test_what_is_beyond_a_turn_waits_for_the_next_and_keeps_its_order() -> None:
+def test_input_beyond_a_turn_waits_in_order_for_the_next() -> None:
     rig = with_stream()
     receive(rig, b"".join(codec.encode(frames.Ping(at)) for at in range(2 * TURN_FRAMES + BEYOND)))
     turns = [range(TURN_FRAMES), range(TURN_FRAMES, 2 * TURN_FRAMES), range(2 * TURN_FRAMES, 2 * TURN_FRAMES + BEYOND)]
@@ -44,7 +44,7 @@ def test_what_is_beyond_a_turn_waits_for_the_next_and_keeps_its_order() -> None:
         pytest.param(chunk(1, 5, b"x"), id="the same chunk"),
         pytest.param(chunk(1, 5, b"x") + chunk(1, 3, b"x"), id="chunks out of order"),
         pytest.param(chunk(1, 5, b"x") + chunk(2, 5, b"x"), id="streams that take turns"),
-        pytest.param(chunk(9, 5, b"x"), id="a stream that is over"),
+        pytest.param(chunk(9, 5, b"x"), id="a stream that ended"),
     ],
 )
 def test_every_frame_counts(raw: bytes) -> None:
@@ -63,7 +63,7 @@ def test_chunks_that_are_gathered_count_as_one() -> None:
     assert not rig.connection.has_more
 
 
-def test_a_failure_leaves_nothing_for_later() -> None:
+def test_a_failure_discards_waiting_input() -> None:
     rig = with_stream()
     receive(rig, corrupt(1, 0, b"x") * TURN_FRAMES + frame(0x7F) * 2)
     failed = next_turn(rig)

@@ -5,8 +5,9 @@ from dataclasses import replace
 import pytest
 
 from protocol import frames
-from protocol.constants import FRAME_BYTES_MIN
+from protocol.constants import FRAME_BYTES_MIN, NACKS_PER_RANGE_MAX
 from protocol.errors import ErrorCode
+from protocol.events import StreamFailed
 from protocol.ranges import Span
 from tests.support.server_outcomes import failure, received
 from tests.support.server_rig import HELLO, LIMITS, chunk, corrupt, merged, open_stream, with_stream
@@ -15,19 +16,19 @@ SMALL_WINDOW = replace(LIMITS, window_bytes=100)
 
 
 @pytest.mark.parametrize("size", [1, 10, 100])
-def test_the_window_is_full_to_the_byte_and_not_beyond(size: int) -> None:
+def test_the_window_is_exact_to_the_byte(size: int) -> None:
     rig = with_stream(limits=SMALL_WINDOW)
     raw = b"".join(chunk(1, at, bytes(size)) for at in range(0, 100, size))
     assert merged(rig.feed(raw)) == [received(1, 0, bytes(100), 100 // size)]
     assert failure(rig.feed(chunk(1, 100, b"x"))) is ErrorCode.WINDOW_EXCEEDED
 
 
-def test_many_small_chunks_beyond_the_window_are_no_way_around_it() -> None:
+def test_many_small_chunks_cannot_exceed_the_window() -> None:
     rig = with_stream(limits=SMALL_WINDOW)
     assert failure(rig.feed(b"".join(chunk(1, at, b"x") for at in range(101)))) is ErrorCode.WINDOW_EXCEEDED
 
 
-def test_acknowledged_bytes_free_the_window() -> None:
+def test_an_ack_frees_the_window() -> None:
     rig = with_stream(limits=SMALL_WINDOW)
     for turn in range(5):
         assert rig.feed(chunk(1, turn * 100, bytes(100)))
@@ -36,7 +37,7 @@ def test_acknowledged_bytes_free_the_window() -> None:
     assert rig.connection.streams.unacknowledged_bytes == 0
 
 
-def test_bytes_of_a_stream_that_ended_free_the_window() -> None:
+def test_the_end_of_a_stream_frees_its_window() -> None:
     rig = with_stream(limits=SMALL_WINDOW)
     open_stream(rig, 2)
     rig.feed(chunk(1, 0, bytes(100)))
@@ -44,7 +45,7 @@ def test_bytes_of_a_stream_that_ended_free_the_window() -> None:
     assert rig.feed(chunk(2, 0, bytes(100)))
 
 
-def test_a_resend_after_a_nack_is_allowed_into_a_full_window() -> None:
+def test_a_resend_after_a_nack_may_exceed_a_full_window() -> None:
     rig = with_stream(limits=SMALL_WINDOW)
     rig.feed(corrupt(1, 0, bytes(40)) + chunk(1, 40, bytes(100)))
     assert rig.feed(chunk(1, 0, bytes(40))) == [received(1, 0, bytes(40))]
@@ -61,7 +62,7 @@ def test_ack_ranges_are_cut_to_k_and_to_the_devices_largest_frame() -> None:
     assert rig.sent() == [(1, frames.Ack(5, tuple(beyond[:2])))]
 
 
-def test_a_range_refused_by_the_caller_counts_no_more_and_the_stream_lives_on() -> None:
+def test_a_range_refused_by_the_caller_frees_the_window_and_keeps_the_stream() -> None:
     rig = with_stream(limits=SMALL_WINDOW)
     rig.feed(chunk(1, 50, bytes(100)))
     rig.connection.refuse_range(1, Span(50, 150), ErrorCode.TOO_MANY_GAPS, 100)
@@ -70,3 +71,31 @@ def test_a_range_refused_by_the_caller_counts_no_more_and_the_stream_lives_on() 
     assert (nack.code, nack.start_byte, nack.end_byte) == (ErrorCode.TOO_MANY_GAPS, 50, 149)
     assert rig.connection.streams.unacknowledged_bytes == 0
     assert rig.feed(chunk(1, 0, bytes(100)))
+
+
+@pytest.mark.parametrize("first", [0, NACKS_PER_RANGE_MAX - 1])
+def test_the_eighth_refusal_of_a_range_ends_the_stream_whatever_the_reason(first: int) -> None:
+    rig = with_stream()
+    for _ in range(first):
+        rig.feed(corrupt(1, 50, bytes(100)))
+    for _ in range(first, NACKS_PER_RANGE_MAX):
+        assert rig.connection.take_events() == []
+        rig.feed(chunk(1, 50, bytes(100)))
+        rig.connection.refuse_range(1, Span(50, 150), ErrorCode.TOO_MANY_GAPS, 100)
+    (failed,) = rig.connection.take_events()
+    assert isinstance(failed, StreamFailed)
+    assert (failed.stream, failed.code) == (1, ErrorCode.NACKS_EXHAUSTED)
+    *nacks, error = [sent for _, sent in rig.sent()]
+    assert [type(each) for each in nacks] == [frames.Nack] * (NACKS_PER_RANGE_MAX - 1)
+    assert isinstance(error, frames.Error)
+    assert error.code == ErrorCode.NACKS_EXHAUSTED
+    assert 1 not in rig.connection.streams
+    assert rig.connection.streams.unacknowledged_bytes == 0
+
+
+def test_a_missing_range_may_be_reported_any_number_of_times() -> None:
+    rig = with_stream()
+    for _ in range(3 * NACKS_PER_RANGE_MAX):
+        rig.connection.refuse_range(1, Span(0, 4), ErrorCode.INCOMPLETE, 0)
+    assert rig.connection.take_events() == []
+    assert 1 in rig.connection.streams

@@ -16,12 +16,16 @@ from tests.support.deadlines import DEADLINE_S
 
 def connect(path: Path) -> sqlite3.Connection:
     connection = sqlite3.connect(path, isolation_level=None, timeout=0)
-    connection.executescript(
-        "PRAGMA foreign_keys = ON;"
-        "CREATE TABLE IF NOT EXISTS files (id INTEGER PRIMARY KEY);"
-        "CREATE TABLE IF NOT EXISTS children (file INTEGER REFERENCES files DEFERRABLE INITIALLY DEFERRED);"
-        "CREATE TABLE IF NOT EXISTS large (data BLOB);"
-    )
+    try:
+        connection.executescript(
+            "PRAGMA foreign_keys = ON;"
+            "CREATE TABLE IF NOT EXISTS files (id INTEGER PRIMARY KEY);"
+            "CREATE TABLE IF NOT EXISTS children (file INTEGER REFERENCES files DEFERRABLE INITIALLY DEFERRED);"
+            "CREATE TABLE IF NOT EXISTS large (data BLOB);"
+        )
+    except sqlite3.Error:
+        connection.close()
+        raise
     return connection
 
 

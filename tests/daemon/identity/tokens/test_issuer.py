@@ -22,7 +22,7 @@ class TestIssuer:
             (Kind.OPERATOR, frozenset({Scope.READ, Scope.DELETE, Scope.ADMIN})),
         ],
     )
-    def test_what_it_issues_is_believed(self, verifier: TokenVerifier, kind: Kind, scopes: frozenset[Scope]) -> None:
+    def test_a_token_it_issued_is_accepted(self, verifier: TokenVerifier, kind: Kind, scopes: frozenset[Scope]) -> None:
         identity = Identity("acme", "x-1", kind, scopes, None)
         issued = TokenIssuer(POLICY, symmetric()).issue(identity, 60, NOW_MS)
         assert verifier.verify(issued, NOW_MS) == replace(identity, expires_s=NOW_S + 60)

@@ -11,5 +11,5 @@ from tests.support.commit_cycles import Cycles
 @pytest.fixture
 async def cycles() -> AsyncIterator[Cycles]:
     made = Cycles()
-    async with background(made.committer.run(made.owner)):
+    async with background(made.committer.run(made.listener)):
         yield made

@@ -14,7 +14,7 @@ from daemon.tasks import background
 from daemon.telemetry.metrics import StorageFailure
 from protocol.errors import ErrorCode
 from tests.support.catalog_samples import REQUEST
-from tests.support.commit_cycles import BROKEN, FULL, Cycles, Owner
+from tests.support.commit_cycles import BROKEN, FULL, Cycles, RecordedCommits
 from tests.support.loop_turns import turns, until
 from tests.support.upload_bench import NEVER_S
 
@@ -28,7 +28,7 @@ from tests.support.upload_bench import NEVER_S
         (OSError("torn"), ErrorCode.STORAGE_FAILED, StorageFailure.SYNC),
     ],
 )
-async def test_a_sync_that_fails_loses_its_upload_and_no_other(
+async def test_a_failed_sync_loses_its_upload_and_no_other(
     cycles: Cycles, error: OSError, code: ErrorCode, counted: StorageFailure
 ) -> None:
     cycles.storage.holds_syncs = True
@@ -38,8 +38,8 @@ async def test_a_sync_that_fails_loses_its_upload_and_no_other(
     await turns()
     cycles.storage.sync_next(error, bad.id)
     await until(lambda: cycles.committer.finished_cycles == 1)
-    assert sorted(cycles.owner.told) == [("lost", 1), ("progressed", 2)]
-    assert [(upload_id, told) for upload_id, told, _ in cycles.owner.losses] == [(1, code)]
+    assert sorted(cycles.listener.reports) == [("lost", 1), ("progressed", 2)]
+    assert [loss[:2] for loss in cycles.listener.losses] == [(1, code)]
     assert (await cycles.recorded(bad), await cycles.recorded(good)) == (0, 10)
     assert bad.durable == ()
     assert cycles.metrics.storage_failures[counted] == 1
@@ -53,7 +53,7 @@ async def test_a_sync_that_fails_loses_its_upload_and_no_other(
         (False, ErrorCode.STORAGE_FAILED, StorageFailure.CATALOG),
     ],
 )
-async def test_a_commit_that_fails_loses_all_that_it_would_have_recorded(
+async def test_a_failed_commit_loses_everything_it_would_have_recorded(
     cycles: Cycles, disk_full: bool, code: ErrorCode, counted: StorageFailure
 ) -> None:
     cycles.storage.holds_syncs = True
@@ -64,27 +64,27 @@ async def test_a_commit_that_fails_loses_all_that_it_would_have_recorded(
     await turns()
     cycles.storage.sync_next()
     await until(lambda: cycles.committer.finished_cycles == 1)
-    assert cycles.owner.losses == [(1, code, "no commit"), (2, code, "no commit")]
+    assert cycles.listener.losses == [(1, code, "no commit"), (2, code, "no commit")]
     assert [upload.durable for upload in uploads] == [(), ()]
     assert cycles.metrics.storage_failures[counted] == 2
     assert cycles.committer.pending_bytes == 0
 
 
-async def test_completion_and_progress_are_one_cycle_and_fail_each_for_itself(cycles: Cycles) -> None:
+async def test_completions_and_progress_share_a_cycle_and_fail_separately(cycles: Cycles) -> None:
     cycles.storage.holds_syncs = True
     whole, failing, other = [await cycles.open(name) for name in ("whole", "failing", "other")]
-    cycles.owner.finishing = {whole.id, failing.id}
+    cycles.listener.finishing = {whole.id, failing.id}
     for upload in (failing, whole, other):
         cycles.arrive(upload, 100)
     cycles.catalog.gates["complete"].failures.append(CatalogFailed("no completion"))
     await turns()
     cycles.storage.sync_next()
     await until(lambda: cycles.committer.finished_cycles == 1)
-    assert sorted(cycles.owner.told) == [("completed", 1), ("lost", 2), ("progressed", 3)]
+    assert sorted(cycles.listener.reports) == [("completed", 1), ("lost", 2), ("progressed", 3)]
     assert whole.next_expected_byte == other.next_expected_byte == 100
 
 
-async def test_a_commit_that_is_fenced_by_a_takeover_is_made_again_for_the_later_stream(cycles: Cycles) -> None:
+async def test_a_commit_fenced_by_a_takeover_is_repeated_for_the_new_stream(cycles: Cycles) -> None:
     cycles.storage.holds_syncs = True
     upload = await cycles.open()
     cycles.arrive(upload, 10)
@@ -94,40 +94,40 @@ async def test_a_commit_that_is_fenced_by_a_takeover_is_made_again_for_the_later
     upload.take_over(result.upload)
     cycles.storage.sync_next()
     await until(lambda: cycles.committer.finished_cycles == 1)
-    assert (cycles.owner.told, upload.durable) == ([], ())
+    assert (cycles.listener.reports, upload.durable) == ([], ())
     waiting = asyncio.ensure_future(cycles.committer.drained())
     await until(lambda: len(cycles.storage.syncs) == 1)
     cycles.storage.sync_next()
     await waiting
-    assert cycles.owner.told == [("progressed", 1)]
-    assert [(cut.epoch, cut.settled_bytes) for cut in cycles.owner.cuts] == [(2, 0)]
+    assert cycles.listener.reports == [("progressed", 1)]
+    assert [(cut.epoch, cut.answered_bytes) for cut in cycles.listener.cuts] == [(2, 0)]
     assert await cycles.recorded(upload) == upload.next_expected_byte == 10
 
 
-async def test_a_commit_that_is_fenced_by_somebody_else_is_told_so(cycles: Cycles) -> None:
+async def test_a_commit_fenced_by_another_server_loses_the_upload(cycles: Cycles) -> None:
     upload = await cycles.open()
     await cycles.catalog.open(replace(REQUEST, upload_id=9, name="file"))
     cycles.arrive(upload, 10)
     await until(lambda: cycles.committer.finished_cycles == 1)
-    assert [(upload_id, code) for upload_id, code, _ in cycles.owner.losses] == [(1, ErrorCode.FENCED)]
+    assert [(upload_id, code) for upload_id, code, _ in cycles.listener.losses] == [(1, ErrorCode.FENCED)]
     assert await cycles.recorded(upload) == 0
 
 
-async def test_a_sync_that_ends_after_the_cycles_do_harms_nobody(cycles: Cycles) -> None:
+async def test_a_sync_may_end_after_the_committer(cycles: Cycles) -> None:
     committer = Committer(
         cycles.storage, cycles.catalog, cycles.clock, cycles.metrics, CycleSettings(cycle_bytes=1, cycle_s=NEVER_S)
     )
     cycles.storage.holds_syncs = True
     upload = await cycles.open()
-    async with background(committer.run(cycles.owner)):
+    async with background(committer.run(cycles.listener)):
         committer.arrived(upload, 1)
         await until(lambda: len(cycles.storage.syncs) == 1)
     cycles.storage.sync_next()
-    assert cycles.owner.told == []
+    assert cycles.listener.reports == []
 
 
-async def test_a_failure_that_nobody_foresaw_ends_the_cycles() -> None:
-    class Careless(Owner):
+async def test_an_unforeseen_failure_ends_the_committer() -> None:
+    class Careless(RecordedCommits):
         def completion(self, cut: Cut) -> Completion | None:
             return Completion(cut.upload.id, cut.epoch, 10, 0, None, cut.ranges, 2**63)
 

@@ -1,4 +1,4 @@
-"""What is told of cycles in metrics."""
+"""Cycles in the metrics."""
 
 import pytest
 
@@ -7,7 +7,7 @@ from tests.support.commit_cycles import BROKEN, Cycles
 from tests.support.loop_turns import turns, until
 
 
-async def test_the_oldest_cycle_under_way_is_known_and_so_is_that_there_is_none(cycles: Cycles) -> None:
+async def test_the_start_of_the_oldest_cycle_is_known_while_one_is_under_way(cycles: Cycles) -> None:
     cycles.storage.holds_syncs = True
     assert cycles.committer.oldest_cycle_s is None
     upload = await cycles.open()
@@ -29,7 +29,7 @@ async def test_the_oldest_cycle_under_way_is_known_and_so_is_that_there_is_none(
     assert cycles.committer.oldest_cycle_s is None
 
 
-async def test_what_a_cycle_took_is_counted(cycles: Cycles) -> None:
+async def test_a_cycle_is_counted_with_its_time_and_bytes(cycles: Cycles) -> None:
     cycles.storage.holds_syncs = True
     upload = await cycles.open()
     cycles.arrive(upload, 10)
@@ -44,7 +44,7 @@ async def test_what_a_cycle_took_is_counted(cycles: Cycles) -> None:
 
 
 @pytest.mark.parametrize("failing", ["sync", "commit", "nothing"])
-async def test_what_failed_is_not_counted_as_made_durable(cycles: Cycles, failing: str) -> None:
+async def test_failed_bytes_do_not_count_as_durable(cycles: Cycles, failing: str) -> None:
     cycles.storage.holds_syncs = True
     if failing == "commit":
         cycles.catalog.gates["commit"].failures.append(CatalogFailed("no commit"))
@@ -66,5 +66,5 @@ async def test_only_bytes_that_became_durable_have_a_latency(cycles: Cycles) -> 
     await until(lambda: cycles.committer.finished_cycles == 1)
     cycles.committer.touch(asking, urgent=True)
     await until(lambda: cycles.committer.finished_cycles == 2)
-    assert cycles.owner.told == [("lost", 1), ("progressed", 2)]
+    assert cycles.listener.reports == [("lost", 1), ("progressed", 2)]
     assert cycles.metrics.ack_latency.count == 0

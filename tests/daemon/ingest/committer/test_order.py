@@ -12,7 +12,7 @@ from tests.support.deadlines import DEADLINE_S
 from tests.support.loop_turns import turns, until
 
 
-async def test_a_cycle_is_told_once_it_is_synced_and_recorded(cycles: Cycles) -> None:
+async def test_a_cycle_is_reported_once_it_is_synced_and_recorded(cycles: Cycles) -> None:
     cycles.storage.holds_syncs = True
     cycles.catalog.gates["commit"].after.clear()
     upload = await cycles.open()
@@ -23,56 +23,56 @@ async def test_a_cycle_is_told_once_it_is_synced_and_recorded(cycles: Cycles) ->
     cycles.storage.sync_next()
     await turns()
     assert cycles.catalog.gates["commit"].asked == 1
-    assert (cycles.owner.told, upload.durable) == ([], ())
+    assert (cycles.listener.reports, upload.durable) == ([], ())
     assert cycles.committer.pending_bytes == 10
     cycles.catalog.gates["commit"].after.set()
     await until(lambda: cycles.committer.finished_cycles == 1)
-    assert cycles.owner.told == [("progressed", 1)]
+    assert cycles.listener.reports == [("progressed", 1)]
     assert upload.next_expected_byte == await cycles.recorded(upload) == 10
     assert cycles.committer.pending_bytes == 0
 
 
-async def test_a_cycle_of_many_uploads_lets_others_in_between() -> None:
+async def test_a_cycle_of_many_uploads_gives_way_to_other_tasks() -> None:
     cycles = Cycles(cycle_bytes=10 * TURN_CUTS)
-    told_by_turn = []
-    async with background(cycles.committer.run(cycles.owner)):
+    reports_by_turn = []
+    async with background(cycles.committer.run(cycles.listener)):
         for upload in [await cycles.open(f"{number}") for number in range(10 * TURN_CUTS)]:
             cycles.arrive(upload, 1)
-        while len(cycles.owner.told) < 10 * TURN_CUTS:
+        while len(cycles.listener.reports) < 10 * TURN_CUTS:
             await asyncio.sleep(0)
-            told_by_turn.append(len(cycles.owner.told))
-    assert max(after - before for before, after in pairwise([0, *told_by_turn])) == TURN_CUTS
+            reports_by_turn.append(len(cycles.listener.reports))
+    assert max(after - before for before, after in pairwise([0, *reports_by_turn])) == TURN_CUTS
 
 
 async def test_a_cycle_is_cut_by_bytes() -> None:
     cycles = Cycles(cycle_bytes=100)
-    async with background(cycles.committer.run(cycles.owner)):
+    async with background(cycles.committer.run(cycles.listener)):
         one, other = await cycles.open("one"), await cycles.open("other")
         cycles.arrive(one, 60)
         cycles.arrive(other, 39)
         await turns()
-        assert cycles.owner.told == []
+        assert cycles.listener.reports == []
         cycles.arrive(one, 1)
         await until(lambda: cycles.committer.finished_cycles == 1)
-        assert cycles.owner.told == [("progressed", 1), ("progressed", 2)]
-        assert [cut.settled_bytes for cut in cycles.owner.cuts] == [61, 39]
+        assert cycles.listener.reports == [("progressed", 1), ("progressed", 2)]
+        assert [cut.answered_bytes for cut in cycles.listener.cuts] == [61, 39]
         assert cycles.catalog.gates["commit"].asked == 1, "one transaction records all"
         cycles.arrive(one, 99)
         await turns()
-        assert cycles.committer.finished_cycles == 1, "the count begins anew with each cycle"
+        assert cycles.committer.finished_cycles == 1, "the count starts again with each cycle"
 
 
 async def test_a_cycle_is_cut_by_time_counted_from_its_first_bytes() -> None:
     cycles = Cycles(cycle_bytes=1_000_000, cycle_s=0.001)
-    async with background(cycles.committer.run(cycles.owner)):
+    async with background(cycles.committer.run(cycles.listener)):
         for count in (1, 2):
             upload = await cycles.open(f"file-{count}")
             cycles.arrive(upload, 10)
-            await asyncio.wait_for(waited(cycles.owner, count), DEADLINE_S)
-        assert cycles.owner.told == [("progressed", 1), ("progressed", 2)]
+            await asyncio.wait_for(waited(cycles.listener, count), DEADLINE_S)
+        assert cycles.listener.reports == [("progressed", 1), ("progressed", 2)]
 
 
-async def test_the_next_cycle_is_synced_while_one_is_recorded_and_told_after_it(cycles: Cycles) -> None:
+async def test_the_next_cycle_is_synced_while_one_is_recorded_and_reported_after_it(cycles: Cycles) -> None:
     cycles.storage.holds_syncs = True
     commit = cycles.catalog.gates["commit"]
     commit.before.clear()
@@ -84,7 +84,7 @@ async def test_the_next_cycle_is_synced_while_one_is_recorded_and_told_after_it(
         await turns()
         assert commit.asked == expected_asked, "transactions come one after the other"
     assert cycles.storage.holds(1, 0, 30)
-    assert cycles.owner.told == []
+    assert cycles.listener.reports == []
     cycles.arrive(upload, 10)
     await turns()
     assert not cycles.storage.syncs, "the disk is never more than two cycles ahead of the catalog"
@@ -92,10 +92,10 @@ async def test_the_next_cycle_is_synced_while_one_is_recorded_and_told_after_it(
     await until(lambda: len(cycles.storage.syncs) == 1)
     cycles.storage.sync_next()
     await until(lambda: cycles.committer.finished_cycles == 4)
-    assert [cut.ranges[0].end for cut in cycles.owner.cuts] == [10, 20, 30, 40]
+    assert [cut.ranges[0].end for cut in cycles.listener.cuts] == [10, 20, 30, 40]
 
 
-async def test_what_comes_during_a_sync_waits_for_the_next_cycle(cycles: Cycles) -> None:
+async def test_bytes_that_arrive_during_a_sync_wait_for_the_next_cycle(cycles: Cycles) -> None:
     cycles.storage.holds_syncs = True
     upload = await cycles.open()
     cycles.arrive(upload, 10)
@@ -110,7 +110,7 @@ async def test_what_comes_during_a_sync_waits_for_the_next_cycle(cycles: Cycles)
     assert (upload.next_expected_byte, cycles.committer.pending_bytes) == (15, 0)
 
 
-async def test_uploads_that_are_over_take_no_part_and_their_bytes_are_pending_no_more(cycles: Cycles) -> None:
+async def test_uploads_that_are_over_take_no_part_and_their_bytes_are_no_longer_pending(cycles: Cycles) -> None:
     cycles.storage.holds_syncs = True
     commit = cycles.catalog.gates["commit"]
     before, during, fenced = [await cycles.open(name) for name in ("before", "during", "fenced")]
@@ -135,14 +135,14 @@ async def test_uploads_that_are_over_take_no_part_and_their_bytes_are_pending_no
     fenced.is_over = True
     commit.before.set()
     await until(lambda: cycles.committer.finished_cycles == 2)
-    assert cycles.owner.told == []
+    assert cycles.listener.reports == []
     assert cycles.committer.pending_bytes == 0
 
 
 async def test_drained_waits_for_all_cycles_and_hurries_them() -> None:
     cycles = Cycles(cycle_bytes=1_000_000)
     cycles.storage.holds_syncs = True
-    async with background(cycles.committer.run(cycles.owner)):
+    async with background(cycles.committer.run(cycles.listener)):
         await cycles.committer.drained()
         upload = await cycles.open()
         cycles.arrive(upload, 10)

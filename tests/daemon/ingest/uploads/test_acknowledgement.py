@@ -8,7 +8,7 @@ from tests.support.catalog_samples import REQUEST
 from tests.support.loop_turns import turns, until
 from tests.support.upload_bench import Bench
 from tests.support.upload_samples import CONTENT
-from tests.support.upload_streams import Ack, run
+from tests.support.upload_streams import Ack, Run
 
 
 async def test_nothing_is_acknowledged_before_it_is_written_synced_and_recorded(held: Bench) -> None:
@@ -32,7 +32,7 @@ async def test_nothing_is_acknowledged_before_it_is_written_synced_and_recorded(
     held.assert_at_rest(upload)
 
 
-async def test_ranges_beyond_n_are_told_and_n_jumps_over_them(bench: Bench) -> None:
+async def test_ranges_beyond_n_are_acknowledged_and_n_jumps_over_them(bench: Bench) -> None:
     upload, stream = await bench.open()
     for start, end in ((20, 30), (50, 60), (0, 20)):
         bench.send(upload, start, CONTENT[start:end])
@@ -61,9 +61,9 @@ async def test_one_ack_answers_all_chunks_of_a_cycle(held: Bench) -> None:
 
 async def test_chunks_without_a_lease_are_taken_as_well(bench: Bench) -> None:
     upload, stream = await bench.open()
-    bench.uploads.receive(upload, run(0, (CONTENT[:10],)))
-    bench.uploads.receive(upload, run(0, (CONTENT[:5],)))
-    await until(lambda: stream.settled_bytes == 15)
+    bench.uploads.receive(upload, Run(0, (CONTENT[:10],)), None)
+    bench.uploads.receive(upload, Run(0, (CONTENT[:5],)), None)
+    await until(lambda: stream.answered_bytes == 15)
     assert stream.acknowledged_byte == 10
 
 
@@ -105,7 +105,7 @@ async def test_bytes_under_way_that_come_again_are_acknowledged_when_the_first_c
     assert held.storage.content(upload.id) == CONTENT[:30], "the first copy stands"
 
 
-async def test_of_bytes_that_overlap_the_first_copy_stands(bench: Bench) -> None:
+async def test_the_first_copy_of_overlapping_bytes_stands(bench: Bench) -> None:
     upload, stream = await bench.open()
     bench.storage.holds_writes = True
     bench.send(upload, 10, CONTENT[10:20])
@@ -119,7 +119,7 @@ async def test_of_bytes_that_overlap_the_first_copy_stands(bench: Bench) -> None
     bench.storage.write_next()
     await until(lambda: bench.committer.pending_bytes == 0)
     assert stream.acknowledged_byte == 45
-    assert stream.settled_bytes == 10 + 10 + 40 + 8
+    assert stream.answered_bytes == 10 + 10 + 40 + 8
     assert bench.storage.content(upload.id) == CONTENT[:45]
     assert upload.durable == (DigestedRange(0, 45, crc32c(CONTENT[:45])),)
     assert bench.metrics.duplicate_bytes == 20 + 3

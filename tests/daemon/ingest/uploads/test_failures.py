@@ -1,4 +1,4 @@
-"""Disk and catalog fail: what was not acknowledged is lost, told as such, and can be sent again."""
+"""Disk and catalog fail: bytes that were not acknowledged are lost and can be sent again."""
 
 import pytest
 
@@ -8,12 +8,12 @@ from protocol.errors import ErrorCode
 from tests.support.loop_turns import turns, until
 from tests.support.upload_bench import Bench
 from tests.support.upload_samples import BROKEN, CONTENT, CRC, FULL
-from tests.support.upload_streams import Ack, finish
+from tests.support.upload_streams import Ack
 
 
 @pytest.mark.parametrize(("error", "code"), [(FULL, ErrorCode.DISK_FULL), (BROKEN, ErrorCode.STORAGE_FAILED)])
 @pytest.mark.parametrize("fails", ["write", "sync"])
-async def test_a_disk_that_fails_costs_what_is_not_durable_and_the_rest_is_sent_again(
+async def test_a_failed_disk_costs_the_bytes_that_are_not_durable_and_they_can_be_sent_again(
     held: Bench, fails: str, error: OSError, code: ErrorCode
 ) -> None:
     storage = held.storage
@@ -39,7 +39,7 @@ async def test_a_disk_that_fails_costs_what_is_not_durable_and_the_rest_is_sent_
         storage.sync_next()
         await turns()
     assert [lease.holders for lease in leases] == [0, 0]
-    assert not held.uploads.is_live(upload.id)
+    assert not held.live.is_live(upload.id)
     held.assert_at_rest()
     counted = StorageFailure.DISK_FULL if error is FULL else StorageFailure(fails)
     assert held.metrics.storage_failures[counted] >= 1
@@ -48,7 +48,7 @@ async def test_a_disk_that_fails_costs_what_is_not_durable_and_the_rest_is_sent_
     again, second = await held.open()
     assert (again.id, again.next_expected_byte, again.beyond()) == (upload.id, 10, [])
     held.send(again, 10, CONTENT[10:])
-    held.uploads.finish(again, finish(100, CRC))
+    held.uploads.finish(again, 100, CRC)
     await until(lambda: second.completed is not None)
     assert storage.content(upload.id) == CONTENT
 
@@ -82,30 +82,30 @@ async def test_a_commit_that_fails_is_not_acknowledged(
     again, second = await bench.open()
     assert again.next_expected_byte == (10 if was_done else 0)
     bench.send(again, again.next_expected_byte, CONTENT[again.next_expected_byte :])
-    bench.uploads.finish(again, finish(100, CRC))
+    bench.uploads.finish(again, 100, CRC)
     await until(lambda: second.completed is not None)
 
 
-async def test_a_completion_that_fails_is_not_told_as_one(bench: Bench) -> None:
+async def test_a_failed_completion_is_not_answered_with_finished(bench: Bench) -> None:
     bench.catalog.gates["complete"].failures.append(CatalogFailed("no completion"))
     upload, stream = await bench.open()
     bench.send(upload, 0, CONTENT)
-    bench.uploads.finish(upload, finish(100))
+    bench.uploads.finish(upload, 100)
     await until(lambda: stream.error is not None)
     assert stream.error is ErrorCode.STORAGE_FAILED
     again, second = await bench.open()
     assert again.next_expected_byte in {0, 100}
     bench.send(again, 0, CONTENT)
-    bench.uploads.finish(again, finish(100))
+    bench.uploads.finish(again, 100)
     await until(lambda: second.completed is not None)
 
 
-async def test_what_fails_after_the_stream_is_gone_is_logged_and_forgotten(held: Bench) -> None:
+async def test_a_failure_after_the_stream_is_gone_is_logged(held: Bench) -> None:
     upload, stream = await held.open()
     lease = held.send(upload, 0, CONTENT)
     held.uploads.detach(upload, stream)
-    assert held.uploads.is_live(upload.id)
+    assert held.live.is_live(upload.id)
     held.storage.write_next(BROKEN)
     assert (stream.heard, lease.holders) == ([], 0)
     assert held.log.at("warning") == ["upload lost"]
-    assert not held.uploads.is_live(upload.id)
+    assert not held.live.is_live(upload.id)

@@ -1,4 +1,4 @@
-"""OPEN: create, resume, replace, and what is answered when none of it can be."""
+"""OPEN: create, resume, replace, and why none of them is possible."""
 
 import asyncio
 from dataclasses import replace
@@ -9,12 +9,13 @@ from daemon.catalog.interface import CatalogFailed
 from daemon.catalog.records import Outcome, State
 from daemon.ingest.admission import Refusal
 from daemon.telemetry.metrics import OpenOutcome
+from protocol.constants import UploadState
 from protocol.errors import ErrorCode
 from tests.support.catalog_samples import REPLACE, REQUEST, RESUME_ONLY
 from tests.support.loop_turns import turns, until
 from tests.support.upload_bench import Bench
 from tests.support.upload_samples import CONTENT, UNSIZED, complete, state
-from tests.support.upload_streams import Stream, finish
+from tests.support.upload_streams import Stream
 
 
 async def test_every_outcome_of_open_is_counted_and_refusals_have_their_code(bench: Bench) -> None:
@@ -24,7 +25,7 @@ async def test_every_outcome_of_open_is_counted_and_refusals_have_their_code(ben
     assert await bench.refusal(replace(REQUEST, size=99)) is ErrorCode.CONTENT_CHANGED
     assert await bench.refusal(replace(REQUEST, name="other", disposition=RESUME_ONLY)) is ErrorCode.NOT_FOUND
     await bench.open()
-    await bench.uploads.end(upload.id, State.DELETED)
+    await bench.ends.end(upload.id, State.DELETED)
     assert await bench.refusal() is ErrorCode.GONE
     bench.clock.pass_s(7200)
     await bench.open()
@@ -54,7 +55,7 @@ async def test_a_catalog_that_fails_at_open_leaves_nothing_behind(bench: Bench) 
     bench.catalog.gates["usage"].failures.append(CatalogFailed("no usage"))
     with pytest.raises(CatalogFailed):
         await bench.open(UNSIZED)
-    assert not bench.uploads.is_live(2)
+    assert not bench.live.is_live(2)
     upload, stream = await bench.open(UNSIZED)
     assert upload.listener is stream
 
@@ -80,7 +81,7 @@ async def test_a_complete_file_stays_until_its_replacement_is_complete(bench: Be
     await until(lambda: stream.acknowledged_byte == 5)
     assert (await state(bench, old_id), bench.storage.content(old_id)) == (State.COMPLETE, CONTENT)
     bench.send(upload, 5, CONTENT[5:10])
-    bench.uploads.finish(upload, finish(10))
+    bench.uploads.finish(upload, 10)
     await until(lambda: bench.storage.removed == [old_id])
     assert stream.completed is not None
     assert await state(bench, old_id) is State.DELETED
@@ -99,8 +100,8 @@ async def test_an_upload_under_way_that_is_replaced_is_fenced_and_removed(held: 
     held.storage.sync_next()
     await turns()
     assert (lease.holders, held.storage.removed) == (0, [upload.id])
-    assert not held.uploads.is_live(upload.id)
+    assert not held.live.is_live(upload.id)
     assert (await state(held, upload.id), second.heard) == (State.ABORTED, [])
-    assert held.metrics.ended == {UploadState.ABORTED: 1}
+    assert +held.metrics.ended == {UploadState.ABORTED: 1}
     (line,) = [each for each in held.log.lines if each["event"] == "upload ended"]
     assert (line["upload"], line["state"], line["detail"]) == (f"{upload.id:016x}", "aborted", "replaced")

@@ -1,4 +1,4 @@
-"""Whose an upload is: a later OPEN fences the earlier stream, and who leaves takes no bytes with it."""
+"""A later OPEN fences the earlier stream. A stream that leaves takes no bytes with it."""
 
 import asyncio
 from dataclasses import replace
@@ -61,7 +61,7 @@ async def test_a_takeover_during_the_commit_does_not_lose_the_bytes(held: Bench)
     assert second.acks == [Ack(40, (), 40)], "durable by now, so acknowledged again at once"
 
 
-async def test_what_the_device_sends_again_after_a_takeover_is_acknowledged_with_the_first_copy(held: Bench) -> None:
+async def test_bytes_sent_again_after_a_takeover_are_acknowledged_with_the_first_copy(held: Bench) -> None:
     upload, first = await held.open()
     held.send(upload, 0, CONTENT[:40])
     again, second = await held.open()
@@ -73,11 +73,11 @@ async def test_what_the_device_sends_again_after_a_takeover_is_acknowledged_with
         held.storage.sync_next()
         await turns()
     assert second.acknowledged_byte == 60
-    assert second.settled_bytes == 60
+    assert second.answered_bytes == 60
     assert first.heard == ["failed"]
 
 
-async def test_an_upload_that_somebody_else_took_over_is_fenced_here(bench: Bench) -> None:
+async def test_an_upload_that_another_server_took_over_is_fenced_here(bench: Bench) -> None:
     upload, stream = await bench.open()
     await bench.catalog.open(replace(REQUEST, upload_id=77))
     bench.send(upload, 0, CONTENT)
@@ -88,15 +88,15 @@ async def test_an_upload_that_somebody_else_took_over_is_fenced_here(bench: Benc
     bench.assert_at_rest()
 
 
-async def test_bytes_of_a_stream_that_is_gone_still_become_durable_and_then_nothing_is_kept(held: Bench) -> None:
+async def test_bytes_of_a_stream_that_is_gone_still_become_durable(held: Bench) -> None:
     upload, stream = await held.open()
     held.send(upload, 0, CONTENT[:40])
     held.uploads.detach(upload, stream)
-    assert held.uploads.is_live(upload.id)
+    assert held.live.is_live(upload.id)
     await turns()
     held.storage.write_next()
     held.storage.sync_next()
-    await until(lambda: not held.uploads.is_live(upload.id))
+    await until(lambda: not held.live.is_live(upload.id))
     assert stream.heard == []
     held.assert_at_rest()
     again, _ = await held.open()
@@ -104,11 +104,11 @@ async def test_bytes_of_a_stream_that_is_gone_still_become_durable_and_then_noth
     assert again.next_expected_byte == 40
 
 
-async def test_a_stream_that_was_fenced_takes_nothing_with_it(bench: Bench) -> None:
+async def test_a_fenced_stream_that_leaves_changes_nothing(bench: Bench) -> None:
     upload, first = await bench.open()
     again, second = await bench.open()
     bench.uploads.detach(upload, first)
     assert again.listener is second
     bench.uploads.detach(again, second)
-    assert not bench.uploads.is_live(upload.id)
+    assert not bench.live.is_live(upload.id)
     bench.assert_at_rest()

@@ -1,4 +1,4 @@
-"""File calls that somebody awaits, on a lane."""
+"""File calls on a lane, awaited."""
 
 import pytest
 
@@ -30,16 +30,16 @@ def no_disk() -> int:
     raise OSError("no disk")
 
 
-async def test_who_calls_gets_the_result() -> None:
+async def test_the_caller_gets_the_result() -> None:
     assert await call(HeldLane(at_once=True), lambda: 7) == 7
 
 
-async def test_who_calls_gets_the_failure() -> None:
+async def test_the_caller_gets_the_failure() -> None:
     with pytest.raises(OSError, match="no disk"):
         await call(HeldLane(at_once=True), no_disk)
 
 
-async def test_a_result_that_nobody_waits_for_any_more_is_discarded() -> None:
+async def test_the_result_of_a_cancelled_call_is_discarded() -> None:
     lane = HeldLane()
     discarded: list[int] = []
     ask(lane, lambda: 7, discarded.append).cancel()
@@ -47,7 +47,7 @@ async def test_a_result_that_nobody_waits_for_any_more_is_discarded() -> None:
     assert discarded == [7]
 
 
-async def test_a_failure_that_nobody_waits_for_any_more_is_passed_over() -> None:
+async def test_the_failure_of_a_cancelled_call_is_ignored() -> None:
     lane = HeldLane()
     discarded: list[int] = []
     ask(lane, no_disk, discarded.append).cancel()
@@ -61,6 +61,6 @@ def broken() -> int:
     raise MemoryError("no memory")
 
 
-async def test_a_failure_that_nobody_foresaw_is_the_callers_too() -> None:
+async def test_the_caller_gets_an_unforeseen_failure_too() -> None:
     with pytest.raises(MemoryError):
         await call(HeldLane(at_once=True), broken)

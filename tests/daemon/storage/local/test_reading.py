@@ -1,10 +1,9 @@
-"""Reading: what stays open between two pieces, what is had without the lane, and what goes straight to a socket."""
+"""Reading: pieces of an open file, and bytes that go straight to a socket."""
 
 import asyncio
 import errno
-import os
 import socket
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import aclosing
 from pathlib import Path
 
@@ -23,7 +22,7 @@ BROKEN = OSError(errno.EIO, "Input/output error")
 
 
 class SlowClock(FakeClock):
-    """Of which `tick_s` pass whenever somebody looks."""
+    """`tick_s` pass at each look."""
 
     tick_s = 0.0
 
@@ -52,17 +51,13 @@ async def lane(files: RecordedFiles) -> AsyncIterator[Lane[Call]]:
 
 @pytest.fixture
 def written() -> list[str]:
-    """What is being written meanwhile."""
+    """Holds something while bytes are being written."""
     return []
 
 
 @pytest.fixture
-async def readers(
-    files: RecordedFiles, lane: Lane[Call], clock: SlowClock, written: list[str]
-) -> AsyncIterator[Readers]:
-    made = Readers(files, lane, clock, lambda: bool(written))
-    yield made
-    made.close()
+def readers(files: RecordedFiles, lane: Lane[Call], clock: SlowClock, written: list[str]) -> Readers:
+    return Readers(files, lane, clock, lambda: bool(written))
 
 
 @pytest.fixture
@@ -81,17 +76,6 @@ def pair() -> Iterator[tuple[socket.socket, socket.socket]]:
         yield ours, theirs
 
 
-async def opening(
-    readers: Readers, files: RecordedFiles, path: Path
-) -> tuple["asyncio.Future[bytes]", Callable[[], None]]:
-    """A piece that waits for its file to be opened, and what lets the opening go on."""
-    let_go = files.hold("open_to_read")
-    piece = asyncio.ensure_future(readers.read_once(1, path, 0, 5))
-    # A first turn of the loop puts the call on the lane.
-    await asyncio.sleep(0)
-    return piece, let_go
-
-
 async def received(theirs: socket.socket, count: int) -> bytes:
     """`count` bytes, as they come."""
     got = b""
@@ -106,99 +90,36 @@ async def settled(lane: Lane[Call]) -> None:
     await call(lane, lambda: None)
 
 
-# Pieces.
+async def test_pieces_of_an_open_file(readers: Readers, path: Path) -> None:
+    opened = await readers.open(path)
+    assert opened.size == len(DATA)
+    assert [await opened.read(start, 5) for start in (0, 7, len(DATA) - 2)] == [DATA[:5], DATA[7:12], DATA[-2:]]
+    await opened.close()
 
 
-async def test_a_file_stays_open_for_the_next_piece(readers: Readers, files: RecordedFiles, path: Path) -> None:
-    assert [await readers.read_once(1, path, start, 5) for start in (0, 7, len(DATA) - 2)] == [
-        DATA[:5],
-        DATA[7:12],
-        DATA[-2:],
-    ]
-    assert files.named("open_to_read", "close") == [("open_to_read", path.name)]
-
-
-async def test_the_next_piece_needs_no_lane(readers: Readers, path: Path) -> None:
-    assert readers.read_cached(1, 0, 5) is None, "nobody has read from it yet"
-    await readers.read_once(1, path, 0, 5)
-    assert readers.read_cached(1, 1_000_000, 65_536) == bytearray(DATA[1_000_000:1_065_536])
-    assert readers.read_cached(1, len(DATA) - 1, 2) is None, "all of it or nothing"
-
-
-async def test_bytes_that_are_not_in_memory_are_not_waited_for(
-    readers: Readers, path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    await readers.read_once(1, path, 0, 5)
-
-    def not_cached(*_arguments: object) -> int:
-        raise BlockingIOError
-
-    monkeypatch.setattr(os, "preadv", not_cached)
-    assert readers.read_cached(1, 0, 5) is None
-
-
-async def test_a_forgotten_file_is_closed_and_read_no_more(
+async def test_a_cancelled_opening_leaves_nothing_open(
     readers: Readers, files: RecordedFiles, lane: Lane[Call], path: Path
 ) -> None:
-    await readers.read_once(1, path, 0, 5)
-    readers.forget(1)
-    assert readers.read_cached(1, 0, 5) is None
-    await settled(lane)
-    assert files.open_names == {}
-
-
-async def test_a_file_forgotten_while_it_is_opened_is_not_kept(
-    readers: Readers, files: RecordedFiles, lane: Lane[Call], path: Path
-) -> None:
-    piece, let_go = await opening(readers, files, path)
-    readers.forget(1)
-    let_go()
-    assert await piece == DATA[:5]
-    assert readers.read_cached(1, 0, 5) is None
-    await settled(lane)
-    assert files.open_names == {}
-
-
-async def test_two_who_open_a_file_at_once_leave_it_open_once(
-    readers: Readers, files: RecordedFiles, lane: Lane[Call], path: Path
-) -> None:
-    assert await asyncio.gather(*(readers.read_once(1, path, 0, 5) for _ in range(3))) == [DATA[:5]] * 3
-    await settled(lane)
-    assert len(files.open_names) == 1
-
-
-async def test_who_gave_up_leaves_nothing_open(
-    readers: Readers, files: RecordedFiles, lane: Lane[Call], path: Path
-) -> None:
-    piece, let_go = await opening(readers, files, path)
-    piece.cancel()
+    let_go = files.hold("open_to_read")
+    opening = asyncio.ensure_future(readers.open(path))
+    # A first turn of the loop puts the call on the lane.
+    await asyncio.sleep(0)
+    opening.cancel()
     let_go()
     await settled(lane)
     await settled(lane)
     assert files.open_names == {}
 
 
-async def test_above_the_bound_the_longest_unread_is_closed(
-    readers: Readers, lane: Lane[Call], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, files: RecordedFiles
-) -> None:
-    monkeypatch.setattr(reading, "KEPT_MAX", 2)
-    for upload_id in (1, 2, 1, 3):
-        path = tmp_path / str(upload_id)
-        path.write_bytes(b"abc")
-        await readers.read_once(upload_id, path, 0, 3)
-    await settled(lane)
-    assert sorted(files.open_names.values()) == ["1", "3"]
-
-
-async def test_a_file_that_cannot_be_read_is_not_kept(
+async def test_a_file_whose_size_cannot_be_read_is_closed(
     readers: Readers, files: RecordedFiles, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def broken(*_arguments: object) -> bytes:
+    def broken(*_arguments: object) -> int:
         raise BROKEN
 
-    monkeypatch.setattr(files, "read", broken)
+    monkeypatch.setattr(files, "size", broken)
     with pytest.raises(OSError, match="Input/output"):
-        await readers.read_once(1, path, 0, 5)
+        await readers.open(path)
     assert files.open_names == {}
 
 
@@ -262,7 +183,7 @@ async def test_sending_ends_where_the_file_ends(
     await opened.close()
 
 
-async def test_a_client_that_has_gone_is_told_of(
+async def test_sending_to_a_client_that_has_gone_raises(
     readers: Readers, path: Path, pair: tuple[socket.socket, socket.socket]
 ) -> None:
     ours, theirs = pair
@@ -274,7 +195,7 @@ async def test_a_client_that_has_gone_is_told_of(
     await opened.close()
 
 
-async def test_who_gives_up_on_a_full_socket_leaves_it_as_it_is(
+async def test_a_cancelled_send_leaves_a_full_socket_as_it_is(
     readers: Readers, lane: Lane[Call], path: Path, pair: tuple[socket.socket, socket.socket]
 ) -> None:
     ours, theirs = pair

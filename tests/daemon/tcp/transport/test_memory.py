@@ -1,20 +1,23 @@
-"""What a connection borrows, what of it waits to be written, and who is not read meanwhile, on real sockets."""
+"""Memory that connections borrow, data that awaits the disk, and when they are not read; on real sockets."""
 
 import asyncio
-from types import SimpleNamespace
 from typing import cast
 
 import pytest
 
-from daemon.tcp.receive_pool import ReceivePool
+from daemon.tcp.flow import CROWDED_BYTES
+from daemon.tcp.receive_pool import PooledLease, ReceivePool
 from daemon.tcp.session import Session
-from daemon.tcp.transport import CROWDED_BYTES, DeviceConnection, Host
+from daemon.tcp.transport import DeviceConnection, Host
+from daemon.telemetry.metrics import CloseReason
 from protocol import frames
 from protocol.errors import ErrorCode
 from protocol.events import ServerEvent
 from protocol.frame_buffer import CARRY_BYTES_MAX
+from protocol.server import ServerConnection
 from protocol.state import ConnectionState
 from tests.support.device_site import SETTINGS, listening, on_uvloop
+from tests.support.fake_machine import FakeClock
 from tests.support.raw_device import chunk, open_request
 from tests.support.waiting import until
 
@@ -24,7 +27,7 @@ LARGE = 700 * 1024
 
 @on_uvloop
 class TestMemory:
-    async def test_those_who_wait_for_memory_get_it_first_come_first_served(self) -> None:
+    async def test_connections_get_memory_first_come_first_served(self) -> None:
         # Memory for one large frame at a time.
         pool = ReceivePool(LARGE, LARGE)
         async with listening(pool=pool) as site:
@@ -41,13 +44,13 @@ class TestMemory:
             await until(lambda: pool.waits == 1)
             wires[2].send(frame)
             await until(lambda: pool.waits == 2)
-            # The holder goes away amid its frame, and nobody is stuck.
+            # The holder goes away in the middle of its frame, and nobody is stuck.
             wires[0].hang_up()
             for wire in wires[1:]:
                 while (await wire.hear(frames.Ack, 1)).next_expected_byte < LARGE:
                     pass
 
-    async def test_who_waits_for_memory_and_leaves_is_passed_over(self) -> None:
+    async def test_a_connection_that_waits_for_memory_and_ends_is_passed_over(self) -> None:
         pool = ReceivePool(LARGE, LARGE)
         async with listening(pool=pool) as site:
             site.site.bench.disk.free_bytes = 2**40
@@ -81,7 +84,7 @@ class TestMemory:
             kept = sorted(len(each._carry) for each in buffers)
             assert kept[-2] <= CARRY_BYTES_MAX + CROWDED_BYTES, "all but the first that found nothing"
 
-    async def test_who_waits_for_others_data_to_be_written_does_not_stand_behind_who_waits_for_memory(self) -> None:
+    async def test_waiters_for_the_disk_do_not_queue_behind_waiters_for_a_lease(self) -> None:
         pool = ReceivePool(LARGE, LARGE)
         async with listening(pool=pool) as site:
             storage, frame = site.site.bench.storage, chunk(1, 0, bytes(LARGE))
@@ -107,7 +110,7 @@ class TestMemory:
                 while (await wire.hear(frames.Ack, 1)).next_expected_byte < LARGE:
                     pass
 
-    async def test_a_quiet_device_is_asked_whether_it_is_there(self) -> None:
+    async def test_a_quiet_device_gets_a_ping(self) -> None:
         async with listening() as site:
             wire = await site.admitted()
             await site.pass_s(SETTINGS.limits.keepalive_s + 1)
@@ -125,10 +128,10 @@ class TestMemory:
             # Though the device has not closed yet.
             assert pool.lent_bytes == 0
 
-    async def test_who_has_enough_waiting_to_be_written_is_not_read_until_some_is(
+    async def test_a_connection_with_much_unwritten_is_not_read_until_some_is_written(
         self, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr("daemon.tcp.transport.UNWRITTEN_BYTES_MAX", 2 * LARGE)
+        monkeypatch.setattr("daemon.tcp.flow.UNWRITTEN_BYTES_MAX", 2 * LARGE)
         async with listening() as site:
             bench = site.site.bench
             bench.disk.free_bytes = 2**40
@@ -150,10 +153,10 @@ class TestMemory:
                 pass
             assert (await modest.hear(frames.Ack, 1)).next_expected_byte == 1
 
-    async def test_who_had_enough_is_read_again_once_that_is_written_though_not_yet_durable(
+    async def test_a_connection_is_read_again_once_its_bytes_are_written_before_they_are_durable(
         self, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr("daemon.tcp.transport.UNWRITTEN_BYTES_MAX", LARGE)
+        monkeypatch.setattr("daemon.tcp.flow.UNWRITTEN_BYTES_MAX", LARGE)
         async with listening() as site:
             bench = site.site.bench
             bench.disk.free_bytes = 2**40
@@ -171,7 +174,7 @@ class TestMemory:
             while (await wire.hear(frames.Ack, 1)).next_expected_byte < 3 * LARGE:
                 pass
 
-    async def test_while_too_much_waits_to_be_written_nobody_is_read(self) -> None:
+    async def test_while_copies_fill_the_pool_no_connection_is_read(self) -> None:
         pool = ReceivePool(64 * 1024, 16 * 1024)
         async with listening(pool=pool) as site:
             bench = site.site.bench
@@ -184,7 +187,7 @@ class TestMemory:
             for start in range(0, sent, 1024):
                 wire.send(chunk(1, start, bytes(1024)))
             await until(lambda: pool.is_full)
-            assert pool.charged_bytes < sent
+            assert pool.copied_bytes < sent
             bench.storage.holds_writes = False
             while bench.storage.writes:
                 bench.storage.write_next()
@@ -193,7 +196,7 @@ class TestMemory:
 
 
 class Recorder:
-    """A session and its protocol, without a transport. `dup` gives back the memory that the connection waits for.
+    """A connection's session, protocol and transport. "copied" gives back the memory that the connection waits for.
 
     Each `resume` brings `late`, and ends what it waited for.
     """
@@ -201,35 +204,34 @@ class Recorder:
     state = ConnectionState.OPEN
     is_held = False
     is_quiet = True
+    handshake_timeout_s = 10.0
 
-    def __init__(self, pool: ReceivePool, *, is_starved: bool = False, has_more: bool = False) -> None:
+    def __init__(self, pool: ReceivePool) -> None:
         self.pool = pool
-        self.is_starved = is_starved
-        self.has_more = has_more
-        self.has_lease = False
+        self.lease: PooledLease | None = None
+        self.is_starved = self.has_more = False
         self.connection = self.timers = self
+        self.clock = FakeClock()
         self.handled: list[str] = []
-        host = SimpleNamespace(now=lambda: 0.0, disconnected=lambda *_: self.handled.append("disconnected"))
-        self.owner = DeviceConnection(cast(Host, host), pool, 1000, is_proxied=False)
+        self.owner = DeviceConnection(cast(Host, self), pool, is_proxied=False)
         self.owner.session = cast(Session, self)
+        self.owner._protocol = cast(ServerConnection, self)
+        self.owner._socket = cast(asyncio.Transport, self)
+        self.owner._flow.begin(self, self.owner)
 
     def handle(self, event: str) -> None:
         self.handled.append(event)
-        if event == "dup":
-            self.pool.when_free(self.owner._memory_is_free)
-            self.pool.charge(1, self.pool.lease(1), self.owner._written).release()
+        if event == "copied":
+            self.owner._flow.hold(1, self.lease).release()
 
-    def resume(self, now: float) -> list[str]:
+    def resume(self, _now: float) -> list[str]:
         self.is_starved = self.has_more = False
-        return ["late"] if now >= 0 else []
-
-    def get_buffer(self) -> memoryview:
-        return self.pool.shared
+        return ["late"]
 
     def take_events(self) -> list[str]:
         return []
 
-    def data_to_send(self) -> bytes:
+    def data_to_send(self, now: float) -> bytes:
         return b""
 
     def closed(self) -> None:
@@ -238,49 +240,41 @@ class Recorder:
     def close(self) -> None:
         self.handled.append("given back")
 
+    def disconnected(self, _connection: DeviceConnection, _reason: CloseReason) -> None:
+        self.handled.append("disconnected")
 
-EVENTS = cast(list[ServerEvent], ["dup", "chunk", "finish"])
+    def pause_reading(self) -> None: ...
+    def resume_reading(self) -> None: ...
+    def is_closing(self) -> bool:
+        return False
 
 
 @pytest.fixture
-def pool() -> ReceivePool:
-    return ReceivePool(64 * 1024, 16 * 1024)
+def recorder() -> Recorder:
+    return Recorder(ReceivePool(64 * 1024, 16 * 1024))
 
 
-def test_memory_that_comes_back_amid_a_connections_events_brings_its_later_input_behind_them(pool: ReceivePool) -> None:
-    recorder = Recorder(pool)
-    recorder.owner._handle(EVENTS)
-    assert recorder.handled == ["dup", "chunk", "finish", "late"]
+def test_memory_that_comes_back_during_a_connections_events_brings_its_later_input_behind_them(
+    recorder: Recorder,
+) -> None:
+    recorder.lease = recorder.pool.lease(1)
+    recorder.is_starved = True
+    recorder.owner.changed()
+    recorder.owner._handle(cast(list[ServerEvent], ["copied", "chunk", "finish"]))
+    assert recorder.handled == ["copied", "chunk", "finish", "late"]
 
 
-async def test_memory_that_came_back_before_it_waited_is_not_waited_for(pool: ReceivePool) -> None:
-    recorder = Recorder(pool, is_starved=True)
-    recorder.owner._settle()
-    await until(lambda: recorder.handled == ["late"])
-
-
-async def test_input_that_waits_for_its_turn_is_taken_though_the_link_is_gone(pool: ReceivePool) -> None:
-    recorder = Recorder(pool, has_more=True)
-    recorder.owner._socket = cast(asyncio.Transport, SimpleNamespace())
-    recorder.owner._settle()
+async def test_input_that_waits_for_its_turn_is_taken_though_the_link_is_gone(recorder: Recorder) -> None:
+    recorder.has_more = True
+    recorder.owner.changed()
     recorder.owner.connection_lost(None)
     await until(lambda: recorder.handled == ["late", "closed", "given back", "disconnected"])
 
 
-async def test_who_does_not_read_its_answers_gets_no_turn_until_it_does(pool: ReceivePool) -> None:
-    recorder = Recorder(pool, has_more=True)
+async def test_a_device_that_does_not_read_its_answers_gets_no_turn_until_it_does(recorder: Recorder) -> None:
+    recorder.has_more = True
     recorder.owner.pause_writing()
     await asyncio.sleep(0)
     assert recorder.handled == []
     recorder.owner.resume_writing()
     await until(lambda: recorder.handled == ["late"])
-
-
-@pytest.mark.parametrize("has_lease", [False, True])
-def test_where_nothing_is_left_to_lend_much_is_read_into_leases_alone(pool: ReceivePool, has_lease: bool) -> None:
-    recorder = Recorder(pool)
-    recorder.has_lease = has_lease
-    assert len(recorder.owner.get_buffer(-1)) == len(pool.shared)
-    while pool.lease(1) is not None:
-        pass
-    assert len(recorder.owner.get_buffer(-1)) == (len(pool.shared) if has_lease else CROWDED_BYTES)

@@ -1,0 +1,170 @@
+"""Whether a connection is read: only while no reason speaks against it. PROTOCOL.md §11."""
+
+import asyncio
+import math
+from enum import IntEnum
+from typing import Protocol
+
+from daemon.tcp.receive_pool import PendingWrite, ReceivePool
+from protocol.frame_buffer import Lease
+from protocol.server import ServerConnection
+
+UNWRITTEN_BYTES_MAX = 8 * 1024 * 1024
+"""Stop reading a connection once this many of its bytes await the disk. What other devices sent waits behind them for
+some milliseconds, and the pool keeps memory to lend."""
+
+CROWDED_BYTES = 4096
+"""Read at once while memory is scarce: ten thousand connections then add 40 MB at most."""
+
+STALLED_S = 30.0
+"""A device that takes no answer for this long does not read: its acknowledgements have nowhere to go."""
+
+
+class PauseReason(IntEnum):
+    """Why a connection is not read. Each is one bit of `Flow.reasons`."""
+
+    ANSWER = 1
+    """The device's request needs an answer before its next frame can be judged."""
+    TURN = 2
+    """Input is left over, and it is the other connections' turn."""
+    MEMORY = 4
+    """The pool has nothing to lend, or copied data fills it."""
+    DISK = 8
+    """UNWRITTEN_BYTES_MAX of its bytes await the disk."""
+    PEER = 16
+    """The device does not read its answers."""
+
+
+class Input(Protocol):
+    """The connection whose reading is controlled."""
+
+    def changed(self) -> None:
+        """A reason is gone: look again."""
+        ...
+
+    def go_on(self) -> None:
+        """Take the input that waited for memory or its turn."""
+        ...
+
+
+class Transport(Protocol):
+    """What can be read, or not."""
+
+    def pause_reading(self) -> None: ...
+    def resume_reading(self) -> None: ...
+    def is_closing(self) -> bool: ...
+
+
+class Flow:
+    """Back-pressure of one connection. `reasons` is a set of PauseReason; the transport is read only while it is empty.
+
+    Every byte counts as unwritten from `hold` until its last holder releases it.
+    """
+
+    __slots__ = ("_input", "_is_paused", "_pool", "_stalled_since_s", "_transport", "_unwritten_bytes", "reasons")
+
+    def __init__(self, pool: ReceivePool) -> None:
+        self._pool = pool
+        self._input: Input | None = None
+        self._transport: Transport | None = None
+        self._is_paused = False
+        self._stalled_since_s: float | None = None
+        self._unwritten_bytes = 0
+        self.reasons = 0
+
+    def begin(self, transport: Transport, input_: Input) -> None:
+        """Pause and resume `transport`, which is being read, for `input_`."""
+        self._transport = transport
+        self._input = input_
+
+    def buffer(self, protocol: ServerConnection) -> memoryview:
+        """Memory to receive the next bytes into: little of it while memory is scarce."""
+        buffer = protocol.get_buffer()
+        pool = self._pool
+        # Other connections become readable while too much awaits the disk: each reads a little, and then pauses.
+        # With nothing left to lend, what is read beyond the pool's memory may have to stay with its connection.
+        if pool.is_full or (pool.is_short and not protocol.has_lease):
+            return buffer[:CROWDED_BYTES]
+        return buffer
+
+    def hold(self, count: int, lease: Lease | None) -> Lease:
+        """Count `count` received bytes as unwritten until the lease that is returned, which wraps `lease`, ends."""
+        self._unwritten_bytes += count
+        return PendingWrite(self._pool, count, lease, self._written)
+
+    def stall(self, now: float) -> None:
+        """The device reads no answers since `now`; call `update` afterwards."""
+        self._stalled_since_s = now
+
+    def unstall(self) -> None:
+        """The device reads again; call `update` afterwards."""
+        self._stalled_since_s = None
+
+    @property
+    def deadline(self) -> float:
+        """When the device will have read nothing for too long, in monotonic seconds; infinite while it reads."""
+        return math.inf if self._stalled_since_s is None else self._stalled_since_s + STALLED_S
+
+    def update(self, protocol: ServerConnection) -> None:
+        """Find the reasons that hold now, and pause or resume the transport when the first comes or the last goes."""
+        before, pool = self.reasons, self._pool
+        # A turn that was asked for comes.
+        reasons = before & PauseReason.TURN
+        if self._stalled_since_s is not None:
+            reasons |= PauseReason.PEER
+        if self._unwritten_bytes >= UNWRITTEN_BYTES_MAX:
+            reasons |= PauseReason.DISK
+        if protocol.is_held:
+            reasons |= PauseReason.ANSWER
+        is_starved = protocol.is_starved
+        # Memory may have come back before it was waited for: where nothing is lent, nothing will come.
+        if protocol.has_more or (is_starved and not pool.lent_bytes):
+            if not reasons & (PauseReason.TURN | PauseReason.PEER):
+                reasons |= PauseReason.TURN
+                asyncio.get_running_loop().call_soon(self._turn_came)
+        elif is_starved or pool.is_full:
+            reasons |= PauseReason.MEMORY
+        if reasons != before or self._is_paused:
+            self._apply(reasons)
+
+    def release(self) -> None:
+        """Read whatever comes, from now on: it will be discarded."""
+        self._apply(0)
+        self._input = None
+
+    def close(self) -> None:
+        """The transport is gone."""
+        self._transport = self._input = None
+        self._pool.stop_waiting(self._memory_came)
+
+    def _apply(self, reasons: int) -> None:
+        changes, self.reasons = reasons ^ self.reasons, reasons
+        if changes & PauseReason.MEMORY:
+            if reasons & PauseReason.MEMORY:
+                self._pool.when_free(self._memory_came)
+            else:
+                self._pool.stop_waiting(self._memory_came)
+        transport, is_paused = self._transport, reasons != 0
+        if is_paused is self._is_paused or transport is None or transport.is_closing():
+            return
+        self._is_paused = is_paused
+        if is_paused:
+            transport.pause_reading()
+        else:
+            transport.resume_reading()
+
+    def _written(self, count: int) -> None:
+        self._unwritten_bytes -= count
+        if self.reasons & PauseReason.DISK and self._unwritten_bytes < UNWRITTEN_BYTES_MAX and self._input is not None:
+            self._input.changed()
+
+    def _turn_came(self) -> None:
+        self._go_on(PauseReason.TURN)
+
+    def _memory_came(self) -> None:
+        self._go_on(PauseReason.MEMORY)
+
+    def _go_on(self, awaited: PauseReason) -> None:
+        self.reasons &= ~awaited
+        if self._input is not None:
+            self._input.go_on()
