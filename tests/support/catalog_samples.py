@@ -1,4 +1,4 @@
-"""Sample requests and records, in which a test sets only the fields that matter to it."""
+"""Requests and records with what a test does not care about filled in."""
 
 import sqlite3
 from dataclasses import replace
@@ -45,7 +45,7 @@ UPLOAD = Upload(
 
 
 def upload(state: State = State.RECEIVING, **fields: object) -> Upload:
-    """UPLOAD in another state; it is current if the state allows it."""
+    """UPLOAD in another state, current where the state may be."""
     current = state in {State.RECEIVING, State.PARTIAL, State.COMPLETE}
     return replace(replace(UPLOAD, state=state, is_current=current), **fields)  # type: ignore[arg-type]  # each value fits the field it names
 
@@ -56,13 +56,13 @@ def first_bytes(count: int) -> tuple[DigestedRange, ...]:
 
 
 def completion(upload_id: int, epoch: int = 1, size: int = 100, now_ms: int = 2_000) -> Completion:
-    """The completion of an upload of `size` bytes."""
+    """All `size` bytes of an upload."""
     return Completion(upload_id, epoch, size, 7, b"s" * 32, first_bytes(size), now_ms)
 
 
 def memory_catalog() -> sqlite3.Connection:
-    """A connection to a catalog in memory."""
-    # The garbage collector may close it, on any thread.
+    """A connection to a catalog that is nowhere."""
+    # The garbage collector may close it, on whichever thread it runs.
     connection = sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False)
     for migration in schema.load():
         connection.executescript(migration.sql)
@@ -70,7 +70,7 @@ def memory_catalog() -> sqlite3.Connection:
 
 
 def create(connection: sqlite3.Connection, upload_id: int, name: str = "", **fields: object) -> Upload:
-    """Open a new upload. Its name defaults to one made from its id."""
+    """Open a new upload; its name is made of its id unless it is given."""
     request = replace(REQUEST, upload_id=upload_id, name=name or f"file-{upload_id}")
     opened = changes.open_upload(connection, replace(request, **fields)).upload  # type: ignore[arg-type]  # each value fits the field it names
     assert opened is not None
