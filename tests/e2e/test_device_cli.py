@@ -192,13 +192,13 @@ def _read_all(descriptor: int) -> str:
 
 async def test_an_interrupted_upload_can_be_resumed(cli: Cli) -> None:
     async with CuttingProxy(cli.live.address, random.Random(1), up=UP_ONCE, down=NEVER, cuts_max=1000) as proxy:
-        name = cli.write("interrupted.bin")
+        # Two hundred cuts to go, each with a new connection: the signal comes long before the end.
+        name = cli.write("interrupted.bin", bytes(200 * UP_ONCE.bytes_max))
         process = await cli.start("send", name, UPLINK_SERVER="{}:{}".format(*proxy.address))
         await until(lambda: proxy.cuts)
-    # The link is gone for good, so the upload cannot end before the signal arrives.
-    process.send_signal(signal.SIGINT)
-    async with asyncio.timeout(SCENE_S):
-        _, err = await process.communicate()
+        process.send_signal(signal.SIGINT)
+        async with asyncio.timeout(SCENE_S):
+            _, err = await process.communicate()
     assert process.returncode == INTERRUPTED
     assert err.decode() == ("uplink: interrupted; what was acknowledged is safe: the same command resumes from there\n")
     assert (await cli.run("send", name)).code == OK
