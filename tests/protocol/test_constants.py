@@ -30,7 +30,7 @@ def test_features_are_single_bits() -> None:
     assert all(feature.bit_count() == 1 for feature in Feature)
 
 
-def test_an_unknown_size_is_no_valid_size() -> None:
+def test_an_unknown_size_is_not_a_valid_size() -> None:
     assert constants.SIZE_UNKNOWN > constants.OFFSET_MAX
 
 

@@ -84,7 +84,7 @@ def test_a_valid_chunk_encodes_to_its_bytes(case: Case) -> None:
 
 
 @named([case for case in CHUNKS if not case.members["valid"]])
-def test_a_bad_chunk_is_refused_and_the_connection_lives_on(case: Case) -> None:
+def test_a_bad_chunk_is_refused_and_the_connection_stays_open(case: Case) -> None:
     stream = case.number("stream")
     rig = opened_for(case)
     events = rig.feed(case.octets("hex"))

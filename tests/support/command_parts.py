@@ -1,4 +1,4 @@
-"""Commands on a real catalog, with stand-ins for what a daemon has besides."""
+"""Commands on a real catalog, with fakes for the daemon's other parts."""
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
@@ -59,7 +59,7 @@ class FakeCleaner:
 
 @dataclass(slots=True)
 class FakeGate:
-    """Counts how often it learned of disabled devices."""
+    """Counts how often it loaded the disabled devices."""
 
     loads: int = 0
 
@@ -69,7 +69,7 @@ class FakeGate:
 
 @dataclass(slots=True)
 class FakeHealth:
-    """Finds what a test puts in."""
+    """Reports the problems that a test puts in."""
 
     found: list[Problem] = field(default_factory=list)
 
@@ -79,7 +79,7 @@ class FakeHealth:
 
 @dataclass(slots=True)
 class Parts:
-    """What commands work on."""
+    """The parts that commands use."""
 
     catalog: SqliteCatalog
     storage: LocalStorage
@@ -97,7 +97,7 @@ class Parts:
 
     @property
     def token_verifier(self) -> TokenVerifier:
-        """Believes the issued tokens."""
+        """Accepts the issued tokens."""
         return TokenVerifier(self.policy, [KEY])
 
     def commands(self, *, is_running: bool = True) -> Commands:

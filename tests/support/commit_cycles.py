@@ -1,4 +1,4 @@
-"""A committer with uploads that the test feeds by itself, and a listener that records its reports."""
+"""A committer with uploads that the test feeds directly, and a listener that records its reports."""
 
 import asyncio
 import errno
@@ -48,14 +48,14 @@ class RecordedCommits:
 
 
 async def waited(listener: RecordedCommits, count: int) -> None:
-    """Return once `count` cuts were reported."""
+    """Wait until `count` cuts were reported."""
     while len(listener.reports) < count:
         await listener.changed.wait()
         listener.changed.clear()
 
 
 class Cycles:
-    """A committer with uploads that the test feeds by itself."""
+    """A committer with uploads that the test feeds directly."""
 
     def __init__(self, cycle_bytes: int = 1, cycle_s: float = NEVER_S) -> None:
         self.bench = Bench(cycle_bytes=cycle_bytes, cycle_s=cycle_s)
@@ -73,7 +73,7 @@ class Cycles:
         return LiveUpload(result.upload)
 
     def arrive(self, upload: LiveUpload, count: int) -> None:
-        """The next bytes of an upload."""
+        """Let the next `count` bytes of an upload arrive."""
         start = upload.received.highest_byte
         pieces = upload.take_in(start, [bytes(count)], upload.received.missing(start, start + count))
         for piece in pieces:

@@ -1,4 +1,4 @@
-"""A real catalog in memory, with a gate before each operation, at which the call waits, passes or fails."""
+"""The catalog's real decisions, on a database in memory, each behind a gate where it waits, passes or fails."""
 
 import asyncio
 import weakref
@@ -20,7 +20,7 @@ Result = TypeVar("Result")
 
 
 class Gate:
-    """A gate where calls of one operation wait, pass or fail."""
+    """Where calls of one operation wait, pass or fail."""
 
     def __init__(self) -> None:
         self.asked = 0
@@ -29,9 +29,9 @@ class Gate:
         self.before.set()
         self.after.set()
         self.failures: deque[CatalogFailed] = deque()
-        """Each is raised once, before the operation."""
+        """Each is raised once, nothing having been done."""
         self.failures_after: deque[CatalogFailed] = deque()
-        """Each is raised once, after the operation: only its answer was lost."""
+        """Each is raised once though the operation was done: the answer was lost."""
 
 
 class ControlledCatalog(SqliteCatalog):
@@ -39,7 +39,7 @@ class ControlledCatalog(SqliteCatalog):
 
     def __init__(self) -> None:
         self._connection = memory_catalog()
-        # Many tests drop the catalog without closing it, and Python 3.13 warns about open connections.
+        # Many tests drop the catalog instead of closing it, and Python 3.13 warns of open connections.
         weakref.finalize(self, self._connection.close)
         lane = ConnectionLane(LoopThreads(), "catalog", Path("nowhere"), lambda: self._connection, "BEGIN")
         super().__init__(lane, lane)
@@ -47,11 +47,11 @@ class ControlledCatalog(SqliteCatalog):
         self.gates: defaultdict[str, Gate] = defaultdict(Gate)
 
     def at_once(self, upload_id: int) -> Upload | None:
-        """The upload's current record."""
+        """What is recorded of an upload at this moment."""
         return rows.get(self._connection, upload_id)
 
     def recorded(self, upload_id: int) -> Sequence[DigestedRange]:
-        """The upload's currently recorded ranges."""
+        """The ranges that are recorded of an upload at this moment."""
         upload = self.at_once(upload_id)
         return () if upload is None else upload.ranges
 

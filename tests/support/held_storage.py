@@ -1,6 +1,6 @@
-"""Storage in memory whose every step the test lets happen, fail, or wait.
+"""Storage in memory. The test decides when each step happens, fails or waits.
 
-It knows which bytes a power cut would leave, and reads no piece of memory before the turn of its write.
+It knows which bytes a power cut would leave. It reads a piece of memory only when its write happens.
 """
 
 import asyncio
@@ -15,7 +15,7 @@ from protocol.ranges import DigestedRange
 
 @dataclass(eq=False)
 class HeldWrite:
-    """A write that was asked for."""
+    """A requested write."""
 
     upload_id: int
     offset: int
@@ -31,7 +31,7 @@ class HeldWrite:
 
 @dataclass(eq=False)
 class HeldSync:
-    """A sync that was asked for, the writes that it waits for, and those that it covers."""
+    """A requested sync, the writes that it waits for, and those that it covers."""
 
     ahead: list[HeldWrite]
     covers: dict[int, list[HeldWrite]]
@@ -45,7 +45,7 @@ class HeldStorage:
     """
 
     def __init__(self, recorded: Callable[[int], Sequence[DigestedRange]]) -> None:
-        """`recorded` gives the ranges that the catalog has as durable, which must not be written again."""
+        """`recorded` gives the ranges that the catalog records as durable; they must not be written again."""
         self.recorded = recorded
         self.holds_writes = False
         self.holds_syncs = False
@@ -78,7 +78,7 @@ class HeldStorage:
         durable_bytes: int,
         done: Callable[[OSError | None], None],
     ) -> None:
-        assert durable_bytes == 0 or durable_bytes - 1 in self.durable[upload_id], "this was never made durable"
+        assert durable_bytes == 0 or durable_bytes - 1 in self.durable[upload_id], "these bytes were never made durable"
         write = HeldWrite(upload_id, offset, pieces, done)
         self.write_count += 1
         self.open_ids.add(upload_id)
@@ -94,18 +94,18 @@ class HeldStorage:
             asyncio.get_running_loop().call_soon(self.sync_next)
 
     def write_next(self, error: OSError | None = None) -> None:
-        """Do the oldest write, or let it fail, and report it."""
+        """Do the oldest write, or make it fail, and report the result."""
         if self.writes:
             write = self.writes.popleft()
             self._perform(write, error)
             write.done(write.error)
 
     def break_write(self, error: OSError) -> None:
-        """Let the newest write fail, which is reported later."""
+        """Make the newest write fail; the failure is reported later."""
         self._perform(self.writes[-1], error)
 
     def sync_next(self, error: OSError | None = None, upload_id: int | None = None) -> None:
-        """Do the oldest sync, or let it fail for one of its uploads (for all, if none is named), and report it."""
+        """Do the oldest sync, or make it fail for one of its uploads (by default for all), and report the result."""
         if not self.syncs:
             return
         sync = self.syncs.popleft()
@@ -130,7 +130,7 @@ class HeldStorage:
     async def remove(self, upload_id: int) -> int:
         self.release(upload_id)
         if not self.holds_writes:
-            # The writes before have their turns first.
+            # Earlier writes come first.
             await asyncio.sleep(0)
         if self.remove_error is not None:
             raise self.remove_error
@@ -153,7 +153,7 @@ class HeldStorage:
             write.error = error
             return
         write.data = b"".join(bytes(piece) for piece in write.pieces)
-        assert not self._is_recorded(write), "bytes that are promised are never rewritten"
+        assert not self._is_recorded(write), "acknowledged bytes must never be rewritten"
         self.written[write.upload_id] |= _by_offset(write)
 
     def _is_recorded(self, write: HeldWrite) -> bool:

@@ -1,4 +1,4 @@
-"""A real catalog and real files, with uploads of any age and state."""
+"""A real catalog and real files, with uploads of any age and state in them."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -18,7 +18,7 @@ CONTENT = b"0123456789"
 
 @dataclass(frozen=True, slots=True)
 class Keeping:
-    """A catalog and storage on one directory."""
+    """Catalog and storage on one directory."""
 
     root: Path
     catalog: SqliteCatalog
@@ -31,7 +31,7 @@ class Keeping:
     async def add(
         self, upload_id: int, at_ms: int, state: State = State.RECEIVING, content: bytes | None = CONTENT
     ) -> Upload:
-        """Add an upload in `state` since `at_ms`, with all of `content` durable, or without a file (None)."""
+        """An upload that has been in `state` since `at_ms`, all of `content` being durable; None: no file."""
         size = len(CONTENT) if content is None else len(content)
         request = replace(REQUEST, upload_id=upload_id, name=f"file-{upload_id}", now_ms=at_ms, size=size)
         await self.catalog.open(request)
@@ -48,15 +48,15 @@ class Keeping:
         return await self.get(upload_id)
 
     async def get(self, upload_id: int) -> Upload:
-        """The upload, which must exist."""
-        upload = await self.catalog.get(upload_id)
-        assert upload is not None
-        return upload
+        """The upload, which must be known."""
+        found = await self.catalog.get(upload_id)
+        assert found is not None
+        return found
 
     async def states(self) -> dict[int, State]:
         """The state of each upload, for ids below 100."""
-        uploads = [await self.catalog.get(upload_id) for upload_id in range(1, 100)]
-        return {upload.id: upload.state for upload in uploads if upload is not None}
+        found = [await self.catalog.get(upload_id) for upload_id in range(1, 100)]
+        return {upload.id: upload.state for upload in found if upload is not None}
 
 
 @asynccontextmanager

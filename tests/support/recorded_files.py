@@ -1,4 +1,4 @@
-"""Real files whose calls are recorded, and fail or wait when a test says so; storage's callbacks as futures."""
+"""Real files that record their calls, and fail or wait on demand; and storage's callbacks as futures."""
 
 import asyncio
 import threading
@@ -17,10 +17,10 @@ Synced: TypeAlias = "asyncio.Future[dict[int, OSError]]"
 
 
 class RecordedFiles(SystemFiles):
-    """`calls` has (operation, file name or descriptor's file name). `failures` maps an operation to what it raises.
+    """`calls` lists (operation, file name). `failures` maps an operation to the error that it raises.
 
-    `is_sound`: whether the file system's own sync may be relied on, and `writes_through`: whether it can write past
-    memory, whatever lies below the test.
+    `is_sound` says whether the file system's own sync is reliable, and `writes_through` whether writes can bypass the
+    page cache, whatever the real file system does.
     """
 
     def __init__(self) -> None:
@@ -37,7 +37,7 @@ class RecordedFiles(SystemFiles):
         return [call for call in self.calls if call[0] in operations]
 
     def hold(self, operation: str) -> Callable[[], None]:
-        """Let the operation wait until what is returned is called."""
+        """Make the operation wait until the returned function is called."""
         event = self.holds[operation] = threading.Event()
         return event.set
 
@@ -113,20 +113,20 @@ class RecordedFiles(SystemFiles):
     def _called(self, operation: str, name: str) -> None:
         self.calls.append((operation, name))
         if operation in self.holds and not self.holds[operation].wait(DEADLINE_S):
-            raise TimeoutError(f"{operation} was never let go")
+            raise TimeoutError(f"{operation} was never released")
         if operation in self.failures:
             raise self.failures[operation]
 
 
 def write(staging: Staging, upload_id: int, offset: int, *pieces: bytes, durable_bytes: int = 0) -> Written:
-    """Write; the future gets what `done` gets."""
+    """Write. The future gets the arguments of `done`."""
     done: Written = asyncio.get_running_loop().create_future()
     staging.write(upload_id, offset, pieces, durable_bytes, done.set_result)
     return done
 
 
 def sync(staging: Staging, *upload_ids: int) -> Synced:
-    """Sync; the future gets what `done` gets."""
+    """Sync. The future gets the arguments of `done`."""
     done: Synced = asyncio.get_running_loop().create_future()
     staging.sync(upload_ids, done.set_result)
     return done

@@ -1,4 +1,4 @@
-"""Where local storage has the file of an upload."""
+"""The path at which local storage keeps an upload's file."""
 
 from pathlib import Path
 

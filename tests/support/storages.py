@@ -27,7 +27,7 @@ class Stored:
 
 @asynccontextmanager
 async def opened(kind: str, root: Path) -> AsyncIterator[Stored]:
-    """An empty storage of a kind, which is closed at the end."""
+    """Open an empty storage of this kind, and close it afterwards."""
     if kind == IN_MEMORY:
         held = HeldStorage(recorded=lambda _: ())
         yield Stored(held, held)

@@ -1,4 +1,4 @@
-"""Uploads with all that they need, on a disk and a catalog whose every step the test lets happen, fail, or wait."""
+"""Uploads and their parts, on a disk and a catalog whose steps happen, fail or wait as the test says."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -23,7 +23,7 @@ from tests.support.loop_turns import LoopThreads
 from tests.support.upload_streams import CountedLease, Run, Stream
 
 NEVER_S = 3600.0
-"""A cycle that is cut by time alone is not cut within a test."""
+"""Longer than any test, so that time never cuts a cycle."""
 
 ROOMY = UploadPolicy(
     ranges_max=4, quota_bytes_per_device=0, size_max_bytes=0, disk_free_min_bytes=1000, tombstone_s=3600
@@ -32,14 +32,14 @@ ROOMY = UploadPolicy(
 
 @dataclass
 class FakeDisk:
-    """Room as the test sets it."""
+    """A disk with as much free space as the test sets."""
 
     free_bytes: int = 1_000_000
     total_bytes: int = 2**62
 
 
 class CountingEntropy:
-    """Another id each time."""
+    """Entropy that gives a new id each time."""
 
     def __init__(self) -> None:
         self._next = 0
@@ -53,7 +53,7 @@ class CountingEntropy:
 
 
 class Bench:
-    """Uploads with all that they need. Each arrival cuts a cycle unless `cycle_bytes` says otherwise."""
+    """Uploads and their parts. Each arrival cuts a cycle unless `cycle_bytes` says otherwise."""
 
     def __init__(self, policy: UploadPolicy = ROOMY, cycle_bytes: int = 1, cycle_s: float = NEVER_S) -> None:
         self.clock = FakeClock()
@@ -95,7 +95,7 @@ class Bench:
         )
 
     def set_policy(self, **changes: int) -> None:
-        """Other limits from now on."""
+        """Change the limits."""
         self.admission.policy = replace(self.admission.policy, **changes)
 
     async def answer(self, request: OpenRequest, stream: Stream) -> tuple[OpenResult, LiveUpload | None] | Refusal:
@@ -103,7 +103,7 @@ class Bench:
         return await self.uploads.open(request, stream)
 
     async def open(self, request: OpenRequest = REQUEST) -> tuple[LiveUpload, Stream]:
-        """An upload that was opened, and its stream."""
+        """Open an upload, and return it with its stream."""
         stream = Stream()
         answer = await self.answer(request, stream)
         assert not isinstance(answer, Refusal), answer
@@ -111,14 +111,14 @@ class Bench:
         return answer[1], stream
 
     async def refusal(self, request: OpenRequest = REQUEST) -> ErrorCode:
-        """Why an upload cannot be opened."""
+        """The code with which an OPEN is refused."""
         answer = await self.answer(request, Stream())
         assert isinstance(answer, Refusal)
         assert answer.detail
         return answer.code
 
     def send(self, upload: LiveUpload, start: int, *pieces: bytes) -> CountedLease:
-        """Chunks arrive in memory of their own, as one run of bytes."""
+        """Let chunks arrive as one run of bytes, in memory of their own."""
         lease = CountedLease(b"".join(pieces))
         self.leases.append(lease)
         position, data = 0, []
@@ -129,7 +129,7 @@ class Bench:
         return lease
 
     def assert_at_rest(self, *opened: LiveUpload) -> None:
-        """Nothing is kept in memory, but for the uploads that are open."""
+        """Check that nothing but open uploads is kept in memory."""
         assert self.failures == []
         assert self.committer.pending_bytes == 0
         assert [lease.holders for lease in self.leases] == [0] * len(self.leases)
@@ -140,7 +140,7 @@ class Bench:
 
 @asynccontextmanager
 async def running(bench: Bench) -> AsyncIterator[Bench]:
-    """Run cycles and digests meanwhile."""
+    """Run cycles and digests during the block."""
     uploads = bench.uploads
     async with background(bench.committer.run(uploads), bench.digester.run(uploads.digested, uploads.unreadable)):
         yield bench

@@ -1,4 +1,4 @@
-"""The file that a device sends, complete or about to be."""
+"""Uploads of a sample file, complete or almost complete."""
 
 import errno
 import hashlib
@@ -22,7 +22,7 @@ BROKEN = OSError(errno.EIO, "Input/output error")
 
 
 async def complete(bench: Bench, content: bytes = CONTENT) -> int:
-    """An upload that is complete."""
+    """Complete an upload, and return its id."""
     upload, stream = await bench.open(replace(REQUEST, size=len(content), disposition=REPLACE))
     bench.send(upload, 0, content)
     bench.uploads.finish(upload, len(content))
@@ -31,7 +31,7 @@ async def complete(bench: Bench, content: bytes = CONTENT) -> int:
 
 
 async def completed_unanswered(held: Bench) -> tuple[LiveUpload, Stream, Gate]:
-    """An upload that the catalog has completed, which is not known here until the gate's `after` is set."""
+    """An upload that the catalog has completed, but whose answer arrives only when the gate's `after` is set."""
     upload, stream = await held.open()
     held.send(upload, 0, CONTENT)
     held.uploads.finish(upload, 100)

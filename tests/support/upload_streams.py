@@ -1,4 +1,4 @@
-"""The device's side of an upload: the memory that its bytes lie in, and the stream that gets the results."""
+"""The device's side of an upload: the memory with its bytes, and the stream that gets the results."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -10,7 +10,7 @@ from protocol.ranges import Span
 
 
 class CountedLease:
-    """Memory that a chunk lies in; it reads as zeros once it was given back."""
+    """A chunk's memory, which reads as zeros after its return."""
 
     def __init__(self, data: bytes) -> None:
         self._memory = bytearray(data)
@@ -21,11 +21,11 @@ class CountedLease:
         return memoryview(self._memory)
 
     def retain(self) -> None:
-        assert self.holders > 0, "memory is retained after it was given back"
+        assert self.holders > 0, "memory is retained after it was returned"
         self.holders += 1
 
     def release(self) -> None:
-        assert self.holders > 0, "memory is given back twice"
+        assert self.holders > 0, "memory is returned twice"
         self.holders -= 1
         if not self.holders:
             self._memory[:] = bytes(len(self._memory))
@@ -33,7 +33,7 @@ class CountedLease:
 
 @dataclass(frozen=True, slots=True)
 class Ack:
-    """What a stream got by `acknowledged`."""
+    """The arguments of a call of `acknowledged`."""
 
     next_expected_byte: int
     beyond: tuple[Span, ...]
@@ -42,7 +42,7 @@ class Ack:
 
 @dataclass(frozen=True, slots=True)
 class Nack:
-    """What a stream got by `refused`."""
+    """The arguments of a call of `refused`."""
 
     refused: Span
     code: ErrorCode
@@ -51,7 +51,7 @@ class Nack:
 
 @dataclass(eq=False)
 class Stream:
-    """The listener of an upload, and what it heard."""
+    """An upload's listener that records its calls."""
 
     acks: list[Ack] = field(default_factory=list)
     nacks: list[Nack] = field(default_factory=list)
@@ -107,7 +107,7 @@ class Stream:
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """Bytes that have arrived, in pieces."""
+    """A run of received bytes, in pieces."""
 
     start: int
     data: tuple[Buffer, ...]

@@ -53,7 +53,7 @@ def test_the_size_in_finish_binds() -> None:
     assert stream_failure(rig, chunk(1, 4, b"x"))[0] is ErrorCode.CHUNK_BEYOND_END
 
 
-def test_an_incomplete_upload_goes_on_after_finish() -> None:
+def test_an_incomplete_upload_continues_after_finish() -> None:
     rig = with_stream()
     rig.feed(codec.encode(frames.Finish(4), 1))
     rig.connection.refuse_range(1, Span(0, 4), ErrorCode.INCOMPLETE, 0)
