@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Protocol
 
-from daemon.catalog.records import Page, Query, Upload
+from daemon.catalog.records import CleanupReport, Page, Query, Upload
 from protocol.errors import ErrorCode
 
 
@@ -48,21 +48,6 @@ class IssuedToken:
 
     token: str = field(repr=False)
     expires_in_s: int
-
-
-@dataclass(frozen=True, slots=True)
-class CleanupReport:
-    """What one cleanup pass did, or with `dry_run` would do, in files; `stopped` says why it stopped early."""
-
-    dry_run: bool
-    stale_deleted: int
-    stale_kept: int
-    retention_expired: int
-    rejected_deleted: int
-    tombstones_purged: int
-    orphans_quarantined: int
-    freed_bytes: int
-    stopped: str | None
 
 
 class Fault(Protocol):

@@ -10,7 +10,7 @@ from control.ports import Permission
 from daemon.adapters.entropy import Entropy
 from daemon.catalog.expiry import expires_ms
 from daemon.catalog.interface import CatalogFailed
-from daemon.catalog.records import Page, Query, State, Upload
+from daemon.catalog.records import CleanupReport, Page, Query, State, Upload
 from daemon.core import Core
 from daemon.identity.gate import Denied
 from daemon.identity.tokens import Identity, Kind, Reason, Scope, TokenRefused
@@ -137,26 +137,15 @@ class _Uploads:
 class _Cleaner:
     core: Core
 
-    async def run(self, dry_run: bool) -> ports.CleanupReport:
+    async def run(self, dry_run: bool) -> CleanupReport:
         try:
-            report = await self.core.cleanup.once(dry_run)
+            return await self.core.cleanup.once(dry_run)
         except CleanupBusy as error:
             raise ports.RequestRefused(
                 ErrorCode.CONFLICT, 409, "a cleanup pass is running: try again when it is done", 5
             ) from error
         except (CatalogFailed, OSError) as error:
             raise _unavailable("the catalog or the disk") from error
-        return ports.CleanupReport(
-            dry_run=report.dry_run,
-            stale_deleted=report.stale_deleted,
-            stale_kept=report.stale_kept,
-            retention_expired=report.retention_expired,
-            rejected_deleted=report.rejected_deleted,
-            tombstones_purged=report.tombstones_purged,
-            orphans_quarantined=report.orphans_quarantined,
-            freed_bytes=report.freed_bytes,
-            stopped=report.stopped,
-        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,11 +19,11 @@ from daemon.admin.messages import (
 )
 from daemon.admin.results import CommandFailed, DeviceAdded, DeviceListed, DeviceSwitched, Status, TokenIssued
 from daemon.catalog.interface import CatalogFailed
-from daemon.catalog.records import Device, State
+from daemon.catalog.records import CleanupReport, Device, State
 from daemon.identity.device_secrets import make_secret
 from daemon.identity.tokens import SCOPES, SCOPES_DEFAULT, SUBJECT_CHARS_MAX, Identity, Kind, Scope, is_operator
 from daemon.settings import YEAR_S, Settings
-from daemon.upkeep.cleanup import CleanupBusy, CleanupReport
+from daemon.upkeep.cleanup import CleanupBusy
 from daemon.upkeep.verify import Checked, Progress
 from protocol.errors import ErrorCode
 from protocol.handshake import device_key, read_secret

@@ -19,8 +19,8 @@ from daemon.admin.results import (
     Status,
     TokenIssued,
 )
+from daemon.catalog.records import CleanupReport
 from daemon.identity.tokens import Kind, Scope
-from daemon.upkeep.cleanup import CleanupReport
 from daemon.upkeep.verify import Checked, Progress
 from protocol.errors import ErrorCode
 

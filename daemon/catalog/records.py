@@ -266,3 +266,21 @@ class Device:
     key: bytes | None = field(repr=False)
     created_ms: int
     disabled_ms: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class CleanupReport:
+    """What one pass did, or with `dry_run` would do, in files; `stopped` says why it ended early, None if it did not.
+
+    `freed_bytes` of a dry run are those that the catalog knows.
+    """
+
+    dry_run: bool
+    stale_deleted: int
+    stale_kept: int
+    retention_expired: int
+    rejected_deleted: int
+    tombstones_purged: int
+    orphans_quarantined: int
+    freed_bytes: int
+    stopped: str | None

@@ -12,9 +12,9 @@ from typing import TextIO, TypeAlias
 from pydantic import TypeAdapter
 
 from daemon.admin.results import DeviceAdded, DeviceListed, DeviceSwitched, Status, TokenIssued
+from daemon.catalog.records import CleanupReport
 from daemon.cli.checks import Effective, Finding
 from daemon.settings import Settings
-from daemon.upkeep.cleanup import CleanupReport
 from daemon.upkeep.verify import Checked, Progress, Verdict
 
 MIB = 1024 * 1024

@@ -34,6 +34,7 @@ from daemon.admin.messages import (
 from daemon.admin.results import CommandFailed, Status
 from daemon.admin.unix_socket import DaemonSilent
 from daemon.catalog.interface import CatalogFailed, CatalogNewer
+from daemon.catalog.records import CleanupReport
 from daemon.cli.checks import effective, findings
 from daemon.cli.console import Console
 from daemon.cli.dispatch import PATIENCE_S, Offline, offline, operate
@@ -42,7 +43,6 @@ from daemon.identity.keys import KeysInvalid
 from daemon.identity.tokens import SCOPES_DEFAULT, Kind, Scope
 from daemon.settings import FILE_VARIABLE, Settings, SettingsInvalid, load
 from daemon.telemetry.logs import Logs, configure
-from daemon.upkeep.cleanup import CleanupReport
 from daemon.upkeep.verify import Checked, Verdict
 from protocol.errors import ErrorCode
 

@@ -18,7 +18,7 @@ from daemon.adapters.clock import Clock
 from daemon.adapters.entropy import Entropy
 from daemon.catalog.expiry import ExpiryPolicy, expired_before_ms, parked_before_ms
 from daemon.catalog.interface import Catalog, CatalogFailed
-from daemon.catalog.records import TOMBSTONES, Position, State, Upload
+from daemon.catalog.records import TOMBSTONES, CleanupReport, Position, State, Upload
 from daemon.storage.interface import Contents, Inventory
 from daemon.telemetry.metrics import CleanupOutcome, CleanupResult, Metrics, StorageFailure
 from daemon.upkeep.orphans import OrphanSearch, Place
@@ -54,24 +54,6 @@ class CleanupPolicy:
     tombstone_s: float
     max_fraction: float
     clock_skew_max_s: float
-
-
-@dataclass(frozen=True, slots=True)
-class CleanupReport:
-    """What one pass did, or with `dry_run` would do, in files; `stopped` says why it ended early, None if it did not.
-
-    `freed_bytes` of a dry run are those that the catalog knows.
-    """
-
-    dry_run: bool
-    stale_deleted: int
-    stale_kept: int
-    retention_expired: int
-    rejected_deleted: int
-    tombstones_purged: int
-    orphans_quarantined: int
-    freed_bytes: int
-    stopped: str | None
 
 
 class CleanupBusy(Exception):

@@ -5,8 +5,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from daemon.catalog.expiry import ExpiryPolicy
+from daemon.catalog.records import CleanupReport
 from daemon.telemetry.metrics import Metrics
-from daemon.upkeep.cleanup import Cleanup, CleanupPolicy, CleanupReport
+from daemon.upkeep.cleanup import Cleanup, CleanupPolicy
 from tests.support.fake_machine import DAY_S, NOW_MS, CapturedLog, FakeClock, FakeEntropy
 from tests.support.populated_store import Keeping
 

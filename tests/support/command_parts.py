@@ -9,6 +9,7 @@ from pathlib import Path
 from daemon.adapters.entropy import SystemEntropy
 from daemon.adapters.threads import SystemThreads
 from daemon.admin.commands import Commands
+from daemon.catalog.records import CleanupReport
 from daemon.catalog.sqlite.catalog import SqliteCatalog
 from daemon.health import Problem
 from daemon.identity.keys import symmetric_key
@@ -16,7 +17,6 @@ from daemon.identity.tokens import Policy, TokenIssuer, TokenVerifier
 from daemon.policies import auth_policy
 from daemon.settings import Settings
 from daemon.storage.local.storage import LocalStorage
-from daemon.upkeep.cleanup import CleanupReport
 from daemon.upkeep.verify import Verifier
 from tests.support.fake_machine import FakeClock
 from tests.support.populated_store import keep

@@ -7,17 +7,8 @@ import os
 from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import dataclass, field, replace
 
-from control.ports import (
-    CleanupReport,
-    Content,
-    Exchange,
-    IssuedToken,
-    Permission,
-    Ports,
-    Principal,
-    RequestRefused,
-)
-from daemon.catalog.records import Metadata, Page, Position, Query, State, Upload
+from control.ports import Content, Exchange, IssuedToken, Permission, Ports, Principal, RequestRefused
+from daemon.catalog.records import CleanupReport, Metadata, Page, Position, Query, State, Upload
 from protocol.errors import ErrorCode
 from protocol.ranges import DigestedRange
 

@@ -17,14 +17,13 @@ import pytest
 
 from daemon.admin.commands import Commands
 from daemon.catalog.interface import CatalogFailed
-from daemon.catalog.records import Completion
+from daemon.catalog.records import CleanupReport, Completion
 from daemon.cli.dispatch import offline
 from daemon.cli.main import EPILOG, Exit, Process, main, run
 from daemon.core import DirectoryLocked
 from daemon.identity.keys import KeysInvalid
 from daemon.settings import Settings
 from daemon.telemetry.logs import Logs
-from daemon.upkeep.cleanup import CleanupReport
 from protocol.ranges import DigestedRange
 from tests.support.catalog_samples import REQUEST
 from tests.support.fake_machine import NOW_MS

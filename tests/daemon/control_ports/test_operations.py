@@ -6,8 +6,9 @@ from control.ports import (
     Exchange,
     Ports,
 )
+from daemon.catalog.records import CleanupReport
 from daemon.tasks import background
-from daemon.upkeep.cleanup import CleanupBusy, CleanupReport
+from daemon.upkeep.cleanup import CleanupBusy
 from tests.support.command_parts import REPORT, FakeCleaner
 from tests.support.refusals import refusal
 from tests.support.running_core import Running

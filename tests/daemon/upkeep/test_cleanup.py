@@ -2,19 +2,18 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
-from dataclasses import fields, replace
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from control import ports
 from daemon.catalog.interface import CatalogFailed
-from daemon.catalog.records import Position, Progress, State, Upload
+from daemon.catalog.records import CleanupReport, Position, Progress, State, Upload
 from daemon.storage.local.layout import SHARDS
 from daemon.telemetry.metrics import CleanupOutcome, CleanupResult, Metrics, StorageFailure
 from daemon.upkeep import cleanup as cleanup_module
 from daemon.upkeep import orphans
-from daemon.upkeep.cleanup import Cleanup, CleanupBusy, CleanupReport
+from daemon.upkeep.cleanup import Cleanup, CleanupBusy
 from protocol.constants import UploadState
 from tests.support.catalog_samples import REQUEST
 from tests.support.cleanup_bench import (
@@ -69,10 +68,6 @@ def cleanup(
     kept: Keeping, uploads: LiveUploads, clock: FakeClock, entropy: FakeEntropy, metrics: Metrics, log: CapturedLog
 ) -> Cleanup:
     return cleanup_of(kept, uploads, metrics, clock=clock, entropy=entropy, log=log)
-
-
-def test_the_report_has_what_the_control_plane_tells() -> None:
-    assert [field.name for field in fields(CleanupReport)] == [field.name for field in fields(ports.CleanupReport)]
 
 
 async def test_with_nothing_to_do_nothing_is_done(cleanup: Cleanup, metrics: Metrics) -> None:

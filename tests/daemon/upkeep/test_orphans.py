@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 
 from daemon.catalog.interface import CatalogFailed
-from daemon.catalog.records import State
+from daemon.catalog.records import CleanupReport, State
 from daemon.storage.interface import Stored
 from daemon.storage.local.layout import SHARDS
 from daemon.telemetry.metrics import Metrics
 from daemon.upkeep import orphans
-from daemon.upkeep.cleanup import Cleanup, CleanupReport
+from daemon.upkeep.cleanup import Cleanup
 from tests.support.cleanup_bench import NOTHING, OLD_MS, POLICY, SHARD, YOUNG_MS, LiveUploads, cleanup_of, orphan
 from tests.support.fake_machine import DAY_S, NOW_MS, CapturedLog, FakeClock, FakeEntropy
 from tests.support.populated_store import CONTENT, Keeping, keep
