@@ -134,7 +134,7 @@ class Commit(Section):
     cycle_ms: float = Field(5.0, ge=0, le=1000)
 
 
-class Storage(Section):
+class StorageSettings(Section):
     """How much of the disk uploads may take."""
 
     disk_free_min_bytes: int = Field(256 * MIB, ge=0, le=OFFSET_MAX)
@@ -142,7 +142,7 @@ class Storage(Section):
     size_max_bytes: int = Field(0, ge=0, le=OFFSET_MAX)
 
 
-class Cleanup(Section):
+class CleanupSettings(Section):
     """What is removed, and when."""
 
     interval_s: float = Field(300, gt=0, le=DAY_S)
@@ -219,8 +219,8 @@ class Settings(BaseSettings):
     listen: Listen = Listen()
     limits: Limits = Limits()
     commit: Commit = Commit()
-    storage: Storage = Storage()
-    cleanup: Cleanup = Cleanup()
+    storage: StorageSettings = StorageSettings()
+    cleanup: CleanupSettings = CleanupSettings()
     auth: Auth = Auth()
     http: Http = Http()
     log: Log = Log()
@@ -250,7 +250,7 @@ class Settings(BaseSettings):
 
 
 @dataclass(frozen=True, slots=True)
-class Problem:
+class SettingProblem:
     """One thing wrong: the dotted key, where its value came from, and what is wrong and expected."""
 
     key: str
@@ -264,7 +264,7 @@ class Problem:
 class SettingsInvalid(Exception):
     """The settings cannot be used. `problems` lists everything wrong; the text can be shown to an operator."""
 
-    def __init__(self, problems: tuple[Problem, ...]) -> None:
+    def __init__(self, problems: tuple[SettingProblem, ...]) -> None:
         self.problems = problems
         super().__init__("\n".join(["settings are not valid:", *(f"  {problem}" for problem in problems)]))
 
@@ -331,10 +331,10 @@ def _file(file: Path | None) -> dict[str, _Given]:
     try:
         tables = tomllib.loads(file.read_text(encoding="utf-8"))
     except OSError as error:
-        unreadable = Problem("*", origin, f"cannot be read: {error.strerror}; check its path and mode")
+        unreadable = SettingProblem("*", origin, f"cannot be read: {error.strerror}; check its path and mode")
         raise SettingsInvalid((unreadable,)) from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise SettingsInvalid((Problem("*", origin, f"is not valid TOML: {error}"),)) from error
+        raise SettingsInvalid((SettingProblem("*", origin, f"is not valid TOML: {error}"),)) from error
     return {key: _Given(value, origin) for key, value in _flattened(tables).items()}
 
 
@@ -373,20 +373,20 @@ def _flat(settings: Settings) -> dict[str, object]:
     return _flattened(settings.model_dump())
 
 
-def _unknown(key: str, item: _Given, known: tuple[str, ...]) -> Problem:
+def _unknown(key: str, item: _Given, known: tuple[str, ...]) -> SettingProblem:
     within = [name for name in known if name.startswith(f"{key}.")]
     if within:
-        return Problem(key, item.origin, f"is a section; set its keys: {', '.join(within)}")
+        return SettingProblem(key, item.origin, f"is a section; set its keys: {', '.join(within)}")
     close = difflib.get_close_matches(key, known, n=1)
     advice = f"did you mean {close[0]}?" if close else "remove it, or see the annotated example for the keys there are"
-    return Problem(key, item.origin, f"unknown key; {advice}")
+    return SettingProblem(key, item.origin, f"unknown key; {advice}")
 
 
-def _translated(error: ValidationError, given: Mapping[str, _Given]) -> list[Problem]:
+def _translated(error: ValidationError, given: Mapping[str, _Given]) -> list[SettingProblem]:
     problems = []
     for item in error.errors(include_url=False):
         key = ".".join(str(part) for part in item["loc"] if isinstance(part, str))
         origin = given[key].origin if key in given else "default"
         message = item["msg"].removeprefix("Value error, ").replace("Input should", "should")
-        problems.append(Problem(key, origin, f"{item['input']!r}: {message}"))
+        problems.append(SettingProblem(key, origin, f"{item['input']!r}: {message}"))
     return problems

@@ -1,5 +1,6 @@
 """What every test run says at its end: which tests were skipped, and why."""
 
+import signal
 from collections import Counter
 
 import pytest
@@ -7,6 +8,11 @@ import pytest
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--no-skips", action="store_true", help="a skipped test is a failure: for machines that have all")
+
+
+def pytest_configure() -> None:
+    # A shell lets its background jobs ignore SIGINT, and so would every process that the tests start and interrupt.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:

@@ -17,20 +17,20 @@ from daemon.admin.messages import (
     SwitchDevice,
     Verify,
 )
-from daemon.admin.results import CommandFailed, DeviceAdded, DeviceListed, DeviceSwitched, Status, TokenIssued
+from daemon.admin.results import CommandFailed, DaemonStatus, DeviceAdded, DeviceListed, DeviceSwitched, TokenIssued
 from daemon.catalog.interface import CatalogFailed
 from daemon.catalog.records import CleanupReport, Device, State
 from daemon.identity.device_secrets import make_secret
 from daemon.identity.tokens import SCOPES, SCOPES_DEFAULT, SUBJECT_CHARS_MAX, Identity, Kind, Scope, is_operator
 from daemon.settings import YEAR_S, Settings
 from daemon.upkeep.cleanup import CleanupBusy
-from daemon.upkeep.verify import Checked, Progress
+from daemon.upkeep.verify import Checked, VerifyProgress
 from protocol.errors import ErrorCode
 from protocol.handshake import device_key, read_secret
 from protocol.naming import is_device, is_tenant
 
 
-class Catalog(Protocol):
+class DeviceCatalog(Protocol):
     """What commands need of the catalog. All methods raise CatalogFailed."""
 
     async def add_device(self, device: Device, *, replace: bool = False) -> bool: ...
@@ -56,13 +56,13 @@ class Cleaner(Protocol):
     async def once(self, dry_run: bool) -> CleanupReport: ...
 
 
-class Gate(Protocol):
+class DisabledDevices(Protocol):
     """Knows which devices are disabled. Raises CatalogFailed."""
 
     async def load(self) -> None: ...
 
 
-class Problem(Protocol):
+class KnownProblem(Protocol):
     """A part that has a problem, and the problem."""
 
     @property
@@ -71,33 +71,33 @@ class Problem(Protocol):
     def detail(self) -> str: ...
 
 
-class Health(Protocol):
+class ProblemSource(Protocol):
     """Finds the current problems."""
 
-    async def problems(self) -> Sequence[Problem]: ...
+    async def problems(self) -> Sequence[KnownProblem]: ...
 
 
 class Parts(Protocol):
     """The parts that commands use. A reload replaces the issuer and the settings, so commands must not keep either."""
 
     @property
-    def catalog(self) -> Catalog: ...
+    def catalog(self) -> DeviceCatalog: ...
     @property
     def issuer(self) -> Issuer: ...
     @property
     def cleanup(self) -> Cleaner: ...
     @property
-    def gate(self) -> Gate: ...
+    def gate(self) -> DisabledDevices: ...
     @property
     def settings(self) -> Settings: ...
     @property
-    def health(self) -> Health: ...
+    def health(self) -> ProblemSource: ...
 
 
-class Verifier(Protocol):
+class FileVerifier(Protocol):
     """Checks complete files. Raises CatalogFailed."""
 
-    def verify(self, tenant: str | None, device: str | None) -> AsyncGenerator[Checked | Progress, None]: ...
+    def verify(self, tenant: str | None, device: str | None) -> AsyncGenerator[Checked | VerifyProgress, None]: ...
 
 
 class Commands:
@@ -111,7 +111,7 @@ class Commands:
     def __init__(
         self,
         parts: Parts,
-        verifier: Verifier,
+        verifier: FileVerifier,
         clock: Clock,
         entropy: Entropy,
         cut: Callable[[str, str], object] | None,
@@ -208,7 +208,7 @@ class Commands:
         except CleanupBusy as error:
             raise CommandFailed(ErrorCode.CONFLICT, "a cleanup pass is running: try again when it is done") from error
 
-    def verify(self, tenant: str | None, device: str | None) -> AsyncGenerator[Checked | Progress, None]:
+    def verify(self, tenant: str | None, device: str | None) -> AsyncGenerator[Checked | VerifyProgress, None]:
         """Read complete files back and compare their digests: those of a device, of a tenant, or all."""
         if device is not None:
             _check_device(device)
@@ -217,7 +217,7 @@ class Commands:
             _check_tenant(tenant)
         return self._verifier.verify(tenant, device)
 
-    async def status(self) -> Status:
+    async def status(self) -> DaemonStatus:
         """The daemon's problems, and how many uploads are in each state."""
         is_running = self._cut is not None
         problems = await self._parts.health.problems() if is_running else ()
@@ -225,7 +225,7 @@ class Commands:
         answers = all(each.component != "catalog" for each in problems)
         uploads = await self._parts.catalog.counts() if answers else {}
         details = tuple(f"{each.component}: {each.detail}" for each in problems)
-        return Status(is_running, self._version, uploads, details)
+        return DaemonStatus(is_running, self._version, uploads, details)
 
     def _tenant(self, tenant: str | None) -> str:
         if tenant is None:

@@ -13,15 +13,15 @@ from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
 from daemon.admin.results import (
     CommandFailed,
+    DaemonStatus,
     DeviceAdded,
     DeviceListed,
     DeviceSwitched,
-    Status,
     TokenIssued,
 )
 from daemon.catalog.records import CleanupReport
 from daemon.identity.tokens import Kind, Scope
-from daemon.upkeep.verify import Checked, Progress
+from daemon.upkeep.verify import Checked, VerifyProgress
 from protocol.errors import ErrorCode
 
 LINE_BYTES_MAX = 64 * 1024
@@ -91,7 +91,7 @@ class Greeting:
 
 
 @dataclass(frozen=True, slots=True)
-class Failed:
+class CommandRefused:
     """CommandFailed, with the code's name."""
 
     code: str
@@ -99,15 +99,15 @@ class Failed:
 
 
 @dataclass(frozen=True, slots=True)
-class End:
+class EndOfResults:
     """All results were sent."""
 
 
 Request: TypeAlias = AddDevice | ListDevices | SwitchDevice | IssueToken | Clean | Verify | AskStatus
 Result: TypeAlias = (
-    DeviceAdded | DeviceListed | DeviceSwitched | TokenIssued | CleanupReport | Checked | Progress | Status
+    DeviceAdded | DeviceListed | DeviceSwitched | TokenIssued | CleanupReport | Checked | VerifyProgress | DaemonStatus
 )
-Answer: TypeAlias = Greeting | Result | Failed | End
+Answer: TypeAlias = Greeting | Result | CommandRefused | EndOfResults
 
 _REQUESTS: Mapping[str, type[Request]] = {
     each.__name__: each for each in (AddDevice, ListDevices, SwitchDevice, IssueToken, Clean, Verify, AskStatus)
@@ -122,10 +122,10 @@ _ANSWERS: Mapping[str, TypeAdapter[Answer]] = {
         TokenIssued,
         CleanupReport,
         Checked,
-        Progress,
-        Status,
-        Failed,
-        End,
+        VerifyProgress,
+        DaemonStatus,
+        CommandRefused,
+        EndOfResults,
     )
 }
 

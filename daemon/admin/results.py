@@ -52,7 +52,7 @@ class TokenIssued:
 
 
 @dataclass(frozen=True, slots=True)
-class Status:
+class DaemonStatus:
     """The daemon's state. `problems` is empty when it can receive and serve files, and when it does not run.
 
     `uploads` counts uploads by state; it is empty while the catalog fails.

@@ -17,8 +17,8 @@ from daemon.admin.commands import Commands, perform
 from daemon.admin.messages import (
     LINE_BYTES_MAX,
     Answer,
-    End,
-    Failed,
+    CommandRefused,
+    EndOfResults,
     Greeting,
     Request,
     Result,
@@ -98,7 +98,7 @@ class AdminServer:
         try:
             await self._answer(reader, writer)
         except CommandFailed as failed:
-            await _send(writer, Failed(failed.code.name, failed.detail))
+            await _send(writer, CommandRefused(failed.code.name, failed.detail))
         except (ConnectionError, TimeoutError) as error:
             self._log.info("operator left", error=str(error) or type(error).__name__)
         finally:
@@ -125,7 +125,7 @@ class AdminServer:
         async with aclosing(perform(self._commands, request)) as results:
             async for result in results:
                 await _send(writer, result)
-        await _send(writer, End())
+        await _send(writer, EndOfResults())
 
 
 async def ask(path: Path, request: Request) -> AsyncGenerator[Result, None]:
@@ -134,8 +134,8 @@ async def ask(path: Path, request: Request) -> AsyncGenerator[Result, None]:
     try:
         await _greeted(reader, path)
         writer.write(write_request(request))
-        while not isinstance(answer := await _received(reader), End):
-            if not isinstance(answer, Greeting | Failed):
+        while not isinstance(answer := await _received(reader), EndOfResults):
+            if not isinstance(answer, Greeting | CommandRefused):
                 yield answer
     finally:
         writer.close()
@@ -179,7 +179,7 @@ async def _received(reader: asyncio.StreamReader) -> Answer:
             "the daemon ended before it answered: its log says whether the command ran",
         )
     answer = read_answer(line)
-    if isinstance(answer, Failed):
+    if isinstance(answer, CommandRefused):
         raise CommandFailed(ErrorCode.__members__.get(answer.code, ErrorCode.INTERNAL), answer.detail)
     return answer
 

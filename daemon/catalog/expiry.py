@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from daemon.catalog.records import State, Upload
-from daemon.settings import Cleanup
+from daemon.settings import CleanupSettings
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,7 +19,7 @@ class ExpiryPolicy:
     rejected_s: float
 
 
-def expiry_policy(settings: Cleanup) -> ExpiryPolicy:
+def expiry_policy(settings: CleanupSettings) -> ExpiryPolicy:
     """How long an operator wants uploads kept."""
     return ExpiryPolicy(settings.stale_s, settings.stale_action == "keep", settings.retention_s, settings.rejected_s)
 

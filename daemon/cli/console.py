@@ -11,11 +11,11 @@ from typing import TextIO, TypeAlias
 
 from pydantic import TypeAdapter
 
-from daemon.admin.results import DeviceAdded, DeviceListed, DeviceSwitched, Status, TokenIssued
+from daemon.admin.results import DaemonStatus, DeviceAdded, DeviceListed, DeviceSwitched, TokenIssued
 from daemon.catalog.records import CleanupReport
 from daemon.cli.checks import Effective, Finding
 from daemon.settings import Settings
-from daemon.upkeep.verify import Checked, Progress, Verdict
+from daemon.upkeep.verify import Checked, Verdict, VerifyProgress
 
 MIB = 1024 * 1024
 
@@ -23,7 +23,15 @@ ANY_HOSTS = frozenset({"0.0.0.0", "::"})  # noqa: S104 - recognised, not listene
 """Addresses that a daemon can listen on, but that a client cannot connect to."""
 
 Lasting: TypeAlias = (
-    DeviceAdded | DeviceListed | DeviceSwitched | TokenIssued | CleanupReport | Checked | Status | Effective | Finding
+    DeviceAdded
+    | DeviceListed
+    | DeviceSwitched
+    | TokenIssued
+    | CleanupReport
+    | Checked
+    | DaemonStatus
+    | Effective
+    | Finding
 )
 """Results that stay on the screen, unlike progress."""
 
@@ -36,7 +44,7 @@ _JSON: Mapping[type[Lasting], TypeAdapter[Lasting]] = {
         TokenIssued,
         CleanupReport,
         Checked,
-        Status,
+        DaemonStatus,
         Effective,
         Finding,
     )
@@ -53,9 +61,9 @@ class Console:
         self._as_json = as_json
         self._has_progress = False
 
-    def show(self, result: Lasting | Progress, settings: Settings) -> None:
+    def show(self, result: Lasting | VerifyProgress, settings: Settings) -> None:
         """Print one result; `settings` are those of the command."""
-        if isinstance(result, Progress):
+        if isinstance(result, VerifyProgress):
             self._progress(result)
             return
         self._end_progress()
@@ -80,7 +88,7 @@ class Console:
         line = json.dumps({"error": code, "detail": detail}) if self._as_json else f"uplinkd: {detail}"
         print(line, file=self._err)
 
-    def _progress(self, progress: Progress) -> None:
+    def _progress(self, progress: VerifyProgress) -> None:
         if self._err.isatty() and not self._quiet and not self._as_json:
             text = f"\r{progress.files} files, {progress.read_bytes // MIB} MiB"
             print(text, end="", file=self._err, flush=True)
@@ -120,7 +128,7 @@ def _text(result: Lasting, settings: Settings) -> str:
             return _cleaned(result)
         case Checked():
             return _checked(result)
-        case Status():
+        case DaemonStatus():
             return _status(result)
         case Effective():
             return f"{result.key} = {json.dumps(result.value, ensure_ascii=False)}  # {result.origin}"
@@ -176,7 +184,7 @@ def _checked(checked: Checked) -> str:
     return f"{name}: {checked.verdict}" if not checked.detail else f"{name}: {checked.verdict}: {checked.detail}"
 
 
-def _status(status: Status) -> str:
+def _status(status: DaemonStatus) -> str:
     counts = ", ".join(f"{count} {state}" for state, count in status.uploads.items() if count) or "none"
     running = "runs" if status.is_running else "does not run"
     problems = [f"problem: {each}" for each in status.problems]

@@ -31,7 +31,7 @@ from daemon.admin.messages import (
     SwitchDevice,
     Verify,
 )
-from daemon.admin.results import CommandFailed, Status
+from daemon.admin.results import CommandFailed, DaemonStatus
 from daemon.admin.unix_socket import DaemonSilent
 from daemon.catalog.interface import CatalogFailed, CatalogNewer
 from daemon.catalog.records import CleanupReport
@@ -299,7 +299,7 @@ def _exit(result: Result) -> Exit:
             return Exit.DONE if result.verdict is Verdict.OK else Exit.DAMAGED
         case CleanupReport():
             return Exit.DONE if result.stopped is None else Exit.FAILED
-        case Status():
+        case DaemonStatus():
             return Exit.DONE if result.is_running and not result.problems else Exit.FAILED
         case _:
             return Exit.DONE

@@ -46,7 +46,7 @@ class Checked:
 
 
 @dataclass(frozen=True, slots=True)
-class Progress:
+class VerifyProgress:
     """How many files are checked and how many bytes are read so far."""
 
     files: int
@@ -92,7 +92,7 @@ class Verifier:
         self._threads = threads
         self._clock = clock
 
-    async def verify(self, tenant: str | None, device: str | None) -> AsyncGenerator[Checked | Progress, None]:
+    async def verify(self, tenant: str | None, device: str | None) -> AsyncGenerator[Checked | VerifyProgress, None]:
         """One `Checked` for each file that was complete at the start and still is; None is all tenants, all devices.
 
         A device is one of a tenant, so it counts only with `tenant`. Raises CatalogFailed.
@@ -110,7 +110,7 @@ class Verifier:
                                 read_bytes += count
                                 if read_bytes - shown_bytes >= PROGRESS_BYTES:
                                     shown_bytes = read_bytes
-                                    yield Progress(files, read_bytes)
+                                    yield VerifyProgress(files, read_bytes)
                     except OSError as error:
                         failure = error
                     files += 1

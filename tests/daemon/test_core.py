@@ -15,7 +15,7 @@ from daemon.catalog.records import State
 from daemon.core import DirectoryLocked, system_machine
 from daemon.identity.keys import KeysInvalid
 from daemon.identity.tokens import Identity, Kind, Scope, TokenRefused
-from daemon.settings import Auth, Limits, Settings, Storage
+from daemon.settings import Auth, Limits, Settings, StorageSettings
 from daemon.storage.local.disk_writer import TOGETHER_FILES_MIN
 from daemon.tasks import background
 from tests.support.fake_machine import NOW_MS
@@ -29,7 +29,7 @@ OPERATOR = Identity("default", "boss", Kind.OPERATOR, frozenset({Scope.READ}), N
 
 @pytest.fixture
 def settings(tmp_path: Path) -> Settings:
-    return Settings(data_dir=tmp_path / "data", storage=Storage(disk_free_min_bytes=0))
+    return Settings(data_dir=tmp_path / "data", storage=StorageSettings(disk_free_min_bytes=0))
 
 
 @pytest.fixture
@@ -157,7 +157,10 @@ class TestReload:
         core = running.core
         core.reload(
             core.settings.model_copy(
-                update={"limits": Limits(ranges_max=3), "storage": Storage(quota_bytes_per_device=5, size_max_bytes=6)}
+                update={
+                    "limits": Limits(ranges_max=3),
+                    "storage": StorageSettings(quota_bytes_per_device=5, size_max_bytes=6),
+                }
             )
         )
         policy = core.admission.policy
@@ -187,7 +190,7 @@ class TestReload:
         token = core.issuer.issue(OPERATOR, 60, NOW_MS)
         missing = replace_auth(old_settings, jwks_file=old_settings.data_dir / "missing.json")
         with pytest.raises(KeysInvalid):
-            core.reload(missing.model_copy(update={"storage": Storage(size_max_bytes=1)}))
+            core.reload(missing.model_copy(update={"storage": StorageSettings(size_max_bytes=1)}))
         assert core.settings is old_settings
         assert core.admission.policy is old_policy
         assert core.verifier.verify(token, NOW_MS).subject == "boss"

@@ -9,7 +9,7 @@ import pytest
 from daemon import health as health_module
 from daemon.core import system_machine
 from daemon.health import STUCK_S, Health, Problem
-from daemon.settings import Settings, Storage
+from daemon.settings import Settings, StorageSettings
 from tests.support.fake_machine import FakeClock
 from tests.support.running_core import FAILURE, core_on, failing
 
@@ -21,7 +21,7 @@ def clock() -> FakeClock:
 
 @pytest.fixture
 async def health(tmp_path: Path, clock: FakeClock) -> AsyncIterator[Health]:
-    settings = Settings(data_dir=tmp_path / "data", storage=Storage(disk_free_min_bytes=0))
+    settings = Settings(data_dir=tmp_path / "data", storage=StorageSettings(disk_free_min_bytes=0))
     async with core_on(settings, replace(system_machine(), clock=clock)) as running:
         yield running.core.health
 

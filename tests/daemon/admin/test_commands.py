@@ -7,13 +7,13 @@ import pytest
 
 from daemon.adapters.entropy import SystemEntropy
 from daemon.admin.commands import Commands
-from daemon.admin.results import CommandFailed, DeviceAdded, DeviceListed, DeviceSwitched, Status
+from daemon.admin.results import CommandFailed, DaemonStatus, DeviceAdded, DeviceListed, DeviceSwitched
 from daemon.health import Problem
 from daemon.identity.device_secrets import verify_secret
 from daemon.identity.tokens import SCOPES, Identity, Kind, Reason, Scope, TokenRefused
 from daemon.settings import YEAR_S
 from daemon.upkeep.cleanup import CleanupBusy
-from daemon.upkeep.verify import Checked, Progress
+from daemon.upkeep.verify import Checked, VerifyProgress
 from protocol.errors import ErrorCode
 from protocol.handshake import device_key, read_secret
 from tests.support.catalog_samples import TENANT
@@ -257,7 +257,9 @@ class TestVerify:
             def __init__(self) -> None:
                 self.asked: list[tuple[str | None, str | None]] = []
 
-            async def verify(self, tenant: str | None, device: str | None) -> AsyncGenerator[Checked | Progress, None]:
+            async def verify(
+                self, tenant: str | None, device: str | None
+            ) -> AsyncGenerator[Checked | VerifyProgress, None]:
                 self.asked.append((tenant, device))
                 return
                 yield
@@ -271,7 +273,7 @@ class TestVerify:
 class TestStatus:
     async def test_a_healthy_daemon_has_no_problems(self, parts: Parts, commands: Commands) -> None:
         status = await commands.status()
-        assert status == Status(True, VERSION, await parts.catalog.counts(), ())
+        assert status == DaemonStatus(True, VERSION, await parts.catalog.counts(), ())
         assert commands.version == VERSION
 
     async def test_problems_are_reported(self, parts: Parts, commands: Commands) -> None:

@@ -14,8 +14,8 @@ from daemon.admin.messages import (
     Answer,
     AskStatus,
     Clean,
-    End,
-    Failed,
+    CommandRefused,
+    EndOfResults,
     Greeting,
     IssueToken,
     ListDevices,
@@ -29,11 +29,11 @@ from daemon.admin.messages import (
     write_answer,
     write_request,
 )
-from daemon.admin.results import CommandFailed, DeviceAdded, DeviceListed, DeviceSwitched, Status, TokenIssued
+from daemon.admin.results import CommandFailed, DaemonStatus, DeviceAdded, DeviceListed, DeviceSwitched, TokenIssued
 from daemon.catalog.interface import CatalogFailed
 from daemon.catalog.records import Completion, State
 from daemon.identity.tokens import Kind, Scope
-from daemon.upkeep.verify import Checked, Progress, Verdict
+from daemon.upkeep.verify import Checked, Verdict, VerifyProgress
 from protocol.errors import ErrorCode
 from tests.support.catalog_samples import REQUEST
 from tests.support.command_parts import REPORT, VERSION, Parts, parts_in
@@ -59,10 +59,10 @@ ANSWERS: list[Answer] = [
     TokenIssued("acme", "pump-7", Kind.DEVICE, (Scope.READ, Scope.UPLOAD), 90.0, "token"),
     REPORT,
     Checked("0" * 16, "acme", "pump-7", "log/\u202e1\u2028.bin", 2**63 - 1, Verdict.DAMAGED, "ends early"),
-    Progress(1, 2),
-    Status(True, VERSION, {State.COMPLETE: 3}, ("disk: full",)),
-    Failed("CONFLICT", "because"),
-    End(),
+    VerifyProgress(1, 2),
+    DaemonStatus(True, VERSION, {State.COMPLETE: 3}, ("disk: full",)),
+    CommandRefused("CONFLICT", "because"),
+    EndOfResults(),
 ]
 
 
@@ -90,7 +90,7 @@ class TestLines:
         assert len(line) < LINE_BYTES_MAX
 
     def test_json_for_programs_is_only_the_value(self) -> None:
-        assert json.loads(to_json(Progress(1, 2))) == {"files": 1, "read_bytes": 2}
+        assert json.loads(to_json(VerifyProgress(1, 2))) == {"files": 1, "read_bytes": 2}
 
     @pytest.mark.parametrize(
         "line",
@@ -128,7 +128,9 @@ class TestLines:
             read_request(b'{"type": "AddDevice", "value": {"tenant": null, "device": "a", "secret": "hunter2"}}')
         assert "hunter2" not in str(refused.value)
 
-    @pytest.mark.parametrize("line", [b"", b'{"type": "Other", "value": {}}', b'{"type": "Progress", "value": {}}'])
+    @pytest.mark.parametrize(
+        "line", [b"", b'{"type": "Other", "value": {}}', b'{"type": "VerifyProgress", "value": {}}']
+    )
     def test_an_invalid_answer_is_refused(self, line: bytes) -> None:
         with pytest.raises(CommandFailed, match="different versions"):
             read_answer(line)
@@ -148,7 +150,7 @@ class TestPerform:
             (IssueToken(tenant=None, subject="a", kind=Kind.DEVICE, scopes=frozenset(), ttl_s=None), [TokenIssued]),
             (Clean(dry_run=True), [type(REPORT)]),
             (Verify(tenant=None, device=None), []),
-            (AskStatus(), [Status]),
+            (AskStatus(), [DaemonStatus]),
         ],
         ids=lambda value: type(value).__name__,
     )

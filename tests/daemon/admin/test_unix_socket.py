@@ -17,14 +17,14 @@ from daemon.admin.messages import (
     AddDevice,
     AskStatus,
     Clean,
-    End,
+    EndOfResults,
     Greeting,
     Result,
     Verify,
     write_answer,
     write_request,
 )
-from daemon.admin.results import CommandFailed, DeviceAdded, Status
+from daemon.admin.results import CommandFailed, DaemonStatus, DeviceAdded
 from daemon.admin.unix_socket import CONNECTIONS_MAX, PATH_BYTES_MAX, AdminServer, DaemonSilent, NoDaemon, ask
 from daemon.catalog.records import Completion
 from daemon.upkeep.verify import Checked
@@ -102,7 +102,7 @@ class TestCommands:
                 return runner.run(one_command())
 
         (status,) = await asyncio.to_thread(run)
-        assert isinstance(status, Status)
+        assert isinstance(status, DaemonStatus)
 
     async def test_a_refusal_comes_back_with_its_code(self, daemon: Daemon) -> None:
         await results(daemon.path, AddDevice(tenant=None, device="pump-7"))
@@ -150,7 +150,7 @@ class TestBadClients:
 
     async def test_a_line_that_is_too_long_is_refused(self, daemon: Daemon) -> None:
         _, answer = await exchange(daemon.path, b"x" * (LINE_BYTES_MAX + 1))
-        assert answer["type"] == "Failed"
+        assert answer["type"] == "CommandRefused"
         assert "REQUEST_TOO_LARGE" in str(answer["value"])
 
     async def test_garbage_is_refused(self, daemon: Daemon) -> None:
@@ -167,7 +167,7 @@ class TestBadClients:
         writer.transport.abort()
         cleaner.go_on.set()
         (status,) = await results(daemon.path, AskStatus())
-        assert isinstance(status, Status)
+        assert isinstance(status, DaemonStatus)
 
     async def test_another_user_is_refused(self, daemon: Daemon, monkeypatch: pytest.MonkeyPatch) -> None:
         uid = daemon.path.stat().st_uid
@@ -290,7 +290,7 @@ class TestAsk:
             await results(tmp_path / ("x" * 200), AskStatus())
 
     async def test_another_program_at_the_socket_is_reported(self, tmp_path: Path) -> None:
-        async with fake_daemon(tmp_path / "socket", write_answer(End())):
+        async with fake_daemon(tmp_path / "socket", write_answer(EndOfResults())):
             with pytest.raises(CommandFailed, match="check admin_socket"):
                 await results(tmp_path / "socket", AskStatus())
 
@@ -301,7 +301,7 @@ class TestAsk:
                 await results(tmp_path / "socket", AskStatus())
 
     async def test_a_second_greeting_is_not_a_result(self, tmp_path: Path) -> None:
-        lines = [write_answer(each) for each in (Greeting(VERSION), Greeting(VERSION), End())]
+        lines = [write_answer(each) for each in (Greeting(VERSION), Greeting(VERSION), EndOfResults())]
         async with fake_daemon(tmp_path / "socket", *lines):
             assert await results(tmp_path / "socket", AskStatus()) == []
 
@@ -311,7 +311,7 @@ class TestAsk:
                 await results(tmp_path / "socket", AskStatus())
 
     async def test_an_error_code_of_a_newer_daemon_is_reported(self, tmp_path: Path) -> None:
-        line = b'{"type": "Failed", "value": {"code": "TIRED", "detail": "sleep"}}\n'
+        line = b'{"type": "CommandRefused", "value": {"code": "TIRED", "detail": "sleep"}}\n'
         async with fake_daemon(tmp_path / "socket", line):
             with pytest.raises(CommandFailed, match="sleep") as refused:
                 await results(tmp_path / "socket", AskStatus())

@@ -9,7 +9,7 @@ from daemon.catalog.expiry import ExpiryPolicy, expired_before_ms, expires_ms, l
 from daemon.catalog.records import HOLDING, TOMBSTONES, State
 from daemon.control_ports import control_ports
 from daemon.core import system_machine
-from daemon.settings import Cleanup, Settings, Storage
+from daemon.settings import CleanupSettings, Settings, StorageSettings
 from daemon.tcp.policies import server_policy
 from daemon.tcp.translation import expires_s, status
 from daemon.telemetry.exposition import Exposition, Gauges
@@ -63,9 +63,9 @@ def test_a_stale_upload_expires_or_is_kept_as_partial() -> None:
 class TestOneAnswer:
     """What is promised over the wire and HTTP is what cleanup does, under the settings of a real core."""
 
-    DELETING = Cleanup(stale_s=600, rejected_s=60)
-    RETAINING = Cleanup(stale_s=600, rejected_s=60, retention_s=3_600)
-    KEEPING = Cleanup(stale_s=600, rejected_s=60, stale_action="keep")
+    DELETING = CleanupSettings(stale_s=600, rejected_s=60)
+    RETAINING = CleanupSettings(stale_s=600, rejected_s=60, retention_s=3_600)
+    KEEPING = CleanupSettings(stale_s=600, rejected_s=60, stale_action="keep")
 
     @pytest.mark.parametrize(
         ("cleanup", "state", "lifetime"),
@@ -79,12 +79,12 @@ class TestOneAnswer:
             (KEEPING, State.PARTIAL, None),
             (KEEPING, State.REJECTED, 60),
         ],
-        ids=lambda value: str(value.stale_action if isinstance(value, Cleanup) else value),
+        ids=lambda value: str(value.stale_action if isinstance(value, CleanupSettings) else value),
     )
     async def test_of_what_holds_bytes(
-        self, tmp_path: Path, cleanup: Cleanup, state: State, lifetime: int | None
+        self, tmp_path: Path, cleanup: CleanupSettings, state: State, lifetime: int | None
     ) -> None:
-        settings = Settings(data_dir=tmp_path, storage=Storage(disk_free_min_bytes=0), cleanup=cleanup)
+        settings = Settings(data_dir=tmp_path, storage=StorageSettings(disk_free_min_bytes=0), cleanup=cleanup)
         clock = FakeClock()
         async with core_on(settings, replace(system_machine(), clock=clock)) as running:
             kept = await running.keeping.add(1, NOW_MS, state)
@@ -101,7 +101,7 @@ class TestOneAnswer:
 
     @pytest.mark.parametrize("state", sorted(TOMBSTONES))
     async def test_of_what_is_gone(self, tmp_path: Path, state: State) -> None:
-        settings = Settings(data_dir=tmp_path, storage=Storage(disk_free_min_bytes=0))
+        settings = Settings(data_dir=tmp_path, storage=StorageSettings(disk_free_min_bytes=0))
         async with core_on(settings) as running:
             gone = await running.keeping.add(1, NOW_MS, state)
             assert expires_s(gone, server_policy(settings).session.expiry, NOW_MS) == 0

@@ -6,13 +6,13 @@ from io import StringIO
 
 import pytest
 
-from daemon.admin.results import DeviceAdded, DeviceListed, DeviceSwitched, Status, TokenIssued
+from daemon.admin.results import DaemonStatus, DeviceAdded, DeviceListed, DeviceSwitched, TokenIssued
 from daemon.catalog.records import State
 from daemon.cli.checks import Check, Effective, Finding
 from daemon.cli.console import Console, Lasting
 from daemon.identity.tokens import Kind, Scope
 from daemon.settings import Settings, load
-from daemon.upkeep.verify import Checked, Progress, Verdict
+from daemon.upkeep.verify import Checked, Verdict, VerifyProgress
 from tests.support.command_parts import REPORT, VERSION
 from tests.support.fake_machine import NOW_MS
 
@@ -96,10 +96,10 @@ class TestForPeople:
             (OK, "0000000000000001  default/pump-7  'log/1.bin': ok\n"),
             (DAMAGED, "0000000000000001  default/pump-7  'log/1.bin': damaged: ends early\n"),
             (
-                Status(True, VERSION, {State.RECEIVING: 2, State.PARTIAL: 0, State.COMPLETE: 3}, ("disk: full",)),
+                DaemonStatus(True, VERSION, {State.RECEIVING: 2, State.PARTIAL: 0, State.COMPLETE: 3}, ("disk: full",)),
                 "uplinkd 1.2.3 runs\nuploads: 2 receiving, 3 complete\nproblem: disk: full\n",
             ),
-            (Status(False, VERSION, {}, ()), "uplinkd 1.2.3 does not run\nuploads: none\n"),
+            (DaemonStatus(False, VERSION, {}, ()), "uplinkd 1.2.3 does not run\nuploads: none\n"),
             (Effective("listen.port", 7710, "default"), "listen.port = 7710  # default\n"),
             (Effective("log.level", "info", "flag"), 'log.level = "info"  # flag\n'),
             (GOOD, "tls: ok: off\n"),
@@ -141,7 +141,7 @@ class TestForPeople:
             (GOOD, False),
             (BAD, True),
             (TOKEN, True),
-            (Status(True, VERSION, {}, ()), True),
+            (DaemonStatus(True, VERSION, {}, ()), True),
         ],
         ids=repr,
     )
@@ -197,8 +197,8 @@ class TestStandardError:
     def test_progress_on_a_terminal_is_overwritten(self) -> None:
         out, err = StringIO(), Terminal()
         console = Console(out, err, quiet=False, as_json=False)
-        console.show(Progress(1, 64 << 20), Settings())
-        console.show(Progress(2, 128 << 20), Settings())
+        console.show(VerifyProgress(1, 64 << 20), Settings())
+        console.show(VerifyProgress(2, 128 << 20), Settings())
         console.show(DAMAGED, Settings())
         console.failure("UNAVAILABLE", "gone")
         assert err.getvalue() == "\r1 files, 64 MiB\r2 files, 128 MiB\nuplinkd: gone\n"
@@ -211,5 +211,5 @@ class TestStandardError:
     )
     def test_progress_appears_only_on_a_terminal(self, err: StringIO, quiet: bool, as_json: bool) -> None:
         out = StringIO()
-        Console(out, err, quiet=quiet, as_json=as_json).show(Progress(1, 2), Settings())
+        Console(out, err, quiet=quiet, as_json=as_json).show(VerifyProgress(1, 2), Settings())
         assert (out.getvalue(), err.getvalue()) == ("", "")

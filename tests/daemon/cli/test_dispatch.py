@@ -11,7 +11,7 @@ import pytest
 from daemon.admin import unix_socket
 from daemon.admin.commands import Commands
 from daemon.admin.messages import AddDevice, AskStatus, Clean, ListDevices, Request, Result, SwitchDevice, Verify
-from daemon.admin.results import CommandFailed, DeviceAdded, DeviceListed, Status
+from daemon.admin.results import CommandFailed, DaemonStatus, DeviceAdded, DeviceListed
 from daemon.admin.unix_socket import AdminServer, DaemonSilent
 from daemon.catalog.interface import CatalogNewer
 from daemon.cli.dispatch import Offline, offline, operate
@@ -69,7 +69,7 @@ class TestWithADaemon:
         server = AdminServer(settings_in(tmp_path).admin_socket_path, parts.commands(), CapturedLog().logger)
         await server.start()
         (status,) = await results(tmp_path, AskStatus(), refused_offline)
-        assert isinstance(status, Status) and status.is_running
+        assert isinstance(status, DaemonStatus) and status.is_running
         with pytest.raises(CommandFailed, match="not a valid device name"):
             await results(tmp_path, AddDevice(tenant=None, device="/"), refused_offline)
         await server.close()
@@ -90,7 +90,7 @@ class TestWithoutADaemon:
 
     async def test_status_says_that_no_daemon_runs(self, tmp_path: Path) -> None:
         (status,) = await results(tmp_path, AskStatus())
-        assert isinstance(status, Status) and not status.is_running
+        assert isinstance(status, DaemonStatus) and not status.is_running
 
     async def test_a_device_can_be_enrolled_before_the_first_start(self, tmp_path: Path) -> None:
         (added,) = await results(tmp_path / "new", ADD)

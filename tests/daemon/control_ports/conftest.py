@@ -9,14 +9,14 @@ from control.ports import (
     Ports,
 )
 from daemon.control_ports import control_ports
-from daemon.settings import Settings, Storage
+from daemon.settings import Settings, StorageSettings
 from daemon.telemetry.exposition import Exposition, Gauges
 from tests.support.running_core import Running, core_on
 
 
 @pytest.fixture
 async def running(tmp_path: Path) -> AsyncIterator[Running]:
-    settings = Settings(data_dir=tmp_path, storage=Storage(disk_free_min_bytes=0))
+    settings = Settings(data_dir=tmp_path, storage=StorageSettings(disk_free_min_bytes=0))
     async with core_on(settings) as running:
         yield running
 

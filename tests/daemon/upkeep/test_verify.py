@@ -15,7 +15,7 @@ from daemon.adapters.threads import Item, Lane, SystemThreads, Work
 from daemon.catalog.records import Completion, State
 from daemon.storage.interface import Reading
 from daemon.upkeep import verify
-from daemon.upkeep.verify import STEP_BYTES, Checked, Progress, Verdict, Verifier
+from daemon.upkeep.verify import STEP_BYTES, Checked, Verdict, Verifier, VerifyProgress
 from protocol.checksum import crc32c
 from protocol.ranges import DigestedRange
 from tests.support.catalog_samples import REQUEST
@@ -186,8 +186,8 @@ class TestPass:
         await add(keeping, 1)
         await add(keeping, 2, LARGE)
         results = [each async for each in verifier.verify(None, None)]
-        progress = [each for each in results if isinstance(each, Progress)]
-        assert progress == [Progress(1, 7 + STEP_BYTES), Progress(1, 7 + 2 * STEP_BYTES)]
+        progress = [each for each in results if isinstance(each, VerifyProgress)]
+        assert progress == [VerifyProgress(1, 7 + STEP_BYTES), VerifyProgress(1, 7 + 2 * STEP_BYTES)]
 
     async def test_a_pass_given_up_leaves_nothing_behind(
         self, keeping: Keeping, verifier: Verifier, monkeypatch: pytest.MonkeyPatch
@@ -195,7 +195,7 @@ class TestPass:
         monkeypatch.setattr(verify, "PROGRESS_BYTES", 1)
         await add(keeping, 1, LARGE)
         async with aclosing(verifier.verify(None, None)) as results:
-            assert isinstance(await anext(results), Progress)
+            assert isinstance(await anext(results), VerifyProgress)
         assert "verify" not in {thread.name for thread in threading.enumerate()}
 
     async def test_a_pass_can_be_cancelled_amid_a_step(self, keeping: Keeping) -> None:
