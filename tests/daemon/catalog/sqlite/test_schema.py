@@ -8,7 +8,11 @@ from pathlib import Path
 import pytest
 
 from daemon.catalog.interface import CatalogNewer
+from daemon.catalog.records import State
+from daemon.catalog.sqlite import queries
+from daemon.catalog.sqlite.rows import COLUMNS, to_row
 from daemon.catalog.sqlite.schema import Migration, backup_path, load, migrate, version
+from tests.support.catalog_samples import DEVICE, NAME, TENANT, upload
 
 FIRST = Migration(1, "CREATE TABLE files (id INTEGER PRIMARY KEY);")
 SECOND = Migration(2, "ALTER TABLE files ADD COLUMN name TEXT; INSERT INTO files VALUES (2, 'b');")
@@ -50,6 +54,23 @@ def test_an_older_catalog_is_copied_then_migrated(path: Path) -> None:
     with opened(backup_path(path, 1)) as copy:
         assert version(copy) == 1
         assert copy.execute("SELECT * FROM files").fetchall() == [(1,)]
+
+
+def test_names_of_a_catalog_of_version_1_stand_for_their_complete_files(path: Path) -> None:
+    # So version 1 leaves a name whose replacement failed: no upload under it is current.
+    complete = upload(State.COMPLETE, id=1)
+    failed = upload(State.ABORTED, id=2, created_ms=2_000, updated_ms=3_000)
+    deleted = upload(State.DELETED, id=3, name="another")
+    values = ", ".join("?" * len(to_row(complete)))
+    with opened(path) as connection:
+        migrate(connection, path, load()[:1])
+        connection.executemany(
+            f"INSERT INTO uploads ({COLUMNS}, held_bytes, is_current) VALUES ({values}, 0, 0)",
+            [to_row(each) for each in (complete, failed, deleted)],
+        )
+        migrate(connection, path, load())
+        assert queries.find(connection, TENANT, DEVICE, NAME) == complete
+        assert queries.find(connection, TENANT, DEVICE, "another") == deleted
 
 
 def test_a_catalog_of_this_version_is_left_alone(path: Path) -> None:

@@ -85,6 +85,7 @@ async def test_a_complete_file_stays_until_its_replacement_is_complete(bench: Be
     await until(lambda: bench.storage.removed == [old_id])
     assert stream.completed is not None
     assert await state(bench, old_id) is State.DELETED
+    assert +bench.metrics.ended == {UploadState.COMPLETE: 2, UploadState.DELETED: 1}
     await turns()
     bench.assert_at_rest()
 
