@@ -105,7 +105,9 @@ def top() -> Iterator[Path]:
     with tempfile.TemporaryDirectory(prefix="uplinkd-accel-") as name:
         path = Path(name)
         path.chmod(0o711)
-        (path / "nginx").mkdir(mode=0o711)
+        (path / "nginx").mkdir()
+        # Not by mkdir: the umask would take the workers' right away.
+        (path / "nginx").chmod(0o711)
         yield path
 
 
