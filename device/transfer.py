@@ -46,6 +46,7 @@ class Transfer:
         self._on_progress = on_progress
         self._opened_before = False
         self._has_replaced = False
+        self._replacement_id: int | None = None
         self._missing_bytes: int | None = None
         self._durable_bytes = 0
         self._sent_bytes = 0
@@ -175,6 +176,8 @@ class Transfer:
         link.finish(number, frames.Finish(self._source.size, digest.crc32c, sha256))
 
     def _take_opened(self, opened: frames.Opened) -> None:
+        if self._request.disposition is Disposition.REPLACE:
+            self._replacement_id = opened.upload_id
         # From here on the name stands for this upload: resuming must not replace it again.
         if self._request.disposition is not Disposition.RESUME_ONLY:
             self._request = dataclasses.replace(self._request, disposition=Disposition.RESUME_OR_CREATE)
@@ -219,9 +222,13 @@ class Transfer:
         if size != self._source.size:
             raise _content_changed(f"the server has {size} bytes under the name {name!r}, not {self._source.size}")
         ours = await self._source.digest()
+        # If the replacement ended early, the name stands for the earlier file again (PROTOCOL.md §6.3).
+        is_earlier = self._replacement_id not in {None, upload_id}
         pairs = ((ours.crc32c, found.crc32c), (ours.sha256, found.sha256))
         if any(None not in pair and pair[0] != pair[1] for pair in pairs):
             raise _content_changed(f"the server has other content under the name {name!r}")
+        if is_earlier and all(None in pair for pair in pairs):
+            raise _content_changed(f"the server did not keep the replacement of {name!r} and has the earlier file")
         if ours.crc32c is not None and found.crc32c is None and found.sha256 is None:
             raise _content_changed(f"the server gives no digest of {name!r}, so it may have other content")
         resent_bytes = max(self._sent_bytes - (self._missing_bytes or 0), 0)

@@ -14,6 +14,7 @@ from device.credentials import TokenCredentials
 from device.exceptions import ContentChanged, SourceChanged, UplinkError
 from device.report import UploadProgress
 from device.transfer_source import HASHED_FIRST_BYTES_MAX
+from protocol.constants import Disposition
 from tests.support.scene import Scene, scene
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -141,3 +142,40 @@ async def test_an_unchanged_file_is_resumed_by_a_later_run(live: Scene, file: Pa
     assert 0 < sent.sent_bytes < sent.size
     assert (again.upload_id, again.sent_bytes) == (sent.upload_id, 0)
     assert await stored(live, path.name) == content(path)
+
+
+async def test_a_replacement_that_is_deleted_meanwhile_is_no_success(live: Scene) -> None:
+    """The name stands for the earlier file again, of the same size and with nothing to compare."""
+    old, new = b"A" * SMALL_BYTES, b"B" * SMALL_BYTES
+    writers: list[asyncio.StreamWriter] = []
+    is_cut, may_return = asyncio.Event(), asyncio.Event()
+
+    async def connect() -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        reader, writer = await asyncio.open_connection(*live.address)
+        writers.append(writer)
+        return reader, writer
+
+    async def sleep(delay_s: float) -> None:
+        if is_cut.is_set():
+            await may_return.wait()
+        await asyncio.sleep(delay_s)
+
+    def progressed(progress: UploadProgress) -> None:
+        if progress.durable_bytes and not is_cut.is_set():
+            is_cut.set()
+            writers[-1].transport.abort()
+
+    credentials = TokenCredentials(live.token("cam"))
+    async with Uplink(*live.address, credentials, connect=connect, sleep=sleep) as connected:
+        earlier = await connected.send(old, "replaced.bin", identify=False)
+        sending = asyncio.create_task(
+            connected.send(new, "replaced.bin", identify=False, disposition=Disposition.REPLACE, on_progress=progressed)
+        )
+        await is_cut.wait()
+        stored = {file_id for file_id, fields in (await live.stored()).items() if fields[1] == "replaced.bin"}
+        (replacement,) = stored - {f"{earlier.upload_id:016x}"}
+        answer = await live.http.request("DELETE", f"/v1/files/{replacement}", token=live.operator)
+        assert answer.status == 204
+        may_return.set()
+        with pytest.raises(ContentChanged, match="did not keep the replacement"):
+            await sending
