@@ -49,7 +49,7 @@ async def test_files_are_private(storage: LocalStorage, tmp_path: Path) -> None:
 @pytest.mark.skipif(shutil.which("setfacl") is None, reason="setfacl is not installed")
 async def test_an_operator_can_let_others_read_files(storage: LocalStorage, tmp_path: Path) -> None:
     rights = "user:nobody:rX,default:user:nobody:rX"
-    subprocess.run(["setfacl", "-R", "-m", rights, str(tmp_path / "data" / "files")], check=True)  # noqa: ASYNC221
+    subprocess.run(["setfacl", "-R", "-m", rights, str(tmp_path / "data" / "files")], check=True)  # noqa: ASYNC221 - nothing else runs
     await within(write(storage.staging, 1, 0, b"x"))
     # With an ACL the group's bits show what the ACL may grant.
     assert path_of(tmp_path, 1).stat().st_mode & 0o777 == 0o640
