@@ -68,7 +68,7 @@ SHAPES = (
 # Enough requests for several seconds, so that nginx asks the daemon again in most rounds: it caches an answer for 10 s.
 ACCEL_SHAPES = (
     Shape("accel-ranges-1", 1, RANGE_BYTES, (60_000, 20_000, 64)),
-    Shape("accel-ranges-32", 32, RANGE_BYTES, (100_000, 30_000, 64), 0.8),
+    Shape("accel-ranges-32", 32, RANGE_BYTES, (400_000, 100_000, 64), 0.8),
 )
 
 
