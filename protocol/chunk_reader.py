@@ -2,11 +2,23 @@
 
 from functools import lru_cache
 
-from protocol.chunks import CHECKSUM_KINDS, ChunkFault, ChunkRun, Piece, gather_equal, is_worth_gathering, read_chunk
+from protocol.chunks import (
+    CHECKSUM_KINDS,
+    Chunk,
+    ChunkFault,
+    ChunkRun,
+    Piece,
+    gather_equal,
+    gather_mixed,
+    is_worth_gathering,
+    read_chunk,
+    take_turns,
+)
 from protocol.constants import OFFSET_MAX, Feature, FrameType
 from protocol.events import ServerEvent
 from protocol.frame_buffer import BufferSource
 from protocol.reader import FrameReader, Head
+from protocol.state import STREAM_ACCEPTS
 from protocol.streams import Stream, Streams
 
 _FEATURE_OF = {FrameType.CHUNK_COMPACT: Feature.CHUNK_COMPACT, FrameType.CHUNK_CRC32C: Feature.CHUNK_CRC32C}
@@ -35,7 +47,7 @@ class ChunkReader(FrameReader):
     def take_chunks(
         self, kind: FrameType, head: Head, stream: Stream, streams: Streams, events: list[ServerEvent]
     ) -> ChunkFault | None:
-        """Consume the chunk at the front; when it is intact, also those behind it that continue it in equal size.
+        """Consume the chunk at the front; when it is intact, also those of equal size behind it that continue runs.
 
         Intact chunks join the run under way. `events` gets that run when they do not continue it.
         Raises ProtocolError WINDOW_EXCEEDED.
@@ -45,24 +57,51 @@ class ChunkReader(FrameReader):
         if isinstance(chunk, ChunkFault):
             self.consume(head.frame_bytes)
             return chunk
-        start, end = chunk.start, chunk.end
-        count = 1
-        data: Piece = chunk.data
-        like_it = (min(stream.size, OFFSET_MAX) - start) // (end - start)
-        left = min(buffer.end - buffer.begin, like_it * head.frame_bytes)
-        if is_worth_gathering(kind, end - start, left):
-            count, data = gather_equal(buffer.view, buffer.begin, buffer.begin + left, kind, chunk)
-            end = start + count * (end - start)
-        streams.receive(stream, end - start)
-        checksum = CHECKSUM_KINDS[kind]
-        run = self._run
-        if run is None or not run.takes(head.stream, checksum, start):
-            self.flush(events)
-            run = self._run = ChunkRun(head.stream, checksum, start, start)
+        count, data = self._gather(kind, head, chunk, stream)
+        if count == 1 and take_turns(buffer.view, buffer.begin, buffer.end, kind, len(chunk.data)):
+            self._take_mixed(kind, head, len(chunk.data), streams, events)
+            return None
+        end = chunk.start + count * len(chunk.data)
+        streams.receive(stream, end - chunk.start)
         # Chunks small enough to be gathered have no CRC32C of their own.
-        run.add(end, data, count, chunk.crc32c)
+        self._run_for(kind, head.stream, chunk.start, events).add(end, data, count, chunk.crc32c)
         self.consume(count * head.frame_bytes)
         return None
+
+    def _gather(self, kind: FrameType, head: Head, chunk: Chunk, stream: Stream) -> tuple[int, Piece]:
+        """The number of chunks at the front that continue `chunk`, itself included, and their data."""
+        buffer, data_bytes = self.buffer, len(chunk.data)
+        like_it = (min(stream.size, OFFSET_MAX) - chunk.start) // data_bytes
+        left = min(buffer.end - buffer.begin, like_it * head.frame_bytes)
+        if is_worth_gathering(kind, data_bytes, left):
+            return gather_equal(buffer.view, buffer.begin, buffer.begin + left, kind, chunk)
+        return 1, chunk.data
+
+    def _take_mixed(
+        self, kind: FrameType, head: Head, data_bytes: int, streams: Streams, events: list[ServerEvent]
+    ) -> None:
+        """Consume the intact chunk at the front and those behind it, whichever streams they belong to."""
+
+        def size_of(number: int) -> int:
+            stream = streams.get(number)
+            return stream.size if stream is not None and kind in STREAM_ACCEPTS[stream.state] else 0
+
+        buffer = self.buffer
+        count, found = gather_mixed(buffer.view, buffer.begin, buffer.end, kind, data_bytes, size_of)
+        for each in found:
+            stream = streams.get(each.stream)
+            if stream is not None:
+                streams.receive(stream, each.end - each.start)
+            self._run_for(kind, each.stream, each.start, events).add(each.end, each.data, each.count)
+        self.consume(count * head.frame_bytes)
+
+    def _run_for(self, kind: FrameType, number: int, start: int, events: list[ServerEvent]) -> ChunkRun:
+        """The run under way if a chunk at `start` continues it, else a new one."""
+        checksum, run = CHECKSUM_KINDS[kind], self._run
+        if run is None or not run.takes(number, checksum, start):
+            self.flush(events)
+            run = self._run = ChunkRun(number, checksum, start, start)
+        return run
 
     def flush(self, events: list[ServerEvent]) -> None:
         """End the run under way, if there is one, and add it to `events`."""

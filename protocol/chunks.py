@@ -15,7 +15,7 @@ from protocol.checksum import (
     is_quick_to_combine,
     sum8,
 )
-from protocol.codec import CHUNK_FRAMES, PREFIX_BYTES
+from protocol.codec import CHUNK_FRAMES, PREFIX, PREFIX_BYTES
 from protocol.constants import OFFSET_MAX, ChecksumKind, FrameType
 from protocol.errors import ErrorCode
 from protocol.events import ChunksReceived
@@ -57,6 +57,10 @@ _HEADER_TYPES = {
     kind: np.dtype([("prefix", ">u8"), *((each.name, f">u{each.size_bytes}") for each in fixed_fields(declared))])
     for kind, declared in CHUNK_HEADERS.items()
 }
+
+
+_BUT_STREAM = np.uint64(0xFFFF_0000_FFFF_FFFF)
+"""A prefix without its stream number."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,6 +150,69 @@ def gather_equal(view: memoryview, begin: int, end: int, kind: FrameType, first:
     rows = rows[:count]
     count = _leading(_checksums(view, begin, kind, rows) == headers["checksum"][:count])
     return count, rows[:count]
+
+
+@dataclass(frozen=True, slots=True)
+class Gathered:
+    """Intact chunks of one stream. Their data, in rows, is one run of bytes from `start` to `end`, which is exclusive."""
+
+    stream: int
+    start: int
+    end: int
+    data: npt.NDArray[np.uint8]
+    count: int
+
+
+def take_turns(view: memoryview, begin: int, end: int, kind: FrameType, data_bytes: int) -> bool:
+    """Whether the first frames from `begin` on have one size and form, so that `gather_mixed` may pay."""
+    stride = CHUNK_FRAMES[kind].size + data_bytes
+    if data_bytes > GATHER_DATA_BYTES_MAX or end - begin < GATHER_FRAMES_MIN * stride:
+        return False
+    expected = (kind, 0, stride - PREFIX_BYTES)
+    for at in range(begin + stride, begin + GATHER_FRAMES_MIN * stride, stride):
+        code, flags, _, length = PREFIX.unpack_from(view, at)
+        if (code, flags, length) != expected:
+            return False
+    return True
+
+
+def gather_mixed(
+    view: memoryview, begin: int, end: int, kind: FrameType, data_bytes: int, size_of: Callable[[int], int]
+) -> tuple[int, list[Gathered]]:
+    """How many frames of `data_bytes` each from `begin` on are intact, and their data by stream.
+
+    Frames of different streams may come in any order; those of one stream must be adjacent. `size_of` gives the size of
+    a stream's file, or 0 if the stream takes no chunks. Stops before the first frame that does not fit.
+    """
+    header = CHUNK_FRAMES[kind].size
+    stride = header + data_bytes
+    count = min((end - begin) // stride, GATHER_FRAMES_MAX)
+    headers = np.ndarray((count,), _HEADER_TYPES[kind], view, begin, (stride,))
+    prefixes = headers["prefix"].astype(np.uint64)
+    starts = headers["start_byte"].astype(np.uint64)
+    fits = (prefixes & _BUT_STREAM) == (prefixes[0] & _BUT_STREAM)
+    fits &= headers["end_byte"] == starts + np.uint64(data_bytes - 1)
+    fits &= starts <= np.uint64(OFFSET_MAX - data_bytes)
+    count = _leading(fits)
+    streams = (prefixes[:count] >> np.uint64(32)).astype(np.uint16)
+    order = np.argsort(streams, kind="stable")
+    groups = np.split(order, np.flatnonzero(np.diff(streams[order])) + 1) if count else []
+    for rows in groups:
+        run = starts[rows]
+        fits = run == run[0] + np.arange(len(rows), dtype=np.uint64) * np.uint64(data_bytes)
+        fits &= run + np.uint64(data_bytes) <= np.uint64(min(size_of(int(streams[rows[0]])), OFFSET_MAX))
+        if not fits.all():
+            count = min(count, int(rows[fits.argmin()]))
+    data = np.ndarray((count, data_bytes), np.uint8, view, begin + header, (stride, 1))
+    count = _leading(_checksums(view, begin, kind, data) == headers["checksum"][:count])
+    found = []
+    for rows in groups:
+        mine = rows[: np.searchsorted(rows, count)]
+        if len(mine):
+            start = int(starts[mine[0]])
+            end_byte = start + len(mine) * data_bytes
+            found.append(Gathered(int(streams[mine[0]]), start, end_byte, data[mine], len(mine)))
+    return count, found
 
 
 def _leading(fits: npt.NDArray[np.bool_]) -> int:

@@ -17,6 +17,7 @@ from tests.support.server_rig import (
     Pool,
     Sent,
     ServerRig,
+    by_stream,
     chunk,
     corrupt,
     frame,
@@ -60,6 +61,20 @@ def runs(draw: st.DrawFn) -> Script:
         make = draw(st.sampled_from([corrupt, chunk]))
         frames_[odd] = make(stream, max(start + odd * size + shift, 0), data_at(odd, size), kind)
     return frames_
+
+
+@st.composite
+def turns(draw: st.DrawFn) -> Script:
+    """Many small chunks of one size on both streams, in any order; a few are corrupt or misplaced."""
+    kind, size = draw(FORMS), draw(st.integers(1, 40))
+    order = draw(st.lists(st.sampled_from((*STREAMS, 50)), min_size=1, max_size=60))
+    ends, made = dict.fromkeys(STREAMS, draw(st.integers(0, 1000))), []
+    for number in order:
+        start = ends.get(number, 0) + draw(st.sampled_from([0] * 30 + [1]))
+        make = draw(st.sampled_from([chunk] * 30 + [corrupt]))
+        made.append(make(number, start, data_at(start, size), kind))
+        ends[number] = start + size
+    return made
 
 
 @st.composite
@@ -110,7 +125,7 @@ def concatenated(parts: Sequence[Script]) -> Script:
 
 SCRIPTS = st.builds(
     lambda parts, end: concatenated([*parts, end]),
-    st.lists(st.one_of(runs(), large(), CONTROL), min_size=1, max_size=8),
+    st.lists(st.one_of(runs(), turns(), large(), CONTROL), min_size=1, max_size=8),
     ENDS,
 )
 SIZES = st.lists(st.one_of(st.integers(1, 40), st.integers(1, 3000), st.integers(1, 150_000)), max_size=200)
@@ -121,7 +136,7 @@ def outcome(raw: bytes, sizes: Sequence[int], pool: Pool, limits: ServerLimits =
     rig = welcomed(pool, limits)
     for number in STREAMS:
         open_stream(rig, number)
-    events = merged(rig.feed(raw, sizes))
+    events = merged(by_stream(rig.feed(raw, sizes)))
     result = Outcome(events, rig.connection.data_to_send(rig.now), rig.connection.streams.unacknowledged_bytes)
     rig.connection.close()
     assert pool.lent == 0
@@ -140,7 +155,7 @@ def test_any_split_gives_the_same_events_and_answers(
 
 
 @settings(deadline=None, max_examples=15, suppress_health_check=[HealthCheck.too_slow])
-@given(st.lists(st.one_of(runs(), CONTROL), min_size=1, max_size=3), ENDS)
+@given(st.lists(st.one_of(runs(), turns(), CONTROL), min_size=1, max_size=3), ENDS)
 def test_byte_by_byte_gives_the_same_events_and_answers(parts: list[Script], end: Script) -> None:
     raw = b"".join(concatenated([*parts, [each[:500] for each in end]]))
     assert outcome(raw, [1] * len(raw), Pool(1)) == outcome(raw, [], Pool())

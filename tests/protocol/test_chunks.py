@@ -1,5 +1,7 @@
 """Chunk frames: inconsistent headers, gathering, and the data of a run. PROTOCOL.md §9."""
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 
@@ -16,8 +18,10 @@ from protocol.chunks import (
     ChunkFault,
     ChunkRun,
     gather_equal,
+    gather_mixed,
     is_worth_gathering,
     read_chunk,
+    take_turns,
 )
 from protocol.constants import OFFSET_MAX, SIZE_UNKNOWN, ChecksumKind, FrameType
 from protocol.errors import ErrorCode
@@ -159,6 +163,80 @@ def test_gathering_stops_before_a_frame_that_differs(kind: FrameType, odd: objec
     behind = [chunk(1, 35, b"behind!", kind)]
     count, data = gathered([*frames, odd(kind), *behind], kind)
     assert (count, len(data)) == (4, 28)
+
+
+# Gathering across streams.
+
+
+def mixed(frames: list[bytes], kind: FrameType, sizes: dict[int, int]) -> tuple[int, dict[int, tuple[int, bytes]]]:
+    """How many frames were gathered, and the start and the data of each stream."""
+    raw = b"!" + b"".join(frames)
+    first = read(raw, kind, begin=1)
+    assert isinstance(first, Chunk)
+    count, found = gather_mixed(
+        memoryview(raw), 1, len(raw), kind, len(first.data), lambda number: sizes.get(number, 0)
+    )
+    assert sum(each.count for each in found) == count
+    assert all(each.end - each.start == each.data.size for each in found)
+    return count, {each.stream: (each.start, each.data.tobytes()) for each in found}
+
+
+def turns(streams: tuple[int, ...], rounds: int, size: int, kind: FrameType) -> list[bytes]:
+    """Chunks of each stream in turn, whose data names the stream and the round."""
+    return [
+        chunk(number, 100 * number + at * size, bytes([number, at % 251] * size)[:size], kind)
+        for at in range(rounds)
+        for number in streams
+    ]
+
+
+@pytest.mark.parametrize("kind", FORMS)
+@pytest.mark.parametrize("size", [1, 7, 64])
+def test_chunks_of_streams_that_take_turns_are_gathered_by_stream(kind: FrameType, size: int) -> None:
+    expected = {
+        number: (100 * number, b"".join(bytes([number, at % 251] * size)[:size] for at in range(50)))
+        for number in (7, 1)
+    }
+    count, found = mixed(turns((7, 1), 50, size, kind), kind, {7: SIZE_UNKNOWN, 1: SIZE_UNKNOWN})
+    assert (count, found) == (100, expected)
+
+
+@pytest.mark.parametrize("kind", FORMS)
+@pytest.mark.parametrize(
+    "odd",
+    [
+        pytest.param(lambda kind: corrupt(1, 140, b"wrong!!", kind), id="corrupt"),
+        pytest.param(lambda kind: chunk(1, 141, b"further", kind), id="not adjacent"),
+        pytest.param(lambda kind: chunk(1, 135, b"a copy!", kind), id="a copy"),
+        pytest.param(lambda kind: chunk(3, 0, b"unknown", kind), id="of a stream that takes none"),
+        pytest.param(lambda kind: chunk(4, 94, b"too far", kind), id="beyond the end of its file"),
+        pytest.param(lambda kind: chunk(1, 140, b"longer one", kind), id="of another size"),
+        pytest.param(lambda kind: chunk(1, 140, b"liar!!!", kind, Refusal(end_byte=147)), id="with another end"),
+        pytest.param(lambda kind: frame(FrameType.PING, bytes(4)), id="no chunk"),
+    ],
+)
+def test_gathering_across_streams_stops_before_a_frame_that_differs(
+    kind: FrameType, odd: Callable[[FrameType], bytes]
+) -> None:
+    size = 7
+    frames = [chunk(number, 100 + at * size, b"equal!!", kind) for at in range(20) for number in (1, 2)]
+    frames.insert(11, odd(kind))
+    count, found = mixed(frames, kind, {1: SIZE_UNKNOWN, 2: SIZE_UNKNOWN, 4: 100})
+    assert count == 11
+    assert found == {1: (100, b"equal!!" * 6), 2: (100, b"equal!!" * 5)}
+
+
+@pytest.mark.parametrize("kind", FORMS)
+def test_only_chunks_of_one_form_and_size_are_worth_gathering_across_streams(kind: FrameType) -> None:
+    def worth(frames: list[bytes], size: int = 7) -> bool:
+        raw = b"".join(frames)
+        return take_turns(memoryview(raw), 0, len(raw), kind, size)
+
+    frames = turns((1, 2), GATHER_FRAMES_MIN, 7, kind)
+    assert worth(frames[:GATHER_FRAMES_MIN])
+    assert not worth(frames[: GATHER_FRAMES_MIN - 1])
+    assert not worth([*frames[:2], chunk(2, 0, b"longer one", kind), *frames[2:]])
+    assert not worth([*frames[:2], frame(FrameType.PING, bytes(4)), *frames[2:]])
 
 
 def test_only_enough_small_chunks_are_gathered() -> None:

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import chain, repeat
+from itertools import chain, groupby, repeat
 
 from protocol import codec, frames
 from protocol.checksum import crc32c
@@ -184,6 +184,21 @@ def merged(events: Iterable[ServerEvent]) -> list[ServerEvent]:
         else:
             result.append(event)
     return result
+
+
+def by_stream(events: Iterable[ServerEvent]) -> Iterator[ServerEvent]:
+    """The events with chunks sorted by stream where no other event comes between them.
+
+    How the bytes were split decides in which order chunks of different streams are gathered.
+    """
+    for are_chunks, group in groupby(events, lambda event: isinstance(event, ChunksReceived)):
+        events = list(group)
+        yield from sorted(events, key=_stream_of) if are_chunks else events
+
+
+def _stream_of(event: ServerEvent) -> int:
+    assert isinstance(event, ChunksReceived)
+    return event.stream
 
 
 def _without_crc(event: ServerEvent) -> ServerEvent:
