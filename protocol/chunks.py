@@ -154,7 +154,7 @@ def gather_equal(view: memoryview, begin: int, end: int, kind: FrameType, first:
 
 @dataclass(frozen=True, slots=True)
 class Gathered:
-    """Intact chunks of one stream. Their data, in rows, is one run of bytes from `start` to `end`, which is exclusive."""
+    """Intact chunks of one stream. Their data, in rows, is one run from `start` up to but not including `end`."""
 
     stream: int
     start: int

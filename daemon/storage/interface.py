@@ -24,9 +24,9 @@ class Stored:
 
 
 class Staging(Protocol):
-    """Takes the bytes of uploads under way. Callbacks run on the event loop; those of writes in the order of the calls.
+    """Takes the bytes of uploads under way. Whether a sync goes file by file is its secret.
 
-    Whether a sync goes file by file is its secret.
+    Callbacks run on the event loop; those of one upload's writes in the order of the calls.
     """
 
     def write(

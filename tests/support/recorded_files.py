@@ -17,8 +17,9 @@ Synced: TypeAlias = "asyncio.Future[dict[int, OSError]]"
 
 
 class RecordedFiles(SystemFiles):
-    """`calls` lists (operation, file name). `failures` maps an operation to the error that it raises.
+    """`calls` lists (operation, file name), `pieces` how many each write had.
 
+    `failures` maps an operation to the error that it raises.
     `is_sound` says whether the file system's own sync is reliable, and `writes_through` whether writes can bypass the
     page cache, whatever the real file system does.
     """
@@ -28,6 +29,7 @@ class RecordedFiles(SystemFiles):
         self.is_sound = True
         self.writes_through = True
         self.calls: list[tuple[str, str]] = []
+        self.pieces: list[int] = []
         self.failures: dict[str, OSError] = {}
         self.holds: dict[str, threading.Event] = {}
         self.open_names: dict[int, str] = {}
@@ -69,6 +71,7 @@ class RecordedFiles(SystemFiles):
 
     def write(self, fd: int, pieces: Sequence[Buffer], offset: int) -> None:
         self._called("write", self.open_names[fd])
+        self.pieces.append(len(pieces))
         super().write(fd, pieces, offset)
 
     def write_through(self, fd: int, pieces: Sequence[Buffer], offset: int) -> bool:

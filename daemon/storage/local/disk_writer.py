@@ -21,6 +21,9 @@ AHEAD_BYTES = 1024 * 1024
 PAGE_BYTES = 4096
 """A page of memory. One that is partly written must stay in memory, or it is read back before its rest is written."""
 
+COPIED_BYTES_MAX = 512
+"""Pieces that are smaller on average are copied into one. The system takes longer to look at each."""
+
 THROUGH_BYTES_MIN = 64 * 1024
 """A write of this size is not kept in memory: the disk starts on it at once.
 
@@ -73,6 +76,8 @@ class DiskWriter:
     def write(self, file: StagedFile, pieces: Sequence[Buffer], offset: int) -> None:
         """Write to the file, on the write lane. The disk starts on large amounts at once. Raises OSError."""
         count = sum(map(len, pieces))
+        if len(pieces) > 1 and count <= COPIED_BYTES_MAX * len(pieces):
+            pieces = (b"".join(pieces),)
         whole = (offset + count) // PAGE_BYTES * PAGE_BYTES - offset
         if whole < THROUGH_BYTES_MIN:
             self._files.write(file.fd, pieces, offset)

@@ -7,7 +7,7 @@ durable. A sync waits its turn behind the writes that it must cover.
 import contextlib
 import errno
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from daemon.adapters.files import FileSystem
@@ -17,13 +17,28 @@ from daemon.storage.local.disk_writer import DiskWriter, StagedFile
 from daemon.storage.local.layout import Layout
 from protocol.checksum import Buffer
 
+JOINED_BYTES_MAX = 1024 * 1024
+"""Writes are joined up to this size. Beyond it one call costs as much as two, and memory would come back later."""
 
-@dataclass(frozen=True, slots=True)
+
+@dataclass(slots=True, eq=False)
 class _Write:
+    """One or more writes to a file that continue each other. `done` has a function for each of them."""
+
     file: StagedFile
     offset: int
-    pieces: Sequence[Buffer]
-    done: Callable[[OSError | None], None]
+    end: int
+    pieces: list[Buffer]
+    done: list[Callable[[OSError | None], None]]
+
+    def takes(self, later: "_Write") -> bool:
+        """Whether `later` continues this write and both together are small."""
+        return later.offset == self.end and later.end - self.offset <= JOINED_BYTES_MAX
+
+    def join(self, later: "_Write") -> None:
+        self.end = later.end
+        self.pieces += later.pieces
+        self.done += later.done
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +100,8 @@ class LocalStaging:
         self._use(file)
         file.is_unsynced = True
         self._writes += 1
-        self._write_lane.put(_Write(file, offset, pieces, done))
+        end = offset + sum(map(len, pieces))
+        self._write_lane.put(_Write(file, offset, end, [*pieces], [done]))
 
     def sync(self, upload_ids: Sequence[int], done: Callable[[dict[int, OSError]], None]) -> None:
         files = {}
@@ -141,7 +157,7 @@ class LocalStaging:
 
     def _write_batch(self, batch: list[_Write | _Sync | _CloseFile | Call]) -> Report:
         reports: list[Report] = []
-        for item in batch:
+        for item in _joined(batch):
             match item:
                 case _Write():
                     reports.append(self._write_one(item))
@@ -169,9 +185,10 @@ class LocalStaging:
             error = file.error = failure
 
         def report() -> None:
-            self._writes -= 1
-            self._leave(file)
-            write.done(error)
+            self._writes -= len(write.done)
+            for done in write.done:
+                self._leave(file)
+                done(error)
 
         return report
 
@@ -223,3 +240,22 @@ class LocalStaging:
                 item.done(failed)
 
         return report
+
+
+def _joined(batch: Sequence[_Write | _Sync | _CloseFile | Call]) -> Iterator[_Write | _Sync | _CloseFile | Call]:
+    """The batch with writes joined that continue each other. Nothing but writes to other files is overtaken."""
+    writes: dict[StagedFile, _Write] = {}
+    for item in batch:
+        if not isinstance(item, _Write):
+            yield from writes.values()
+            writes.clear()
+            yield item
+            continue
+        earlier = writes.get(item.file)
+        if earlier is not None and earlier.takes(item):
+            earlier.join(item)
+            continue
+        if earlier is not None:
+            yield writes.pop(item.file)
+        writes[item.file] = item
+    yield from writes.values()

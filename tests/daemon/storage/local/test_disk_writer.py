@@ -6,6 +6,7 @@ import pytest
 
 from daemon.storage.local.disk_writer import (
     AHEAD_BYTES,
+    COPIED_BYTES_MAX,
     PAGE_BYTES,
     THROUGH_BYTES_MIN,
     TOGETHER_FILES_MIN,
@@ -108,6 +109,15 @@ def test_the_disk_starts_once_a_file_has_enough_bytes(
         writer.write(staged[1], [b"x"], count)
     assert files.named("start_sync") == [("start_sync", "0")]
     assert files.named("write_through") == []
+
+
+@pytest.mark.parametrize(("size", "written"), [(COPIED_BYTES_MAX, 1), (COPIED_BYTES_MAX + 1, 8)])
+def test_many_small_pieces_are_written_as_one(
+    writer: DiskWriter, files: RecordedFiles, staged: dict[int, StagedFile], size: int, written: int
+) -> None:
+    writer.write(staged[0], [bytes([at]) * size for at in range(8)], 0)
+    assert files.pieces[-1] == written
+    assert staged[0].path.read_bytes()[: 8 * size] == b"".join(bytes([at]) * size for at in range(8))
 
 
 def test_large_writes_go_through_to_the_disk(
