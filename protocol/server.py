@@ -52,8 +52,9 @@ _UNTIMED = frozenset({ConnectionState.DECIDING, ConnectionState.CLOSING})
 REQUESTS_MAX = 64
 """OPENs, QUERYs and ABORTs that wait for an answer. Input behind them waits, so a flood of them costs no memory."""
 
-TURN_FRAMES = 256
-"""Frames of one connection before others get their turn: a few milliseconds. Gathered small chunks count as one."""
+TURN_COST = 128
+"""What the frames of one turn may cost, before others get theirs: a millisecond or two. A frame costs 1; gathered ones
+cost less, see `ChunkReader.cost`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,9 +174,11 @@ class ServerConnection(ServerOutput):
     def _take_turn(self) -> bool:
         """Take the frames of one turn. Returns whether there may be more. Raises ProtocolError."""
         reader = self._reader
-        for _ in range(TURN_FRAMES):
+        reader.cost = 0
+        while reader.cost < TURN_COST:
             if self._held or self.state is ConnectionState.CLOSING or (head := self._next()) is None:
                 return False
+            reader.cost += 1
             kind = head.type
             if kind in CHECKSUM_KINDS and kind is not None:
                 self._take_chunks(kind, head)

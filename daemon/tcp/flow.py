@@ -1,13 +1,17 @@
 """Whether a connection is read: only while no reason speaks against it. PROTOCOL.md §11."""
 
-import asyncio
 import math
 from enum import IntEnum
 from typing import Protocol
 
 from daemon.tcp.receive_pool import PendingWrite, ReceivePool
+from daemon.tcp.turns import Share, Turns
 from protocol.frame_buffer import Lease
 from protocol.server import ServerConnection
+
+RUN_OVERHEAD_BYTES = 1024
+"""Charged for each run of chunks on top of its bytes: its objects take as much while it awaits the disk. A run may be a
+single byte, and then they are what fills the memory."""
 
 UNWRITTEN_BYTES_MAX = 8 * 1024 * 1024
 """Stop reading a connection once this many of its bytes await the disk. What other devices sent waits behind them for
@@ -26,7 +30,7 @@ class PauseReason(IntEnum):
     ANSWER = 1
     """The device's request needs an answer before its next frame can be judged."""
     TURN = 2
-    """Input is left over, and it is the other connections' turn."""
+    """Input is left over, or the device has used up its turn."""
     MEMORY = 4
     """The pool has nothing to lend, or copied data fills it."""
     DISK = 8
@@ -58,13 +62,26 @@ class Transport(Protocol):
 class Flow:
     """Back-pressure of one connection. `reasons` is a set of PauseReason; the transport is read only while it is empty.
 
-    Every byte counts as unwritten from `hold` until its last holder releases it.
+    `share` belongs to the device: all its connections use it. Every byte counts as unwritten from `hold` until its last
+    holder releases it.
     """
 
-    __slots__ = ("_input", "_is_paused", "_pool", "_stalled_since_s", "_transport", "_unwritten_bytes", "reasons")
+    __slots__ = (
+        "_input",
+        "_is_paused",
+        "_pool",
+        "_stalled_since_s",
+        "_transport",
+        "_turns",
+        "_unwritten_bytes",
+        "reasons",
+        "share",
+    )
 
-    def __init__(self, pool: ReceivePool) -> None:
+    def __init__(self, pool: ReceivePool, turns: Turns, share: Share) -> None:
         self._pool = pool
+        self._turns = turns
+        self.share = share
         self._input: Input | None = None
         self._transport: Transport | None = None
         self._is_paused = False
@@ -88,7 +105,8 @@ class Flow:
         return buffer
 
     def hold(self, count: int, lease: Lease | None) -> Lease:
-        """Count `count` received bytes as unwritten until the lease that is returned, which wraps `lease`, ends."""
+        """Count a run of `count` bytes as unwritten until the lease that is returned, which wraps `lease`, ends."""
+        count += RUN_OVERHEAD_BYTES
         self._unwritten_bytes += count
         return PendingWrite(self._pool, count, lease, self._written)
 
@@ -118,10 +136,10 @@ class Flow:
             reasons |= PauseReason.ANSWER
         is_starved = protocol.is_starved
         # Memory may have come back before it was waited for: where nothing is lent, nothing will come.
-        if protocol.has_more or (is_starved and not pool.lent_bytes):
+        if self.share.is_spent or protocol.has_more or (is_starved and not pool.lent_bytes):
             if not reasons & (PauseReason.TURN | PauseReason.PEER):
                 reasons |= PauseReason.TURN
-                asyncio.get_running_loop().call_soon(self._turn_came)
+                self._turns.wait(self.share, self._turn_came)
         elif is_starved or pool.is_full:
             reasons |= PauseReason.MEMORY
         if reasons != before or self._is_paused:

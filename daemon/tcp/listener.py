@@ -15,6 +15,7 @@ from daemon.tcp.proxy_header import PeerAddress
 from daemon.tcp.receive_pool import ReceivePool
 from daemon.tcp.session import Services, Session
 from daemon.tcp.transport import GOODBYE, DeviceConnection
+from daemon.tcp.turns import Turns
 from daemon.telemetry.metrics import CloseReason, ConnectionPhase
 from protocol.errors import ErrorCode
 from protocol.server import ServerConnection, ServerLimits
@@ -66,6 +67,7 @@ class DeviceServer:
         self._services = services
         self._pool = pool
         self.policy = policy
+        self.turns = Turns()
         self._connections: dict[DeviceConnection, str | None] = {}
         self._by_address: Counter[str] = Counter()
         self._refused: set[DeviceConnection] = set()

@@ -19,6 +19,10 @@ class Wire(Protocol):
         """There is something to send, or input that waited may go on."""
         ...
 
+    def admitted(self, tenant: str, device: str) -> None:
+        """The device has proven who it is."""
+        ...
+
 
 class StreamHost(Protocol):
     """The session that a stream belongs to."""

@@ -11,6 +11,7 @@ from daemon.tcp.opening import Opening, peer_of, secure
 from daemon.tcp.proxy_header import PeerAddress, ProxyInvalid
 from daemon.tcp.receive_pool import ReceivePool
 from daemon.tcp.session import Session
+from daemon.tcp.turns import ShareKey, Turns
 from daemon.telemetry.metrics import CloseReason
 from protocol.constants import LAST_WORDS_DISCARD_BYTES, LAST_WORDS_DISCARD_S
 from protocol.errors import ErrorCode
@@ -21,6 +22,9 @@ from protocol.state import ConnectionState
 LOOK_AHEAD_S = 2.0
 """A limit that is due within this time gets a timer: the next sweep comes in a second, or later when busy."""
 
+NOBODY: ShareKey = ("",)
+"""Whose turns a connection takes before its address is known."""
+
 GOODBYE = "the server is about to stop"
 
 
@@ -29,6 +33,11 @@ class Host(Protocol):
 
     @property
     def clock(self) -> Clock: ...
+
+    @property
+    def turns(self) -> Turns:
+        """How devices share the event loop."""
+        ...
 
     @property
     def handshake_timeout_s(self) -> float:
@@ -98,7 +107,7 @@ class DeviceConnection(asyncio.BufferedProtocol):
         # `_socket` is below TLS; `_transport` carries frames, so it is None until the TLS handshake is done.
         self._socket: asyncio.Transport | None = None
         self._transport: asyncio.Transport | None = None
-        self._flow = Flow(pool)
+        self._flow = Flow(pool, host.turns, host.turns.join(NOBODY))
         self._reason = CloseReason.DEVICE
         self._is_handling = False
         self._resumes = False
@@ -137,7 +146,8 @@ class DeviceConnection(asyncio.BufferedProtocol):
         if self._is_closing:
             self._discard(nbytes)
         elif protocol is not None:
-            self._handle(protocol.received(nbytes, self._clock.monotonic_s()))
+            now = self._clock.monotonic_s()
+            self._handle(protocol.received(nbytes, now), now)
         elif self._opening is not None:
             self._take_header(self._opening, bytes(self._pool.shared[:nbytes]))
 
@@ -176,7 +186,11 @@ class DeviceConnection(asyncio.BufferedProtocol):
         """There is something to send, or input that waited may go on."""
         # `_handle` looks by itself, and nothing may be written behind the last words.
         if self._protocol is not None and not self._is_handling and not self._is_closing:
-            self._handle(self._protocol.take_events())
+            self._handle(self._protocol.take_events(), self._clock.monotonic_s())
+
+    def admitted(self, tenant: str, device: str) -> None:
+        """The device has proven who it is: its connections share one turn."""
+        self._share((tenant, device))
 
     def go_on(self) -> None:
         """Take the input that waited for memory or its turn."""
@@ -184,7 +198,8 @@ class DeviceConnection(asyncio.BufferedProtocol):
             # The events at hand gave back the memory that this waits for: they come first, then the input.
             self._resumes = True
         elif self._protocol is not None and not self._is_closing:
-            self._handle(self._protocol.resume(self._clock.monotonic_s()))
+            now = self._clock.monotonic_s()
+            self._handle(self._protocol.resume(now), now)
 
     def check_time(self, now: float) -> None:
         """Apply the limits that are due by `now`. The server calls this about once a second, and a timer in between."""
@@ -204,7 +219,7 @@ class DeviceConnection(asyncio.BufferedProtocol):
         events = [*protocol.check_time(now), *protocol.take_events()]
         # Of ten thousand connections nearly all have nothing to do.
         if events or protocol.has_output:
-            self._handle(events)
+            self._handle(events, now)
         self._look_again(now)
 
     def _look_again(self, now: float) -> None:
@@ -264,6 +279,7 @@ class DeviceConnection(asyncio.BufferedProtocol):
 
     def _begin(self, transport: asyncio.Transport, opening: Opening) -> None:
         self._opening = None
+        self._share(NOBODY if opening.peer is None else (str(opening.peer.address),))
         self.session = self._host.connected(self, opening.peer)
         self._protocol = self.session.connection
         if opening.tls is None:
@@ -291,9 +307,16 @@ class DeviceConnection(asyncio.BufferedProtocol):
         self.changed()
         self._look_again(self._clock.monotonic_s())
 
+    def _share(self, key: ShareKey) -> None:
+        """Take turns as `key` from now on."""
+        turns, before = self._host.turns, self._flow.share
+        self._flow.share = turns.join(key)
+        turns.leave(before)
+
     # Events and answers.
 
-    def _handle(self, events: list[ServerEvent]) -> None:
+    def _handle(self, events: list[ServerEvent], began_s: float) -> None:
+        """Handle events, which began at `began_s`, and charge the device for the time."""
         session, protocol = self.session, self._protocol
         if session is None or protocol is None:
             return
@@ -313,6 +336,7 @@ class DeviceConnection(asyncio.BufferedProtocol):
                 events = protocol.take_events()
         finally:
             self._is_handling = False
+            self._flow.share.spend(began_s, self._clock.monotonic_s())
         self._advance()
 
     def _advance(self) -> None:
@@ -360,12 +384,14 @@ class DeviceConnection(asyncio.BufferedProtocol):
         """Once the transport is gone: take what was received, turn by turn, then let the session go."""
         session = self.session
         if session is not None and session.connection.has_more:
-            self._handle(session.connection.resume(self._clock.monotonic_s()))
-            asyncio.get_running_loop().call_soon(self._end)
+            now = self._clock.monotonic_s()
+            self._handle(session.connection.resume(now), now)
+            self._host.turns.wait(self._flow.share, self._end)
             return
         if session is not None:
             session.closed()
             session.connection.close()
             # They refer to each other: parted, both go at once and not with some later collection.
             self.session = self._protocol = None
+        self._host.turns.leave(self._flow.share)
         self._host.disconnected(self, self._reason)

@@ -6,8 +6,9 @@ from typing import cast
 
 import pytest
 
-from daemon.tcp.flow import CROWDED_BYTES, STALLED_S, UNWRITTEN_BYTES_MAX, Flow, PauseReason
+from daemon.tcp.flow import CROWDED_BYTES, RUN_OVERHEAD_BYTES, STALLED_S, UNWRITTEN_BYTES_MAX, Flow, PauseReason
 from daemon.tcp.receive_pool import ReceivePool
+from daemon.tcp.turns import Turns
 from protocol.server import ServerConnection
 from tests.support.waiting import until
 
@@ -32,7 +33,8 @@ class Rig:
     def __init__(self) -> None:
         self.pool = ReceivePool(64 * 1024, 16 * 1024)
         self.protocol = FakeProtocol(self.pool)
-        self.flow = Flow(self.pool)
+        self.turns = Turns()
+        self.flow = Flow(self.pool, self.turns, self.turns.join(("",)))
         self.flow.begin(self, self)
         self.calls: list[str] = []
         self.is_lost = False
@@ -144,7 +146,7 @@ def test_as_much_as_may_await_the_disk_pauses_until_some_is_written(rig: Rig) ->
 
 
 def test_less_than_may_await_the_disk_is_no_reason(rig: Rig) -> None:
-    held = rig.flow.hold(UNWRITTEN_BYTES_MAX - 1, rig.pool.lease(1))
+    held = rig.flow.hold(UNWRITTEN_BYTES_MAX - RUN_OVERHEAD_BYTES - 1, rig.pool.lease(1))
     rig.update()
     held.release()
     assert (rig.flow.reasons, rig.calls) == (0, [])

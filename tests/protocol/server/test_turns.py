@@ -7,7 +7,7 @@ from protocol.chunks import GATHER_FRAMES_MAX
 from protocol.constants import FrameType
 from protocol.errors import ErrorCode
 from protocol.events import ConnectionFailed
-from protocol.server import TURN_FRAMES
+from protocol.server import TURN_COST
 from tests.support.server_rig import ServerRig, chunk, corrupt, frame, open_stream, with_stream
 
 BEYOND = 7
@@ -27,8 +27,8 @@ def next_turn(rig: ServerRig) -> list[object]:
 
 def test_input_beyond_a_turn_waits_in_order_for_the_next() -> None:
     rig = with_stream()
-    receive(rig, b"".join(codec.encode(frames.Ping(at)) for at in range(2 * TURN_FRAMES + BEYOND)))
-    turns = [range(TURN_FRAMES), range(TURN_FRAMES, 2 * TURN_FRAMES), range(2 * TURN_FRAMES, 2 * TURN_FRAMES + BEYOND)]
+    receive(rig, b"".join(codec.encode(frames.Ping(at)) for at in range(2 * TURN_COST + BEYOND)))
+    turns = [range(TURN_COST), range(TURN_COST, 2 * TURN_COST), range(2 * TURN_COST, 2 * TURN_COST + BEYOND)]
     for turn in turns:
         assert rig.sent() == [(0, frames.Pong(at)) for at in turn]
         if turn is not turns[-1]:
@@ -52,7 +52,7 @@ def test_every_frame_counts(raw: bytes) -> None:
     open_stream(rig, 2)
     open_stream(rig, 9)
     rig.connection.fail_stream(9, ErrorCode.FENCED, "over")
-    receive(rig, raw * (TURN_FRAMES + 1))
+    receive(rig, raw * (TURN_COST + 1))
     assert rig.connection.has_more
 
 
@@ -65,7 +65,7 @@ def test_chunks_that_are_gathered_count_as_one() -> None:
 
 def test_a_failure_discards_waiting_input() -> None:
     rig = with_stream()
-    receive(rig, corrupt(1, 0, b"x") * TURN_FRAMES + frame(0x7F) * 2)
+    receive(rig, corrupt(1, 0, b"x") * TURN_COST + frame(0x7F) * 2)
     failed = next_turn(rig)
     assert isinstance(failed[-1], ConnectionFailed)
     assert not rig.connection.has_more

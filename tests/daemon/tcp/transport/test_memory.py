@@ -9,6 +9,7 @@ from daemon.tcp.flow import CROWDED_BYTES
 from daemon.tcp.receive_pool import PooledLease, ReceivePool
 from daemon.tcp.session import Session
 from daemon.tcp.transport import DeviceConnection, Host
+from daemon.tcp.turns import Turns
 from daemon.telemetry.metrics import CloseReason
 from protocol import frames
 from protocol.errors import ErrorCode
@@ -212,6 +213,7 @@ class Recorder:
         self.is_starved = self.has_more = False
         self.connection = self.timers = self
         self.clock = FakeClock()
+        self.turns = Turns()
         self.handled: list[str] = []
         self.owner = DeviceConnection(cast(Host, self), pool, is_proxied=False)
         self.owner.session = cast(Session, self)
@@ -260,7 +262,7 @@ def test_memory_that_comes_back_during_a_connections_events_brings_its_later_inp
     recorder.lease = recorder.pool.lease(1)
     recorder.is_starved = True
     recorder.owner.changed()
-    recorder.owner._handle(cast(list[ServerEvent], ["copied", "chunk", "finish"]))
+    recorder.owner._handle(cast(list[ServerEvent], ["copied", "chunk", "finish"]), recorder.clock.now_s)
     assert recorder.handled == ["copied", "chunk", "finish", "late"]
 
 

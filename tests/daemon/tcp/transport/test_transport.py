@@ -14,7 +14,7 @@ from daemon.telemetry.metrics import CloseReason
 from protocol import codec, frames
 from protocol.constants import UploadState
 from protocol.errors import ErrorCode
-from protocol.server import TURN_FRAMES
+from protocol.server import TURN_COST
 from tests.support.certificates import Certificate, make_certificate
 from tests.support.device_site import DEVICE, Listening, listening, on_uvloop, only, policy_of
 from tests.support.raw_device import chunk, heard_all, open_request, raw, whole_upload
@@ -141,9 +141,9 @@ class TestHalfClose:
     async def test_it_gets_the_answers_to_all_that_it_has_sent_however_many_turns_they_take(self) -> None:
         async with listening() as site:
             wire = await site.admitted()
-            wire.send(codec.encode(frames.Ping(1)) * (3 * TURN_FRAMES))
+            wire.send(codec.encode(frames.Ping(1)) * (3 * TURN_COST))
             wire.end()
-            for _ in range(3 * TURN_FRAMES):
+            for _ in range(3 * TURN_COST):
                 await wire.hear(frames.Pong)
             await wire.ended()
 
