@@ -4,6 +4,7 @@ While one cycle is recorded the next one is synced. Cycles keep their order. PRO
 """
 
 import asyncio
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -21,6 +22,11 @@ from protocol.ranges import DigestedRange
 TURN_CUTS = 64
 """Answered in one turn of the event loop: some milliseconds, most of it sending ACKs. A thousand would make everybody
 wait."""
+
+
+DEVICE_UPLOADS_MAX = 64
+"""Uploads of one device in one cycle; its others wait for the next. A cycle of ten thousand takes a second, and all
+whose bytes it holds wait for its end."""
 
 
 class CommitListener(Protocol):
@@ -112,8 +118,7 @@ class Committer:
     async def _sync_cycles(self) -> None:
         while True:
             await self._due.wait()
-            size_bytes = self._waiting_bytes
-            cuts = self._cut()
+            cuts, size_bytes = self._cut()
             if not cuts:
                 self.pending_bytes -= size_bytes
                 continue
@@ -134,17 +139,22 @@ class Committer:
         self._staging.sync([cut.upload.id for cut in cuts], report)
         return await synced
 
-    def _cut(self) -> list[Cut]:
+    def _cut(self) -> tuple[list[Cut], int]:
+        """The cuts of the next cycle, and how many bytes that arrived belong to it."""
         self._due.clear()
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        cuts = [upload.cut() for upload in self._dirty.values() if not upload.is_over]
-        self._dirty.clear()
-        self._waiting_bytes = 0
+        uploads, self._dirty = _share(self._dirty)
+        size_bytes = self._waiting_bytes
+        if self._dirty:
+            size_bytes = sum(upload.unanswered_bytes for upload in uploads)
+            self._due.set()
+        self._waiting_bytes -= size_bytes
+        cuts = [upload.cut() for upload in uploads if not upload.is_over]
         self._cycles += bool(cuts)
         self._set_idle()
-        return cuts
+        return cuts, size_bytes
 
     async def _record_cycles(self, listener: CommitListener) -> None:
         while True:
@@ -228,6 +238,22 @@ class Committer:
         if cut.received_s is not None:
             self._metrics.ack_latency.observe(self._clock.monotonic_s() - cut.received_s)
         return grown_bytes
+
+
+def _share(dirty: dict[int, LiveUpload]) -> tuple[list[LiveUpload], dict[int, LiveUpload]]:
+    """The uploads of the next cycle, at most DEVICE_UPLOADS_MAX of each device, and the others."""
+    if len(dirty) <= DEVICE_UPLOADS_MAX:
+        return list(dirty.values()), {}
+    chosen, others = [], {}
+    counts: Counter[tuple[str, str]] = Counter()
+    for upload in dirty.values():
+        device = (upload.tenant, upload.device)
+        counts[device] += 1
+        if counts[device] <= DEVICE_UPLOADS_MAX:
+            chosen.append(upload)
+        else:
+            others[upload.id] = upload
+    return chosen, others
 
 
 def _total_bytes(ranges: Sequence[DigestedRange]) -> int:

@@ -34,9 +34,13 @@ class PauseReason(IntEnum):
     MEMORY = 4
     """The pool has nothing to lend, or copied data fills it."""
     DISK = 8
-    """UNWRITTEN_BYTES_MAX of its bytes await the disk."""
+    """UNWRITTEN_BYTES_MAX of its bytes, or as many of its device as may, await the disk."""
     PEER = 16
     """The device does not read its answers."""
+
+
+_NO_TURN = PauseReason.TURN | PauseReason.DISK | PauseReason.PEER
+"""While one of these holds, a connection's input does not go on, and it asks for no turn."""
 
 
 class Input(Protocol):
@@ -108,6 +112,7 @@ class Flow:
         """Count a run of `count` bytes as unwritten until the lease that is returned, which wraps `lease`, ends."""
         count += RUN_OVERHEAD_BYTES
         self._unwritten_bytes += count
+        self.share.unwritten_bytes += count
         return PendingWrite(self._pool, count, lease, self._written)
 
     def stall(self, now: float) -> None:
@@ -130,18 +135,17 @@ class Flow:
         reasons = before & PauseReason.TURN
         if self._stalled_since_s is not None:
             reasons |= PauseReason.PEER
-        if self._unwritten_bytes >= UNWRITTEN_BYTES_MAX:
+        if self._unwritten_bytes >= UNWRITTEN_BYTES_MAX or self.share.is_full:
             reasons |= PauseReason.DISK
         if protocol.is_held:
             reasons |= PauseReason.ANSWER
         is_starved = protocol.is_starved
         # Memory may have come back before it was waited for: where nothing is lent, nothing will come.
-        if self.share.is_spent or protocol.has_more or (is_starved and not pool.lent_bytes):
-            if not reasons & (PauseReason.TURN | PauseReason.PEER):
-                reasons |= PauseReason.TURN
-                self._turns.wait(self.share, self._turn_came)
-        elif is_starved or pool.is_full:
+        if pool.is_full or (is_starved and pool.lent_bytes):
             reasons |= PauseReason.MEMORY
+        elif (is_starved or protocol.has_more or self.share.is_spent) and not reasons & _NO_TURN:
+            reasons |= PauseReason.TURN
+            self._turns.wait(self.share, self._turn_came)
         if reasons != before or self._is_paused:
             self._apply(reasons)
 
@@ -154,6 +158,7 @@ class Flow:
         """The transport is gone."""
         self._transport = self._input = None
         self._pool.stop_waiting(self._memory_came)
+        self.share.stop_waiting(self._look_again)
 
     def _apply(self, reasons: int) -> None:
         changes, self.reasons = reasons ^ self.reasons, reasons
@@ -162,6 +167,8 @@ class Flow:
                 self._pool.when_free(self._memory_came)
             else:
                 self._pool.stop_waiting(self._memory_came)
+        if reasons & PauseReason.DISK and self._unwritten_bytes < UNWRITTEN_BYTES_MAX:
+            self.share.when_written(self._look_again)
         transport, is_paused = self._transport, reasons != 0
         if is_paused is self._is_paused or transport is None or transport.is_closing():
             return
@@ -173,7 +180,12 @@ class Flow:
 
     def _written(self, count: int) -> None:
         self._unwritten_bytes -= count
-        if self.reasons & PauseReason.DISK and self._unwritten_bytes < UNWRITTEN_BYTES_MAX and self._input is not None:
+        self.share.written(count)
+        if self.reasons & PauseReason.DISK and self._unwritten_bytes < UNWRITTEN_BYTES_MAX and not self.share.is_full:
+            self._look_again()
+
+    def _look_again(self) -> None:
+        if self._input is not None:
             self._input.changed()
 
     def _turn_came(self) -> None:
@@ -184,5 +196,9 @@ class Flow:
 
     def _go_on(self, awaited: PauseReason) -> None:
         self.reasons &= ~awaited
-        if self._input is not None:
+        if self._input is None:
+            return
+        if self.reasons & _NO_TURN:
+            self._input.changed()
+        else:
             self._input.go_on()

@@ -5,7 +5,7 @@ the loop looks for other input.
 """
 
 import asyncio
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Callable
 
 TURN_S = 0.002
@@ -19,10 +19,18 @@ ShareKey = tuple[str, ...]
 """A device's tenant and name; before it is admitted the source of its connection alone."""
 
 
-class Share:
-    """What the connections of one device have used of their common turn. Times are monotonic seconds."""
+UNWRITTEN_BYTES_MAX = 16 * 1024 * 1024
+"""Stop reading all connections of a device once this many of its bytes await the disk: twice what one connection may
+have, so that two of them keep the disk busy."""
 
-    __slots__ = ("_since_s", "is_queued", "key", "members", "used_s", "waiting")
+
+class Share:
+    """What the connections of one device have in common: their turn, and room for bytes that await the disk.
+
+    Times are monotonic seconds.
+    """
+
+    __slots__ = ("_blocked", "_since_s", "is_queued", "key", "members", "unwritten_bytes", "used_s", "waiting")
 
     def __init__(self, key: ShareKey) -> None:
         self.key = key
@@ -32,6 +40,33 @@ class Share:
         self.waiting: deque[Callable[[], None]] | None = None
         """What to run in the device's turns; None for the many that never wait."""
         self._since_s = 0.0
+        self._blocked: OrderedDict[Callable[[], None], None] | None = None
+        self.unwritten_bytes = 0
+
+    @property
+    def is_full(self) -> bool:
+        """As many bytes of the device await the disk as may."""
+        return self.unwritten_bytes >= UNWRITTEN_BYTES_MAX
+
+    def when_written(self, run: Callable[[], None]) -> None:
+        """Run something once the share is not full any more."""
+        if self._blocked is None:
+            self._blocked = OrderedDict()
+        self._blocked[run] = None
+
+    def stop_waiting(self, run: Callable[[], None]) -> None:
+        """Do not run it; harmless if it does not wait."""
+        if self._blocked is not None:
+            self._blocked.pop(run, None)
+
+    def written(self, count: int) -> None:
+        """`count` bytes are written. If there is room now, the first that waits for it runs."""
+        self.unwritten_bytes -= count
+        while self._blocked and not self.is_full:
+            self._blocked.popitem(last=False)[0]()
+            if self.unwritten_bytes:
+                # The next comes with the next write: one alone may fill the room.
+                return
 
     @property
     def is_spent(self) -> bool:

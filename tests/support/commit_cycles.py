@@ -66,9 +66,9 @@ class Cycles:
         self.committer: Committer = self.bench.committer
         self.listener = RecordedCommits()
 
-    async def open(self, name: str = "file") -> LiveUpload:
+    async def open(self, name: str = "file", device: str = REQUEST.device) -> LiveUpload:
         upload_id = 1 + self.catalog.gates["open"].asked
-        result = await self.catalog.open(replace(REQUEST, upload_id=upload_id, name=name))
+        result = await self.catalog.open(replace(REQUEST, upload_id=upload_id, device=device, name=name))
         assert result.upload is not None
         return LiveUpload(result.upload)
 

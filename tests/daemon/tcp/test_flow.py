@@ -8,7 +8,8 @@ import pytest
 
 from daemon.tcp.flow import CROWDED_BYTES, RUN_OVERHEAD_BYTES, STALLED_S, UNWRITTEN_BYTES_MAX, Flow, PauseReason
 from daemon.tcp.receive_pool import ReceivePool
-from daemon.tcp.turns import Turns
+from daemon.tcp.turns import TURN_S, Turns
+from daemon.tcp.turns import UNWRITTEN_BYTES_MAX as SHARED_UNWRITTEN_MAX
 from protocol.server import ServerConnection
 from tests.support.waiting import until
 
@@ -30,10 +31,10 @@ class FakeProtocol:
 class Rig:
     """A flow between a transport and an input that write down what is asked of them."""
 
-    def __init__(self) -> None:
+    def __init__(self, turns: Turns | None = None) -> None:
         self.pool = ReceivePool(64 * 1024, 16 * 1024)
         self.protocol = FakeProtocol(self.pool)
-        self.turns = Turns()
+        self.turns = turns or Turns()
         self.flow = Flow(self.pool, self.turns, self.turns.join(("",)))
         self.flow.begin(self, self)
         self.calls: list[str] = []
@@ -150,6 +151,60 @@ def test_less_than_may_await_the_disk_is_no_reason(rig: Rig) -> None:
     rig.update()
     held.release()
     assert (rig.flow.reasons, rig.calls) == (0, [])
+
+
+def test_a_run_of_one_byte_counts_with_what_its_objects_take(rig: Rig) -> None:
+    held = [rig.flow.hold(1, rig.pool.lease(1)) for _ in range(UNWRITTEN_BYTES_MAX // RUN_OVERHEAD_BYTES)]
+    rig.update()
+    assert rig.flow.reasons & PauseReason.DISK
+    for each in held:
+        each.release()
+    assert rig.flow.reasons == 0
+
+
+def test_all_connections_of_a_device_pause_when_too_much_of_it_awaits_the_disk() -> None:
+    turns = Turns()
+    busy, modest, late = Rig(turns), Rig(turns), Rig(turns)
+    held = [busy.flow.hold(SHARED_UNWRITTEN_MAX // 2, busy.pool.lease(1)) for _ in range(2)]
+    for each in (modest, late):
+        each.update()
+        assert (each.flow.reasons, each.calls) == (PauseReason.DISK, ["pause"])
+    late.flow.close()
+    held[0].release()
+    assert (modest.flow.reasons, modest.calls) == (0, ["pause", "changed", "resume"])
+    assert late.calls == ["pause"]
+    held[1].release()
+
+
+def test_one_write_lets_one_connection_go_on_and_the_last_lets_all() -> None:
+    turns = Turns()
+    rigs = [Rig(turns) for _ in range(4)]
+    held = [rigs[0].flow.hold(SHARED_UNWRITTEN_MAX, None), rigs[0].flow.hold(1, None)]
+    for each in rigs[1:]:
+        each.update()
+    held[0].release()
+    assert [each.flow.reasons for each in rigs[1:]] == [0, PauseReason.DISK, PauseReason.DISK]
+    held[1].release()
+    assert [each.flow.reasons for each in rigs[1:]] == [0, 0, 0]
+
+
+async def test_a_device_that_has_used_its_turn_is_paused_until_the_next(rig: Rig) -> None:
+    rig.flow.share.spend(0, 1.5 * TURN_S)
+    rig.update()
+    assert (rig.flow.reasons, rig.calls) == (PauseReason.TURN, ["pause"])
+    await until(lambda: rig.flow.reasons == 0)
+    assert rig.calls == ["pause", "go on", "resume"]
+
+
+async def test_a_connection_whose_bytes_await_the_disk_asks_for_no_turn(rig: Rig) -> None:
+    held = rig.flow.hold(UNWRITTEN_BYTES_MAX, None)
+    rig.protocol.has_more = True
+    rig.update()
+    await asyncio.sleep(0)
+    assert (rig.flow.reasons, rig.calls) == (PauseReason.DISK | PauseReason.MEMORY, ["pause"])
+    held.release()
+    assert rig.flow.reasons == PauseReason.TURN
+    await until(lambda: rig.flow.reasons == 0)
 
 
 async def test_a_device_that_does_not_read_is_not_read_and_gets_no_turn(rig: Rig) -> None:

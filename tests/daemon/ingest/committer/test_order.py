@@ -4,7 +4,7 @@ import asyncio
 from dataclasses import replace
 from itertools import pairwise
 
-from daemon.ingest.committer import TURN_CUTS
+from daemon.ingest.committer import DEVICE_UPLOADS_MAX, TURN_CUTS
 from daemon.tasks import background
 from tests.support.catalog_samples import REQUEST
 from tests.support.commit_cycles import Cycles, waited
@@ -36,12 +36,30 @@ async def test_a_cycle_of_many_uploads_gives_way_to_other_tasks() -> None:
     cycles = Cycles(cycle_bytes=10 * TURN_CUTS)
     reports_by_turn = []
     async with background(cycles.committer.run(cycles.listener)):
-        for upload in [await cycles.open(f"{number}") for number in range(10 * TURN_CUTS)]:
+        for upload in [await cycles.open(device=f"{number}") for number in range(10 * TURN_CUTS)]:
             cycles.arrive(upload, 1)
         while len(cycles.listener.reports) < 10 * TURN_CUTS:
             await asyncio.sleep(0)
             reports_by_turn.append(len(cycles.listener.reports))
     assert max(after - before for before, after in pairwise([0, *reports_by_turn])) == TURN_CUTS
+
+
+async def test_a_device_with_many_uploads_has_a_part_of_a_cycle_and_gets_the_next_at_once() -> None:
+    cycles = Cycles(cycle_bytes=2 * DEVICE_UPLOADS_MAX + 2)
+    async with background(cycles.committer.run(cycles.listener)):
+        greedy = [await cycles.open(f"{number}", device="greedy") for number in range(2 * DEVICE_UPLOADS_MAX + 1)]
+        for upload in [*greedy, modest := await cycles.open(device="modest")]:
+            cycles.arrive(upload, 1)
+        await until(lambda: cycles.committer.finished_cycles == 1)
+        assert {cut.upload.id for cut in cycles.listener.cuts} == {
+            *(upload.id for upload in greedy[:DEVICE_UPLOADS_MAX]),
+            modest.id,
+        }
+        assert cycles.committer.pending_bytes == DEVICE_UPLOADS_MAX + 1
+        await asyncio.wait_for(cycles.committer.drained(), DEADLINE_S)
+        assert cycles.committer.finished_cycles == 3
+        assert cycles.committer.pending_bytes == 0
+        assert all(upload.next_expected_byte == 1 for upload in greedy)
 
 
 async def test_a_cycle_is_cut_by_bytes() -> None:
