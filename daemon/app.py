@@ -13,6 +13,7 @@ from control.app import Options, make_app
 from control.download import Delivery, DownloadLimits
 from control.listener import ListenAddress
 from control.listener import serve as serve_control
+from daemon.adapters.clock import RunningClock
 from daemon.adapters.exits import abandon
 from daemon.admin.commands import Commands
 from daemon.admin.unix_socket import AdminServer
@@ -175,7 +176,8 @@ def _services(core: Core) -> Services:
         uploads=core.uploads,
         catalog=core.catalog,
         gate=core.gate,
-        clock=core.machine.clock,
+        # Limits must not judge devices by a time in which nobody could read what they sent.
+        clock=RunningClock(core.machine.clock),
         entropy=core.machine.entropy,
         metrics=core.metrics,
         log=core.log,

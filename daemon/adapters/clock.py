@@ -3,6 +3,9 @@
 import time
 from typing import Protocol
 
+PAUSE_S = 2.0
+"""A longer time without a look at the clock is a pause. The sweep over the connections looks at least once a second."""
+
 
 class Clock(Protocol):
     """The clocks that the daemon uses."""
@@ -26,3 +29,27 @@ class SystemClock:
 
     def wall_ms(self) -> int:
         return time.time_ns() // 1_000_000
+
+
+class RunningClock:
+    """A clock whose monotonic time stands still while the process does: stopped, or on a host that is.
+
+    What others sent during such a pause lies unread in the sockets, so the silence was not theirs.
+    """
+
+    __slots__ = ("_clock", "_paused_s", "_seen_s")
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._seen_s = clock.monotonic_s()
+        self._paused_s = 0.0
+
+    def monotonic_s(self) -> float:
+        now_s = self._clock.monotonic_s()
+        passed_s, self._seen_s = now_s - self._seen_s, now_s
+        if passed_s > PAUSE_S:
+            self._paused_s += passed_s
+        return now_s - self._paused_s
+
+    def wall_ms(self) -> int:
+        return self._clock.wall_ms()

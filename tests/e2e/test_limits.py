@@ -8,7 +8,7 @@ import pytest
 import pytest_asyncio
 
 from protocol import codec, frames
-from protocol.constants import Action
+from protocol.constants import Action, UploadState
 from protocol.errors import ErrorCode
 from tests.support.raw_device import Wire, chunk, open_request, token_hello
 from tests.support.scene import Scene, scene
@@ -134,3 +134,15 @@ async def test_the_daemon_stops_reading_from_a_device_that_does_not_read(live: S
         async with await live.admitted("cam") as other:
             await other.open(1, open_request("beside.bin", 10))
             await other.upload(1, 0, bytes(10))
+
+
+async def test_a_pause_of_the_whole_process_counts_against_no_device(live: Scene) -> None:
+    async with await live.admitted("patient") as wire:
+        await live.daemon.freeze()
+        wire.say(frames.Query("x"), 1)
+        # The pause itself, longer than the idle timeout.
+        await asyncio.sleep(7)
+        live.daemon.thaw()
+        assert (await wire.hear(frames.Status, 1)).state is UploadState.NONE
+        wire.say(frames.Query("y"), 2)
+        await wire.hear(frames.Status, 2)

@@ -103,6 +103,10 @@ class DaemonProcess:
             while not _is_frozen(self.process.pid):  # noqa: ASYNC110 - the kernel sends no event when a thread has stopped
                 await asyncio.sleep(0)
 
+    def thaw(self) -> None:
+        """Let the process go on after `freeze`."""
+        self._signal(signal.SIGCONT)
+
     async def kill(self) -> int:
         """Send SIGKILL and return the exit status, which is negative."""
         self._signal(signal.SIGKILL)
