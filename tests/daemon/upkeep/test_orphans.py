@@ -1,9 +1,8 @@
-"""Orphans: what of the stored bytes belongs to nobody, found by passes of cleanup. Catalog and files are real."""
+"""Which stored files a pass takes for orphans, and when it quarantines them. Catalog and files are real."""
 
 import os
-from collections.abc import AsyncIterator, Collection
+from collections.abc import Collection
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 
@@ -11,33 +10,15 @@ from daemon.catalog.interface import CatalogFailed
 from daemon.catalog.records import CleanupReport, State
 from daemon.storage.interface import Stored
 from daemon.storage.local.layout import SHARDS
-from daemon.telemetry.metrics import Metrics
 from daemon.upkeep import orphans
 from daemon.upkeep.cleanup import Cleanup
-from tests.support.cleanup_bench import NOTHING, OLD_MS, POLICY, SHARD, YOUNG_MS, LiveUploads, cleanup_of, orphan
-from tests.support.fake_machine import DAY_S, NOW_MS, CapturedLog, FakeClock, FakeEntropy
-from tests.support.populated_store import CONTENT, Keeping, keep
-
-
-@pytest.fixture
-async def kept(tmp_path: Path) -> AsyncIterator[Keeping]:
-    async with keep(tmp_path) as opened:
-        yield opened
-
-
-@pytest.fixture
-def uploads() -> LiveUploads:
-    return LiveUploads()
-
-
-@pytest.fixture
-def cleanup(kept: Keeping, uploads: LiveUploads) -> Cleanup:
-    metrics = Metrics(NOW_MS)
-    return cleanup_of(kept, uploads, metrics, clock=FakeClock(), entropy=FakeEntropy(), log=CapturedLog())
+from tests.support.cleanup_bench import NOTHING, OLD_MS, POLICY, SHARD, YOUNG_MS, LiveUploads, orphan
+from tests.support.fake_machine import DAY_S
+from tests.support.populated_store import CONTENT, Keeping
 
 
 async def whole(cleanup: Cleanup) -> CleanupReport:
-    """As many passes as search all of storage; the report of the last, those before it having done nothing."""
+    """Run the passes that search all of storage. Returns the report of the last; the others must do nothing."""
     for _ in range(SHARDS // orphans.SHARDS_PER_PASS - 1):
         assert await cleanup.once(dry_run=False) == NOTHING
     return await cleanup.once(dry_run=False)
@@ -47,7 +28,7 @@ def quarantined(kept: Keeping) -> list[str]:
     return sorted(path.name for path in (kept.root / "quarantine").rglob("*") if path.is_file())
 
 
-async def test_what_belongs_to_no_upload_is_put_aside_and_not_deleted(cleanup: Cleanup, kept: Keeping) -> None:
+async def test_a_file_of_no_upload_is_quarantined_and_not_deleted(cleanup: Cleanup, kept: Keeping) -> None:
     await kept.add(SHARD, YOUNG_MS)
     os.utime(kept.path(SHARD), (OLD_MS / 1000, OLD_MS / 1000))
     cleanup.policy = replace(POLICY, max_fraction=0.7)
@@ -109,7 +90,7 @@ async def test_all_of_storage_is_searched_a_few_parts_at_a_time_and_then_what_wa
 async def test_a_part_with_many_files_is_searched_in_several_passes(
     cleanup: Cleanup, kept: Keeping, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(orphans, "SEARCHED_PER_PASS", 2)
+    monkeypatch.setattr(orphans, "FILES_PER_PASS", 2)
     cleanup.policy = replace(POLICY, max_fraction=1)
     orphan(kept, "earlier", shard=SHARD - 1)
     for number in range(4):
@@ -122,7 +103,7 @@ async def test_a_part_with_many_files_is_searched_in_several_passes(
 async def test_of_very_many_files_a_lot_is_judged_at_a_time(
     cleanup: Cleanup, kept: Keeping, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(orphans, "LOT_FILES", 3)
+    monkeypatch.setattr(orphans, "SAMPLE_FILES", 3)
     cleanup.policy = replace(POLICY, max_fraction=1)
     for number in range(7):
         orphan(kept, f"orphan-{number}")
@@ -133,7 +114,7 @@ async def test_of_very_many_files_a_lot_is_judged_at_a_time(
 async def test_the_search_goes_on_behind_a_lot_whose_catalog_seems_wrong(
     cleanup: Cleanup, kept: Keeping, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(orphans, "LOT_FILES", 3)
+    monkeypatch.setattr(orphans, "SAMPLE_FILES", 3)
     for number in range(3):
         orphan(kept, f"orphan-{number}")
     orphan(kept, "later", shard=orphans.SHARDS_PER_PASS)

@@ -93,7 +93,9 @@ class TestVerdict:
 
     async def test_another_sha256_is_damage(self, keeping: Keeping, verifier: Verifier) -> None:
         await add(keeping, 1, sha256=hashlib.sha256(b"other").digest())
-        assert await found(verifier) == {"file-1": (Verdict.DAMAGED, "SHA-256 is another than the device gave")}
+        assert await found(verifier) == {
+            "file-1": (Verdict.DAMAGED, "SHA-256 differs from the one that the device gave")
+        }
 
     async def test_a_short_file_is_damage(self, keeping: Keeping, verifier: Verifier) -> None:
         await add(keeping, 1, LARGE)
@@ -109,7 +111,7 @@ class TestVerdict:
     async def test_a_file_without_its_bytes_is_missing(self, keeping: Keeping, verifier: Verifier) -> None:
         await add(keeping, 1)
         keeping.path(1).unlink()
-        assert await found(verifier) == {"file-1": (Verdict.MISSING, "storage has no bytes of it")}
+        assert await found(verifier) == {"file-1": (Verdict.MISSING, "its file is gone")}
 
     async def test_a_read_error_is_told_with_its_place(self, keeping: Keeping, verifier: Verifier) -> None:
         await add(keeping, 1)
