@@ -15,6 +15,7 @@ import pytest
 
 from daemon.settings import Settings, load
 from tests.support.installs import BASE_PYTHON, PROJECT, WHEELS, needs_wheels, offline, run, succeed
+from tests.support.umask import umask_set
 
 VERSION = tomllib.loads((PROJECT / "pyproject.toml").read_text())["project"]["version"]
 
@@ -88,11 +89,8 @@ def program_running_in(release: Path) -> Iterator[None]:
 def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A system after a first installation, by root with a umask of 077."""
     root = tmp_path_factory.mktemp("first")
-    before = os.umask(0o077)
-    try:
+    with umask_set(0o077):
         done = make("install", root)
-    finally:
-        os.umask(before)
     assert done.returncode == 0, done.stderr
     return root
 
