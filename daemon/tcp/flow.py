@@ -124,7 +124,7 @@ class Flow:
                 asyncio.get_running_loop().call_soon(self._turn_came)
         elif is_starved or pool.is_full:
             reasons |= PauseReason.MEMORY
-        if reasons != before or self._is_paused:
+        if reasons != before or (reasons != 0) is not self._is_paused:
             self._apply(reasons)
 
     def release(self) -> None:
