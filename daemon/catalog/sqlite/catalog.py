@@ -21,7 +21,7 @@ from daemon.catalog.records import (
     Upload,
 )
 from daemon.catalog.sqlite import changes, devices, queries, schema
-from daemon.catalog.sqlite.batching import Gathering
+from daemon.catalog.sqlite.batching import BatchedRequests
 from daemon.catalog.sqlite.lane import ConnectionLane, Watch
 
 BUSY_TIMEOUT_S = 5
@@ -37,7 +37,7 @@ class SqliteCatalog:
     def __init__(self, writer: ConnectionLane, reader: ConnectionLane) -> None:
         self._writer = writer
         self._reader = reader
-        self._openings = Gathering(writer, "open", changes.open_uploads)
+        self._openings = BatchedRequests(writer, "open", changes.open_uploads)
 
     async def open(self, request: OpenRequest) -> OpenResult:
         return await self._openings.ask(request)

@@ -19,14 +19,14 @@ from tests.support.fake_machine import NOW_MS, CapturedLog, FakeClock, FakeEntro
 from tests.support.populated_store import Keeping
 
 
-async def test_with_nothing_to_do_nothing_is_done(cleanup: Cleanup, metrics: Metrics) -> None:
+async def test_an_empty_store_needs_no_cleanup(cleanup: Cleanup, metrics: Metrics) -> None:
     assert await cleanup.once(dry_run=False) == NOTHING
     assert metrics.cleanup_runs[CleanupOutcome.DONE] == 1
     assert metrics.cleanup_last_ended_ms == NOW_MS
 
 
 @pytest.mark.parametrize("jump_s", [-3600, 3600])
-async def test_it_stops_when_the_wall_clock_was_set(
+async def test_a_pass_after_the_wall_clock_was_set_removes_nothing(
     cleanup: Cleanup, kept: Keeping, clock: FakeClock, metrics: Metrics, log: CapturedLog, jump_s: int
 ) -> None:
     await kept.add(1, OLD_MS - 3_600_000)
@@ -42,7 +42,7 @@ async def test_it_stops_when_the_wall_clock_was_set(
     assert (await cleanup.once(dry_run=False)).stale_deleted == 1
 
 
-async def test_a_clock_that_is_only_corrected_does_not_stop_it(cleanup: Cleanup, clock: FakeClock) -> None:
+async def test_a_small_correction_of_the_clock_stops_no_pass(cleanup: Cleanup, clock: FakeClock) -> None:
     clock.pass_s(300)
     clock.now_ms += 60_000
     assert (await cleanup.once(dry_run=False)).stopped is None
@@ -83,7 +83,7 @@ async def test_one_pass_at_a_time(cleanup: Cleanup, kept: Keeping, monkeypatch: 
     await cleanup.once(dry_run=True)
 
 
-async def test_the_timer_goes_on_after_a_pass_that_failed(
+async def test_the_timer_continues_after_a_failed_pass(
     cleanup: Cleanup, kept: Keeping, entropy: FakeEntropy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     cleanup.policy = replace(POLICY, interval_s=0.0005, jitter=0.25)
@@ -97,7 +97,7 @@ async def test_the_timer_goes_on_after_a_pass_that_failed(
     assert set(entropy.asked) == {(-0.25, 0.25)}
 
 
-async def test_the_timer_leaves_a_pass_on_demand_alone(
+async def test_the_timer_skips_its_pass_while_one_is_running(
     cleanup: Cleanup, kept: Keeping, entropy: FakeEntropy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     cleanup.policy = replace(POLICY, interval_s=0.0005)

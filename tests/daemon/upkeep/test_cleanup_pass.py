@@ -60,7 +60,7 @@ async def test_stale_uploads_may_be_kept_as_partial(cleanup: Cleanup, kept: Keep
     assert await cleanup.once(dry_run=False) == NOTHING
 
 
-async def test_what_was_kept_goes_once_stale_uploads_are_deleted(cleanup: Cleanup, kept: Keeping) -> None:
+async def test_partial_uploads_go_once_stale_uploads_are_deleted(cleanup: Cleanup, kept: Keeping) -> None:
     await kept.add(1, OLD_MS, State.PARTIAL)
     assert (await cleanup.once(dry_run=False)).stale_deleted == 1
     assert await kept.states() == {1: State.EXPIRED}
@@ -77,7 +77,7 @@ async def test_an_upload_in_use_is_left_alone_however_old(
     assert (await cleanup.once(dry_run=False)).stale_deleted == 1
 
 
-async def test_an_upload_that_is_resumed_just_then_stays(
+async def test_an_upload_that_is_resumed_during_the_pass_stays(
     cleanup: Cleanup, kept: Keeping, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     upload = await kept.add(1, OLD_MS)
@@ -116,7 +116,7 @@ async def test_more_than_a_batch_goes_and_those_in_use_are_passed_over(
 # Complete and rejected uploads, tombstones.
 
 
-async def test_complete_files_stay_for_ever_unless_told_otherwise(cleanup: Cleanup, kept: Keeping) -> None:
+async def test_complete_files_stay_for_ever_by_default(cleanup: Cleanup, kept: Keeping) -> None:
     await kept.add(1, NOW_MS - 1000 * DAY_S * 1000, State.COMPLETE)
     assert await cleanup.once(dry_run=False) == NOTHING
 
@@ -175,7 +175,7 @@ async def test_a_dry_run_counts_and_changes_nothing(
     assert await cleanup.once(dry_run=False) == replace(foreseen, dry_run=False)
 
 
-async def test_a_dry_run_frees_nothing_of_what_would_be_kept(cleanup: Cleanup, kept: Keeping) -> None:
+async def test_a_dry_run_counts_no_bytes_of_uploads_that_would_be_kept(cleanup: Cleanup, kept: Keeping) -> None:
     cleanup.policy = KEEPING_STALE
     await kept.add(1, OLD_MS)
     assert await cleanup.once(dry_run=True) == replace(NOTHING, dry_run=True, stale_kept=1)
@@ -184,7 +184,7 @@ async def test_a_dry_run_frees_nothing_of_what_would_be_kept(cleanup: Cleanup, k
 # Safeguards.
 
 
-async def test_it_stops_when_too_much_would_go(
+async def test_a_pass_that_would_remove_too_much_removes_nothing(
     cleanup: Cleanup, kept: Keeping, metrics: Metrics, clock: FakeClock
 ) -> None:
     for upload_id in range(1, 12):
@@ -202,14 +202,14 @@ async def test_it_stops_when_too_much_would_go(
     assert (await cleanup.once(dry_run=False)).stale_deleted == 11
 
 
-async def test_keeping_as_partial_removes_nothing_so_it_is_never_too_much(cleanup: Cleanup, kept: Keeping) -> None:
+async def test_any_number_may_be_kept_as_partial(cleanup: Cleanup, kept: Keeping) -> None:
     cleanup.policy = KEEPING_STALE
     for upload_id in range(1, 20):
         await kept.add(upload_id, OLD_MS)
     assert (await cleanup.once(dry_run=False)).stale_kept == 19
 
 
-async def test_a_handful_may_always_go(cleanup: Cleanup, kept: Keeping) -> None:
+async def test_a_few_may_always_go(cleanup: Cleanup, kept: Keeping) -> None:
     for upload_id in range(1, 11):
         await kept.add(upload_id, OLD_MS)
     assert (await cleanup.once(dry_run=False)).stale_deleted == 10

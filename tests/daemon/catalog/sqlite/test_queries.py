@@ -188,7 +188,7 @@ def test_no_statement_reads_all_uploads_or_sorts_them(
     assert not [each for each in steps if re.search(r"SCAN (uploads|usage)|TEMP B-TREE", each)]
 
 
-def no_choices(_: Query) -> list[tuple[str, tuple[queries.Value, ...]]]:
+def no_rare_filters(_: Query) -> list[tuple[str, tuple[queries.Value, ...]]]:
     """As if no index found only a few."""
     return []
 
@@ -199,7 +199,7 @@ def test_no_list_reads_all_uploads_and_no_walk_sorts_them(
     filled: sqlite3.Connection, monkeypatch: pytest.MonkeyPatch, is_picked: bool, after: Position | None
 ) -> None:
     if not is_picked:
-        monkeypatch.setattr(queries, "_choices", no_choices)
+        monkeypatch.setattr(queries, "_rare_filters", no_rare_filters)
     for query in QUERIES:
         asked = replace(query, after=after)
         steps = plans(filled, partial(queries.list_uploads, query=asked))
@@ -211,7 +211,7 @@ def test_no_list_reads_all_uploads_and_no_walk_sorts_them(
 def test_a_walk_that_finds_nothing_ends_and_says_where_to_go_on(
     filled: sqlite3.Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(queries, "_choices", no_choices)
+    monkeypatch.setattr(queries, "_rare_filters", no_rare_filters)
     monkeypatch.setattr(queries, "WALK_ROWS_FIRST", 5)
     monkeypatch.setattr(queries, "WALK_ROWS_MAX", 50)
     first = queries.list_uploads(filled, Query(TENANT, PAGE_ROWS_MAX, name_prefix="none"))
