@@ -10,7 +10,7 @@ from typing import Protocol
 
 from daemon.adapters.clock import Clock
 from daemon.adapters.threads import Lane, Report, Threads
-from daemon.catalog.records import Page, Position, Query, State, Upload
+from daemon.catalog.records import ListQuery, Page, Position, State, Upload
 from daemon.storage.interface import Contents
 from protocol.checksum import crc32c
 
@@ -59,7 +59,7 @@ class Files(Protocol):
 
     async def get(self, upload_id: int) -> Upload | None: ...
 
-    async def list(self, query: Query) -> Page: ...
+    async def list(self, query: ListQuery) -> Page: ...
 
     async def older(
         self, state: State, before_ms: int, limit: int, after: Position | None = None
@@ -128,7 +128,7 @@ class Verifier:
         if tenant is not None:
             while True:
                 page = await self._catalog.list(
-                    Query(tenant, PAGE_ROWS, device, frozenset({State.COMPLETE}), after=after)
+                    ListQuery(tenant, PAGE_ROWS, device, frozenset({State.COMPLETE}), after=after)
                 )
                 for upload in page.uploads:
                     yield upload

@@ -11,12 +11,12 @@ from daemon.catalog.records import (
     Completed,
     Completion,
     Device,
+    ListQuery,
     OpenRequest,
     OpenResult,
     Page,
     Position,
     Progress,
-    Query,
     State,
     Upload,
 )
@@ -67,7 +67,7 @@ class SqliteCatalog:
             "find_readable", lambda connection: queries.find_readable(connection, tenant, device, name)
         )
 
-    async def list(self, query: Query) -> Page:
+    async def list(self, query: ListQuery) -> Page:
         return await self._reader.run("list", lambda connection: queries.list_uploads(connection, query))
 
     async def older(self, state: State, before_ms: int, limit: int, after: Position | None = None) -> Sequence[Upload]:

@@ -62,7 +62,7 @@ class ConnectionLane:
         """What `function` returns, once its transaction is committed.
 
         If it raises, other functions of the transaction still commit. So it must not have written before it raises:
-        only its first write may fail, or it takes a savepoint. Raises CatalogFailed for sqlite3.Error, others unchanged.
+        only its first write may fail, or it takes a savepoint. Raises CatalogFailed for sqlite3.Error, else unchanged.
         """
         future: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
 

@@ -11,7 +11,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from daemon.catalog.records import HOLDING, Page, Position, Query, State, Upload
+from daemon.catalog.records import HOLDING, ListQuery, Page, Position, State, Upload
 from daemon.catalog.sqlite.names import stands_for
 from daemon.catalog.sqlite.rows import CODES, COLUMNS, STATES, to_upload
 from protocol.constants import OFFSET_MAX
@@ -62,7 +62,7 @@ class _Walk:
     floor: Position | None
 
 
-def list_uploads(connection: sqlite3.Connection, query: Query) -> Page:
+def list_uploads(connection: sqlite3.Connection, query: ListQuery) -> Page:
     """See `Catalog.list`."""
     few = _find_few(connection, query)
     if few is not None:
@@ -132,7 +132,7 @@ def counts(connection: sqlite3.Connection) -> Mapping[State, int]:
     return {STATES[state]: uploads for state, uploads in rows}
 
 
-def _walk(connection: sqlite3.Connection, query: Query, state: State | None) -> _Walk:
+def _walk(connection: sqlite3.Connection, query: ListQuery, state: State | None) -> _Walk:
     index, known = _index_of(query, state)
     residual = _uncovered(query)
     start = query.after
@@ -163,7 +163,7 @@ def _last_row(connection: sqlite3.Connection, index: str, known: _Filter, rows_m
     return Position(*row) if row else None
 
 
-def _find_few(connection: sqlite3.Connection, query: Query) -> _Walk | None:
+def _find_few(connection: sqlite3.Connection, query: ListQuery) -> _Walk | None:
     """All matches of the query, if an index of one of its filters finds only a few rows. Else None."""
     for chosen, values in _rare_filters(query):
         # Let SQLite count the rows: each row that is fetched costs a switch of threads.
@@ -183,7 +183,7 @@ def _find_few(connection: sqlite3.Connection, query: Query) -> _Walk | None:
     return None
 
 
-def _rare_filters(query: Query) -> list[tuple[str, tuple[Value, ...]]]:
+def _rare_filters(query: ListQuery) -> list[tuple[str, tuple[Value, ...]]]:
     choices: list[tuple[str, tuple[Value, ...]]] = []
     choose = "SELECT id FROM uploads INDEXED BY"
     if query.name_prefix:
@@ -203,7 +203,7 @@ def _rare_filters(query: Query) -> list[tuple[str, tuple[Value, ...]]]:
     return choices
 
 
-def _index_of(query: Query, state: State | None) -> tuple[str, _Filter]:
+def _index_of(query: ListQuery, state: State | None) -> tuple[str, _Filter]:
     """The index to walk for a query, and the filters that it covers."""
     known = _Filter(("tenant = ?",), (query.tenant,))
     if query.device is not None:
@@ -214,7 +214,7 @@ def _index_of(query: Query, state: State | None) -> tuple[str, _Filter]:
     return f"uploads_by_{by}" if state is None else f"uploads_by_{by}_state", known
 
 
-def _uncovered(query: Query) -> _Filter:
+def _uncovered(query: ListQuery) -> _Filter:
     """The filters that no walked index covers. The unary plus keeps SQLite from choosing another index."""
     residual = _prefixed(query.name_prefix, "+") if query.name_prefix else _Filter()
     if query.updated_from_ms is not None:

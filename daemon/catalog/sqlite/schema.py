@@ -51,7 +51,7 @@ def migrate(connection: sqlite3.Connection, path: Path, migrations: Sequence[Mig
         raise CatalogNewer(
             f"the catalog {path} has schema version {found}, and this program knows versions up to {known}: "
             f"run the newer program, or restore a copy made before the upgrade, such as {backup_path(path, known)}: "
-            f"stop the daemon, move {path.name}-wal and {path.name}-shm away, and put the copy in the place of {path.name}"
+            f"stop the daemon, move {path.name}-wal and {path.name}-shm away, and put the copy in place of {path.name}"
         )
     if 0 < found < known:
         with closing(sqlite3.connect(backup_path(path, found))) as copy:
