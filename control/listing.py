@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Protocol
 
 from control.errors import RequestError
-from daemon.catalog.records import PAGE_ROWS_MAX, Position, Query, State
+from daemon.catalog.records import PAGE_ROWS_MAX, ListQuery, Position, State
 from protocol.constants import OFFSET_MAX
 from protocol.errors import ErrorCode
 
@@ -33,7 +33,7 @@ class Parameters(Protocol):
     def getall(self, key: str, default: list[str], /) -> list[str]: ...
 
 
-def parse_query(query: Parameters, tenant: str) -> Query:
+def parse_query(query: Parameters, tenant: str) -> ListQuery:
     """Raises RequestError, with status 400 and the parameter's name, rather than list more than was asked for."""
     for name in query:
         if name != "state" and name not in _SINGLE:
@@ -41,7 +41,7 @@ def parse_query(query: Parameters, tenant: str) -> Query:
         if name in _SINGLE and len(query.getall(name, [])) > 1:
             raise _bad(f"{name}: given more than once, give it once")
     cursor = query.get("cursor")
-    return Query(
+    return ListQuery(
         tenant=tenant,
         limit=_limit(query.get("limit")),
         device=query.get("device"),

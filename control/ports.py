@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Protocol
 
-from daemon.catalog.records import CleanupReport, Page, Query, Upload
+from daemon.catalog.records import CleanupReport, ListQuery, Page, Upload
 from protocol.errors import ErrorCode
 
 
@@ -103,7 +103,7 @@ class TokenExchange(Protocol):
 class FileCatalog(Protocol):
     """Reads the catalog."""
 
-    async def list(self, query: Query) -> Page:
+    async def list(self, query: ListQuery) -> Page:
         """One page of a tenant's files, newest first."""
         ...
 

@@ -10,7 +10,7 @@ from control.ports import Permission
 from daemon.adapters.entropy import Entropy
 from daemon.catalog.expiry import expires_ms
 from daemon.catalog.interface import CatalogFailed
-from daemon.catalog.records import CleanupReport, Page, Query, State, Upload
+from daemon.catalog.records import CleanupReport, ListQuery, Page, State, Upload
 from daemon.core import Core
 from daemon.identity.gate import Denied
 from daemon.identity.tokens import Identity, Kind, Reason, Scope, TokenRefused
@@ -77,7 +77,7 @@ class _TokenExchange:
 class _Files:
     core: Core
 
-    async def list(self, query: Query) -> Page:
+    async def list(self, query: ListQuery) -> Page:
         try:
             return await self.core.catalog.list(query)
         except CatalogFailed as error:

@@ -36,6 +36,7 @@ from daemon.storage.local.storage import LocalStorage
 from daemon.tasks import Tasks
 from daemon.telemetry.metrics import Metrics
 from daemon.upkeep.cleanup import Cleanup
+from daemon.upkeep.cleanup_pass import Stores
 from daemon.upkeep.recovery import Recovery
 from daemon.upkeep.verify import Verifier
 
@@ -224,10 +225,7 @@ def _compose(
         ends=ends,
         uploads=uploads,
         cleanup=Cleanup(
-            catalog=catalog,
-            contents=storage.contents,
-            inventory=storage.inventory,
-            uploads=live,
+            stores=Stores(catalog, storage.contents, storage.inventory, live),
             clock=clock,
             entropy=entropy,
             metrics=metrics,

@@ -5,7 +5,7 @@ from daemon.identity.tokens import Policy
 from daemon.ingest.admission import UploadPolicy
 from daemon.ingest.committer import CycleSettings
 from daemon.settings import Settings
-from daemon.upkeep.cleanup import CleanupPolicy
+from daemon.upkeep.cleanup_pass import CleanupPolicy
 
 
 def auth_policy(settings: Settings) -> Policy:

@@ -47,8 +47,8 @@ class Work(Protocol[Answer_co]):
         """One try. Raises LinkOver or StreamOver."""
         ...
 
-    def replace(self) -> bool:
-        """Whether the next try will replace what the server has, as the caller may allow, once."""
+    def replace(self, code: int, backoff: Backoff) -> float | None:
+        """Let the next try replace what the server has, as `code` asks; seconds to wait before. None: it may not."""
         ...
 
 
@@ -147,9 +147,10 @@ class Uplink:
         never counts as sent.
 
         `size`: send only the first `size` bytes. `replace`: replace what the server has under the name if that is
-        other content. `tag`: at most 32 bytes that identify the content, in place of the tag made here. `sha256`: the
-        digest that the source must have. `identify=False`: make no tag, and read nothing twice; a name then MUST always
-        stand for the same content, or bytes are lost without an error (PROTOCOL.md §6). `on_progress` must not raise.
+        other content; a replacement that ends before it is complete is made again, up to REPLACEMENTS_MAX in all.
+        `tag`: at most 32 bytes that identify the content, in place of the tag made here. `sha256`: the digest that the
+        source must have. `identify=False`: make no tag, and read nothing twice; a name then MUST always stand for the
+        same content, or bytes are lost without an error (PROTOCOL.md §6). `on_progress` must not raise.
 
         A call that is cancelled leaves the upload to be resumed. Raises ContentChanged (the server has other content
         under the name), SourceChanged (the source changed while it was sent), SourceError, UnreachableError,
@@ -203,8 +204,8 @@ class Uplink:
         match error.action:
             case Action.WAIT | Action.REOPEN | Action.SEND_AGAIN:
                 return error.wait_ms / 1000 if error.wait_ms else backoff.next_s()
-            case Action.OPEN_ANEW if work.replace():
-                return 0.0
+            case Action.OPEN_ANEW if (wait_s := work.replace(error.code, backoff)) is not None:
+                return wait_s
             case Action.REAUTHENTICATE if self._credentials.discard(refused=False):
                 await self._connector.hang_up()
                 return backoff.next_s()

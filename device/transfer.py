@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from device.backoff import Backoff
 from device.digest import Digest
 from device.exceptions import StreamOver
 from device.link import Link
@@ -18,6 +19,9 @@ from protocol.ranges import Span
 
 COMPACT_SIZE_MAX = 2**32
 """The compact form's offsets are 32 bits wide."""
+
+REPLACEMENTS_MAX = 5
+"""Replacements in one call. Each may send the whole file again, and two senders of one name could go on for ever."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +49,7 @@ class Transfer:
         self._on_progressed = on_progressed
         self._on_progress = on_progress
         self._opened_before = False
-        self._has_replaced = False
+        self._replacements = 0
         self._replacement_id: int | None = None
         self._missing_bytes: int | None = None
         self._durable_bytes = 0
@@ -62,13 +66,19 @@ class Transfer:
     def awaits_end(self) -> bool:
         return self._finish_sent
 
-    def replace(self) -> bool:
-        """Replace what the server has under the name, once, if the caller allows that."""
-        if not self._options.replace or self._has_replaced:
-            return False
-        self._has_replaced = True
+    def replace(self, code: int, backoff: Backoff) -> float | None:
+        """Replace what the server has under the name; seconds to wait before. None: the caller does not allow it.
+
+        A replacement that ended early (PROTOCOL.md §6.3) is made again; one that completed is never replaced.
+        """
+        if not self._options.replace or self._replacements == REPLACEMENTS_MAX or self._is_replacement_complete():
+            return None
+        if self._replacements and code == ErrorCode.DIGEST_MISMATCH:
+            # To send all the bytes again did not help.
+            return None
+        self._replacements += 1
         self._request = dataclasses.replace(self._request, disposition=Disposition.REPLACE)
-        return True
+        return 0.0 if self._replacements == 1 else backoff.next_s()
 
     async def run(self, link: Link) -> Sent:
         """Send what the server lacks over this connection. Raises LinkOver, StreamOver, SourceError."""
@@ -200,6 +210,11 @@ class Transfer:
             name, size = self._request.name, self._source.size
             self._on_progress(UploadProgress(name, size, durable_bytes, self._resumes, self._sent_bytes))
 
+    def _is_replacement_complete(self) -> bool:
+        opened, finished = self._opened, self._finished
+        is_complete = finished is not None or (opened is not None and opened.state is UploadState.COMPLETE)
+        return is_complete and opened is not None and opened.upload_id == self._replacement_id
+
     def _is_over(self) -> bool:
         return self._failure is not None or self._finished is not None
 
@@ -255,9 +270,8 @@ class StatusQuery:
     def awaits_end(self) -> bool:
         return True
 
-    def replace(self) -> bool:
+    def replace(self, code: int, backoff: Backoff) -> None:
         """There is nothing to replace."""
-        return False
 
     async def run(self, link: Link) -> frames.Status:
         """Ask over this connection. Raises LinkOver, StreamOver."""

@@ -13,14 +13,20 @@ _RANGE_BYTES = len(codec.encode(frames.Ack(0, (Span(0, 1),)))) - _ACK_FIXED_BYTE
 _NEVER_WITHHELD = (frames.Pong, frames.Refreshed, frames.Goaway)
 """What goes out without authority, beside an ERROR that ends the connection. PROTOCOL.md §13."""
 
-WITHHELD_MAX = 64
-"""Frames withheld, ACKs apart, from which on no more input is read: a flood of bad chunks costs no memory."""
+
+def withheld_max(streams_max: int) -> int:
+    """Frames withheld, ACKs apart, from which on no more input is read: a flood of bad chunks costs no memory.
+
+    A device that does nothing wrong stays below: it awaits 64 requests (REQUESTS_MAX) and the end of each stream.
+    """
+    return 64 + 2 * streams_max
 
 
 @dataclass(slots=True)
 class _Withheld:
     """What waits for authority; most connections never have one."""
 
+    frames_max: int
     frames: list[tuple[int, bytes]] = field(default_factory=list)
     acks: dict[int, tuple[int, Sequence[Span]]] = field(default_factory=dict)
 
@@ -69,9 +75,9 @@ class Outbox:
                 (each, raw) for each, raw in self._withheld.frames if each != number or raw[0] == FrameType.STATUS
             ]
 
-    def withhold(self) -> None:
-        """The authority is over: send nothing that needs it until `release`."""
-        self._withheld = self._withheld or _Withheld()
+    def withhold(self, frames_max: int) -> None:
+        """The authority is over: send nothing that needs it until `release`. With `frames_max` frames it is full."""
+        self._withheld = self._withheld or _Withheld(frames_max)
 
     def release(self) -> None:
         """The authority is back: send what was withheld, and the latest ACK of each stream."""
@@ -84,7 +90,7 @@ class Outbox:
     @property
     def is_full(self) -> bool:
         """As many frames are withheld as may be."""
-        return self._withheld is not None and len(self._withheld.frames) >= WITHHELD_MAX
+        return self._withheld is not None and len(self._withheld.frames) >= self._withheld.frames_max
 
     def close(self) -> None:
         """The last words are queued: nothing goes out behind them."""

@@ -7,7 +7,7 @@ from protocol.constants import SIZE_UNKNOWN, VERSION, Action, UploadState
 from protocol.errors import ErrorCode
 from protocol.events import ConnectionFailed, ServerEvent, StreamFailed
 from protocol.exceptions import LocalProtocolError
-from protocol.outbox import Outbox
+from protocol.outbox import Outbox, withheld_max
 from protocol.ranges import Span
 from protocol.state import ConnectionState, StreamState
 from protocol.streams import Streams
@@ -59,7 +59,7 @@ class ServerOutput:
         """The credential's time is over: send nothing but PONG and take no request until `refreshed`. §13."""
         if self.state is ConnectionState.OPEN:
             self.state = ConnectionState.EXPIRED
-            self._outbox.withhold()
+            self._outbox.withhold(withheld_max(self.streams.streams_max))
 
     def refreshed(self, authority_s: int) -> None:
         """The new token is good: send what was withheld."""

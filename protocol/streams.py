@@ -46,10 +46,10 @@ class Stream:
 class Streams:
     """All streams of one connection. PROTOCOL.md §6 and §11."""
 
-    __slots__ = ("_credit_bytes", "_highest", "_open", "_streams_max", "_window_bytes", "unacknowledged_bytes")
+    __slots__ = ("_credit_bytes", "_highest", "_open", "_window_bytes", "streams_max", "unacknowledged_bytes")
 
     def __init__(self, streams_max: int, window_bytes: int) -> None:
-        self._streams_max = streams_max
+        self.streams_max = streams_max
         self._window_bytes = window_bytes
         self._open: dict[int, Stream] = {}
         self._highest = 0
@@ -92,7 +92,7 @@ class Streams:
                 ErrorCode.STREAM_REUSED, f"stream {number} is not above {self._highest}, the highest so far"
             )
         self._highest = number
-        if len(self._open) >= self._streams_max:
+        if len(self._open) >= self.streams_max:
             return False
         self._open[number] = Stream(StreamState.OPENING)
         return True

@@ -1,9 +1,22 @@
-"""What every test run says at its end: which tests were skipped, and why."""
+"""What every test run says at its end, which tests were skipped and why, and what no test may leave behind."""
 
+import os
 import signal
 from collections import Counter
+from collections.abc import Iterator
 
 import pytest
+
+from tests.support.umask import current_umask
+
+
+@pytest.fixture(autouse=True, scope="module")
+def umask_is_restored() -> Iterator[None]:
+    before = current_umask()
+    yield
+    after = current_umask()
+    os.umask(before)
+    assert after == before, f"a test of this module left the umask {after:03o} behind, not {before:03o}"
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

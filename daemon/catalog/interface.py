@@ -10,12 +10,12 @@ from daemon.catalog.records import (
     Completed,
     Completion,
     Device,
+    ListQuery,
     OpenRequest,
     OpenResult,
     Page,
     Position,
     Progress,
-    Query,
     State,
     Upload,
 )
@@ -73,7 +73,7 @@ class Catalog(Protocol):
         """What a reader gets under the name: the complete file, even while it is being replaced, else as `find`."""
         ...
 
-    async def list(self, query: Query) -> Page: ...
+    async def list(self, query: ListQuery) -> Page: ...
 
     async def older(self, state: State, before_ms: int, limit: int, after: Position | None = None) -> Sequence[Upload]:
         """Uploads in `state` that were last updated before `before_ms`, oldest first by (updated_ms, id).

@@ -7,7 +7,6 @@ from typing import TypeVar
 from daemon.catalog.records import (
     TOMBSTONES,
     UNDER_WAY,
-    Disposition,
     End,
     EndReason,
     Metadata,
@@ -16,6 +15,7 @@ from daemon.catalog.records import (
     State,
     Upload,
 )
+from protocol.constants import Disposition
 
 Known = TypeVar("Known", int, bytes)
 

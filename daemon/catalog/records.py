@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from enum import Enum, StrEnum
 from typing import NamedTuple
 
+from protocol.constants import Disposition
 from protocol.ranges import DigestedRange
 
 PAGE_ROWS_MAX = 1000
@@ -129,14 +130,6 @@ class Upload:
         return 0 if self.state in TOMBSTONES else max(self.size or 0, self.received_bytes)
 
 
-class Disposition(Enum):
-    """What a device wants of an OPEN."""
-
-    RESUME_OR_CREATE = "resume_or_create"
-    RESUME_ONLY = "resume_only"
-    REPLACE = "replace"
-
-
 @dataclass(frozen=True, slots=True)
 class OpenRequest:
     """An OPEN. `upload_id` (1 to 2^63-1) is taken if a new upload is created; `tag` is 0 to 32 bytes.
@@ -226,7 +219,7 @@ class Position(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Query:
+class ListQuery:
     """One page of a tenant's uploads, newest first by (created_ms, id).
 
     None and the empty set filter nothing; times are inclusive; `limit` is 1 to PAGE_ROWS_MAX. Raises ValueError.

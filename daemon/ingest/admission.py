@@ -6,8 +6,9 @@ from typing import Protocol
 from weakref import WeakValueDictionary
 
 from daemon.catalog.interface import Catalog
-from daemon.catalog.records import UNDER_WAY, Disposition, OpenRequest, OpenResult, Outcome, State
+from daemon.catalog.records import UNDER_WAY, OpenRequest, OpenResult, Outcome, State
 from daemon.ingest.live_upload import Allowance, LiveUpload
+from protocol.constants import Disposition
 from protocol.errors import ErrorCode
 
 

@@ -146,7 +146,7 @@ class Flow:
         elif (is_starved or protocol.has_more or self.share.is_spent) and not reasons & _NO_TURN:
             reasons |= PauseReason.TURN
             self._turns.wait(self.share, self._turn_came)
-        if reasons != before or self._is_paused:
+        if reasons != before or (reasons != 0) is not self._is_paused:
             self._apply(reasons)
 
     def release(self) -> None:

@@ -1,18 +1,11 @@
 """Between the wire's frames and the catalog's records. PROTOCOL.md §5 and §6."""
 
 from daemon.catalog.expiry import ExpiryPolicy, expires_ms
-from daemon.catalog.records import TOMBSTONES, Disposition, Metadata, OpenRequest, State, Upload
+from daemon.catalog.records import TOMBSTONES, Metadata, OpenRequest, State, Upload
 from daemon.ingest.live_upload import LiveUpload
 from protocol import frames
-from protocol.constants import NEVER_S, OFFSET_MAX, SIZE_UNKNOWN, UploadState
-from protocol.constants import Disposition as WireDisposition
+from protocol.constants import NEVER_S, OFFSET_MAX, SIZE_UNKNOWN, Disposition, UploadState
 from protocol.ranges import Span
-
-_DISPOSITIONS = {
-    WireDisposition.RESUME_OR_CREATE: Disposition.RESUME_OR_CREATE,
-    WireDisposition.RESUME_ONLY: Disposition.RESUME_ONLY,
-    WireDisposition.REPLACE: Disposition.REPLACE,
-}
 
 # A device need not know that its stale upload is kept as partial: it resumes it like any other.
 _STATES = {None: UploadState.NONE, State.PARTIAL: UploadState.RECEIVING} | {
@@ -27,7 +20,7 @@ def open_request(tenant: str, device: str, request: frames.Open) -> OpenRequest:
         tenant=tenant,
         device=device,
         name=request.name,
-        disposition=_DISPOSITIONS[request.disposition],
+        disposition=Disposition(request.disposition),
         now_ms=0,
         size=None if request.size > OFFSET_MAX else request.size,
         tag=request.tag or b"",

@@ -1,6 +1,6 @@
-"""After a start: does storage have the bytes that were acknowledged? Reads the catalog, never the directory.
+"""Checks after a start that storage has the acknowledged bytes. Reads the catalog, never the directory.
 
-Only uploads under way are looked at, so the time does not grow with the number of files that are complete.
+Only uploads under way are checked, so the time does not grow with the number of complete files.
 """
 
 from dataclasses import dataclass, replace
@@ -12,15 +12,15 @@ from daemon.catalog.records import UNDER_WAY, Upload
 from daemon.storage.interface import Contents
 
 BATCH_UPLOADS = 100
-"""Read from the catalog at a time: a millisecond, so that nobody who asks it something has to wait."""
+"""Read from the catalog at a time, which takes a millisecond: other requests come between two batches."""
 
 NAMED_MAX = 100
-"""Doubtful uploads that are named one by one; of a lost disk's hundred thousand the number says enough."""
+"""Doubtful uploads that are named one by one. If a lost disk leaves a hundred thousand, their number is enough."""
 
 
 @dataclass(frozen=True, slots=True)
 class RecoveryReport:
-    """How many uploads were checked, how many of them lack acknowledged bytes, and the ids of the first of those.
+    """How many uploads were checked, how many of them lack acknowledged bytes, and the ids of the first NAMED_MAX.
 
     `failed` says why the check ended early, None if it did not.
     """
@@ -32,7 +32,7 @@ class RecoveryReport:
 
 
 class Recovery:
-    """Checks uploads beside the daemon's work. What is in doubt is kept and reported, never deleted."""
+    """Checks uploads while the daemon serves. An upload in doubt is kept and reported, never deleted."""
 
     def __init__(self, catalog: Catalog, contents: Contents, log: BoundLogger) -> None:
         self._catalog = catalog
@@ -59,15 +59,15 @@ class Recovery:
     async def _check(self, upload: Upload) -> None:
         detail = await self._doubt(upload) if upload.ranges else None
         if detail is not None:
-            # It may have ended since it was listed, and then its bytes are rightly gone.
+            # The upload may have ended since it was listed. Then its bytes are rightly gone.
             now = await self._catalog.get(upload.id)
             if now is None or now.state not in UNDER_WAY:
                 detail = None
         self.report = replace(self.report, checked=self.report.checked + 1)
         if detail is not None:
-            self._doubtful(upload, detail)
+            self._report(upload, detail)
 
-    def _doubtful(self, upload: Upload, detail: str) -> None:
+    def _report(self, upload: Upload, detail: str) -> None:
         ids = self.report.doubtful_ids
         if len(ids) < NAMED_MAX:
             ids = (*ids, upload.id)
@@ -77,7 +77,7 @@ class Recovery:
         self.report = replace(self.report, doubtful=self.report.doubtful + 1, doubtful_ids=ids)
 
     async def _doubt(self, upload: Upload) -> str | None:
-        """What is wrong with the upload's bytes, as far as their number tells."""
+        """What is wrong with the upload's file, judged by its size. None if nothing is."""
         needed_bytes = upload.ranges[-1].end
         try:
             reading = await self._contents.open(upload.id)

@@ -1,4 +1,4 @@
-"""Reads complete files back and compares them with the digests that the catalog keeps of them."""
+"""Reads complete files back and compares them with their digests in the catalog."""
 
 import asyncio
 import hashlib
@@ -10,21 +10,22 @@ from typing import Protocol
 
 from daemon.adapters.clock import Clock
 from daemon.adapters.threads import Lane, Report, Threads
-from daemon.catalog.records import Page, Position, Query, State, Upload
+from daemon.catalog.records import ListQuery, Page, Position, State, Upload
 from daemon.storage.interface import Contents
 from protocol.checksum import crc32c
 
 STEP_BYTES = 1024 * 1024
-"""Read at a time: even a slow disk gives it in 10 ms, so downloads, which wait in the same queue, do not stall."""
+"""Read at a time. Even a slow disk reads it in 10 ms, so downloads, which wait in the same queue, do not stall."""
 
 PROGRESS_BYTES = 64 * STEP_BYTES
-"""Read between two signs of life: about a second on a slow disk."""
+"""Read between two reports of progress: about a second on a slow disk."""
 
 PAGE_ROWS = 250
+"""Uploads read from the catalog at a time, which takes a few milliseconds."""
 
 
 class Verdict(StrEnum):
-    """What became of a file's bytes."""
+    """The result of the check of one file."""
 
     OK = "ok"
     DAMAGED = "damaged"
@@ -34,7 +35,7 @@ class Verdict(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Checked:
-    """One file: its upload id in hex, and for every verdict but OK what is wrong in `detail`."""
+    """One file: its upload id in hex, and the verdict. `detail` says what is wrong, "" if the verdict is OK."""
 
     upload: str
     tenant: str
@@ -47,18 +48,18 @@ class Checked:
 
 @dataclass(frozen=True, slots=True)
 class VerifyProgress:
-    """How many files are checked and how many bytes are read so far."""
+    """How many files were checked, and how many bytes were read, so far."""
 
     files: int
     read_bytes: int
 
 
 class Files(Protocol):
-    """What is asked of the catalog. All methods raise CatalogFailed."""
+    """What the check needs of the catalog. All methods raise CatalogFailed."""
 
     async def get(self, upload_id: int) -> Upload | None: ...
 
-    async def list(self, query: Query) -> Page: ...
+    async def list(self, query: ListQuery) -> Page: ...
 
     async def older(
         self, state: State, before_ms: int, limit: int, after: Position | None = None
@@ -67,7 +68,7 @@ class Files(Protocol):
 
 @dataclass(slots=True)
 class _Digests:
-    """Of the bytes so far; SHA-256 only where the catalog has one to compare."""
+    """Digests of the bytes read so far. SHA-256 only if the catalog has one to compare."""
 
     sha256: "hashlib._Hash | None"
     crc32c: int = 0
@@ -82,7 +83,7 @@ class _Step:
 
 
 class Verifier:
-    """Checks complete files. Passes may run side by side; each has a thread of its own to hash on."""
+    """Checks complete files. Checks may run at the same time: each hashes on a thread of its own."""
 
     __slots__ = ("_catalog", "_clock", "_contents", "_threads")
 
@@ -93,9 +94,10 @@ class Verifier:
         self._clock = clock
 
     async def verify(self, tenant: str | None, device: str | None) -> AsyncGenerator[Checked | VerifyProgress, None]:
-        """One `Checked` for each file that was complete at the start and still is; None is all tenants, all devices.
+        """Yield one `Checked` for each file that was complete at the start and still is, and progress in between.
 
-        A device is one of a tenant, so it counts only with `tenant`. Raises CatalogFailed.
+        `tenant` None stands for all tenants, and `device` None for all devices. `device` needs a `tenant`.
+        Raises CatalogFailed.
         """
         lane = self._threads.lane("verify", _hash)
         files = read_bytes = shown_bytes = 0
@@ -105,7 +107,7 @@ class Verifier:
                     digests = _Digests(None if upload.sha256 is None else hashlib.sha256())
                     failure: OSError | None = None
                     try:
-                        async with aclosing(self._digested(upload, digests, lane)) as steps:
+                        async with aclosing(self._digest(upload, digests, lane)) as steps:
                             async for count in steps:
                                 read_bytes += count
                                 if read_bytes - shown_bytes >= PROGRESS_BYTES:
@@ -114,8 +116,8 @@ class Verifier:
                     except OSError as error:
                         failure = error
                     files += 1
-                    checked = _judged(upload, digests, failure)
-                    # A file that was deleted meanwhile is nobody's loss.
+                    checked = _compare(upload, digests, failure)
+                    # A file that was deleted meanwhile is not missing.
                     if checked.verdict is Verdict.OK or await self._is_complete(upload.id):
                         yield checked
         finally:
@@ -126,7 +128,7 @@ class Verifier:
         if tenant is not None:
             while True:
                 page = await self._catalog.list(
-                    Query(tenant, PAGE_ROWS, device, frozenset({State.COMPLETE}), after=after)
+                    ListQuery(tenant, PAGE_ROWS, device, frozenset({State.COMPLETE}), after=after)
                 )
                 for upload in page.uploads:
                     yield upload
@@ -138,8 +140,8 @@ class Verifier:
                 yield upload
             after = Position(batch[-1].updated_ms, batch[-1].id)
 
-    async def _digested(self, upload: Upload, digests: _Digests, lane: Lane[_Step]) -> AsyncGenerator[int, None]:
-        """Bytes read and hashed in each step, until the upload's or the storage's end. Raises OSError."""
+    async def _digest(self, upload: Upload, digests: _Digests, lane: Lane[_Step]) -> AsyncGenerator[int, None]:
+        """Yield how many bytes each step read and hashed, until the upload or its file ends. Raises OSError."""
         size = upload.size or 0
         if not size:
             return
@@ -160,11 +162,11 @@ class Verifier:
         return upload is not None and upload.state is State.COMPLETE
 
 
-def _judged(upload: Upload, digests: _Digests, failure: OSError | None) -> Checked:
+def _compare(upload: Upload, digests: _Digests, failure: OSError | None) -> Checked:
     size = upload.size or 0
     verdict, detail = Verdict.OK, ""
     if isinstance(failure, FileNotFoundError):
-        verdict, detail = Verdict.MISSING, "storage has no bytes of it"
+        verdict, detail = Verdict.MISSING, "its file is gone"
     elif failure is not None:
         verdict = Verdict.UNREADABLE
         detail = f"at byte {digests.read_bytes}: {failure.strerror or failure}; look at the disk and the kernel's log"
@@ -173,7 +175,7 @@ def _judged(upload: Upload, digests: _Digests, failure: OSError | None) -> Check
     elif digests.crc32c != upload.crc32c:
         verdict, detail = Verdict.DAMAGED, f"CRC32C is {digests.crc32c:08x} instead of {upload.crc32c or 0:08x}"
     elif digests.sha256 is not None and digests.sha256.digest() != upload.sha256:
-        verdict, detail = Verdict.DAMAGED, "SHA-256 is another than the device gave"
+        verdict, detail = Verdict.DAMAGED, "SHA-256 differs from the one that the device gave"
     return Checked(f"{upload.id:016x}", upload.tenant, upload.device, upload.name, size, verdict, detail)
 
 

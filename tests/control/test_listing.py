@@ -7,12 +7,12 @@ from multidict import MultiDict
 
 from control.errors import RequestError
 from control.listing import LIMIT_DEFAULT, parse_query, write_cursor
-from daemon.catalog.records import Position, Query, State
+from daemon.catalog.records import ListQuery, Position, State
 from protocol.errors import ErrorCode
 
 
 def test_an_empty_query_lists_everything_by_the_default_page() -> None:
-    assert parse_query(MultiDict(), "acme") == Query("acme", LIMIT_DEFAULT)
+    assert parse_query(MultiDict(), "acme") == ListQuery("acme", LIMIT_DEFAULT)
 
 
 def test_each_parameter_is_read() -> None:
@@ -26,7 +26,7 @@ def test_each_parameter_is_read() -> None:
         cursor=write_cursor(Position(5, 6)),
     )
     query.add("state", "complete")
-    assert parse_query(query, "acme") == Query(
+    assert parse_query(query, "acme") == ListQuery(
         "acme", 7, "d", frozenset({State.PARTIAL, State.COMPLETE}), "a/", 1000, 2000, Position(5, 6)
     )
 

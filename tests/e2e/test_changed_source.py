@@ -144,21 +144,19 @@ async def test_an_unchanged_file_is_resumed_by_a_later_run(live: Scene, file: Pa
     assert await stored(live, path.name) == content(path)
 
 
-async def test_a_replacement_that_is_deleted_meanwhile_is_no_success(live: Scene) -> None:
+@pytest.mark.parametrize("replace", [False, True])
+async def test_a_replacement_that_is_deleted_meanwhile_is_made_again_if_allowed(live: Scene, replace: bool) -> None:
     """The name stands for the earlier file again, of the same size and with nothing to compare."""
     old, new = b"A" * SMALL_BYTES, b"B" * SMALL_BYTES
     writers: list[asyncio.StreamWriter] = []
     is_cut, may_return = asyncio.Event(), asyncio.Event()
 
     async def connect() -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        if is_cut.is_set():
+            await may_return.wait()
         reader, writer = await asyncio.open_connection(*live.address)
         writers.append(writer)
         return reader, writer
-
-    async def sleep(delay_s: float) -> None:
-        if is_cut.is_set():
-            await may_return.wait()
-        await asyncio.sleep(delay_s)
 
     def progressed(progress: UploadProgress) -> None:
         if progress.durable_bytes and not is_cut.is_set():
@@ -166,16 +164,29 @@ async def test_a_replacement_that_is_deleted_meanwhile_is_no_success(live: Scene
             writers[-1].transport.abort()
 
     credentials = TokenCredentials(live.token("cam"))
-    async with Uplink(*live.address, credentials, connect=connect, sleep=sleep) as connected:
-        earlier = await connected.send(old, "replaced.bin", identify=False)
+    async with Uplink(*live.address, credentials, connect=connect) as connected:
+        name = f"replaced-{replace}.bin"
+        earlier = await connected.send(old, name, identify=False)
         sending = asyncio.create_task(
-            connected.send(new, "replaced.bin", identify=False, disposition=Disposition.REPLACE, on_progress=progressed)
+            connected.send(
+                new,
+                name,
+                identify=False,
+                disposition=Disposition.REPLACE,
+                replace=replace,
+                on_progress=progressed,
+            )
         )
         await is_cut.wait()
-        stored = {file_id for file_id, fields in (await live.stored()).items() if fields[1] == "replaced.bin"}
+        stored = {file_id for file_id, fields in (await live.stored()).items() if fields[1] == name}
         (replacement,) = stored - {f"{earlier.upload_id:016x}"}
         answer = await live.http.request("DELETE", f"/v1/files/{replacement}", token=live.operator)
         assert answer.status == 204
         may_return.set()
-        with pytest.raises(ContentChanged, match="did not keep the replacement"):
-            await sending
+        if not replace:
+            with pytest.raises(ContentChanged, match="did not keep the replacement"):
+                await sending
+            return
+        sent = await sending
+    assert f"{sent.upload_id:016x}" not in {replacement, f"{earlier.upload_id:016x}"}
+    assert (await live.stored())[f"{sent.upload_id:016x}"][1] == name

@@ -142,6 +142,28 @@ async def test_a_file_that_was_deleted_after_its_replacement_failed_is_gone(tmp_
         assert (await wire.hear(frames.Error, 3)).code == ErrorCode.GONE
 
 
+@pytest.mark.parametrize("end", [by_abort, by_mismatch])
+async def test_a_file_that_was_deleted_before_its_replacement_failed_is_gone(
+    tmp_path: Path, end: Callable[[Scene, Wire, int], Awaitable[None]]
+) -> None:
+    async with scene(tmp_path) as site, await site.admitted("pump") as wire:
+        old_id = await old_file(wire)
+        replacing = await wire.open(2, REPLACE)
+        await wire.upload(2, 0, NEW)
+        assert await delete(site, old_id) == 204
+        await end(site, wire, replacing.upload_id)
+        wire.say(open_request(NAME, len(OLD)), 3)
+        assert (await wire.hear(frames.Error, 3)).code == ErrorCode.GONE
+        status = await queried(wire)
+        assert (status.upload_id, status.state) == (old_id, UploadState.DELETED)
+        assert (await site.http.get(STATUS_PATH, token=site.operator)).json()["state"] == "deleted"
+        assert (await site.http.get(f"{STATUS_PATH}/content", token=site.operator)).status == 410
+        # The device may still replace it.
+        await wire.open(4, REPLACE)
+        await wire.upload(4, 0, NEW)
+        await complete(wire, 4, NEW)
+
+
 async def test_another_digest_at_a_later_open_is_other_content(tmp_path: Path) -> None:
     def request(digest: bytes | None) -> frames.Open:
         return frames.Open(Disposition.RESUME_OR_CREATE, len(NEW), NAME, sha256=digest)

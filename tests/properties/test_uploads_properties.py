@@ -11,10 +11,11 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
 
 from daemon.catalog.interface import CatalogFailed
-from daemon.catalog.records import Disposition, Outcome, State, Upload
+from daemon.catalog.records import Outcome, State, Upload
 from daemon.ingest.admission import Refusal
 from daemon.ingest.live_upload import LiveUpload
 from protocol.checksum import crc32c
+from protocol.constants import Disposition
 from protocol.errors import ErrorCode
 from protocol.ranges import Span
 from tests.support.catalog_samples import REPLACE, REQUEST

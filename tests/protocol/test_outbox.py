@@ -3,7 +3,7 @@
 from protocol import codec, frames
 from protocol.constants import FRAME_BYTES_MIN, Action, UploadState
 from protocol.errors import ErrorCode
-from protocol.outbox import WITHHELD_MAX, Outbox
+from protocol.outbox import Outbox
 from protocol.ranges import Span
 from tests.support.server_rig import opened_of, parse
 
@@ -77,7 +77,7 @@ def test_an_ack_without_ranges_is_its_fixed_part() -> None:
 
 def test_only_the_latest_withheld_ack_of_each_stream_goes_out() -> None:
     out = outbox()
-    out.withhold()
+    out.withhold(10)
     out.acknowledge(1, 10, [])
     out.acknowledge(2, 7, RANGES[:1])
     out.acknowledge(1, 20, [])
@@ -91,7 +91,7 @@ def test_only_the_latest_withheld_ack_of_each_stream_goes_out() -> None:
 
 def test_frames_withheld_for_a_stream_that_ended_are_dropped() -> None:
     out = outbox()
-    out.withhold()
+    out.withhold(10)
     out.acknowledge(1, 10, [])
     out.send(1, opened_of())
     out.forget(1)
@@ -102,7 +102,7 @@ def test_frames_withheld_for_a_stream_that_ended_are_dropped() -> None:
 
 def test_a_withheld_query_answer_survives_the_end_of_a_stream_with_its_number() -> None:
     out = outbox()
-    out.withhold()
+    out.withhold(10)
     out.send(1, frames.Status(0, UploadState.NONE, 0))
     out.forget(1)
     out.release()
@@ -120,7 +120,7 @@ def test_withheld_frames_go_out_in_order_ahead_of_the_acks() -> None:
         (5, frames.Error(ErrorCode.GONE, Action.GIVE_UP, 0)),
     ]
     out = outbox()
-    out.withhold()
+    out.withhold(10)
     out.acknowledge(1, 10, [])
     for number, frame in withheld:
         out.send(number, frame)
@@ -139,7 +139,7 @@ def test_frames_about_the_connection_are_not_withheld() -> None:
         (0, frames.Error(ErrorCode.TOKEN_EXPIRED, Action.REAUTHENTICATE, 0)),
     ]
     out = outbox()
-    out.withhold()
+    out.withhold(10)
     for number, frame in sent:
         out.send(number, frame)
     assert list(parse(out.take())) == sent
@@ -147,11 +147,11 @@ def test_frames_about_the_connection_are_not_withheld() -> None:
 
 def test_an_outbox_is_full_once_many_frames_are_withheld() -> None:
     out = outbox()
-    for _ in range(2 * WITHHELD_MAX):
+    for _ in range(20):
         out.send(1, frames.Verifying(1))
     assert not out.is_full, "frames that are not withheld go out"
-    out.withhold()
-    for _ in range(WITHHELD_MAX):
+    out.withhold(10)
+    for _ in range(10):
         assert not out.is_full
         out.send(1, frames.Nack(ErrorCode.CHUNK_CORRUPT, 0, 1, 0))
     assert out.is_full

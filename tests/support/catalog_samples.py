@@ -5,12 +5,12 @@ from dataclasses import replace
 from daemon.catalog.interface import Catalog
 from daemon.catalog.records import (
     Completion,
-    Disposition,
     Metadata,
     OpenRequest,
     State,
     Upload,
 )
+from protocol.constants import Disposition
 from protocol.ranges import DigestedRange
 
 TENANT, DEVICE, NAME = "default", "pump-7", "log/1.bin"

@@ -7,7 +7,8 @@ from pathlib import Path
 from daemon.catalog.expiry import ExpiryPolicy
 from daemon.catalog.records import CleanupReport
 from daemon.telemetry.metrics import Metrics
-from daemon.upkeep.cleanup import Cleanup, CleanupPolicy
+from daemon.upkeep.cleanup import Cleanup
+from daemon.upkeep.cleanup_pass import CleanupPolicy, Stores
 from tests.support.fake_machine import DAY_S, NOW_MS, CapturedLog, FakeClock, FakeEntropy
 from tests.support.populated_store import Keeping
 
@@ -48,10 +49,7 @@ def cleanup_of(
 ) -> Cleanup:
     """Cleanup under POLICY."""
     return Cleanup(
-        catalog=kept.catalog,
-        contents=kept.storage.contents,
-        inventory=kept.storage.inventory,
-        uploads=uploads,
+        stores=Stores(kept.catalog, kept.storage.contents, kept.storage.inventory, uploads),
         clock=clock,
         entropy=entropy,
         metrics=metrics,

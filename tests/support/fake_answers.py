@@ -1,6 +1,7 @@
 """The answers of a correct server that keeps files in memory."""
 
 import hashlib
+import itertools
 from dataclasses import dataclass, field, replace
 
 from protocol import frames
@@ -60,9 +61,10 @@ class Archive:
         self.finishes: list[frames.Finish] = []
         self.device_key = b""
         self.stored_bytes = 0
+        self._ids = itertools.count(100)
 
     def create(self, request: frames.Open) -> Stored:
-        stored = Stored(100 + len(self.files), request.size, request.tag)
+        stored = Stored(next(self._ids), request.size, request.tag)
         self.files[request.name] = stored
         return stored
 

@@ -8,7 +8,7 @@ from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import dataclass, field, replace
 
 from control.ports import Content, Exchange, IssuedToken, Permission, Ports, Principal, RequestRefused
-from daemon.catalog.records import CleanupReport, Metadata, Page, Position, Query, State, Upload
+from daemon.catalog.records import CleanupReport, ListQuery, Metadata, Page, Position, State, Upload
 from protocol.errors import ErrorCode
 from protocol.ranges import DigestedRange
 
@@ -47,10 +47,10 @@ class FakeTokenExchange:
 @dataclass
 class FakeFiles:
     by_id: dict[int, tuple[str, Upload]] = field(default_factory=dict)
-    queries: list[Query] = field(default_factory=list)
+    queries: list[ListQuery] = field(default_factory=list)
     expiry_ms: dict[int, int] = field(default_factory=dict)
 
-    async def list(self, query: Query) -> Page:
+    async def list(self, query: ListQuery) -> Page:
         self.queries.append(query)
         matching = sorted(
             (file for tenant, file in self.by_id.values() if tenant == query.tenant and _fits(file, query)),
@@ -75,7 +75,7 @@ class FakeFiles:
         return self.expiry_ms.get(file.id)
 
 
-def _fits(file: Upload, query: Query) -> bool:
+def _fits(file: Upload, query: ListQuery) -> bool:
     return all(
         (
             query.device in {None, file.device},

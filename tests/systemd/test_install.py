@@ -3,6 +3,7 @@
 import os
 import re
 import shutil
+import signal
 import stat
 import subprocess
 import tomllib
@@ -14,6 +15,7 @@ import pytest
 
 from daemon.settings import Settings, load
 from tests.support.installs import BASE_PYTHON, PROJECT, WHEELS, needs_wheels, offline, run, succeed
+from tests.support.umask import umask_set
 
 VERSION = tomllib.loads((PROJECT / "pyproject.toml").read_text())["project"]["version"]
 
@@ -58,6 +60,20 @@ def unit(root: Path) -> str:
     return (root / "etc/systemd/system/uplinkd.service").read_text()
 
 
+def kill_after_switching(target: str, root: Path, directory: Path) -> None:
+    """Run `make install` with a Python that builds nothing, or `make rollback`; kill it once `current` is switched."""
+    tools = {
+        "mv": '/bin/mv "$@"\ncase "$*" in */current) kill -KILL $PPID ;; esac\n',
+        "python": 'case "$2" in venv) mkdir -p "$3/bin" && cp "$0" "$3/bin" ;; esac\n',
+    }
+    for name, script in tools.items():
+        (directory / name).write_text(f"#!/bin/sh\n{script}")
+        (directory / name).chmod(0o755)
+    environment = {"PATH": f"{directory}:{os.environ['PATH']}", "DESTDIR": str(root)}
+    done = run(PROJECT / ".ci/releases", target, directory / "python", environment=environment)
+    assert done.returncode == -signal.SIGKILL, done.stderr
+
+
 @contextmanager
 def program_running_in(release: Path) -> Iterator[None]:
     program = release / "program"
@@ -73,11 +89,8 @@ def program_running_in(release: Path) -> Iterator[None]:
 def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A system after a first installation, by root with a umask of 077."""
     root = tmp_path_factory.mktemp("first")
-    before = os.umask(0o077)
-    try:
+    with umask_set(0o077):
         done = make("install", root)
-    finally:
-        os.umask(before)
     assert done.returncode == 0, done.stderr
     return root
 
@@ -235,6 +248,41 @@ class TestRollback:
         assert make("rollback", upgraded).returncode == 0
         assert links(upgraded) == {"current": "0.0.9", "previous": "0.0.8"}
         assert unit(upgraded) == "# 0.0.9\n"
+
+    def test_a_rollback_that_was_killed_can_be_undone(
+        self, upgraded: Path, tmp_path_factory: pytest.TempPathFactory
+    ) -> None:
+        kill_after_switching("rollback", upgraded, tmp_path_factory.mktemp("tools"))
+        assert links(upgraded)["current"] == "0.0.8"
+        assert unit(upgraded) == "# 0.0.8\n"
+        assert make("rollback", upgraded).returncode == 0
+        assert links(upgraded) == {"current": "0.0.9", "previous": "0.0.8"}
+
+    def test_no_release_is_skipped_after_an_upgrade_that_was_killed(
+        self, upgraded: Path, tmp_path_factory: pytest.TempPathFactory
+    ) -> None:
+        kill_after_switching("install", upgraded, tmp_path_factory.mktemp("tools"))
+        assert links(upgraded)["current"] == VERSION
+        assert make("rollback", upgraded).returncode == 0
+        assert links(upgraded) == {"current": "0.0.9", "previous": VERSION}
+
+    def test_a_switch_that_was_killed_before_it_was_made_is_forgotten(self, upgraded: Path) -> None:
+        point(upgraded, ".previous", "0.0.9")
+        assert make("rollback", upgraded).returncode == 0
+        assert links(upgraded) == {"current": "0.0.8", "previous": "0.0.9"}
+
+    def test_units_that_the_release_does_not_have_are_removed(self, upgraded: Path) -> None:
+        units = upgraded / "etc/systemd/system"
+        newer = upgraded / "opt/uplinkd/0.0.9/share/systemd"
+        for name in ("uplinkd-new.socket", "uplinkd-edited.service"):
+            (newer / name).write_text("# of 0.0.9\n")
+        make("rollback", upgraded)
+        make("rollback", upgraded)
+        (units / "uplinkd-edited.service").write_text("# edited\n")
+        (units / "other.service").write_text("# of another program\n")
+        before = {path.name for path in units.iterdir()}
+        assert make("rollback", upgraded).returncode == 0
+        assert before - {path.name for path in units.iterdir()} == {"uplinkd-new.socket"}
 
     def test_without_a_previous_release_rollback_fails(self, tmp_path: Path) -> None:
         add_release(tmp_path, "0.0.9")

@@ -1,6 +1,6 @@
-"""One trip to the catalog's thread for all that is asked of it within some milliseconds.
+"""Batches: requests to the catalog that come within some milliseconds share one trip to its thread.
 
-A trip costs two switches of threads and a synced transaction, so a fleet that comes back at once must share them.
+A trip costs two switches of threads and a synced transaction, so a fleet that comes back at once must share trips.
 """
 
 import asyncio
@@ -11,16 +11,17 @@ from typing import Generic, TypeVar
 from daemon.catalog.sqlite.lane import ConnectionLane
 
 PACE_S = 0.004
-"""Between two trips: less than a commit cycle, and some twenty opens when five thousand come in a second."""
+"""Time between two trips: less than a commit cycle. When five thousand devices open uploads in a second, twenty of them
+share a trip."""
 
 Item = TypeVar("Item")
 Answer = TypeVar("Answer")
 
 
-class Gathering(Generic[Item, Answer]):
-    """Gathers items for `function`, which answers them in order; if it raises it must have written nothing.
+class BatchedRequests(Generic[Item, Answer]):
+    """Batches requests for `function`, which answers them in their order and must write nothing if it raises.
 
-    What is asked after a pause goes at once.
+    A request that follows a pause goes at once.
     """
 
     def __init__(
@@ -32,41 +33,41 @@ class Gathering(Generic[Item, Answer]):
         self._lane = lane
         self._operation = operation
         self._function = function
-        self._asked: list[tuple[Item, asyncio.Future[Answer]]] = []
+        self._waiting: list[tuple[Item, asyncio.Future[Answer]]] = []
         self._is_paced = False
 
     async def ask(self, item: Item) -> Answer:
-        """The answer to `item`, once the transaction that it was part of is committed. Raises as ConnectionLane.run."""
+        """The answer to `item`, once its transaction is committed. Raises what `ConnectionLane.run` raises."""
         loop = asyncio.get_running_loop()
         future: asyncio.Future[Answer] = loop.create_future()
         if not self._is_paced:
             self._is_paced = True
             loop.call_soon(self._submit)
-        self._asked.append((item, future))
+        self._waiting.append((item, future))
         return await future
 
     def _submit(self) -> None:
-        asked, self._asked = self._asked, []
-        self._is_paced = bool(asked)
-        if asked:
+        batch, self._waiting = self._waiting, []
+        self._is_paced = bool(batch)
+        if batch:
             asyncio.get_running_loop().call_later(PACE_S, self._submit)
-            self._run(asked)
+            self._run(batch)
 
-    def _run(self, asked: Sequence[tuple[Item, asyncio.Future[Answer]]]) -> None:
-        def answer(answers: Sequence[Answer]) -> None:
-            for (_, future), each in zip(asked, answers, strict=True):
+    def _run(self, batch: Sequence[tuple[Item, asyncio.Future[Answer]]]) -> None:
+        def succeed(answers: Sequence[Answer]) -> None:
+            for (_, future), answer in zip(batch, answers, strict=True):
                 if not future.done():
-                    future.set_result(each)
+                    future.set_result(answer)
 
         def fail(error: Exception) -> None:
-            if len(asked) == 1:
-                ((_, future),) = asked
+            if len(batch) == 1:
+                ((_, future),) = batch
                 if not future.done():
                     future.set_exception(error)
                 return
-            # Each once more by itself, so that one that cannot be answered spoils no other.
-            for each in asked:
+            # Try each by itself, so that one that fails does not fail the others.
+            for each in batch:
                 self._run([each])
 
-        items = [item for item, _ in asked]
-        self._lane.submit(self._operation, lambda connection: self._function(connection, items), answer, fail)
+        items = [item for item, _ in batch]
+        self._lane.submit(self._operation, lambda connection: self._function(connection, items), succeed, fail)

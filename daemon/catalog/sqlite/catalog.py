@@ -11,17 +11,17 @@ from daemon.catalog.records import (
     Completed,
     Completion,
     Device,
+    ListQuery,
     OpenRequest,
     OpenResult,
     Page,
     Position,
     Progress,
-    Query,
     State,
     Upload,
 )
 from daemon.catalog.sqlite import changes, devices, queries, schema
-from daemon.catalog.sqlite.batching import Gathering
+from daemon.catalog.sqlite.batching import BatchedRequests
 from daemon.catalog.sqlite.lane import ConnectionLane, Watch
 
 BUSY_TIMEOUT_S = 5
@@ -37,7 +37,7 @@ class SqliteCatalog:
     def __init__(self, writer: ConnectionLane, reader: ConnectionLane) -> None:
         self._writer = writer
         self._reader = reader
-        self._openings = Gathering(writer, "open", changes.open_uploads)
+        self._openings = BatchedRequests(writer, "open", changes.open_uploads)
 
     async def open(self, request: OpenRequest) -> OpenResult:
         return await self._openings.ask(request)
@@ -67,7 +67,7 @@ class SqliteCatalog:
             "find_readable", lambda connection: queries.find_readable(connection, tenant, device, name)
         )
 
-    async def list(self, query: Query) -> Page:
+    async def list(self, query: ListQuery) -> Page:
         return await self._reader.run("list", lambda connection: queries.list_uploads(connection, query))
 
     async def older(self, state: State, before_ms: int, limit: int, after: Position | None = None) -> Sequence[Upload]:

@@ -1,7 +1,7 @@
-"""One SQLite connection on a thread of its own: all that was asked since the last batch shares one transaction.
+"""One SQLite connection on a thread of its own. Requests that wait together share one transaction.
 
-A thread that works in SQLite gives the interpreter's lock away at every step of a statement, and under a busy event
-loop waits up to 5 ms to get it back. So what counts for speed is how few statements there are, not how few rows.
+A thread that works in SQLite releases the interpreter's lock at every step of a statement, and waits for a busy event
+loop to get it back. So few statements make it fast, rather than few rows.
 """
 
 import asyncio
@@ -22,8 +22,8 @@ Connect = Callable[[], sqlite3.Connection]
 
 
 @dataclass(frozen=True, slots=True)
-class _Job:
-    """`attempt` runs on the thread; what it returns, or `fail`, runs on the event loop after the transaction."""
+class _Request:
+    """`attempt` runs on the thread. What it returns runs on the event loop after the transaction, or else `fail`."""
 
     attempt: Callable[[sqlite3.Connection], Report]
     fail: Callable[[Exception], None]
@@ -31,25 +31,25 @@ class _Job:
 
 @dataclass(frozen=True, slots=True)
 class Watch:
-    """`tell` is told, on the event loop, how many seconds each transaction took."""
+    """Measures transactions. `observe` gets the seconds that each took, on the event loop."""
 
     clock: Clock
-    tell: Callable[[float], None]
+    observe: Callable[[float], None]
 
 
-class _Close(Enum):
-    """Asks the lane to let the connection go."""
+class _End(Enum):
+    """The last item of the lane."""
 
-    CLOSE = "close"
+    END = "end"
 
 
 class ConnectionLane:
-    """Runs functions on one connection, which is made on first use and again after it could not be."""
+    """Runs functions on one connection. It connects on first use, and tries again after it failed to connect."""
 
     def __init__(
         self, threads: Threads, name: str, path: Path, connect: Connect, begin: str, watch: Watch | None = None
     ) -> None:
-        """`begin` starts a transaction: BEGIN to read, BEGIN IMMEDIATE to write. Call on the running event loop."""
+        """`begin` starts a transaction: BEGIN to read, BEGIN IMMEDIATE to write. Needs a running event loop."""
         self._path = path
         self._connect = connect
         self._begin = begin
@@ -59,10 +59,10 @@ class ConnectionLane:
         self._lane = threads.lane(name, self._work)
 
     async def run(self, operation: str, function: Callable[[sqlite3.Connection], Result]) -> Result:
-        """What `function` returns, once the transaction that it was part of is committed.
+        """What `function` returns, once its transaction is committed.
 
-        A function that raises ends for itself alone, so it must not have written by then: its first write is the
-        one that may fail, or it takes a savepoint. sqlite3.Error is raised as CatalogFailed, others as they are.
+        If it raises, other functions of the transaction still commit. So it must not have written before it raises:
+        only its first write may fail, or it takes a savepoint. Raises CatalogFailed for sqlite3.Error, else unchanged.
         """
         future: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
 
@@ -84,7 +84,7 @@ class ConnectionLane:
         succeed: Callable[[Result], None],
         fail: Callable[[Exception], None],
     ) -> None:
-        """As `run`, with one of two functions called on the event loop in place of an answer."""
+        """Like `run`, but calls `succeed` or `fail` on the event loop instead of returning."""
         if self._closing:
             fail(CatalogFailed(f"{operation}: the catalog {self._path} is closed; ask before the daemon stops"))
             return
@@ -97,18 +97,18 @@ class ConnectionLane:
             known = isinstance(error, sqlite3.Error)
             fail(_failed(operation, self._path, error) if known else error)
 
-        self._lane.put(_Job(attempt, failed))
+        self._lane.put(_Request(attempt, failed))
 
     async def close(self) -> None:
-        """Finish what was asked, then let the connection and the thread go. Must be called once."""
+        """Finish the requests, then close the connection and end the thread. Must be called once."""
         self._closing = True
-        self._lane.put(_Close.CLOSE)
+        self._lane.put(_End.END)
         await self._lane.close()
 
-    def _work(self, items: list[_Job | _Close]) -> Report:
-        jobs = [item for item in items if isinstance(item, _Job)]
-        reports = self._transact(jobs) if jobs else []
-        if len(jobs) < len(items) and self._connection is not None:
+    def _work(self, items: list[_Request | _End]) -> Report:
+        requests = [item for item in items if isinstance(item, _Request)]
+        reports = self._transact(requests) if requests else []
+        if len(requests) < len(items) and self._connection is not None:
             self._connection.close()
 
         def report() -> None:
@@ -117,48 +117,48 @@ class ConnectionLane:
 
         return report
 
-    def _transact(self, jobs: list[_Job]) -> Sequence[Report]:
+    def _transact(self, requests: list[_Request]) -> Sequence[Report]:
         try:
             if self._connection is None:
                 self._connection = self._connect()
             started_s = self._now_s()
             self._connection.execute(self._begin)
-            reports = [_attempt(self._connection, job) for job in jobs]
+            reports = [_attempt(self._connection, request) for request in requests]
             self._connection.execute("COMMIT")
             took_s = self._now_s() - started_s
         except Exception as error:  # noqa: BLE001 - handed to the callers: the lane must outlive it
             self._roll_back()
-            return [_failure(job, error) for job in jobs]
-        return [*reports, lambda: self._tell(took_s)]
+            return [_failure(request, error) for request in requests]
+        return [*reports, lambda: self._observe(took_s)]
 
     def _now_s(self) -> float:
         return 0.0 if self._watch is None else self._watch.clock.monotonic_s()
 
-    def _tell(self, took_s: float) -> None:
+    def _observe(self, took_s: float) -> None:
         if self._watch is not None:
-            self._watch.tell(took_s)
+            self._watch.observe(took_s)
 
     def _roll_back(self) -> None:
         if self._connection is not None and self._connection.in_transaction:
             self._connection.rollback()
 
 
-def _attempt(connection: sqlite3.Connection, job: _Job) -> Report:
+def _attempt(connection: sqlite3.Connection, request: _Request) -> Report:
     try:
-        return job.attempt(connection)
+        return request.attempt(connection)
     except Exception as error:
         if not connection.in_transaction:
-            # SQLite has given the whole transaction up, as it does when the disk is full.
+            # SQLite has rolled the whole transaction back, as it does when the disk is full.
             raise
-        return _failure(job, error)
+        return _failure(request, error)
 
 
-def _failure(job: _Job, error: Exception) -> Report:
-    return lambda: job.fail(error)
+def _failure(request: _Request, error: Exception) -> Report:
+    return lambda: request.fail(error)
 
 
 def _failed(operation: str, path: Path, error: Exception) -> CatalogFailed:
-    # The low byte is the primary code; what lies above it only refines.
+    # The low byte is the primary code. The upper bytes only refine it.
     code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF
     disk_full = code == sqlite3.SQLITE_FULL
     if disk_full:

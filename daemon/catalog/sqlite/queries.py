@@ -1,8 +1,8 @@
-"""Reads many uploads at a price that does not grow with the catalog.
+"""Lists uploads at a cost that does not grow with the catalog.
 
-A list walks an index from the newest row down. Filters that the index does not know (name prefix, update time) let a
-walk pass over rows, so such a walk ends after WALK_ROWS_MAX of them and the page says where to go on. Where few rows
-pass such a filter, they are found by an index of their own instead, and all at once.
+A list walks an index from the newest row down. Filters that the index does not cover (name prefix, update time) make a
+walk skip rows, so such a walk ends after WALK_ROWS_MAX rows, and the page says where to continue. If only a few rows
+match such a filter, another index finds all of them at once.
 """
 
 import json
@@ -11,23 +11,23 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from daemon.catalog.records import HOLDING, Page, Position, Query, State, Upload
+from daemon.catalog.records import HOLDING, ListQuery, Page, Position, State, Upload
 from daemon.catalog.sqlite.names import stands_for
 from daemon.catalog.sqlite.rows import CODES, COLUMNS, STATES, to_upload
 from protocol.constants import OFFSET_MAX
 
 WALK_ROWS_MAX = 10_000
-"""Rows that one page passes over at most: some 10 ms."""
+"""Most rows that a walk looks at for one page, which takes about 10 ms."""
 
 WALK_ROWS_FIRST = 1_000
-"""Tried before, since to find where a walk must end costs as much as to pass over the rows: a filter that one row in
-ten passes fills the usual page from these."""
+"""Rows that a walk looks at first, because finding the row where it must end costs as much as skipping the rows. If one
+row in ten matches the filter, these fill the usual page."""
 
 FEW_ROWS_MAX = 1_000
-"""Rows that are cheaper to fetch and sort than to meet on a walk."""
+"""So many rows cost less to fetch and sort than to find by a walk."""
 
 TIME_MS_MAX = OFFSET_MAX
-"""SQLite's integers end there."""
+"""The largest integer of SQLite."""
 
 Value: TypeAlias = str | int | bytes
 
@@ -39,7 +39,7 @@ _NEWEST_FIRST = "ORDER BY created_ms DESC, id DESC LIMIT ?"
 
 @dataclass(frozen=True, slots=True)
 class _Filter:
-    """Conditions, all of which must hold, and their values."""
+    """Conditions that must all hold, and their values."""
 
     conditions: tuple[str, ...] = ()
     values: tuple[Value, ...] = ()
@@ -47,7 +47,7 @@ class _Filter:
     def and_(self, condition: str, *values: Value) -> "_Filter":
         return _Filter((*self.conditions, condition), (*self.values, *values))
 
-    def both(self, other: "_Filter") -> "_Filter":
+    def with_all(self, other: "_Filter") -> "_Filter":
         return _Filter(self.conditions + other.conditions, self.values + other.values)
 
     def sql(self) -> str:
@@ -56,30 +56,30 @@ class _Filter:
 
 @dataclass(frozen=True, slots=True)
 class _Walk:
-    """What a walk met, newest first, and the position below which it did not look; None: it looked at all."""
+    """The uploads that a walk found, newest first, and the position where it ended; None if it saw every row."""
 
     uploads: list[Upload]
     floor: Position | None
 
 
-def list_uploads(connection: sqlite3.Connection, query: Query) -> Page:
+def list_uploads(connection: sqlite3.Connection, query: ListQuery) -> Page:
     """See `Catalog.list`."""
-    few = _few(connection, query)
+    few = _find_few(connection, query)
     if few is not None:
         walks = [few]
     elif query.states:
         walks = [_walk(connection, query, state) for state in query.states]
     else:
         walks = [_walk(connection, query, None)]
-    # What lies below a floor is not known of every state, so it waits for the next page.
+    # Below a floor some states were not searched, so those rows belong to the next page.
     floor = max((walk.floor for walk in walks if walk.floor), default=Position(-1, -1))
-    met = sorted(
+    found = sorted(
         ((_position(each), each) for walk in walks for each in walk.uploads if _position(each) >= floor),
         key=lambda pair: pair[0],
         reverse=True,
     )
-    page = met[: query.limit]
-    more = page[-1][0] if len(met) > query.limit else floor if floor.id >= 0 else None
+    page = found[: query.limit]
+    more = page[-1][0] if len(found) > query.limit else floor if floor.id >= 0 else None
     return Page(tuple(each for _, each in page), more)
 
 
@@ -119,7 +119,7 @@ def receiving(connection: sqlite3.Connection, after_id: int, limit: int) -> Sequ
 def existing(connection: sqlite3.Connection, upload_ids: Collection[int]) -> frozenset[int]:
     """See `Catalog.existing`."""
     rows = connection.execute(
-        # The unary plus keeps the choice on the ids; the states would match nearly every row.
+        # The unary plus makes SQLite use the index of the ids: nearly every row matches the states.
         f"SELECT id FROM uploads WHERE id IN (SELECT value FROM json_each(?)) AND +state IN ({_codes(HOLDING)})",  # noqa: S608 - constants of this package
         (json.dumps(list(upload_ids)),),
     )
@@ -132,19 +132,19 @@ def counts(connection: sqlite3.Connection) -> Mapping[State, int]:
     return {STATES[state]: uploads for state, uploads in rows}
 
 
-def _walk(connection: sqlite3.Connection, query: Query, state: State | None) -> _Walk:
-    index, known = _walked(query, state)
-    residual = _residual(query)
+def _walk(connection: sqlite3.Connection, query: ListQuery, state: State | None) -> _Walk:
+    index, known = _index_of(query, state)
+    residual = _uncovered(query)
     start = query.after
     if query.updated_to_ms is not None and (start is None or start.time_ms > query.updated_to_ms):
-        # Nothing is updated before it is created.
+        # No upload is updated before it is created.
         start = Position(min(query.updated_to_ms, TIME_MS_MAX - 1) + 1, 0)
     if start is not None:
         known = known.and_("(created_ms, id) < (?, ?)", *start)
     for rows_max in (WALK_ROWS_FIRST, WALK_ROWS_MAX):
-        bound = _bound(connection, index, known, rows_max) if residual.conditions else None
+        bound = _last_row(connection, index, known, rows_max) if residual.conditions else None
         every = known if bound is None else known.and_("(created_ms, id) >= (?, ?)", *bound)
-        every = every.both(residual)
+        every = every.with_all(residual)
         statement = f"{_SELECT} INDEXED BY {index} WHERE {every.sql()} {_NEWEST_FIRST}"
         rows = connection.execute(statement, (*every.values, query.limit + 1)).fetchall()
         if bound is None or len(rows) > query.limit:
@@ -153,8 +153,8 @@ def _walk(connection: sqlite3.Connection, query: Query, state: State | None) -> 
     return _Walk(uploads, _position(uploads[-1]) if len(uploads) > query.limit else bound)
 
 
-def _bound(connection: sqlite3.Connection, index: str, known: _Filter, rows_max: int) -> Position | None:
-    """The position of the last row that a walk may look at, if it does not end before."""
+def _last_row(connection: sqlite3.Connection, index: str, known: _Filter, rows_max: int) -> Position | None:
+    """The position of the last row that a walk may look at. None if there are fewer rows."""
     row = connection.execute(
         f"SELECT created_ms, id FROM uploads INDEXED BY {index} WHERE {known.sql()} "  # noqa: S608 - only values vary
         f"{_NEWEST_FIRST} OFFSET ?",
@@ -163,13 +163,13 @@ def _bound(connection: sqlite3.Connection, index: str, known: _Filter, rows_max:
     return Position(*row) if row else None
 
 
-def _few(connection: sqlite3.Connection, query: Query) -> _Walk | None:
-    """All that the query asks for, when its rarest filter has an index that finds only a few."""
-    for chosen, values in _choices(query):
-        # SQLite counts them by itself: each row that is fetched costs a hand-over between threads.
+def _find_few(connection: sqlite3.Connection, query: ListQuery) -> _Walk | None:
+    """All matches of the query, if an index of one of its filters finds only a few rows. Else None."""
+    for chosen, values in _rare_filters(query):
+        # Let SQLite count the rows: each row that is fetched costs a switch of threads.
         one_more = f"SELECT 1 FROM ({chosen}) LIMIT 1 OFFSET ?"  # noqa: S608 - only values vary
         if connection.execute(one_more, (*values, FEW_ROWS_MAX)).fetchone() is None:
-            every = _residual(query).and_(f"id IN ({chosen})", *values).and_("+tenant = ?", query.tenant)
+            every = _uncovered(query).and_(f"id IN ({chosen})", *values).and_("+tenant = ?", query.tenant)
             if query.device is not None:
                 every = every.and_("+device = ?", query.device)
             if query.states:
@@ -183,13 +183,13 @@ def _few(connection: sqlite3.Connection, query: Query) -> _Walk | None:
     return None
 
 
-def _choices(query: Query) -> list[tuple[str, tuple[Value, ...]]]:
+def _rare_filters(query: ListQuery) -> list[tuple[str, tuple[Value, ...]]]:
     choices: list[tuple[str, tuple[Value, ...]]] = []
     choose = "SELECT id FROM uploads INDEXED BY"
     if query.name_prefix:
         index, device = ("uploads_by_tenant_name", ()) if query.device is None else ("uploads_by_name", (query.device,))
         named = _Filter(("tenant = ?", "device = ?")[: 1 + len(device)], (query.tenant, *device))
-        named = named.both(_named(query.name_prefix, ""))
+        named = named.with_all(_prefixed(query.name_prefix, ""))
         choices.append((f"{choose} {index} WHERE {named.sql()}", named.values))
     if query.updated_from_ms is not None or query.updated_to_ms is not None:
         within = (query.updated_from_ms or 0, TIME_MS_MAX if query.updated_to_ms is None else query.updated_to_ms)
@@ -203,8 +203,8 @@ def _choices(query: Query) -> list[tuple[str, tuple[Value, ...]]]:
     return choices
 
 
-def _walked(query: Query, state: State | None) -> tuple[str, _Filter]:
-    """The index to walk for a query, and what it knows."""
+def _index_of(query: ListQuery, state: State | None) -> tuple[str, _Filter]:
+    """The index to walk for a query, and the filters that it covers."""
     known = _Filter(("tenant = ?",), (query.tenant,))
     if query.device is not None:
         known = known.and_("device = ?", query.device)
@@ -214,9 +214,9 @@ def _walked(query: Query, state: State | None) -> tuple[str, _Filter]:
     return f"uploads_by_{by}" if state is None else f"uploads_by_{by}_state", known
 
 
-def _residual(query: Query) -> _Filter:
-    """What no walked index knows; the unary plus keeps SQLite from choosing another one."""
-    residual = _named(query.name_prefix, "+") if query.name_prefix else _Filter()
+def _uncovered(query: ListQuery) -> _Filter:
+    """The filters that no walked index covers. The unary plus keeps SQLite from choosing another index."""
+    residual = _prefixed(query.name_prefix, "+") if query.name_prefix else _Filter()
     if query.updated_from_ms is not None:
         residual = residual.and_("+updated_ms >= ?", query.updated_from_ms)
     if query.updated_to_ms is not None:
@@ -224,8 +224,8 @@ def _residual(query: Query) -> _Filter:
     return residual
 
 
-def _named(prefix: str, plus: str) -> _Filter:
-    # No UTF-8 has the byte 0xFF: it follows every name with the prefix. As a BLOB it would follow all text.
+def _prefixed(prefix: str, plus: str) -> _Filter:
+    # UTF-8 has no byte 0xFF, so this sorts after every name with the prefix. As a BLOB it would sort after all text.
     above = prefix.encode() + b"\xff"
     return _Filter((f"{plus}name >= ?", f"{plus}name < CAST(? AS TEXT)"), (prefix, above))
 

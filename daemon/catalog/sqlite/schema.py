@@ -1,4 +1,4 @@
-"""Brings a catalog's schema to this program's version."""
+"""Migrates a catalog to the schema of this program."""
 
 import sqlite3
 from collections.abc import Sequence
@@ -11,16 +11,16 @@ from daemon.catalog.interface import CatalogNewer
 
 
 class Migration(NamedTuple):
-    """What leads from `version - 1` to `version`."""
+    """The statements that lead from `version - 1` to `version`."""
 
     version: int
     sql: str
 
 
 def load() -> tuple[Migration, ...]:
-    """All migrations of this program, in order: the files `NNNN_what.sql`, numbered from 1 without a gap.
+    """All migrations of this program, in order: the files `NNNN_what.sql`.
 
-    Raises ValueError when the numbers have one.
+    Raises ValueError unless they are numbered 1, 2, … without a gap.
     """
     folder = resources.files("daemon.catalog.sqlite.migrations")
     files = sorted((each for each in folder.iterdir() if each.name.endswith(".sql")), key=lambda each: each.name)
@@ -31,26 +31,27 @@ def load() -> tuple[Migration, ...]:
 
 
 def version(connection: sqlite3.Connection) -> int:
-    """The schema's version: how many migrations it has seen, 0 for a new file."""
+    """The schema's version: the number of migrations applied, 0 for a new file."""
     (found,) = connection.execute("PRAGMA user_version").fetchone()
     return int(found)
 
 
 def backup_path(path: Path, found: int) -> Path:
-    """Where the catalog of version `found` is copied before it is migrated."""
+    """Where the copy of a catalog of version `found` goes before it is migrated."""
     return path.with_name(f"{path.name}.v{found}.bak")
 
 
 def migrate(connection: sqlite3.Connection, path: Path, migrations: Sequence[Migration]) -> None:
-    """Apply what is missing, each migration in its own transaction, after a copy of a catalog that is not new.
+    """Apply the missing migrations, each in its own transaction. A catalog that is not new is copied first.
 
-    Raises CatalogNewer when the catalog knows more than `migrations`, and sqlite3.Error.
+    Raises CatalogNewer if the catalog's version is above all of `migrations`, and sqlite3.Error.
     """
     found, known = version(connection), len(migrations)
     if found > known:
         raise CatalogNewer(
             f"the catalog {path} has schema version {found}, and this program knows versions up to {known}: "
-            f"run the newer program, or restore a copy made before the upgrade, such as {backup_path(path, known)}"
+            f"run the newer program, or restore a copy made before the upgrade, such as {backup_path(path, known)}: "
+            f"stop the daemon, move {path.name}-wal and {path.name}-shm away, and put the copy in place of {path.name}"
         )
     if 0 < found < known:
         with closing(sqlite3.connect(backup_path(path, found))) as copy:

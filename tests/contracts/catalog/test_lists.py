@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from daemon.catalog.interface import Catalog
-from daemon.catalog.records import Page, Position, Query, State, Upload
+from daemon.catalog.records import ListQuery, Page, Position, State, Upload
 from tests.support.catalog_samples import DEVICE, TENANT, bring_to, create
 
 ALL = 30
@@ -22,7 +22,7 @@ async def uploads(catalog: Catalog) -> list[Upload]:
     return sorted((each for each in kept if each), key=lambda each: (each.created_ms, each.id), reverse=True)
 
 
-async def pages(catalog: Catalog, query: Query) -> list[Page]:
+async def pages(catalog: Catalog, query: ListQuery) -> list[Page]:
     found = [await catalog.list(query)]
     while (after := found[-1].next) is not None:
         found.append(await catalog.list(replace(query, after=after)))
@@ -32,24 +32,24 @@ async def pages(catalog: Catalog, query: Query) -> list[Page]:
 @pytest.mark.parametrize(
     "query",
     [
-        Query(TENANT, 4),
-        Query(TENANT, ALL),
-        Query("nobody", 4),
-        Query(TENANT, 4, device=DEVICE),
-        Query(TENANT, 4, states=frozenset({State.COMPLETE, State.RECEIVING})),
-        Query(TENANT, 4, name_prefix="1/"),
-        Query(TENANT, 4, updated_from_ms=1_060, updated_to_ms=1_070),
+        ListQuery(TENANT, 4),
+        ListQuery(TENANT, ALL),
+        ListQuery("nobody", 4),
+        ListQuery(TENANT, 4, device=DEVICE),
+        ListQuery(TENANT, 4, states=frozenset({State.COMPLETE, State.RECEIVING})),
+        ListQuery(TENANT, 4, name_prefix="1/"),
+        ListQuery(TENANT, 4, updated_from_ms=1_060, updated_to_ms=1_070),
     ],
 )
 async def test_the_pages_of_a_query_hold_what_it_asks_for_newest_first(
-    catalog: Catalog, uploads: list[Upload], query: Query
+    catalog: Catalog, uploads: list[Upload], query: ListQuery
 ) -> None:
     found = await pages(catalog, query)
     assert all(len(page.uploads) <= query.limit for page in found)
     assert [each for page in found for each in page.uploads] == [each for each in uploads if passes(each, query)]
 
 
-def passes(upload: Upload, query: Query) -> bool:
+def passes(upload: Upload, query: ListQuery) -> bool:
     return (
         upload.tenant == query.tenant
         and query.device in {None, upload.device}

@@ -61,6 +61,56 @@ async def test_a_complete_file_that_is_deleted_while_it_is_replaced_leaves_the_n
     assert completed.superseded is None
 
 
+@pytest.mark.parametrize("ended", [State.REJECTED, State.ABORTED, State.EXPIRED])
+async def test_a_failed_replacement_gives_the_name_back_though_the_file_was_deleted_meanwhile(
+    catalog: Catalog, ended: State
+) -> None:
+    await create(catalog, 1, NAME)
+    await bring_to(catalog, 1, State.COMPLETE)
+    await create(catalog, 2, NAME, disposition=REPLACE)
+    await bring_to(catalog, 1, State.DELETED, 3_000)
+    await bring_to(catalog, 2, ended, 4_000)
+    assert await found(catalog) == (1, 1)
+
+
+async def test_a_replacement_that_was_complete_keeps_the_name_when_it_ends(catalog: Catalog) -> None:
+    await create(catalog, 1, NAME)
+    await bring_to(catalog, 1, State.COMPLETE)
+    await create(catalog, 2, NAME, disposition=REPLACE)
+    await bring_to(catalog, 2, State.COMPLETE, 3_000)
+    await bring_to(catalog, 2, State.EXPIRED, 4_000)
+    assert await found(catalog) == (2, 2)
+
+
+async def test_a_replacement_that_was_deleted_too_keeps_the_name(catalog: Catalog) -> None:
+    """Its tombstone is kept for longer."""
+    await create(catalog, 1, NAME)
+    await bring_to(catalog, 1, State.COMPLETE)
+    await create(catalog, 2, NAME, disposition=REPLACE)
+    await bring_to(catalog, 1, State.DELETED, 3_000)
+    await bring_to(catalog, 2, State.DELETED, 4_000)
+    assert await found(catalog) == (2, 2)
+
+
+async def test_an_upload_that_was_opened_after_the_deletion_has_the_name(catalog: Catalog) -> None:
+    await create(catalog, 1, NAME)
+    await bring_to(catalog, 1, State.COMPLETE)
+    await bring_to(catalog, 1, State.DELETED, 3_000)
+    await create(catalog, 2, NAME, disposition=REPLACE, now_ms=3_000)
+    await bring_to(catalog, 2, State.ABORTED, 4_000)
+    assert await found(catalog) == (2, 2)
+
+
+async def test_a_rejected_upload_that_is_deleted_meanwhile_takes_no_name(catalog: Catalog) -> None:
+    """It was never the file under the name."""
+    await create(catalog, 1, NAME)
+    await bring_to(catalog, 1, State.REJECTED)
+    await create(catalog, 2, NAME, now_ms=2_500)
+    await bring_to(catalog, 1, State.DELETED, 3_000)
+    await bring_to(catalog, 2, State.ABORTED, 4_000)
+    assert await found(catalog) == (2, 2)
+
+
 async def test_of_uploads_that_ended_the_last_one_counts(catalog: Catalog) -> None:
     await create(catalog, 1, NAME)
     await bring_to(catalog, 1, State.COMPLETE)

@@ -142,6 +142,19 @@ async def test_a_complete_file_that_outlived_its_replacement_ends_as_any_other(
     assert (opened.outcome, opened.previous) == (outcome, ended)
 
 
+async def test_a_complete_file_that_was_deleted_before_its_replacement_failed_is_gone(catalog: Catalog) -> None:
+    await catalog.open(REQUEST)
+    await bring_to(catalog, 1, State.COMPLETE)
+    await catalog.open(REPLACEMENT)
+    await bring_to(catalog, 1, State.DELETED, 3_000)
+    await bring_to(catalog, 2, State.ABORTED, 4_000)
+    request = replace(REQUEST, upload_id=3, now_ms=5_000, tombstone_after_ms=3_000)
+    for each in (request, replace(request, disposition=RESUME_ONLY)):
+        assert (await catalog.open(each)).outcome is Outcome.GONE
+    opened = await catalog.open(replace(request, tombstone_after_ms=3_001))
+    assert (opened.outcome, opened.previous) == (Outcome.CREATED, None)
+
+
 async def test_an_upload_is_created_after_the_last_end_though_the_clock_was_set_back(catalog: Catalog) -> None:
     await catalog.open(REQUEST)
     await bring_to(catalog, 1, State.ABORTED, 9_000)

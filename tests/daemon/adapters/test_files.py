@@ -13,6 +13,7 @@ import pytest
 
 from daemon.adapters.files import RWF_DONTCACHE, VECTORS_MAX, SystemFiles
 from protocol.checksum import Buffer
+from tests.support.umask import umask_set
 
 
 @pytest.fixture
@@ -41,9 +42,8 @@ def test_a_directory_is_made_once_and_private(files: SystemFiles, tmp_path: Path
 
 
 def test_a_new_file_is_private_and_an_old_one_keeps_its_bytes(files: SystemFiles, path: Path) -> None:
-    before = os.umask(0o077)
-    write(files, path, [b"abc"])
-    os.umask(before)
+    with umask_set(0o077):
+        write(files, path, [b"abc"])
     assert path.stat().st_mode & 0o777 == 0o600
     files.close(files.create(path))
     assert path.read_bytes() == b"abc"

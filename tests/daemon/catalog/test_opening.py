@@ -5,7 +5,8 @@ from dataclasses import replace
 import pytest
 
 from daemon.catalog.opening import TABLE, Standing, content_changed, decide
-from daemon.catalog.records import Disposition, End, EndReason, Metadata, Outcome, State, Upload
+from daemon.catalog.records import End, EndReason, Metadata, Outcome, State, Upload
+from protocol.constants import Disposition
 from tests.support.catalog_samples import (
     REPLACE,
     REQUEST,

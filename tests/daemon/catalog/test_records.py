@@ -2,7 +2,7 @@
 
 import pytest
 
-from daemon.catalog.records import ENDINGS, PAGE_ROWS_MAX, Device, Query, State
+from daemon.catalog.records import ENDINGS, PAGE_ROWS_MAX, Device, ListQuery, State
 from protocol.ranges import DigestedRange
 from tests.support.catalog_samples import TENANT, first_bytes, upload
 
@@ -45,7 +45,7 @@ def test_nothing_leads_out_of_a_tombstone_or_back_to_receiving() -> None:
 @pytest.mark.parametrize("limit", [0, -1, PAGE_ROWS_MAX + 1])
 def test_a_page_has_a_length_that_can_be_served(limit: int) -> None:
     with pytest.raises(ValueError, match=f"a page of {limit} uploads"):
-        Query(TENANT, limit)
+        ListQuery(TENANT, limit)
 
 
 def test_a_device_does_not_show_its_key() -> None:

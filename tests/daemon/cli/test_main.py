@@ -6,7 +6,7 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from importlib.metadata import version
@@ -28,6 +28,7 @@ from protocol.ranges import DigestedRange
 from tests.support.catalog_samples import REQUEST
 from tests.support.fake_machine import NOW_MS
 from tests.support.populated_store import keep
+from tests.support.umask import current_umask, umask_set
 
 
 @dataclass(slots=True)
@@ -320,6 +321,11 @@ class TestSettings:
 
 
 class TestProgram:
+    @pytest.fixture(autouse=True)
+    def umask(self) -> Iterator[None]:
+        with umask_set(0o022):
+            yield
+
     def test_version_is_printed(self, capsys: pytest.CaptureFixture[str]) -> None:
         with pytest.raises(SystemExit) as exited:
             main(["--version"])
@@ -342,6 +348,7 @@ class TestProgram:
         monkeypatch.setenv("UPLINKD_DATA_DIR", str(tmp_path))
         assert main(["device", "add", "pump-7", "--json"]) == Exit.DONE
         assert json.loads(capsys.readouterr().out)["device"] == "pump-7"
+        assert current_umask() == 0o077
 
     def test_a_closed_pipe_is_not_an_error(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         monkeypatch.setenv("UPLINKD_DATA_DIR", str(tmp_path))

@@ -9,7 +9,7 @@ import pytest
 from control.ports import (
     Ports,
 )
-from daemon.catalog.records import Page, Query, State
+from daemon.catalog.records import ListQuery, Page, State
 from tests.support.catalog_samples import DEVICE, TENANT
 from tests.support.fake_machine import NOW_MS
 from tests.support.populated_store import CONTENT
@@ -49,7 +49,7 @@ class TestFiles:
         await running.keeping.add(1, NOW_MS)
         assert await ports.files.get(OTHER, 1) is None
         assert await ports.files.find(OTHER, DEVICE, "file-1") is None
-        assert await ports.files.list(Query(OTHER, 10)) == Page((), None)
+        assert await ports.files.list(ListQuery(OTHER, 10)) == Page((), None)
         assert await ports.files.get(TENANT, 2) is None
 
     async def test_a_name_is_found(self, running: Running, ports: Ports) -> None:
@@ -65,7 +65,7 @@ class TestFiles:
             await running.keeping.add(number, NOW_MS + number // 2)
         seen, after = [], None
         while True:
-            page = await ports.files.list(Query(TENANT, 2, after=after))
+            page = await ports.files.list(ListQuery(TENANT, 2, after=after))
             seen.append([file.id for file in page.uploads])
             if page.next is None:
                 break
@@ -78,7 +78,7 @@ class TestFiles:
         await running.keeping.add(2, NOW_MS + 10)
 
         async def listed(**filters: object) -> list[int]:
-            query = replace(Query(TENANT, 10), **filters)  # type: ignore[arg-type]  # each value fits the field it names
+            query = replace(ListQuery(TENANT, 10), **filters)  # type: ignore[arg-type]  # each value fits the field it names
             return [file.id for file in (await ports.files.list(query)).uploads]
 
         assert await listed() == [2, 1]
@@ -91,7 +91,7 @@ class TestFiles:
     async def test_the_catalog_does_not_answer(self, running: Running, ports: Ports) -> None:
         running.core.catalog = failing()
         for work in (
-            ports.files.list(Query(TENANT, 1)),
+            ports.files.list(ListQuery(TENANT, 1)),
             ports.files.get(TENANT, 1),
             ports.files.find(TENANT, DEVICE, "x"),
         ):

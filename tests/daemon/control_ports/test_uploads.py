@@ -7,9 +7,10 @@ import pytest
 from control.ports import (
     Ports,
 )
-from daemon.catalog.records import Disposition, OpenResult, State
+from daemon.catalog.records import OpenResult, State
 from daemon.ingest.live_upload import LiveUpload
 from daemon.tasks import background
+from protocol.constants import Disposition
 from protocol.errors import ErrorCode
 from protocol.ranges import Span
 from tests.support.catalog_samples import DEVICE, REQUEST, TENANT

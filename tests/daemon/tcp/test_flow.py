@@ -89,6 +89,15 @@ def test_a_request_that_needs_an_answer_pauses_until_the_answer(rig: Rig) -> Non
     assert rig.calls == ["pause", "resume"]
 
 
+def test_a_reason_from_before_the_transport_pauses_it_too(rig: Rig) -> None:
+    rig.flow = Flow(rig.pool)
+    rig.protocol.is_held = True
+    rig.update()
+    rig.flow.begin(rig, rig)
+    rig.update()
+    assert rig.calls == ["pause"]
+
+
 async def test_input_that_is_left_over_gets_its_turn(rig: Rig) -> None:
     rig.protocol.has_more = True
     rig.update()

@@ -5,12 +5,11 @@ from dataclasses import replace
 import pytest
 
 from daemon.catalog.expiry import ExpiryPolicy
-from daemon.catalog.records import Disposition, Metadata, OpenRequest, State, Upload
+from daemon.catalog.records import Metadata, OpenRequest, State, Upload
 from daemon.ingest.live_upload import LiveUpload
 from daemon.tcp.translation import open_request, opened, opened_complete, status, wire_size
 from protocol import frames
-from protocol.constants import NEVER_S, SIZE_UNKNOWN, UploadState
-from protocol.constants import Disposition as WireDisposition
+from protocol.constants import NEVER_S, SIZE_UNKNOWN, Disposition, UploadState
 from protocol.ranges import DigestedRange, Span
 
 NOW_MS = 1_000_000
@@ -39,14 +38,14 @@ COMPLETE = replace(RECORD, state=State.COMPLETE, size=50, crc32c=5, sha256=b"d" 
 
 
 def test_an_open_that_says_little() -> None:
-    request = frames.Open(WireDisposition.RESUME_ONLY, SIZE_UNKNOWN, "log")
+    request = frames.Open(Disposition.RESUME_ONLY, SIZE_UNKNOWN, "log")
     assert open_request("acme", "pump-7", request) == OpenRequest(
         1, "acme", "pump-7", "log", Disposition.RESUME_ONLY, 0
     )
 
 
 def test_an_open_that_says_all() -> None:
-    request = frames.Open(WireDisposition.REPLACE, 50, "log", b"tag", b"d" * 32, 5, "text/plain", "42", "log.txt")
+    request = frames.Open(Disposition.REPLACE, 50, "log", b"tag", b"d" * 32, 5, "text/plain", "42", "log.txt")
     asked = open_request("acme", "pump-7", request)
     assert (asked.disposition, asked.size, asked.tag) == (Disposition.REPLACE, 50, b"tag")
     assert (asked.crc32c_expected, asked.sha256_expected) == (5, b"d" * 32)

@@ -1,9 +1,8 @@
-"""Orphans: what of the stored bytes belongs to nobody, found by passes of cleanup. Catalog and files are real."""
+"""Which stored files a pass takes for orphans, and when it quarantines them. Catalog and files are real."""
 
 import os
-from collections.abc import AsyncIterator, Collection
+from collections.abc import Collection
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 
@@ -11,33 +10,15 @@ from daemon.catalog.interface import CatalogFailed
 from daemon.catalog.records import CleanupReport, State
 from daemon.storage.interface import Stored
 from daemon.storage.local.layout import SHARDS
-from daemon.telemetry.metrics import Metrics
 from daemon.upkeep import orphans
 from daemon.upkeep.cleanup import Cleanup
-from tests.support.cleanup_bench import NOTHING, OLD_MS, POLICY, SHARD, YOUNG_MS, LiveUploads, cleanup_of, orphan
-from tests.support.fake_machine import DAY_S, NOW_MS, CapturedLog, FakeClock, FakeEntropy
-from tests.support.populated_store import CONTENT, Keeping, keep
-
-
-@pytest.fixture
-async def kept(tmp_path: Path) -> AsyncIterator[Keeping]:
-    async with keep(tmp_path) as opened:
-        yield opened
-
-
-@pytest.fixture
-def uploads() -> LiveUploads:
-    return LiveUploads()
-
-
-@pytest.fixture
-def cleanup(kept: Keeping, uploads: LiveUploads) -> Cleanup:
-    metrics = Metrics(NOW_MS)
-    return cleanup_of(kept, uploads, metrics, clock=FakeClock(), entropy=FakeEntropy(), log=CapturedLog())
+from tests.support.cleanup_bench import NOTHING, OLD_MS, POLICY, SHARD, YOUNG_MS, LiveUploads, orphan
+from tests.support.fake_machine import DAY_S
+from tests.support.populated_store import CONTENT, Keeping
 
 
 async def whole(cleanup: Cleanup) -> CleanupReport:
-    """As many passes as search all of storage; the report of the last, those before it having done nothing."""
+    """Run the passes that search all of storage. Returns the report of the last; the others must do nothing."""
     for _ in range(SHARDS // orphans.SHARDS_PER_PASS - 1):
         assert await cleanup.once(dry_run=False) == NOTHING
     return await cleanup.once(dry_run=False)
@@ -47,7 +28,7 @@ def quarantined(kept: Keeping) -> list[str]:
     return sorted(path.name for path in (kept.root / "quarantine").rglob("*") if path.is_file())
 
 
-async def test_what_belongs_to_no_upload_is_put_aside_and_not_deleted(cleanup: Cleanup, kept: Keeping) -> None:
+async def test_a_file_of_no_upload_is_quarantined_and_not_deleted(cleanup: Cleanup, kept: Keeping) -> None:
     await kept.add(SHARD, YOUNG_MS)
     os.utime(kept.path(SHARD), (OLD_MS / 1000, OLD_MS / 1000))
     cleanup.policy = replace(POLICY, max_fraction=0.7)
@@ -68,14 +49,14 @@ async def test_young_orphans_and_those_in_use_are_left_alone(
     assert all(path.exists() for path in paths)
 
 
-async def test_the_bytes_of_a_tombstone_belong_to_nobody(cleanup: Cleanup, kept: Keeping) -> None:
+async def test_the_file_of_a_tombstone_is_an_orphan(cleanup: Cleanup, kept: Keeping) -> None:
     await kept.add(SHARD, YOUNG_MS, State.DELETED)
     os.utime(kept.path(SHARD), (OLD_MS / 1000, OLD_MS / 1000))
     cleanup.policy = replace(POLICY, max_fraction=1)
     assert (await whole(cleanup)).orphans_quarantined == 1
 
 
-async def test_an_orphan_that_is_deleted_meanwhile_is_none(
+async def test_an_orphan_that_is_deleted_meanwhile_is_not_counted(
     cleanup: Cleanup, kept: Keeping, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def stored(shard: int) -> tuple[Stored, ...]:
@@ -91,7 +72,7 @@ async def test_an_orphan_that_is_deleted_meanwhile_is_none(
     assert await whole(cleanup) == NOTHING
 
 
-async def test_all_of_storage_is_searched_a_few_parts_at_a_time_and_then_what_was_found_goes(
+async def test_a_few_shards_are_searched_in_each_pass_and_the_last_pass_quarantines(
     cleanup: Cleanup, kept: Keeping
 ) -> None:
     for shard in range(SHARDS):
@@ -106,10 +87,10 @@ async def test_all_of_storage_is_searched_a_few_parts_at_a_time_and_then_what_wa
     assert await whole(cleanup) == NOTHING
 
 
-async def test_a_part_with_many_files_is_searched_in_several_passes(
+async def test_a_shard_with_many_files_is_searched_in_several_passes(
     cleanup: Cleanup, kept: Keeping, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(orphans, "SEARCHED_PER_PASS", 2)
+    monkeypatch.setattr(orphans, "FILES_PER_PASS", 2)
     cleanup.policy = replace(POLICY, max_fraction=1)
     orphan(kept, "earlier", shard=SHARD - 1)
     for number in range(4):
@@ -119,10 +100,10 @@ async def test_a_part_with_many_files_is_searched_in_several_passes(
     assert (await whole(cleanup)).orphans_quarantined == 5
 
 
-async def test_of_very_many_files_a_lot_is_judged_at_a_time(
+async def test_very_many_files_are_judged_in_samples(
     cleanup: Cleanup, kept: Keeping, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(orphans, "LOT_FILES", 3)
+    monkeypatch.setattr(orphans, "SAMPLE_FILES", 3)
     cleanup.policy = replace(POLICY, max_fraction=1)
     for number in range(7):
         orphan(kept, f"orphan-{number}")
@@ -130,10 +111,10 @@ async def test_of_very_many_files_a_lot_is_judged_at_a_time(
     assert (await whole(cleanup)).orphans_quarantined == 1
 
 
-async def test_the_search_goes_on_behind_a_lot_whose_catalog_seems_wrong(
+async def test_the_search_continues_after_a_sample_that_looks_wrong(
     cleanup: Cleanup, kept: Keeping, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(orphans, "LOT_FILES", 3)
+    monkeypatch.setattr(orphans, "SAMPLE_FILES", 3)
     for number in range(3):
         orphan(kept, f"orphan-{number}")
     orphan(kept, "later", shard=orphans.SHARDS_PER_PASS)
@@ -143,9 +124,7 @@ async def test_the_search_goes_on_behind_a_lot_whose_catalog_seems_wrong(
     assert (await cleanup.once(dry_run=False)).orphans_quarantined == 1
 
 
-async def test_what_could_not_be_looked_up_is_looked_up_again(
-    cleanup: Cleanup, kept: Keeping, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_failed_search_is_tried_again(cleanup: Cleanup, kept: Keeping, monkeypatch: pytest.MonkeyPatch) -> None:
     cleanup.policy = replace(POLICY, max_fraction=1)
     orphan(kept, "orphan")
     existing = kept.catalog.existing
@@ -159,7 +138,7 @@ async def test_what_could_not_be_looked_up_is_looked_up_again(
     assert (await whole(cleanup)).orphans_quarantined == 1
 
 
-async def test_orphans_in_masses_mean_that_the_catalog_is_wrong(cleanup: Cleanup, kept: Keeping) -> None:
+async def test_if_most_files_are_orphans_none_is_quarantined(cleanup: Cleanup, kept: Keeping) -> None:
     """With an empty catalog, as few as they are in each pass."""
     for number in range(100):
         orphan(kept, f"orphan-{number}", shard=number)
@@ -169,7 +148,7 @@ async def test_orphans_in_masses_mean_that_the_catalog_is_wrong(cleanup: Cleanup
     assert quarantined(kept) == []
 
 
-async def test_a_single_file_that_the_catalog_does_not_know_is_as_much_as_all(cleanup: Cleanup, kept: Keeping) -> None:
+async def test_an_only_file_that_the_catalog_does_not_know_is_not_quarantined(cleanup: Cleanup, kept: Keeping) -> None:
     orphan(kept, "orphan")
     assert str((await whole(cleanup)).stopped).startswith("1 of 1 stored files belong to no upload")
     assert quarantined(kept) == []

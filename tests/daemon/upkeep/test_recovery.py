@@ -30,11 +30,13 @@ def recovery(kept: Keeping, log: CapturedLog) -> Recovery:
     return Recovery(kept.catalog, kept.storage.contents, log.logger)
 
 
-async def test_a_daemon_that_holds_nothing_has_nothing_to_check(recovery: Recovery) -> None:
+async def test_an_empty_catalog_needs_no_check(recovery: Recovery) -> None:
     assert await recovery.run() == RecoveryReport(0, 0, ())
 
 
-async def test_uploads_whose_bytes_are_there_are_well(recovery: Recovery, kept: Keeping, log: CapturedLog) -> None:
+async def test_uploads_whose_bytes_are_there_are_not_doubtful(
+    recovery: Recovery, kept: Keeping, log: CapturedLog
+) -> None:
     await kept.add(1, NOW_MS)
     await kept.add(2, NOW_MS, content=b"")
     await kept.add(3, NOW_MS)
@@ -44,7 +46,7 @@ async def test_uploads_whose_bytes_are_there_are_well(recovery: Recovery, kept: 
     assert log.at("warning") == []
 
 
-async def test_a_missing_and_a_short_file_are_told_and_kept(
+async def test_a_missing_and_a_short_file_are_reported_and_kept(
     recovery: Recovery, kept: Keeping, log: CapturedLog
 ) -> None:
     await kept.add(1, NOW_MS)
@@ -65,9 +67,7 @@ async def test_a_file_that_cannot_be_opened_is_in_doubt(recovery: Recovery, kept
     assert (await recovery.run()).doubtful_ids == (1,)
 
 
-async def test_files_that_are_complete_are_not_read(
-    recovery: Recovery, kept: Keeping, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_complete_files_are_not_read(recovery: Recovery, kept: Keeping, monkeypatch: pytest.MonkeyPatch) -> None:
     for upload_id in range(1, 5):
         await kept.add(upload_id, NOW_MS, State.COMPLETE)
 
@@ -78,16 +78,14 @@ async def test_files_that_are_complete_are_not_read(
     assert (await recovery.run()).checked == 0
 
 
-async def test_every_upload_is_met_though_they_are_read_in_batches(
-    recovery: Recovery, kept: Keeping, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_every_batch_is_checked(recovery: Recovery, kept: Keeping, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(recovery_module, "BATCH_UPLOADS", 2)
     for upload_id in range(1, 6):
         await kept.add(upload_id, NOW_MS, content=None if upload_id == 5 else CONTENT)
     assert await recovery.run() == RecoveryReport(5, 1, (5,))
 
 
-async def test_of_very_many_the_first_are_named(
+async def test_only_the_first_of_very_many_are_named(
     recovery: Recovery, kept: Keeping, log: CapturedLog, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(recovery_module, "NAMED_MAX", 2)
@@ -98,7 +96,7 @@ async def test_of_very_many_the_first_are_named(
 
 
 @pytest.mark.parametrize("ending", [State.DELETED, None])
-async def test_an_upload_that_ends_meanwhile_may_lack_its_bytes(
+async def test_an_upload_that_ends_meanwhile_is_not_doubtful(
     recovery: Recovery, kept: Keeping, monkeypatch: pytest.MonkeyPatch, ending: State | None
 ) -> None:
     await kept.add(1, NOW_MS)
@@ -115,7 +113,7 @@ async def test_an_upload_that_ends_meanwhile_may_lack_its_bytes(
     assert await recovery.run() == RecoveryReport(1, 0, ())
 
 
-async def test_a_catalog_that_fails_ends_the_check_and_is_told(
+async def test_a_catalog_failure_ends_the_check_and_is_reported(
     recovery: Recovery, kept: Keeping, log: CapturedLog, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def receiving(after_id: int, limit: int) -> Sequence[Upload]:

@@ -93,7 +93,9 @@ class TestVerdict:
 
     async def test_another_sha256_is_damage(self, keeping: Keeping, verifier: Verifier) -> None:
         await add(keeping, 1, sha256=hashlib.sha256(b"other").digest())
-        assert await found(verifier) == {"file-1": (Verdict.DAMAGED, "SHA-256 is another than the device gave")}
+        assert await found(verifier) == {
+            "file-1": (Verdict.DAMAGED, "SHA-256 differs from the one that the device gave")
+        }
 
     async def test_a_short_file_is_damage(self, keeping: Keeping, verifier: Verifier) -> None:
         await add(keeping, 1, LARGE)
@@ -101,17 +103,17 @@ class TestVerdict:
         expected = f"ends after {STEP_BYTES} of {len(LARGE)} bytes"
         assert await found(verifier) == {"file-1": (Verdict.DAMAGED, expected)}
 
-    async def test_bytes_behind_the_end_are_none_of_the_file(self, keeping: Keeping, verifier: Verifier) -> None:
+    async def test_bytes_beyond_the_end_do_not_matter(self, keeping: Keeping, verifier: Verifier) -> None:
         await add(keeping, 1, b"content")
         keeping.path(1).write_bytes(b"content and more")
         assert await found(verifier) == {"file-1": (Verdict.OK, "")}
 
-    async def test_a_file_without_its_bytes_is_missing(self, keeping: Keeping, verifier: Verifier) -> None:
+    async def test_a_file_that_is_gone_is_missing(self, keeping: Keeping, verifier: Verifier) -> None:
         await add(keeping, 1)
         keeping.path(1).unlink()
-        assert await found(verifier) == {"file-1": (Verdict.MISSING, "storage has no bytes of it")}
+        assert await found(verifier) == {"file-1": (Verdict.MISSING, "its file is gone")}
 
-    async def test_a_read_error_is_told_with_its_place(self, keeping: Keeping, verifier: Verifier) -> None:
+    async def test_a_read_error_is_reported_with_its_offset(self, keeping: Keeping, verifier: Verifier) -> None:
         await add(keeping, 1)
         keeping.path(1).unlink()
         keeping.path(1).mkdir()
@@ -119,7 +121,7 @@ class TestVerdict:
         assert verdict is Verdict.UNREADABLE
         assert detail.startswith("at byte 0: Is a directory")
 
-    async def test_one_bad_file_hides_no_other(self, keeping: Keeping, verifier: Verifier) -> None:
+    async def test_the_check_continues_after_a_bad_file(self, keeping: Keeping, verifier: Verifier) -> None:
         for upload_id in (1, 2, 3):
             await add(keeping, upload_id)
         keeping.path(2).unlink()
@@ -160,7 +162,7 @@ class TestSelection:
         assert (await found(verifier, tenant, device)).keys() == names
 
     @pytest.mark.parametrize("ends", [True, False])
-    async def test_a_file_deleted_meanwhile_is_no_loss(self, keeping: Keeping, ends: bool) -> None:
+    async def test_a_file_deleted_meanwhile_is_not_reported(self, keeping: Keeping, ends: bool) -> None:
         class Vanishing:
             """A storage whose file goes away at the moment it is wanted."""
 
@@ -179,7 +181,7 @@ class TestSelection:
 
 
 class TestPass:
-    async def test_signs_of_life_come_amid_a_file(
+    async def test_progress_is_reported_within_a_file(
         self, keeping: Keeping, verifier: Verifier, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(verify, "PROGRESS_BYTES", STEP_BYTES)
@@ -189,7 +191,7 @@ class TestPass:
         progress = [each for each in results if isinstance(each, VerifyProgress)]
         assert progress == [VerifyProgress(1, 7 + STEP_BYTES), VerifyProgress(1, 7 + 2 * STEP_BYTES)]
 
-    async def test_a_pass_given_up_leaves_nothing_behind(
+    async def test_an_abandoned_check_leaves_nothing_open(
         self, keeping: Keeping, verifier: Verifier, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(verify, "PROGRESS_BYTES", 1)
@@ -198,7 +200,7 @@ class TestPass:
             assert isinstance(await anext(results), VerifyProgress)
         assert "verify" not in {thread.name for thread in threading.enumerate()}
 
-    async def test_a_pass_can_be_cancelled_amid_a_step(self, keeping: Keeping) -> None:
+    async def test_a_check_can_be_cancelled_during_a_step(self, keeping: Keeping) -> None:
         lanes = HeldThreads()
         await add(keeping, 1)
         verifier = Verifier(keeping.catalog, keeping.storage.contents, lanes, FakeClock())

@@ -1,15 +1,19 @@
 """Expired authority: what continues, what waits, and what REFRESH releases. PROTOCOL.md §13."""
 
+import dataclasses
+
 import pytest
 
 from protocol import codec, frames
-from protocol.constants import SIZE_UNKNOWN, Action
+from protocol.constants import SIZE_UNKNOWN, Action, UploadState
 from protocol.errors import ErrorCode
 from protocol.events import TokenOffered
-from protocol.outbox import WITHHELD_MAX
+from protocol.outbox import withheld_max
+from protocol.server import REQUESTS_MAX
 from protocol.state import ConnectionState
 from tests.support.server_outcomes import received
 from tests.support.server_rig import (
+    LIMITS,
     ServerRig,
     chunk,
     corrupt,
@@ -19,6 +23,8 @@ from tests.support.server_rig import (
     welcomed,
     with_stream,
 )
+
+WITHHELD_MAX = withheld_max(LIMITS.streams_max)
 
 
 def expired() -> ServerRig:
@@ -62,6 +68,22 @@ def test_after_expiry_a_flood_of_refusals_stops_reading() -> None:
     assert rig.connection.is_held
     rig.connection.refreshed(600)
     assert len(rig.resume()) == 9 * WITHHELD_MAX
+
+
+def test_answers_that_every_stream_and_request_can_await_do_not_stop_reading() -> None:
+    rig = welcomed(limits=dataclasses.replace(LIMITS, streams_max=200))
+    for number in range(1, 201):
+        open_stream(rig, number)
+        rig.connection.answered()
+    rig.feed(codec.encode(frames.Query("log.bin"), 0) * REQUESTS_MAX)
+    rig.connection.expire()
+    for _ in range(REQUESTS_MAX):
+        rig.connection.send(0, frames.Status(0, UploadState.NONE, 0, SIZE_UNKNOWN))
+        rig.connection.answered()
+    for number in range(1, 201):
+        rig.connection.fail_stream(number, ErrorCode.STORAGE_FAILED, "the disk failed")
+    assert not rig.connection.is_held
+    assert rig.feed(codec.encode(frames.Refresh("new"))) == [TokenOffered("new")]
 
 
 def test_an_answer_does_not_let_a_flood_continue() -> None:

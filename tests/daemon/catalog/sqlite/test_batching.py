@@ -9,7 +9,7 @@ import pytest
 
 from daemon.adapters.threads import SystemThreads
 from daemon.catalog.interface import CatalogFailed
-from daemon.catalog.sqlite.batching import Gathering
+from daemon.catalog.sqlite.batching import BatchedRequests
 from daemon.catalog.sqlite.lane import ConnectionLane
 
 BAD = 13
@@ -39,35 +39,35 @@ async def lane(path: Path) -> AsyncIterator[ConnectionLane]:
 
 async def test_what_is_asked_together_is_one_trip(lane: ConnectionLane) -> None:
     doubling = Doubling()
-    gathering = Gathering(lane, "double", doubling)
-    assert await asyncio.gather(*map(gathering.ask, range(5))) == [0, 2, 4, 6, 8]
+    requests = BatchedRequests(lane, "double", doubling)
+    assert await asyncio.gather(*map(requests.ask, range(5))) == [0, 2, 4, 6, 8]
     assert doubling.trips == [[0, 1, 2, 3, 4]]
 
 
 async def test_what_follows_closely_waits_and_shares_the_next_trip(lane: ConnectionLane) -> None:
     doubling = Doubling()
-    gathering = Gathering(lane, "double", doubling)
-    first = asyncio.ensure_future(gathering.ask(1))
+    requests = BatchedRequests(lane, "double", doubling)
+    first = asyncio.ensure_future(requests.ask(1))
     # The second turn of the loop finds the first on its way.
     await asyncio.sleep(0)
     await asyncio.sleep(0)
-    others = [asyncio.ensure_future(gathering.ask(number)) for number in (2, 3)]
+    others = [asyncio.ensure_future(requests.ask(number)) for number in (2, 3)]
     assert await asyncio.gather(first, *others) == [2, 4, 6]
     assert doubling.trips == [[1], [2, 3]]
 
 
 async def test_one_that_fails_spoils_no_other(lane: ConnectionLane) -> None:
-    gathering = Gathering(lane, "double", Doubling())
-    asked = asyncio.gather(*map(gathering.ask, (1, BAD, 2)), return_exceptions=True)
+    requests = BatchedRequests(lane, "double", Doubling())
+    asked = asyncio.gather(*map(requests.ask, (1, BAD, 2)), return_exceptions=True)
     first, bad, last = await asked
     assert (first, last) == (2, 4)
     assert isinstance(bad, CatalogFailed)
 
 
 async def test_those_who_gave_up_are_passed_over(lane: ConnectionLane) -> None:
-    gathering = Gathering(lane, "double", Doubling())
-    impatient = [asyncio.ensure_future(gathering.ask(number)) for number in (1, BAD)]
-    patient = asyncio.ensure_future(gathering.ask(2))
+    requests = BatchedRequests(lane, "double", Doubling())
+    impatient = [asyncio.ensure_future(requests.ask(number)) for number in (1, BAD)]
+    patient = asyncio.ensure_future(requests.ask(2))
     await asyncio.sleep(0)
     for each in impatient:
         each.cancel()
@@ -79,4 +79,4 @@ async def test_a_closed_catalog_answers_nobody(path: Path) -> None:
     lane = ConnectionLane(SystemThreads(), "test", path, lambda: sqlite3.connect(path), "BEGIN")
     await lane.close()
     with pytest.raises(CatalogFailed, match="closed"):
-        await Gathering(lane, "double", Doubling()).ask(1)
+        await BatchedRequests(lane, "double", Doubling()).ask(1)

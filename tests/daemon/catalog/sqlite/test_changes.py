@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 
 from daemon.catalog.records import (
     UNDER_WAY,
-    Disposition,
     OpenRequest,
     Outcome,
     Progress,
@@ -19,6 +18,7 @@ from daemon.catalog.records import (
     Upload,
 )
 from daemon.catalog.sqlite import changes, queries
+from protocol.constants import Disposition
 from tests.support.catalog_samples import (
     DEVICE,
     NAME,

@@ -10,7 +10,7 @@ from itertools import product
 
 import pytest
 
-from daemon.catalog.records import PAGE_ROWS_MAX, Page, Position, Progress, Query, State, Upload
+from daemon.catalog.records import PAGE_ROWS_MAX, ListQuery, Page, Position, Progress, State, Upload
 from daemon.catalog.sqlite import changes, queries
 from tests.support.catalog_samples import (
     DEVICE,
@@ -57,7 +57,7 @@ def every(connection: sqlite3.Connection) -> list[Upload]:
     return sorted((each for each in found if each), key=lambda each: (each.created_ms, each.id), reverse=True)
 
 
-def passes(upload: Upload, query: Query) -> bool:
+def passes(upload: Upload, query: ListQuery) -> bool:
     return (
         upload.tenant == query.tenant
         and query.device in {None, upload.device}
@@ -68,7 +68,7 @@ def passes(upload: Upload, query: Query) -> bool:
     )
 
 
-def pages(connection: sqlite3.Connection, query: Query) -> list[Page]:
+def pages(connection: sqlite3.Connection, query: ListQuery) -> list[Page]:
     found = [queries.list_uploads(connection, query)]
     while (after := found[-1].next) is not None:
         found.append(queries.list_uploads(connection, replace(query, after=after)))
@@ -76,7 +76,7 @@ def pages(connection: sqlite3.Connection, query: Query) -> list[Page]:
 
 
 QUERIES = [
-    Query(TENANT, 7, device, states, prefix, updated_from_ms, updated_to_ms)
+    ListQuery(TENANT, 7, device, states, prefix, updated_from_ms, updated_to_ms)
     for device, states, prefix, updated_from_ms, updated_to_ms in product(
         [None, "pump-1"],
         [frozenset[State](), frozenset({State.COMPLETE}), frozenset({State.RECEIVING, State.PARTIAL, State.DELETED})],
@@ -107,9 +107,9 @@ def test_the_pages_of_every_query_are_complete_ordered_and_without_duplicates(
 
 def test_a_page_that_is_just_full_is_the_last(filled: sqlite3.Connection) -> None:
     count = sum(each.tenant == TENANT for each in every(filled))
-    whole = queries.list_uploads(filled, Query(TENANT, count))
+    whole = queries.list_uploads(filled, ListQuery(TENANT, count))
     assert (len(whole.uploads), whole.next) == (count, None)
-    cut = queries.list_uploads(filled, Query(TENANT, count - 1))
+    cut = queries.list_uploads(filled, ListQuery(TENANT, count - 1))
     last = cut.uploads[-1]
     assert cut.next == Position(last.created_ms, last.id)
 
@@ -118,7 +118,7 @@ def test_what_arrives_between_pages_neither_repeats_nor_hides_an_upload(connecti
     for number in range(1, 21):
         fill(connection, number)
     before = [each for each in every(connection) if each.tenant == TENANT]
-    query, seen, number = Query(TENANT, 3), list[Upload](), 20
+    query, seen, number = ListQuery(TENANT, 3), list[Upload](), 20
     page = queries.list_uploads(connection, query)
     while True:
         seen += page.uploads
@@ -188,7 +188,7 @@ def test_no_statement_reads_all_uploads_or_sorts_them(
     assert not [each for each in steps if re.search(r"SCAN (uploads|usage)|TEMP B-TREE", each)]
 
 
-def no_choices(_: Query) -> list[tuple[str, tuple[queries.Value, ...]]]:
+def no_rare_filters(_: ListQuery) -> list[tuple[str, tuple[queries.Value, ...]]]:
     """As if no index found only a few."""
     return []
 
@@ -199,7 +199,7 @@ def test_no_list_reads_all_uploads_and_no_walk_sorts_them(
     filled: sqlite3.Connection, monkeypatch: pytest.MonkeyPatch, is_picked: bool, after: Position | None
 ) -> None:
     if not is_picked:
-        monkeypatch.setattr(queries, "_choices", no_choices)
+        monkeypatch.setattr(queries, "_rare_filters", no_rare_filters)
     for query in QUERIES:
         asked = replace(query, after=after)
         steps = plans(filled, partial(queries.list_uploads, query=asked))
@@ -211,9 +211,9 @@ def test_no_list_reads_all_uploads_and_no_walk_sorts_them(
 def test_a_walk_that_finds_nothing_ends_and_says_where_to_go_on(
     filled: sqlite3.Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(queries, "_choices", no_choices)
+    monkeypatch.setattr(queries, "_rare_filters", no_rare_filters)
     monkeypatch.setattr(queries, "WALK_ROWS_FIRST", 5)
     monkeypatch.setattr(queries, "WALK_ROWS_MAX", 50)
-    first = queries.list_uploads(filled, Query(TENANT, PAGE_ROWS_MAX, name_prefix="none"))
+    first = queries.list_uploads(filled, ListQuery(TENANT, PAGE_ROWS_MAX, name_prefix="none"))
     fiftieth = [each for each in every(filled) if each.tenant == TENANT][49]
     assert first == Page((), Position(fiftieth.created_ms, fiftieth.id))

@@ -1,6 +1,5 @@
 """Local storage's directories: private, and durable."""
 
-import os
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -14,14 +13,14 @@ from daemon.storage.local.storage import LocalStorage
 from tests.daemon.storage.local.conftest import OPEN_FILES_MAX
 from tests.support.recorded_files import RecordedFiles, within, write
 from tests.support.storage_paths import path_of
+from tests.support.umask import umask_set
 
 
 @pytest.fixture(autouse=True)
 def umask() -> Iterator[None]:
     """As the daemon's command line sets it."""
-    before = os.umask(0o077)
-    yield
-    os.umask(before)
+    with umask_set(0o077):
+        yield
 
 
 async def test_directories_are_private_and_made_durable(tmp_path: Path) -> None:
