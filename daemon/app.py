@@ -25,7 +25,8 @@ from daemon.process.reload import take_over
 from daemon.process.systemd import listen_fds, passed_sockets
 from daemon.settings import Settings, SettingsInvalid
 from daemon.tasks import background
-from daemon.tcp.listener import DeviceServer, bind, keep_alive
+from daemon.tcp.acceptor import bind, keep_alive
+from daemon.tcp.listener import DeviceServer
 from daemon.tcp.policies import drain_policy, load_certificate, server_policy, tls_context
 from daemon.tcp.receive_pool import ReceivePool
 from daemon.tcp.session import Services

@@ -7,6 +7,7 @@ from daemon.catalog.expiry import expiry_policy
 from daemon.settings import Settings
 from daemon.tcp.handshake import SessionPolicy
 from daemon.tcp.listener import DrainPolicy, ServerPolicy
+from daemon.tcp.places import PlaceLimits
 from protocol.constants import ALPN, Durability, Feature
 from protocol.server import ServerLimits
 from protocol.timers import TimerSettings
@@ -44,8 +45,13 @@ def server_policy(settings: Settings) -> ServerPolicy:
             expiry=expiry_policy(settings.cleanup),
             tenant_default=settings.auth.tenant_default,
         ),
-        connections_max=limits.connections_max,
-        connections_per_ip_max=limits.connections_per_ip_max,
+        places=PlaceLimits(
+            connections_max=limits.connections_max,
+            connections_per_ip_max=limits.connections_per_ip_max,
+            connections_per_tenant_max=limits.connections_per_tenant_max,
+            connections_per_device_max=limits.connections_per_device_max,
+        ),
+        handshakes_max=limits.handshakes_max,
         outgoing_bytes_max=limits.outgoing_bytes_max,
         handshake_timeout_s=limits.handshake_timeout_s,
         proxy_trusted=settings.listen.proxy_trusted if settings.listen.proxy_protocol else (),

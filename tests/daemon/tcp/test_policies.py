@@ -10,6 +10,7 @@ from cryptography.hazmat.primitives import serialization
 from daemon.settings import Settings, load
 from daemon.tcp import policies
 from daemon.tcp.listener import DrainPolicy
+from daemon.tcp.places import PlaceLimits
 from protocol.constants import ALPN, Durability
 from protocol.timers import TimerSettings
 from tests.support.certificates import Certificate, make_certificate
@@ -37,6 +38,9 @@ def test_welcome_says_the_limits_that_are_enforced() -> None:
             limits__handshake_timeout_s="6",
             limits__connections_max="7",
             limits__connections_per_ip_max="8",
+            limits__connections_per_tenant_max="9",
+            limits__connections_per_device_max="10",
+            limits__handshakes_max="11",
             limits__outgoing_bytes_max="65536",
             auth__grace_s="9",
             auth__tenant_default="plant",
@@ -54,7 +58,8 @@ def test_welcome_says_the_limits_that_are_enforced() -> None:
         10,
         "plant",
     )
-    assert (policy.connections_max, policy.connections_per_ip_max) == (7, 8)
+    assert policy.places == PlaceLimits(7, 8, 9, 10)
+    assert policy.handshakes_max == 11
     assert (policy.outgoing_bytes_max, policy.handshake_timeout_s) == (65536, 6)
 
 

@@ -283,4 +283,6 @@ async def test_events_before_their_time_are_a_fault_of_ours() -> None:
 class _Deaf:
     """A wire on which nothing is sent."""
 
+    def admit(self, tenant: str, device: str) -> None: ...
+
     def changed(self) -> None: ...

@@ -213,7 +213,7 @@ class Recorder:
         self.connection = self.timers = self
         self.clock = FakeClock()
         self.handled: list[str] = []
-        self.owner = DeviceConnection(cast(Host, self), pool, is_proxied=False)
+        self.owner = DeviceConnection(cast(Host, self), pool, None)
         self.owner.session = cast(Session, self)
         self.owner._protocol = cast(ServerConnection, self)
         self.owner._socket = cast(asyncio.Transport, self)
