@@ -1,9 +1,11 @@
 """Settings as the policies of connections and of a drain, and as a TLS context."""
 
 import ssl
+from dataclasses import replace
 from pathlib import Path
 
 from daemon.catalog.expiry import expiry_policy
+from daemon.process.descriptors import Budget
 from daemon.settings import Settings
 from daemon.tcp.handshake import SessionPolicy
 from daemon.tcp.listener import DrainPolicy, ServerPolicy
@@ -56,6 +58,12 @@ def server_policy(settings: Settings) -> ServerPolicy:
         handshake_timeout_s=limits.handshake_timeout_s,
         proxy_trusted=settings.listen.proxy_trusted if settings.listen.proxy_protocol else (),
     )
+
+
+def within(policy: ServerPolicy, budget: Budget) -> ServerPolicy:
+    """The policy with no more connections than there are file descriptors for."""
+    places = replace(policy.places, connections_max=budget.connections)
+    return replace(policy, places=places, handshakes_max=budget.handshakes)
 
 
 def drain_policy(settings: Settings) -> DrainPolicy:

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from cryptography.hazmat.primitives import serialization
 
+from daemon.process.descriptors import Budget
 from daemon.settings import Settings, load
 from daemon.tcp import policies
 from daemon.tcp.listener import DrainPolicy
@@ -61,6 +62,14 @@ def test_welcome_says_the_limits_that_are_enforced() -> None:
     assert policy.places == PlaceLimits(7, 8, 9, 10)
     assert policy.handshakes_max == 11
     assert (policy.outgoing_bytes_max, policy.handshake_timeout_s) == (65536, 6)
+
+
+def test_connections_are_no_more_than_there_are_descriptors_for() -> None:
+    policy = policies.server_policy(settings_of(limits__connections_per_device_max="10"))
+    budget = Budget(limit=100, wanted=200, connections=50, handshakes=6, http=5, open_files=25)
+    within = policies.within(policy, budget)
+    assert (within.places.connections_max, within.handshakes_max) == (50, 6)
+    assert within.places.connections_per_device_max == 10
 
 
 @pytest.mark.parametrize(("text", "durability"), [("sync", Durability.SYNC), ("write", Durability.WRITE)])
