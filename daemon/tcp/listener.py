@@ -262,7 +262,7 @@ class DeviceServer:
 
     def _short(self, error: OSError, pause_s: float) -> None:
         self._services.metrics.accept_failures += 1
-        self._services.log.error(
+        self._services.log.warning(
             "no connection can be accepted for now: raise LimitNOFILE, or lower limits.connections_max",
             error=error.strerror,
             pause_s=pause_s,
