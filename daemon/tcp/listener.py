@@ -13,7 +13,7 @@ from daemon.tcp.acceptor import Acceptor, SockAddress, attach, hang_up
 from daemon.tcp.half_open import HalfOpen
 from daemon.tcp.handshake import SessionPolicy
 from daemon.tcp.opening import Opening, peer_of
-from daemon.tcp.places import PlaceLimits, Places
+from daemon.tcp.places import Place, PlaceLimits, Places
 from daemon.tcp.proxy_header import PeerAddress
 from daemon.tcp.receive_pool import ReceivePool
 from daemon.tcp.session import Services, Session
@@ -68,9 +68,9 @@ class DeviceServer:
         self._services = services
         self._pool = pool
         self.policy = policy
-        self._connections: dict[DeviceConnection, None] = {}
+        self._connections: dict[DeviceConnection, Place | None] = {}
         self._half_open: HalfOpen[DeviceConnection] = HalfOpen()
-        self._places: Places[DeviceConnection] = Places()
+        self._places = Places()
         self._evicted = 0
         self._acceptor = Acceptor(self._short)
         self._draining: DrainPolicy | None = None
@@ -134,11 +134,11 @@ class DeviceServer:
     def phases(self) -> dict[ConnectionPhase, int]:
         """How many connections there are in each phase."""
         counts = dict.fromkeys(ConnectionPhase, 0)
-        for connection in self._connections:
+        for connection, place in self._connections.items():
             if self._draining is not None:
                 phase = ConnectionPhase.DRAINING
             else:
-                phase = ConnectionPhase.OPEN if connection in self._places else connection.phase
+                phase = connection.phase if place is None else ConnectionPhase.OPEN
             counts[phase] += 1
         return counts
 
@@ -170,8 +170,9 @@ class DeviceServer:
         source = self._half_open.source(connection)
         if source is None:  # it was evicted while its proof was checked, and hears no answer
             return TurnedAway(ErrorCode.TOO_MANY_CONNECTIONS, "it made room for a newer connection", WAIT_MS)
-        limit = self._places.take(connection, source, tenant, device, self.policy.places)
-        if limit is None:
+        limit = self._places.take(source, tenant, device, self.policy.places)
+        if isinstance(limit, Place):
+            self._connections[connection] = limit
             self._half_open.discard(connection)
             return None
         self._services.metrics.connections_refused[limit] += 1
@@ -199,9 +200,10 @@ class DeviceServer:
         return self.policy.outgoing_bytes_max
 
     def disconnected(self, connection: DeviceConnection, reason: CloseReason) -> None:
-        del self._connections[connection]
+        place = self._connections.pop(connection)
         self._half_open.discard(connection)
-        self._places.leave(connection)
+        if place is not None:
+            self._places.leave(place)
         self._services.metrics.connections_closed[reason] += 1
 
     # The door.
