@@ -252,8 +252,12 @@ class DeviceConnection(asyncio.BufferedProtocol):
 
     def failed(self, error: OSError | None) -> None:
         """The link has ended before its first frame, and asyncio does not report that."""
-        if isinstance(error, ssl.SSLError) and self._reason is CloseReason.DEVICE:
-            self._reason = CloseReason.TLS_FAILED
+        if self._reason is CloseReason.DEVICE and self._opening is not None:
+            # The loop's own limit of the TLS handshake may come just before the sweep.
+            if self._opening.is_late(self._clock.monotonic_s()):
+                self._reason = CloseReason.TIMEOUT
+            elif isinstance(error, ssl.SSLError):
+                self._reason = CloseReason.TLS_FAILED
         self.connection_lost(error)
 
     def admit(self, tenant: str, device: str) -> TurnedAway | None:

@@ -451,6 +451,17 @@ class TestTls:
             await until(lambda: site.connections == 0)
             assert site.site.bench.metrics.connections_closed[CloseReason.TIMEOUT] == 1
 
+    async def test_a_handshake_that_ends_too_late_was_too_slow(self, certificate: Certificate) -> None:
+        async with listening(tls=(certificate.server_context(),) * 2) as site:
+            site.tls = None
+            wire = await site.connect()
+            await until(lambda: site.phase(ConnectionPhase.TLS) == 1)
+            site.site.bench.clock.pass_s(SETTINGS.limits.handshake_timeout_s + 1)
+            wire.send(b"no TLS")
+            await wire.dropped()
+            await until(lambda: site.connections == 0)
+            assert site.site.bench.metrics.connections_closed[CloseReason.TIMEOUT] == 1
+
     async def test_strangers_in_the_handshake_make_room(self, certificate: Certificate) -> None:
         device = ssl.create_default_context(cafile=certificate.path)
         async with listening(policy_of(handshakes_max=3), tls=(certificate.server_context(), device)) as site:
