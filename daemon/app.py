@@ -13,6 +13,7 @@ from control.app import Options, make_app
 from control.download import Delivery, DownloadLimits
 from control.listener import ListenAddress
 from control.listener import serve as serve_control
+from daemon.adapters import descriptors
 from daemon.adapters.clock import RunningClock
 from daemon.adapters.exits import abandon
 from daemon.admin.commands import Commands
@@ -20,14 +21,16 @@ from daemon.admin.unix_socket import AdminServer
 from daemon.control_ports import control_ports
 from daemon.core import Core, open_core, system_machine
 from daemon.identity.keys import KeysInvalid
+from daemon.policies import descriptor_budget
 from daemon.process.lifecycle import Lifecycle
 from daemon.process.pulse import Pulse
 from daemon.process.reload import take_over
 from daemon.process.systemd import listen_fds, passed_sockets
 from daemon.settings import Settings, SettingsInvalid
 from daemon.tasks import background
-from daemon.tcp.listener import DeviceServer, bind, keep_alive
-from daemon.tcp.policies import drain_policy, load_certificate, server_policy, tls_context
+from daemon.tcp.acceptor import bind, keep_alive
+from daemon.tcp.listener import DeviceServer
+from daemon.tcp.policies import drain_policy, load_certificate, server_policy, tls_context, within
 from daemon.tcp.receive_pool import ReceivePool
 from daemon.tcp.session import Services
 from daemon.telemetry.exposition import Exposition, Gauges
@@ -66,7 +69,7 @@ async def listen_http(core: Core, exposition: Exposition, passed: Sequence[socke
 
 @dataclass(frozen=True, slots=True)
 class Daemon:
-    """The parts of a running daemon. `tls` is None for plain TCP."""
+    """The parts of a running daemon. `tls` is None for plain TCP; `descriptors_max` is the process's limit."""
 
     core: Core
     server: DeviceServer
@@ -74,6 +77,7 @@ class Daemon:
     tls: ssl.SSLContext | None
     load: Callable[[], Settings]
     logs: Logs
+    descriptors_max: int
 
     def reload(self) -> str:
         """Load the settings again and apply those that can change now. Returns the outcome in words."""
@@ -91,7 +95,7 @@ class Daemon:
         except (SettingsInvalid, KeysInvalid, OSError) as error:
             core.log.warning("reload failed", error=str(error))
             return f"nothing changed: {error}"
-        self.server.policy = server_policy(new)
+        self.server.policy = within(server_policy(new), descriptor_budget(new, self.descriptors_max))
         self.logs.set_level(new.log.level)
         return str(takeover)
 
@@ -132,10 +136,13 @@ async def serve(
     log = logs.logger()
     tls = tls_context(settings)
     passed = listen_fds(environment, pid)
-    async with open_core(settings, machine, log) as core:
+    budget = descriptor_budget(settings, descriptors.raise_limit())
+    if budget.is_short:
+        log.warning("too few file descriptors", descriptors=str(budget))
+    async with open_core(settings, machine, log, budget.open_files) as core:
         pool = ReceivePool(settings.limits.receive_pool_bytes, settings.limits.chunk_bytes_max)
-        server = DeviceServer(_services(core), pool, server_policy(settings))
-        daemon = Daemon(core, server, pool, tls, load, logs)
+        server = DeviceServer(_services(core), pool, within(server_policy(settings), budget))
+        daemon = Daemon(core, server, pool, tls, load, logs, budget.limit)
         pulse = Pulse(asyncio.get_running_loop(), machine.clock, core.metrics.loop_paused)
         lifecycle = Lifecycle(environment, pid, machine.clock, pulse, core.health.commit_stuck_s, log)
         lifecycle.catch_signals()

@@ -30,6 +30,7 @@ from daemon.ingest.free_space import Disk
 from daemon.ingest.live_uploads import LiveUploads
 from daemon.ingest.uploads import Uploads
 from daemon.policies import auth_policy, cleanup_policy, cycle_settings, upload_policy
+from daemon.process.descriptors import OPEN_FILES_MAX
 from daemon.settings import Settings
 from daemon.storage.interface import Storage
 from daemon.storage.local.storage import LocalStorage
@@ -39,10 +40,6 @@ from daemon.upkeep.cleanup import Cleanup
 from daemon.upkeep.cleanup_pass import Stores
 from daemon.upkeep.recovery import Recovery
 from daemon.upkeep.verify import Verifier
-
-OPEN_FILES_MAX = 4096
-"""How many upload files may stay open between writes. With ten thousand connections, the process stays below a limit of
-20,000 descriptors."""
 
 COUNT_INTERVAL_S = 5.0
 """How often uploads are counted: more often than the usual scrape."""
@@ -130,8 +127,12 @@ class Core:
 
 
 @asynccontextmanager
-async def open_core(settings: Settings, machine: Machine, log: BoundLogger) -> AsyncIterator[Core]:
+async def open_core(
+    settings: Settings, machine: Machine, log: BoundLogger, open_files_max: int = OPEN_FILES_MAX
+) -> AsyncIterator[Core]:
     """The core on the settings' data directory, which is made if it is missing and locked until the core closes.
+
+    At most `open_files_max` files of uploads stay open between writes.
 
     Raises DirectoryLocked, CatalogNewer, CatalogFailed, KeysInvalid and OSError.
     """
@@ -152,7 +153,7 @@ async def open_core(settings: Settings, machine: Machine, log: BoundLogger) -> A
         catalog = await open_catalog(settings.data_dir / "catalog.sqlite", machine.threads, watch)
         stack.push_async_callback(catalog.close)
         verifier = TokenVerifier(auth_policy(settings), keys)
-        core = _compose(settings, machine, log, metrics, catalog, secret, verifier)
+        core = _compose(settings, machine, log, metrics, catalog, secret, verifier, open_files_max)
         stack.push_async_callback(core.storage.close)
         stack.push_async_callback(core.digester.close)
         stack.push_async_callback(core.tasks.wait)
@@ -169,6 +170,7 @@ def _compose(
     catalog: Catalog,
     secret: bytes,
     verifier: TokenVerifier,
+    open_files_max: int,
 ) -> Core:
     clock, entropy = machine.clock, machine.entropy
     is_durable = settings.commit.durability == "sync"
@@ -177,7 +179,7 @@ def _compose(
         machine.files,
         machine.threads,
         clock,
-        OPEN_FILES_MAX,
+        open_files_max,
         is_durable,
         lambda error: log.warning("files are synced one by one: their file system's sync failed", error=str(error)),
     )

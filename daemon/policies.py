@@ -4,6 +4,7 @@ from daemon.catalog.expiry import expiry_policy
 from daemon.identity.tokens import Policy
 from daemon.ingest.admission import UploadPolicy
 from daemon.ingest.committer import CycleSettings
+from daemon.process.descriptors import Budget, Demand, divide
 from daemon.settings import Settings
 from daemon.upkeep.cleanup_pass import CleanupPolicy
 
@@ -20,6 +21,12 @@ def auth_policy(settings: Settings) -> Policy:
         tenant_claim=auth.tenant_claim,
         cache_size=auth.token_cache,
     )
+
+
+def descriptor_budget(settings: Settings, limit: int) -> Budget:
+    """Who may take how many of `limit` file descriptors."""
+    limits = settings.limits
+    return divide(limit, Demand(limits.connections_max, limits.handshakes_max, settings.http.download_concurrency))
 
 
 def cycle_settings(settings: Settings) -> CycleSettings:

@@ -104,6 +104,9 @@ class Limits(Section):
     window_bytes: int = Field(16 * MIB, ge=KIB, le=GIB)
     receive_pool_bytes: int = Field(128 * MIB, ge=64 * KIB, le=64 * GIB)
     outgoing_bytes_max: int = Field(256 * KIB, ge=16 * KIB, le=64 * MIB)
+    handshakes_max: int = Field(1000, ge=1, le=1_000_000)
+    connections_per_device_max: int = Field(64, ge=0, le=1_000_000)
+    connections_per_tenant_max: int = Field(0, ge=0, le=1_000_000)
 
     @field_validator("keepalive_s")
     @classmethod

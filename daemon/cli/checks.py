@@ -10,6 +10,7 @@ from daemon.adapters.entropy import Entropy
 from daemon.adapters.files import FileSystem
 from daemon.admin.unix_socket import PATH_BYTES_MAX
 from daemon.identity.keys import SECRET_BYTES, KeysInvalid, ensure_secret_file, load_keys
+from daemon.policies import descriptor_budget
 from daemon.settings import ENVIRONMENT_DELIMITER, ENVIRONMENT_PREFIX, FlagValue, Settings, keys
 from daemon.tcp.policies import tls_context
 
@@ -23,6 +24,7 @@ class Check(StrEnum):
     KEYS = "keys"
     TLS = "tls"
     ADMIN_SOCKET = "admin socket"
+    DESCRIPTORS = "file descriptors"
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,12 +74,16 @@ def effective(
     return tuple(Effective(key, value(key), origin(key)) for key in keys())
 
 
-def findings(settings: Settings, files: FileSystem, entropy: Entropy) -> Iterator[Finding]:
-    """Check everything a start depends on. The only side effect is a file in the data directory, made and removed."""
+def findings(settings: Settings, files: FileSystem, entropy: Entropy, descriptors_max: int) -> Iterator[Finding]:
+    """Check everything a start depends on. The only side effect is a file in the data directory, made and removed.
+
+    `descriptors_max` is the limit of this process, which stands for the daemon's.
+    """
     yield _data_directory(settings, files, entropy)
     yield _keys(settings, entropy)
     yield _tls(settings)
     yield _admin_socket(settings)
+    yield _descriptors(settings, descriptors_max)
 
 
 def _data_directory(settings: Settings, files: FileSystem, entropy: Entropy) -> Finding:
@@ -129,3 +135,10 @@ def _admin_socket(settings: Settings) -> Finding:
     if path.parent != settings.data_dir and not path.parent.is_dir():
         return Finding(Check.ADMIN_SOCKET, False, f"there is no directory {path.parent}: make it, or set admin_socket")
     return Finding(Check.ADMIN_SOCKET, True, str(path))
+
+
+def _descriptors(settings: Settings, descriptors_max: int) -> Finding:
+    # No failure: the daemon serves fewer then. Nor is this process's limit the unit's.
+    budget = descriptor_budget(settings, descriptors_max)
+    warning = "warning: this command may have " if budget.is_short else ""
+    return Finding(Check.DESCRIPTORS, True, f"{warning}{budget}")

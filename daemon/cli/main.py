@@ -17,6 +17,7 @@ from typing import TextIO, TypeAlias
 import uvloop
 
 from daemon import app
+from daemon.adapters import descriptors
 from daemon.adapters.clock import SystemClock
 from daemon.adapters.entropy import SystemEntropy
 from daemon.adapters.files import SystemFiles
@@ -321,7 +322,7 @@ def _check_config(_: argparse.Namespace, sources: Sources, console: Console, __:
     settings = sources.load()
     for each in effective(settings, sources.file, sources.environment, sources.flags):
         console.show(each, settings)
-    found = list(findings(settings, SystemFiles(), SystemEntropy()))
+    found = list(findings(settings, SystemFiles(), SystemEntropy(), descriptors.limit()))
     for finding in found:
         console.show(finding, settings)
     return Exit.DONE if all(finding.is_good for finding in found) else Exit.USAGE

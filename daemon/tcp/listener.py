@@ -1,22 +1,27 @@
-"""The listeners for devices: who may connect, the timers of all connections, the drain. PROTOCOL.md §11, §15."""
+"""The server for devices: who may connect, the timers of all connections, the drain. PROTOCOL.md §11, §15."""
 
 import asyncio
-import socket
 import ssl
-from collections import Counter
 from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass
 from functools import partial
 from ipaddress import IPv4Network, IPv6Network
+from socket import SOMAXCONN, socket
 
 from daemon.adapters.clock import Clock
+from daemon.tcp.acceptor import Acceptor, SockAddress, attach, hang_up
+from daemon.tcp.half_open import HalfOpen
 from daemon.tcp.handshake import SessionPolicy
+from daemon.tcp.opening import Opening, peer_of
+from daemon.tcp.places import Place, PlaceLimits, Places
 from daemon.tcp.proxy_header import PeerAddress
 from daemon.tcp.receive_pool import ReceivePool
 from daemon.tcp.session import Services, Session
+from daemon.tcp.sources import source_of
+from daemon.tcp.stream import TurnedAway
 from daemon.tcp.transport import GOODBYE, DeviceConnection
 from daemon.tcp.turns import Turns
-from daemon.telemetry.metrics import CloseReason, ConnectionPhase
+from daemon.telemetry.metrics import CloseReason, ConnectionLimit, ConnectionPhase
 from protocol.errors import ErrorCode
 from protocol.server import ServerConnection, ServerLimits
 from protocol.server_output import WAIT_MS
@@ -27,9 +32,6 @@ SWEEP_BATCH = 50
 SWEEP_S = 1.0
 """Limits of time are in seconds. A sweep is spread over the whole second, so that input does not wait for it."""
 
-UNKNOWN = ""
-"""In place of the address where the socket has none."""
-
 LINGER_S = 1.0
 """How long a device with an open upload is still read after GOAWAY: what it sent before may be under way."""
 
@@ -39,12 +41,12 @@ DRAIN_STEP_S = 0.05
 
 @dataclass(frozen=True, slots=True)
 class ServerPolicy:
-    """What an operator allows. `connections_per_ip_max` 0 sets no limit."""
+    """What an operator allows. `handshakes_max` is for connections that are not admitted yet, apart from `places`."""
 
     limits: ServerLimits
     session: SessionPolicy
-    connections_max: int
-    connections_per_ip_max: int
+    places: PlaceLimits
+    handshakes_max: int
     outgoing_bytes_max: int
     handshake_timeout_s: float
     proxy_trusted: tuple[IPv4Network | IPv6Network, ...]
@@ -68,40 +70,27 @@ class DeviceServer:
         self._pool = pool
         self.policy = policy
         self.turns = Turns()
-        self._connections: dict[DeviceConnection, str | None] = {}
-        self._by_address: Counter[str] = Counter()
-        self._refused: set[DeviceConnection] = set()
-        self._servers: list[asyncio.Server] = []
+        self._connections: dict[DeviceConnection, Place | None] = {}
+        self._half_open: HalfOpen[DeviceConnection] = HalfOpen()
+        self._places = Places()
+        self._evicted = 0
+        self._acceptor = Acceptor(self._short)
         self._draining: DrainPolicy | None = None
 
-    async def listen(
-        self, sockets: Sequence[socket.socket], tls: ssl.SSLContext | None, backlog: int = socket.SOMAXCONN
-    ) -> None:
+    async def listen(self, sockets: Sequence[socket], tls: ssl.SSLContext | None, backlog: int = SOMAXCONN) -> None:
         """Accept connections on bound sockets, which the server owns from now on. Raises OSError."""
-        loop = asyncio.get_running_loop()
-        # A PROXY header comes before TLS, so the connection itself begins TLS behind it.
-        inner, outer = (tls, None) if self.policy.proxy_trusted else (None, tls)
         for each in sockets:
-            self._servers.append(
-                await loop.create_server(
-                    partial(self._made, inner),
-                    sock=each,
-                    backlog=backlog,
-                    ssl=outer,
-                    ssl_handshake_timeout=self.policy.handshake_timeout_s if outer else None,
-                )
-            )
+            self._acceptor.listen(each, backlog, partial(self._accepted, tls))
 
     def stop_listening(self) -> None:
         """Accept no more connections."""
-        for server in self._servers:
-            server.close()
-        self._servers.clear()
+        self._acceptor.close()
 
     async def run(self) -> None:
         """Check the limits of time of every connection once a second, until cancelled."""
         while True:
             await self.sweep(SWEEP_S)
+            self._report_evictions()
 
     async def sweep(self, duration_s: float) -> None:
         """Check the limits of time of all present connections, spread over `duration_s`."""
@@ -121,7 +110,7 @@ class DeviceServer:
             connection.go_away(self._reconnect_ms(policy))
         started_s = self.clock.monotonic_s()
         deadline = started_s + policy.timeout_s
-        while (left := [*self._connections, *self._refused]) and self.clock.monotonic_s() < deadline:
+        while (left := list(self._connections)) and self.clock.monotonic_s() < deadline:
             for connection in left:
                 session = connection.session
                 lingers = self.clock.monotonic_s() < started_s + LINGER_S
@@ -147,20 +136,18 @@ class DeviceServer:
     def phases(self) -> dict[ConnectionPhase, int]:
         """How many connections there are in each phase."""
         counts = dict.fromkeys(ConnectionPhase, 0)
-        for connection in self._connections:
+        for connection, place in self._connections.items():
             if self._draining is not None:
-                counts[ConnectionPhase.DRAINING] += 1
-            elif connection.session is None or connection.session.admitted is None:
-                counts[ConnectionPhase.HANDSHAKE] += 1
+                phase = ConnectionPhase.DRAINING
             else:
-                counts[ConnectionPhase.OPEN] += 1
+                phase = connection.phase if place is None else ConnectionPhase.OPEN
+            counts[phase] += 1
         return counts
 
     @property
     def addresses(self) -> list[tuple[str, int]]:
         """Host and port of every listener."""
-        names = [each.getsockname() for server in self._servers for each in server.sockets]
-        return [(name[0], name[1]) for name in names]
+        return self._acceptor.addresses
 
     # What connections call.
 
@@ -168,38 +155,37 @@ class DeviceServer:
     def clock(self) -> Clock:
         return self._services.clock
 
-    def accepted(self, connection: DeviceConnection) -> None:
-        self._services.metrics.connections_accepted += 1
-        self._connections[connection] = None
+    def identified(self, connection: DeviceConnection, opening: Opening) -> None:
+        self._half_open.discard(connection)
+        self._enter(connection, source_of(opening.peer), self.policy.places.connections_per_ip_max)
 
-    def connected(self, connection: DeviceConnection, peer: PeerAddress | None) -> Session:
-        policy = self.policy
-        address = UNKNOWN if peer is None else str(peer.address)
-        self._connections[connection] = address
-        self._by_address[address] += 1
-        protocol = ServerConnection(policy.limits, self._pool, self.clock.monotonic_s())
-        name = f"{address}:{peer.port}" if peer else ""
-        session = Session(protocol, connection, self._services, policy.session, name)
-        if refusal := self._refusal(address):
-            # While it reads why, it takes no place: a crowd of refused connections would keep the server full.
-            self._leave(connection)
-            self._refused.add(connection)
-            protocol.fail(*refusal)
-            if len(self._refused) > policy.connections_max:
-                connection.abort()
+    def opened(self, connection: DeviceConnection, opening: Opening) -> Session:
+        policy, peer = self.policy, opening.peer
+        # The handshake's time began with the link.
+        protocol = ServerConnection(policy.limits, self._pool, opening.began_s)
+        session = Session(protocol, connection, self._services, policy.session, f"{peer.address}:{peer.port}")
+        if self._draining is not None:
+            protocol.fail(ErrorCode.SHUTTING_DOWN, GOODBYE, self._reconnect_ms(self._draining))
         return session
 
-    def _refusal(self, address: str) -> tuple[ErrorCode, str, int] | None:
-        """Why the latest connection, from `address`, is refused, and for how many ms to stay away. None to serve it."""
-        policy = self.policy
-        if self._draining is not None:
-            return ErrorCode.SHUTTING_DOWN, GOODBYE, self._reconnect_ms(self._draining)
-        crowded = policy.connections_per_ip_max and self._by_address[address] > policy.connections_per_ip_max
-        if not crowded and len(self._connections) <= policy.connections_max:
+    def admit(self, connection: DeviceConnection, tenant: str, device: str) -> TurnedAway | None:
+        source = self._half_open.source(connection)
+        if source is None:  # it was evicted while its proof was checked, and hears no answer
+            return TurnedAway(ErrorCode.TOO_MANY_CONNECTIONS, "it made room for a newer connection", WAIT_MS)
+        limit = self._places.take(source, tenant, device, self.policy.places)
+        if isinstance(limit, Place):
+            self._connections[connection] = limit
+            self._half_open.discard(connection)
             return None
-        who = f"address {address}" if crowded else "the server"
+        self._services.metrics.connections_refused[limit] += 1
+        who = {
+            ConnectionLimit.SERVER: "the server",
+            ConnectionLimit.ADDRESS: f"address {source}",
+            ConnectionLimit.TENANT: f"tenant {tenant}",
+            ConnectionLimit.DEVICE: f"device {device}",
+        }[limit]
         wait_ms = int(self._services.entropy.uniform(WAIT_MS, 2 * WAIT_MS))
-        return ErrorCode.TOO_MANY_CONNECTIONS, f"{who} has as many connections as it may", wait_ms
+        return TurnedAway(ErrorCode.TOO_MANY_CONNECTIONS, f"{who} has as many connections as it may", wait_ms)
 
     def _reconnect_ms(self, policy: DrainPolicy) -> int:
         return int(self._services.entropy.uniform(policy.reconnect_ms_min, policy.reconnect_ms_max))
@@ -216,50 +202,76 @@ class DeviceServer:
         return self.policy.outgoing_bytes_max
 
     def disconnected(self, connection: DeviceConnection, reason: CloseReason) -> None:
-        self._leave(connection)
+        place = self._connections.pop(connection)
+        self._half_open.discard(connection)
+        if place is not None:
+            self._places.leave(place)
         self._services.metrics.connections_closed[reason] += 1
 
-    def trusts(self, peer: PeerAddress) -> bool:
-        return any(peer.address in network for network in self.policy.proxy_trusted)
+    # The door.
 
-    def _made(self, tls: ssl.SSLContext | None) -> DeviceConnection:
-        return DeviceConnection(self, self._pool, bool(self.policy.proxy_trusted), tls)
+    def _accepted(self, tls: ssl.SSLContext | None, link: socket, address: SockAddress) -> None:
+        metrics, policy, peer = self._services.metrics, self.policy, peer_of(address)
+        is_proxied = bool(policy.proxy_trusted)
+        metrics.connections_accepted += 1
+        if is_proxied and not self._trusts(peer):
+            metrics.connections_closed[CloseReason.PROXY_INVALID] += 1
+            link.close()
+            return
+        opening = Opening(
+            peer,
+            is_proxied=is_proxied,
+            tls=tls,
+            timeout_s=policy.handshake_timeout_s,
+            now=self.clock.monotonic_s(),
+            hang_up=partial(hang_up, link),
+        )
+        connection = DeviceConnection(self, self._pool, opening)
+        self._connections[connection] = None
+        # A proxy's links are many, and all of one address until the header has come.
+        self._enter(connection, source_of(peer), 0 if is_proxied else policy.places.connections_per_ip_max)
+        self.spawn(self._attach(link, connection, None if is_proxied else tls))
 
-    def _leave(self, connection: DeviceConnection) -> None:
-        self._refused.discard(connection)
-        address = self._connections.pop(connection, None)
-        if address is not None:
-            self._by_address[address] -= 1
-            if not self._by_address[address]:
-                del self._by_address[address]
-
-
-def bind(host: str, port: int, backlog: int) -> list[socket.socket]:
-    """Listening sockets on every address of `host`. Raises OSError that names the address."""
-    found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-    sockets: list[socket.socket] = []
-    for family, kind, _, _, address in dict.fromkeys(found):
-        each = socket.socket(family, kind)
-        sockets.append(each)
-        each.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        if family == socket.AF_INET6:
-            each.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+    async def _attach(self, link: socket, connection: DeviceConnection, tls: ssl.SSLContext | None) -> None:
         try:
-            each.bind(address)
-            each.listen(backlog)
+            await attach(link, connection, tls, self.policy.handshake_timeout_s)
         except OSError as error:
-            for opened in sockets:
-                opened.close()
-            raise OSError(error.errno, f"cannot listen on {host} port {port}: {error.strerror}") from error
-    return sockets
+            connection.failed(error)
 
+    def _enter(self, connection: DeviceConnection, source: str, per_source_max: int) -> None:
+        """Let the connection prove itself. Where there is no room, the oldest of the greediest source makes it."""
+        half_open = self._half_open
+        if 0 < per_source_max <= half_open.count(source):
+            self._evict(half_open.oldest(source))
+        elif 0 < len(half_open) >= self.policy.handshakes_max:
+            self._evict(half_open.oldest(half_open.fullest))
+        half_open.add(connection, source)
 
-def keep_alive(listener: socket.socket, keepalive_s: float, user_timeout_s: float) -> None:
-    """Set what accepted connections inherit: TCP probes, and how long data may stay unacknowledged. 0 turns it off."""
-    if keepalive_s:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, max(int(keepalive_s), 1))
-        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, max(int(keepalive_s / 3), 1))
-        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 3)
-    if user_timeout_s:
-        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(user_timeout_s * 1000))
+    def _evict(self, connection: DeviceConnection) -> None:
+        self._half_open.discard(connection)
+        self._evicted += 1
+        connection.drop(CloseReason.EVICTED)
+
+    def _report_evictions(self) -> None:
+        """One line about all that were evicted since the last one: a line each would be a flood of its own."""
+        if self._evicted:
+            fullest = self._half_open.fullest if self._half_open else None
+            self._services.log.warning(
+                "connections that were not admitted made room for newer ones",
+                count=self._evicted,
+                waiting=len(self._half_open),
+                most_from=fullest,
+            )
+            self._evicted = 0
+
+    def _short(self, error: OSError, pause_s: float) -> None:
+        self._services.metrics.accept_failures += 1
+        self._services.log.warning(
+            "no connection can be accepted for now: raise LimitNOFILE, or lower limits.connections_max",
+            error=error.strerror,
+            pause_s=pause_s,
+            connections=len(self._connections),
+        )
+
+    def _trusts(self, peer: PeerAddress) -> bool:
+        return any(peer.address in network for network in self.policy.proxy_trusted)

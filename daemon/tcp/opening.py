@@ -1,17 +1,19 @@
-"""How a link begins: with a PROXY header where one is expected, then TLS where it is configured behind it."""
+"""How a link begins: with a PROXY header where one is expected, then TLS where it is configured."""
 
 import asyncio
 import ssl
+from collections.abc import Callable
 from ipaddress import ip_address
 
+from daemon.tcp.acceptor import SockAddress
 from daemon.tcp.proxy_header import NeedMore, PeerAddress, ProxyHeader, parse
+from daemon.telemetry.metrics import ConnectionPhase
 
 
-def peer_of(transport: asyncio.BaseTransport) -> PeerAddress | None:
-    """The other end's address, None where the socket has none."""
-    name = transport.get_extra_info("peername")
+def peer_of(address: SockAddress) -> PeerAddress:
+    """The other end of an accepted link."""
     # A link-local address carries its zone, which is neither shown nor counted.
-    return PeerAddress(ip_address(name[0].partition("%")[0]), name[1]) if isinstance(name, tuple) else None
+    return PeerAddress(ip_address(address[0].partition("%")[0]), address[1])
 
 
 class Opening:
@@ -21,21 +23,41 @@ class Opening:
     looks for it in the socket. 0 once the header is whole, or where none is expected.
     """
 
-    __slots__ = ("_began_s", "_preface", "_timeout_s", "missing_bytes", "peer", "tls")
+    __slots__ = ("_preface", "_timeout_s", "began_s", "hang_up", "missing_bytes", "peer", "tls")
 
-    def __init__(self, is_proxied: bool, tls: ssl.SSLContext | None, timeout_s: float, now: float) -> None:
-        """The PROXY header may take `timeout_s` from `now`. `tls` begins behind it; None for plain TCP."""
+    def __init__(
+        self,
+        peer: PeerAddress,
+        *,
+        is_proxied: bool,
+        tls: ssl.SSLContext | None,
+        timeout_s: float,
+        now: float,
+        hang_up: Callable[[], None],
+    ) -> None:
+        """Header, TLS and HELLO together may take `timeout_s` from `now`. `tls` is None for plain TCP.
+
+        `hang_up` ends the link as long as it has no transport.
+        """
+        self.peer = peer
+        """Who connected: the proxy, until its header names the device."""
         self.tls = tls
+        self.hang_up = hang_up
+        self.began_s = now
         self._timeout_s = timeout_s
-        self._began_s = now
         self._preface = b""
         self.missing_bytes = _missing(parse(b"")) if is_proxied else 0
-        self.peer: PeerAddress | None = None
-        """Who connected: the proxy, until its header names the device."""
+
+    @property
+    def phase(self) -> ConnectionPhase:
+        """What is awaited."""
+        if self.missing_bytes:
+            return ConnectionPhase.PROXY
+        return ConnectionPhase.HANDSHAKE if self.tls is None else ConnectionPhase.TLS
 
     def is_late(self, now: float) -> bool:
-        """Whether the PROXY header has taken too long."""
-        return now - self._began_s > self._timeout_s
+        """Whether the opening has taken too long."""
+        return now - self.began_s > self._timeout_s
 
     def take_header(self, data: bytes) -> bool:
         """Add bytes of the PROXY header; whether it is whole, and `peer` the device. Raises ProxyInvalid."""

@@ -1,12 +1,15 @@
 """Settings as the policies of connections and of a drain, and as a TLS context."""
 
 import ssl
+from dataclasses import replace
 from pathlib import Path
 
 from daemon.catalog.expiry import expiry_policy
+from daemon.process.descriptors import Budget
 from daemon.settings import Settings
 from daemon.tcp.handshake import SessionPolicy
 from daemon.tcp.listener import DrainPolicy, ServerPolicy
+from daemon.tcp.places import PlaceLimits
 from protocol.constants import ALPN, Durability, Feature
 from protocol.server import ServerLimits
 from protocol.timers import TimerSettings
@@ -44,12 +47,23 @@ def server_policy(settings: Settings) -> ServerPolicy:
             expiry=expiry_policy(settings.cleanup),
             tenant_default=settings.auth.tenant_default,
         ),
-        connections_max=limits.connections_max,
-        connections_per_ip_max=limits.connections_per_ip_max,
+        places=PlaceLimits(
+            connections_max=limits.connections_max,
+            connections_per_ip_max=limits.connections_per_ip_max,
+            connections_per_tenant_max=limits.connections_per_tenant_max,
+            connections_per_device_max=limits.connections_per_device_max,
+        ),
+        handshakes_max=limits.handshakes_max,
         outgoing_bytes_max=limits.outgoing_bytes_max,
         handshake_timeout_s=limits.handshake_timeout_s,
         proxy_trusted=settings.listen.proxy_trusted if settings.listen.proxy_protocol else (),
     )
+
+
+def within(policy: ServerPolicy, budget: Budget) -> ServerPolicy:
+    """The policy with no more connections than there are file descriptors for."""
+    places = replace(policy.places, connections_max=budget.connections)
+    return replace(policy, places=places, handshakes_max=budget.handshakes)
 
 
 def drain_policy(settings: Settings) -> DrainPolicy:

@@ -46,10 +46,14 @@ _ADDRESSES: dict[_Family, tuple[struct.Struct, type[IPv4Address] | type[IPv6Addr
 
 @dataclass(frozen=True, slots=True)
 class PeerAddress:
-    """One end of a TCP connection."""
+    """One end of a TCP connection. An IPv4 address in IPv6 form, ::ffff:192.0.2.1, becomes the same in IPv4."""
 
     address: IPv4Address | IPv6Address
     port: int
+
+    def __post_init__(self) -> None:
+        if isinstance(self.address, IPv6Address) and self.address.ipv4_mapped is not None:
+            object.__setattr__(self, "address", self.address.ipv4_mapped)
 
 
 @dataclass(frozen=True, slots=True)

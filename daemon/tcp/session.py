@@ -230,9 +230,12 @@ class Session:
         if isinstance(verdict, Denied):
             self.connection.fail(verdict.code, verdict.detail)
             return
+        # Proof first, then a place: strangers cannot take the places of those who can prove themselves.
+        if (turned := self.wire.admit(verdict.tenant, verdict.device)) is not None:
+            self.connection.fail(turned.code, turned.detail, turned.wait_ms)
+            return
         self._handshake = None
         self.admitted = verdict
-        self.wire.admitted(verdict.tenant, verdict.device)
         self.metrics.handshakes[self.credential, None] += 1
         if self._debug_enabled:
             self.logger.debug("device let in")

@@ -1,6 +1,7 @@
 """The results of one upload on their way to the device: ACK, NACK, VERIFYING, and how it ends. PROTOCOL.md §3.6, §7."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 from daemon.catalog.records import Upload
@@ -12,15 +13,24 @@ from protocol.ranges import Span
 from protocol.server import ServerConnection
 
 
+@dataclass(frozen=True, slots=True)
+class TurnedAway:
+    """Why a device that has proven who it is gets no place, and for how long it should stay away."""
+
+    code: ErrorCode
+    detail: str
+    wait_ms: int
+
+
 class Wire(Protocol):
     """The transport below a session."""
 
-    def changed(self) -> None:
-        """There is something to send, or input that waited may go on."""
+    def admit(self, tenant: str, device: str) -> TurnedAway | None:
+        """Take a place for the device, or say why there is none."""
         ...
 
-    def admitted(self, tenant: str, device: str) -> None:
-        """The device has proven who it is."""
+    def changed(self) -> None:
+        """There is something to send, or input that waited may go on."""
         ...
 
 

@@ -2,17 +2,18 @@
 
 import asyncio
 import ssl
-from collections.abc import Coroutine
-from typing import Protocol, cast
+from typing import cast
 
-from daemon.adapters.clock import Clock
 from daemon.tcp.flow import STALLED_S, Flow, PauseReason
-from daemon.tcp.opening import Opening, peer_of, secure
-from daemon.tcp.proxy_header import PeerAddress, ProxyInvalid
+from daemon.tcp.host import Host
+from daemon.tcp.opening import Opening, secure
+from daemon.tcp.proxy_header import ProxyInvalid
 from daemon.tcp.receive_pool import ReceivePool
 from daemon.tcp.session import Session
-from daemon.tcp.turns import ShareKey, Turns
-from daemon.telemetry.metrics import CloseReason
+from daemon.tcp.sources import source_of
+from daemon.tcp.stream import TurnedAway
+from daemon.tcp.turns import ShareKey
+from daemon.telemetry.metrics import CloseReason, ConnectionPhase
 from protocol.constants import LAST_WORDS_DISCARD_BYTES, LAST_WORDS_DISCARD_S
 from protocol.errors import ErrorCode
 from protocol.events import ChunksReceived, ServerEvent
@@ -22,56 +23,11 @@ from protocol.state import ConnectionState
 LOOK_AHEAD_S = 2.0
 """A limit that is due within this time gets a timer: the next sweep comes in a second, or later when busy."""
 
-NOBODY: ShareKey = ("",)
-"""Whose turns a connection takes before its address is known."""
-
 GOODBYE = "the server is about to stop"
 
 
-class Host(Protocol):
-    """The server that a connection belongs to."""
-
-    @property
-    def clock(self) -> Clock: ...
-
-    @property
-    def turns(self) -> Turns:
-        """How devices share the event loop."""
-        ...
-
-    @property
-    def handshake_timeout_s(self) -> float:
-        """How long a PROXY header, and then a TLS handshake, may take."""
-        ...
-
-    @property
-    def outgoing_bytes_max(self) -> int:
-        """Answers that may wait for a device to read them, before it is read no more itself."""
-        ...
-
-    def accepted(self, connection: "DeviceConnection") -> None:
-        """Look at the connection from now on. One that ends during asyncio's own TLS handshake is never reported."""
-        ...
-
-    def connected(self, connection: "DeviceConnection", peer: PeerAddress | None) -> Session:
-        """A session for the peer, whose address is known now; it has failed already when there is no room for it."""
-        ...
-
-    def trusts(self, peer: PeerAddress) -> bool:
-        """Whether the peer's PROXY header is believed."""
-        ...
-
-    def spawn(self, work: Coroutine[None, None, None]) -> None:
-        """Run work of the connection in the background."""
-        ...
-
-    def disconnected(self, connection: "DeviceConnection", reason: CloseReason) -> None:
-        """The connection is over."""
-        ...
-
-
 class DeviceConnection(asyncio.BufferedProtocol):
-    """One connection. `is_proxied` says that a PROXY header comes first, `tls` that TLS begins behind it."""
+    """One connection, from the moment when its link was accepted."""
 
     __slots__ = (
         "_clock",
@@ -82,6 +38,7 @@ class DeviceConnection(asyncio.BufferedProtocol):
         "_is_closing",
         "_is_eof",
         "_is_handling",
+        "_is_lost",
         "_last_words",
         "_opening",
         "_pool",
@@ -93,26 +50,21 @@ class DeviceConnection(asyncio.BufferedProtocol):
         "session",
     )
 
-    def __init__(
-        self,
-        host: Host,
-        pool: ReceivePool,
-        is_proxied: bool,
-        tls: ssl.SSLContext | None = None,
-    ) -> None:
+    def __init__(self, host: "Host[DeviceConnection]", pool: ReceivePool, opening: Opening | None) -> None:
         self._host = host
         self._clock = host.clock
         self._pool = pool
-        self._opening: Opening | None = Opening(is_proxied, tls, host.handshake_timeout_s, self._clock.monotonic_s())
-        # `_socket` is below TLS; `_transport` carries frames, so it is None until the TLS handshake is done.
+        self._opening = opening
+        # `_socket` is below TLS that begins behind a PROXY header; `_transport` carries frames, and is None until then.
         self._socket: asyncio.Transport | None = None
         self._transport: asyncio.Transport | None = None
-        self._flow = Flow(pool, host.turns, host.turns.join(NOBODY))
+        self._flow = Flow(pool, host.turns, host.turns.join((source_of(opening.peer if opening else None),)))
         self._reason = CloseReason.DEVICE
         self._is_handling = False
         self._resumes = False
         self._is_eof = False
         self._is_closing = False
+        self._is_lost = False
         self._discarded_bytes = 0
         self._due: asyncio.TimerHandle | None = None
         self._last_words: asyncio.TimerHandle | None = None
@@ -124,15 +76,13 @@ class DeviceConnection(asyncio.BufferedProtocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         # uvloop's transports do not derive from asyncio's, though they are what its documentation promises.
         self._socket = cast(asyncio.Transport, transport)
-        self._host.accepted(self)
-        opening, peer = self._opening, peer_of(transport)
+        opening = self._opening
         if opening is None:
             raise RuntimeError("a link begins only once")
-        opening.peer = peer
-        if not opening.missing_bytes:
-            self._begin(self._socket, opening)
-        elif peer is None or not self._host.trusts(peer):
-            self._refuse_proxy()
+        if self._is_closing:
+            self._socket.abort()
+        elif not opening.missing_bytes:
+            self._use(self._socket, opening)
 
     def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002 - the interface's argument
         protocol = self._protocol
@@ -168,15 +118,16 @@ class DeviceConnection(asyncio.BufferedProtocol):
         self.changed()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        if self._socket is None:  # `_secure` has seen it already
+        if self._is_lost:  # `failed` has seen it already
             return
+        self._is_lost = True
         for timer in (self._due, self._last_words):
             if timer is not None:
                 timer.cancel()
         if exc is not None and self._reason is CloseReason.DEVICE:
             self._reason = CloseReason.LOST
         self._is_closing = True
-        self._socket = self._transport = None
+        self._opening = self._socket = self._transport = None
         self._flow.close()
         self._end()
 
@@ -187,10 +138,6 @@ class DeviceConnection(asyncio.BufferedProtocol):
         # `_handle` looks by itself, and nothing may be written behind the last words.
         if self._protocol is not None and not self._is_handling and not self._is_closing:
             self._handle(self._protocol.take_events(), self._clock.monotonic_s())
-
-    def admitted(self, tenant: str, device: str) -> None:
-        """The device has proven who it is: its connections share one turn."""
-        self._share((tenant, device))
 
     def go_on(self) -> None:
         """Take the input that waited for memory or its turn."""
@@ -208,7 +155,7 @@ class DeviceConnection(asyncio.BufferedProtocol):
             return
         if session is None or protocol is None:
             if self._opening is not None and self._opening.is_late(now):
-                self._refuse_proxy()
+                self.drop(CloseReason.TIMEOUT)
             return
         if self._flow.reasons:
             # A device that is not read looks silent.
@@ -258,9 +205,40 @@ class DeviceConnection(asyncio.BufferedProtocol):
     def abort(self) -> None:
         """Close at once."""
         lowest = self._transport or self._socket
+        self._is_closing = True
         if lowest is not None:
-            self._is_closing = True
             lowest.abort()
+        elif self._opening is not None:
+            self._opening.hang_up()
+
+    def drop(self, reason: CloseReason) -> None:
+        """Close at once, for this reason."""
+        self._reason = reason
+        self.abort()
+
+    def failed(self, error: OSError | None) -> None:
+        """The link has ended before its first frame, and asyncio does not report that."""
+        if self._reason is CloseReason.DEVICE and self._opening is not None:
+            # The loop's own limit of the TLS handshake may come just before the sweep.
+            if self._opening.is_late(self._clock.monotonic_s()):
+                self._reason = CloseReason.TIMEOUT
+            elif isinstance(error, ssl.SSLError):
+                self._reason = CloseReason.TLS_FAILED
+        self.connection_lost(error)
+
+    def admit(self, tenant: str, device: str) -> TurnedAway | None:
+        """Take a place for the device, whose connections share one turn, or say why there is none."""
+        turned_away = self._host.admit(self, tenant, device)
+        if turned_away is None:
+            self._share((tenant, device))
+        return turned_away
+
+    @property
+    def phase(self) -> ConnectionPhase:
+        """How far it is, as long as it is not admitted."""
+        if self._is_closing:
+            return ConnectionPhase.CLOSING
+        return ConnectionPhase.HANDSHAKE if self._opening is None else self._opening.phase
 
     # The beginning.
 
@@ -268,39 +246,33 @@ class DeviceConnection(asyncio.BufferedProtocol):
         try:
             is_whole = opening.take_header(data)
         except ProxyInvalid:
-            self._refuse_proxy()
+            self.drop(CloseReason.PROXY_INVALID)
             return
         if is_whole and self._socket is not None:
-            self._begin(self._socket, opening)
+            self._host.identified(self, opening)
+            if opening.tls is None:
+                self._use(self._socket, opening)
+            else:
+                # Until TLS listens nothing may be read, or the first bytes of its handshake would be taken for a frame.
+                self._socket.pause_reading()
+                self._host.spawn(self._secure(self._socket, opening, opening.tls))
 
-    def _refuse_proxy(self) -> None:
-        self._reason = CloseReason.PROXY_INVALID
-        self.abort()
-
-    def _begin(self, transport: asyncio.Transport, opening: Opening) -> None:
-        self._opening = None
-        self._share(NOBODY if opening.peer is None else (str(opening.peer.address),))
-        self.session = self._host.connected(self, opening.peer)
-        self._protocol = self.session.connection
-        if opening.tls is None:
-            self._use(transport)
-        else:
-            # Until TLS listens nothing may be read, or the first bytes of its handshake would be taken for a frame.
-            transport.pause_reading()
-            self._host.spawn(self._secure(transport, opening.tls))
-
-    async def _secure(self, transport: asyncio.Transport, tls: ssl.SSLContext) -> None:
+    async def _secure(self, transport: asyncio.Transport, opening: Opening, tls: ssl.SSLContext) -> None:
         secured, error = None, None
         try:
             secured = await secure(transport, self, tls, self._host.handshake_timeout_s)
         except OSError as failed:
             error = failed
         if secured is None:
-            self.connection_lost(error)
+            self.failed(error)
         else:
-            self._use(secured)
+            self._use(secured, opening)
 
-    def _use(self, transport: asyncio.Transport) -> None:
+    def _use(self, transport: asyncio.Transport, opening: Opening) -> None:
+        """Speak frames on the transport."""
+        self._opening = None
+        self.session = self._host.opened(self, opening)
+        self._protocol = self.session.connection
         self._transport = transport
         self._flow.begin(transport, self)
         transport.set_write_buffer_limits(high=self._host.outgoing_bytes_max)

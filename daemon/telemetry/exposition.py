@@ -73,6 +73,8 @@ def _connections(metrics: Metrics, gauges: Gauges) -> Iterator[core.Metric]:
     yield _gauges("connections", "Connections now.", "state", gauges.connections)
     yield _counter("connections_accepted", "Connections accepted.", metrics.connections_accepted)
     yield _counters("connections_closed", "Connections ended.", ("reason",), metrics.connections_closed)
+    yield _counters("connections_refused", "Devices without a place.", ("limit",), metrics.connections_refused)
+    yield _counter("accept_failures", "Pauses of accepting for lack of resources.", metrics.accept_failures)
     handshakes = {(kind, "ok" if error is None else error): n for (kind, error), n in metrics.handshakes.items()}
     yield _counters("handshakes", "Handshakes completed or refused.", ("credential", "result"), handshakes)
     yield _counters("received_bytes", "File bytes of intact chunks.", ("checksum",), metrics.received_bytes)

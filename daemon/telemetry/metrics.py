@@ -30,10 +30,17 @@ CYCLE_BOUNDS_UPLOADS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000)
 
 
 class ConnectionPhase(StrEnum):
-    """The phase of a connection."""
+    """The phase of a connection. Only OPEN ones have a place; all that come before share the room of the half-open."""
 
+    PROXY = "proxy"
+    """The load balancer's PROXY header is awaited."""
+    TLS = "tls"
     HANDSHAKE = "handshake"
+    """HELLO or PROOF is awaited or judged."""
+    CLOSING = "closing"
+    """It was refused, and reads why."""
     OPEN = "open"
+    """Admitted."""
     DRAINING = "draining"
 
 
@@ -50,6 +57,21 @@ class CloseReason(StrEnum):
     """The daemon closed it with GOAWAY in order to stop."""
     PROXY_INVALID = "proxy_invalid"
     """The load balancer's PROXY header was invalid."""
+    TLS_FAILED = "tls_failed"
+    """The TLS handshake failed."""
+    TIMEOUT = "timeout"
+    """PROXY header or TLS handshake took too long."""
+    EVICTED = "evicted"
+    """It was not admitted yet, and made room for a newer one."""
+
+
+class ConnectionLimit(StrEnum):
+    """The limit for which a device that had proven who it is got no place."""
+
+    SERVER = "server"
+    ADDRESS = "address"
+    TENANT = "tenant"
+    DEVICE = "device"
 
 
 class OpenOutcome(StrEnum):
@@ -176,6 +198,9 @@ class Metrics:
 
     connections_accepted: int = 0
     connections_closed: Counter[CloseReason] = field(default_factory=lambda: _zeros(CloseReason))
+    connections_refused: Counter[ConnectionLimit] = field(default_factory=lambda: _zeros(ConnectionLimit))
+    accept_failures: int = 0
+    """How often accepting paused because the system had no descriptor or no memory for a connection."""
     handshakes: Counter[tuple[CredentialKind | None, ErrorCode | None]] = field(
         default_factory=lambda: _zeros((kind, None) for kind in CredentialKind)
     )

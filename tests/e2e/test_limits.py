@@ -51,8 +51,9 @@ async def admit(live: Scene, stack: AsyncExitStack, local: tuple[str, int], coun
 
 
 async def refusal(live: Scene, local: tuple[str, int]) -> frames.Refused:
-    """Connect one more device and return its refusal, which comes before the device sends anything."""
+    """Connect one more device and return its refusal, which comes once it has proven itself."""
     async with await Wire.connect(live.address, local=local) as wire:
+        wire.say(token_hello(live.token("crowd")))
         answer = await wire.hear(frames.Refused)
         assert (answer.code, answer.action) == (ErrorCode.TOO_MANY_CONNECTIONS, Action.WAIT)
         assert answer.wait_ms > 0

@@ -112,6 +112,7 @@ async def test_limits_per_address_count_devices_and_not_the_proxy(live: Scene) -
         await wires[-1].hear(frames.Welcome)
     async with await Wire.connect(live.address, local=TRUSTED) as wire:
         wire.send(header("203.0.113.0", 99))
+        wire.say(token_hello(live.token("cam")))
         assert (await wire.hear(frames.Refused)).code == ErrorCode.TOO_MANY_CONNECTIONS
     for each in wires:
         each.hang_up()

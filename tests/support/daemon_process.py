@@ -4,9 +4,10 @@ import asyncio
 import contextlib
 import json
 import os
+import resource
 import signal
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -106,6 +107,19 @@ class DaemonProcess:
     def thaw(self) -> None:
         """Let the process go on after `freeze`."""
         self._signal(signal.SIGCONT)
+
+    @contextlib.contextmanager
+    def out_of_descriptors(self) -> Iterator[None]:
+        """Let the daemon open nothing more during the block."""
+        pid = self.process.pid
+        soft, hard = resource.prlimit(pid, resource.RLIMIT_NOFILE)
+        taken = {int(each.name) for each in Path(f"/proc/{pid}/fd").iterdir()}
+        lowest_free = next(number for number in range(len(taken) + 1) if number not in taken)
+        resource.prlimit(pid, resource.RLIMIT_NOFILE, (lowest_free, hard))
+        try:
+            yield
+        finally:
+            resource.prlimit(pid, resource.RLIMIT_NOFILE, (soft, hard))
 
     async def kill(self) -> int:
         """Send SIGKILL and return the exit status, which is negative."""

@@ -20,7 +20,9 @@ from daemon.identity.gate import Gate
 from daemon.identity.tokens import Identity, Kind, Scope, TokenIssuer, TokenVerifier
 from daemon.policies import auth_policy
 from daemon.settings import Settings
-from daemon.tcp.listener import DeviceServer, DrainPolicy, ServerPolicy, bind
+from daemon.tcp.acceptor import bind
+from daemon.tcp.listener import DeviceServer, DrainPolicy, ServerPolicy
+from daemon.tcp.places import PlaceLimits
 from daemon.tcp.policies import server_policy
 from daemon.tcp.proxy_header import SIGNATURE
 from daemon.tcp.receive_pool import ReceivePool
@@ -134,15 +136,21 @@ class Listening:
         """How many connections the server counts."""
         return sum(self.server.phases().values())
 
+    def phase(self, phase: ConnectionPhase) -> int:
+        """How many connections are in this phase."""
+        return self.server.phases()[phase]
+
     async def connect(self, *, local: tuple[str, int] | None = None) -> Wire:
         """A connection before its first frame, but after TLS."""
         wire = await Wire.connect(self.address, tls=self.tls, local=local)
         self.wires.append(wire)
         return wire
 
-    async def admitted(self, device: str = DEVICE, ttl_s: float = 3600) -> Wire:
+    async def admitted(
+        self, device: str = DEVICE, ttl_s: float = 3600, *, local: tuple[str, int] | None = None
+    ) -> Wire:
         """A connection after WELCOME."""
-        wire = await self.connect()
+        wire = await self.connect(local=local)
         wire.say(token_hello(self.site.token(device, ttl_s)))
         await wire.hear(frames.Welcome)
         return wire
@@ -159,13 +167,18 @@ def policy_of(
     proxied: bool = False,
     connections_max: int = 100,
     connections_per_ip_max: int = 0,
+    connections_per_tenant_max: int = 0,
+    connections_per_device_max: int = 0,
+    handshakes_max: int = 100,
 ) -> ServerPolicy:
     """The policy from these settings. With `proxied`, devices are behind a proxy on loopback."""
     return replace(
         server_policy(settings),
         proxy_trusted=LOOPBACK if proxied else (),
-        connections_max=connections_max,
-        connections_per_ip_max=connections_per_ip_max,
+        places=PlaceLimits(
+            connections_max, connections_per_ip_max, connections_per_tenant_max, connections_per_device_max
+        ),
+        handshakes_max=handshakes_max,
     )
 
 

@@ -1,6 +1,7 @@
 """A hand-driven device: it sends any bytes, well-formed or not, and reads the answers."""
 
 import asyncio
+import contextlib
 import ssl
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -174,6 +175,12 @@ class Wire:
                 assert await self._reader.read() == b""
             except ConnectionResetError:
                 return
+
+    async def gone(self) -> None:
+        """Wait, without a deadline, until the server has ended the connection in whatever way."""
+        with contextlib.suppress(ConnectionError):
+            while await self._reader.read(1024):
+                pass
 
     async def flood(self, data: bytes) -> None:
         """Send `data` until the server closes. Raises ConnectionError."""

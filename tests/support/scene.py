@@ -91,10 +91,12 @@ class Scene:
 
 
 @asynccontextmanager
-async def scene(data_dir: Path, settings: Mapping[str, str] = {}) -> AsyncIterator[Scene]:
-    """Start a daemon, and stop it by SIGTERM, which must succeed."""
+async def scene(
+    data_dir: Path, settings: Mapping[str, str] = {}, wrapper: tuple[str, ...] = ()
+) -> AsyncIterator[Scene]:
+    """Start a daemon, with `wrapper` as DaemonProcess has it, and stop it by SIGTERM, which must succeed."""
     async with AsyncExitStack() as stack:
-        daemon = await stack.enter_async_context(DaemonProcess(data_dir, settings))
+        daemon = await stack.enter_async_context(DaemonProcess(data_dir, settings, wrapper))
         session = await stack.enter_async_context(aiohttp.ClientSession())
         yield Scene(daemon, data_dir, session)
         assert await daemon.stop() == 0

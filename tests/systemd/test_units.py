@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from daemon.policies import descriptor_budget
 from daemon.settings import Settings
 
 UNITS = Path(__file__).parents[2] / "systemd"
@@ -79,11 +80,10 @@ def test_the_stop_timeout_is_longer_than_a_drain() -> None:
     assert seconds(Unit(SERVICE)["Service"]["TimeoutStopSec"]) > Settings().drain.timeout_s
 
 
-def test_the_descriptor_limit_allows_all_connections_and_downloads() -> None:
-    settings = Settings()
-    # Each connection may have a file open in addition to its socket.
-    needed = 2 * settings.limits.connections_max + settings.http.download_concurrency
-    assert int(Unit(SERVICE)["Service"]["LimitNOFILE"]) > needed
+def test_the_descriptor_limit_allows_all_that_the_settings_do() -> None:
+    budget = descriptor_budget(Settings(), int(Unit(SERVICE)["Service"]["LimitNOFILE"]))
+    assert not budget.is_short
+    assert f"{budget.wanted:,}" in SERVICE.read_text(encoding="utf-8")
 
 
 def test_the_data_directory_is_the_services_state_directory() -> None:

@@ -13,9 +13,12 @@ from daemon.cli.checks import Check, Effective, Finding, effective, findings
 from daemon.identity.keys import ensure_secret_file
 from daemon.settings import Settings, keys, load
 
+DESCRIPTORS = 65_536
+"""The limit that the unit sets."""
+
 
 def findings_of(settings: Settings) -> dict[Check, Finding]:
-    return {each.check: each for each in findings(settings, SystemFiles(), SystemEntropy())}
+    return {each.check: each for each in findings(settings, SystemFiles(), SystemEntropy(), DESCRIPTORS)}
 
 
 def settings_of(tmp_path: Path, **flags: str) -> Settings:
@@ -145,3 +148,15 @@ class TestAdminSocket:
         finding = findings_of(long)[Check.ADMIN_SOCKET]
         assert not finding.is_good
         assert "shorter admin_socket" in finding.detail
+
+
+class TestDescriptors:
+    def test_enough(self, tmp_path: Path) -> None:
+        finding = findings_of(settings_of(tmp_path))[Check.DESCRIPTORS]
+        assert finding == Finding(Check.DESCRIPTORS, True, "65536, of which 15608 may be needed")
+
+    def test_too_few_are_a_warning_with_numbers_since_the_daemon_can_start(self, tmp_path: Path) -> None:
+        many = settings_of(tmp_path, limits__connections_max="100000")
+        finding = findings_of(many)[Check.DESCRIPTORS]
+        assert finding.is_good
+        assert "warning: this command may have 65536, but the settings may need 105608" in finding.detail

@@ -90,7 +90,7 @@ def test_a_request_that_needs_an_answer_pauses_until_the_answer(rig: Rig) -> Non
 
 
 def test_a_reason_from_before_the_transport_pauses_it_too(rig: Rig) -> None:
-    rig.flow = Flow(rig.pool)
+    rig.flow = Flow(rig.pool, rig.turns, rig.flow.share)
     rig.protocol.is_held = True
     rig.update()
     rig.flow.begin(rig, rig)

@@ -2,14 +2,16 @@
 
 import asyncio
 import errno
+import os
 import socket
+import ssl
 from types import SimpleNamespace
 
 import pytest
 
 from daemon.tcp import listener as server_module
-from daemon.tcp.listener import LINGER_S, bind, keep_alive
-from daemon.telemetry.metrics import CloseReason, ConnectionPhase
+from daemon.tcp.listener import LINGER_S
+from daemon.telemetry.metrics import CloseReason, ConnectionLimit, ConnectionPhase
 from protocol import frames
 from protocol.constants import Action
 from protocol.errors import ErrorCode
@@ -20,6 +22,7 @@ from tests.support.device_site import (
     DEVICE,
     DRAIN,
     PROXY_V2,
+    SECRET,
     SETTINGS,
     TENANT,
     Listening,
@@ -54,59 +57,164 @@ async def syncing(site: Listening) -> Wire:
     return wire
 
 
+async def turned_away(site: Listening, device: str = DEVICE, local: tuple[str, int] | None = None) -> frames.Refused:
+    """What a device that proves itself is refused with."""
+    wire = await site.connect(local=local)
+    wire.say(token_hello(site.site.token(device)))
+    return await refusal(wire)
+
+
 @on_uvloop
-class TestLimits:
-    async def test_one_connection_too_many_is_asked_to_wait(self) -> None:
+class TestPlaces:
+    async def test_one_device_too_many_is_asked_to_wait_once_it_has_proven_itself(self) -> None:
         async with listening(policy_of(connections_max=2)) as site:
             first, _ = await site.admitted(), await site.admitted()
-            third = await site.connect()
-            refused = await refusal(third)
+            refused = await turned_away(site)
             assert (refused.code, refused.action) == (ErrorCode.TOO_MANY_CONNECTIONS, Action.WAIT)
             assert refused.text == "the server has as many connections as it may"
             # CountingEntropy gives the upper end: the wait is spread, or all refused ones would come back together.
             assert refused.wait_ms == 2 * WAIT_MS
+            assert site.site.bench.metrics.connections_refused[ConnectionLimit.SERVER] == 1
             first.hang_up()
-            await until(lambda: site.connections == 1)
+            await until(lambda: site.phase(ConnectionPhase.OPEN) == 1)
             await site.admitted()
 
-    async def test_a_refused_connection_takes_no_place(self) -> None:
-        async with listening(policy_of(connections_max=2)) as site:
-            first = await site.admitted()
-            await site.admitted()
-            crowd = [await site.connect() for _ in range(2)]
-            for wire in crowd:
-                await wire.hear(frames.Refused)
-            first.hang_up()
-            await until(lambda: site.connections == 1)
-            # The refused ones have not closed, and do not count.
-            await site.admitted()
-            assert site.server.phases()[ConnectionPhase.OPEN] == 2
-
-    async def test_too_many_refused_connections_are_dropped_without_an_answer(self) -> None:
+    async def test_strangers_take_no_place(self) -> None:
         async with listening(policy_of(connections_max=1)) as site:
+            for _ in range(3):
+                await site.connect()
             await site.admitted()
-            lingering = await site.connect()
-            await lingering.hear(frames.Refused)
-            await (await site.connect()).dropped()
-            await until(lambda: site.site.bench.metrics.connections_closed.total() == 1)
+            assert site.phase(ConnectionPhase.HANDSHAKE) == 3
+
+    async def test_a_refused_device_takes_no_place_while_it_reads_why(self) -> None:
+        async with listening(policy_of(connections_max=1)) as site:
+            first = await site.admitted()
+            for _ in range(2):
+                await turned_away(site)
+            assert site.phase(ConnectionPhase.CLOSING) == 2
+            first.hang_up()
+            await until(lambda: site.phase(ConnectionPhase.OPEN) == 0)
+            await site.admitted()
+
+    async def test_each_device_has_its_share(self) -> None:
+        async with listening(policy_of(connections_per_device_max=1)) as site:
+            await site.admitted()
+            assert (await turned_away(site)).text == f"device {DEVICE} has as many connections as it may"
+            await site.admitted("pump-8")
+
+    async def test_each_tenant_has_its_share(self) -> None:
+        async with listening(policy_of(connections_per_tenant_max=1)) as site:
+            await site.admitted()
+            assert (await turned_away(site, "pump-8")).text == f"tenant {TENANT} has as many connections as it may"
 
     async def test_each_address_has_its_share(self) -> None:
         async with listening(policy_of(connections_per_ip_max=1)) as site:
-            first = await site.connect(local=("127.0.0.1", 0))
-            first.say(token_hello(site.site.token()))
-            await first.hear(frames.Welcome)
-            refused = await refusal(await site.connect(local=("127.0.0.1", 0)))
-            assert refused.code == ErrorCode.TOO_MANY_CONNECTIONS
-            other = await site.connect(local=("127.0.0.2", 0))
-            other.say(token_hello(site.site.token()))
-            await other.hear(frames.Welcome)
+            await site.admitted(local=("127.0.0.1", 0))
+            refused = await turned_away(site, local=("127.0.0.1", 0))
+            assert refused.text == "address 127.0.0.1 has as many connections as it may"
+            await site.admitted(local=("127.0.0.2", 0))
 
     async def test_a_new_policy_holds_for_connections_made_from_then_on(self) -> None:
         async with listening(policy_of(connections_max=1)) as site:
             await site.admitted()
             site.server.policy = policy_of(connections_max=2)
             await site.admitted()
-            await refusal(await site.connect())
+            await turned_away(site)
+
+
+@on_uvloop
+class TestStrangers:
+    async def test_the_oldest_of_the_address_with_the_most_makes_room(self) -> None:
+        async with listening(policy_of(handshakes_max=3)) as site:
+            other = await site.connect(local=("127.0.0.2", 0))
+            await until(lambda: site.connections == 1)
+            old = await site.connect()
+            await until(lambda: site.connections == 2)
+            young = await site.connect()
+            await until(lambda: site.connections == 3)
+            await site.admitted()
+            await old.dropped()
+            assert site.site.bench.metrics.connections_closed[CloseReason.EVICTED] == 1
+            for wire in (other, young):
+                wire.say(token_hello(site.site.token()))
+                await wire.hear(frames.Welcome)
+
+    async def test_a_device_gets_in_whatever_a_crowd_of_its_own_address_does(self) -> None:
+        async with listening(policy_of(handshakes_max=5)) as site:
+            for _ in range(10):
+                for _ in range(5):
+                    await site.connect()
+                (await site.admitted()).hang_up()
+            assert site.phase(ConnectionPhase.HANDSHAKE) <= 5
+
+    async def test_refused_ones_that_linger_make_room_too(self) -> None:
+        async with listening(policy_of(connections_max=1, handshakes_max=2)) as site:
+            first = await site.admitted()
+            for _ in range(5):
+                await turned_away(site)
+            assert site.phase(ConnectionPhase.CLOSING) <= 3
+            first.hang_up()
+            await until(lambda: site.phase(ConnectionPhase.OPEN) == 0)
+            await site.admitted()
+
+    async def test_one_address_may_have_no_more_than_its_share(self) -> None:
+        async with listening(policy_of(connections_per_ip_max=1)) as site:
+            old = await site.connect()
+            await until(lambda: site.connections)
+            await site.connect()
+            await old.dropped()
+
+    async def test_one_evicted_while_its_proof_is_checked_is_not_let_in(self) -> None:
+        async with listening(policy_of(handshakes_max=1)) as site:
+            site.site.devices.answers.clear()
+            old = await site.connect()
+            proving = asyncio.create_task(old.prove(DEVICE, SECRET))
+            await until(lambda: site.site.devices.asked)
+            (connection,) = site.server._connections
+            session = connection.session
+            assert session is not None
+            await site.connect()
+            await until(lambda: site.site.bench.metrics.connections_accepted == 2)
+            site.site.devices.answers.set()
+            with pytest.raises((asyncio.IncompleteReadError, ConnectionError)):
+                await proving
+            assert session.admitted is None
+            assert connection.admit(TENANT, DEVICE) is not None
+
+    async def test_evictions_of_a_second_are_one_line_in_the_log(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(server_module, "SWEEP_S", 0)
+        async with listening(policy_of(handshakes_max=1)) as site:
+            for _ in range(4):
+                await site.connect()
+            await until(lambda: site.site.bench.metrics.connections_closed[CloseReason.EVICTED] == 3)
+            running = asyncio.create_task(site.server.run())
+            log = site.site.bench.log
+            await until(lambda: log.lines)
+            await asyncio.sleep(0)
+            running.cancel()
+            (line,) = log.lines
+            assert (line["count"], line["waiting"], line["most_from"]) == (3, 1, "127.0.0.1")
+
+    async def test_all_stages_together_have_one_time(self, certificate: Certificate) -> None:
+        async with listening(policy_of(proxied=True), tls=(certificate.server_context(),) * 2) as site:
+            timeout_s, site.tls = SETTINGS.limits.handshake_timeout_s, None
+            wire = await site.connect()
+            await until(lambda: site.phase(ConnectionPhase.PROXY))
+            await site.pass_s(timeout_s / 2)
+            wire.send(PROXY_V2)
+            await until(lambda: site.phase(ConnectionPhase.TLS))
+            await site.pass_s(timeout_s / 2)
+            assert site.phase(ConnectionPhase.TLS)
+            await site.pass_s(1)
+            await wire.dropped()
+            assert site.site.bench.metrics.connections_closed[CloseReason.TIMEOUT] == 1
+
+    async def test_a_short_of_descriptors_is_told_and_counted(self) -> None:
+        async with listening() as site:
+            site.server._short(OSError(errno.EMFILE, os.strerror(errno.EMFILE)), 0.5)
+            assert site.site.bench.metrics.accept_failures == 1
+            (line,) = site.site.bench.log.lines
+            assert line["error"] == "Too many open files"
 
 
 @on_uvloop
@@ -188,11 +296,8 @@ class TestPhases:
         async with listening() as site:
             await site.connect()
             await site.admitted()
-            assert site.server.phases() == {
-                ConnectionPhase.HANDSHAKE: 1,
-                ConnectionPhase.OPEN: 1,
-                ConnectionPhase.DRAINING: 0,
-            }
+            zeros = dict.fromkeys(ConnectionPhase, 0)
+            assert site.server.phases() == zeros | {ConnectionPhase.HANDSHAKE: 1, ConnectionPhase.OPEN: 1}
             await syncing(site)
             draining = asyncio.create_task(site.server.drain(DRAIN))
             await until(lambda: site.server.phases()[ConnectionPhase.DRAINING])
@@ -293,16 +398,19 @@ class TestDrain:
             await wire.dropped()
             storage.sync_next()
 
-    @pytest.mark.parametrize("phase", ["tls", "proxy"])
-    async def test_one_without_a_session_is_dropped_at_once(self, phase: str, certificate: Certificate) -> None:
-        tls = (certificate.server_context(),) * 2 if phase == "tls" else ()
-        async with listening(policy_of(proxied=True), tls=tls) as site:
+    @pytest.mark.parametrize(
+        ("phase", "proxied"),
+        [(ConnectionPhase.TLS, False), (ConnectionPhase.TLS, True), (ConnectionPhase.PROXY, True)],
+    )
+    async def test_one_without_a_session_is_dropped_at_once(
+        self, phase: ConnectionPhase, proxied: bool, certificate: Certificate
+    ) -> None:
+        async with listening(policy_of(proxied=proxied), tls=(certificate.server_context(),) * 2) as site:
             site.tls = None
             wire = await site.connect()
-            if phase == "tls":
+            if proxied and phase is ConnectionPhase.TLS:
                 wire.send(PROXY_V2)
-                await until(lambda: site.server._by_address["10.0.0.7"])
-            await until(lambda: site.connections)
+            await until(lambda: site.phase(phase))
             await site.server.drain(DRAIN)
             assert site.connections == 0
             await wire.dropped()
@@ -318,49 +426,49 @@ class TestTls:
             wire.send(PROXY_V2 * proxied + b"GET / HTTP/1.1\r\n\r\n")
             await wire.dropped()
             await until(lambda: site.connections == 0)
-            assert site.site.bench.metrics.connections_closed[CloseReason.LOST] == proxied
+            assert site.site.bench.metrics.connections_closed[CloseReason.TLS_FAILED] == 1
 
-    async def test_a_handshake_that_is_broken_off_leaves_nothing_behind(self, certificate: Certificate) -> None:
-        async with listening(policy_of(proxied=True), tls=(certificate.server_context(),) * 2) as site:
+    @pytest.mark.parametrize("proxied", [False, True])
+    async def test_a_handshake_that_is_broken_off_leaves_nothing_behind(
+        self, certificate: Certificate, proxied: bool
+    ) -> None:
+        async with listening(policy_of(proxied=proxied), tls=(certificate.server_context(),) * 2) as site:
             site.tls = None
             wire = await site.connect()
-            wire.send(PROXY_V2)
-            await until(lambda: site.server._by_address["10.0.0.7"])
+            wire.send(PROXY_V2 * proxied)
+            await until(lambda: site.phase(ConnectionPhase.TLS))
             wire.hang_up()
             await until(lambda: site.connections == 0)
             assert site.site.bench.metrics.connections_closed.total() == 1
 
+    async def test_strangers_in_the_handshake_are_counted_and_timed(self, certificate: Certificate) -> None:
+        async with listening(tls=(certificate.server_context(),) * 2) as site:
+            site.tls = None
+            wire = await site.connect()
+            await until(lambda: site.phase(ConnectionPhase.TLS) == 1)
+            await site.pass_s(SETTINGS.limits.handshake_timeout_s + 1)
+            await wire.dropped()
+            await until(lambda: site.connections == 0)
+            assert site.site.bench.metrics.connections_closed[CloseReason.TIMEOUT] == 1
 
-class TestListening:
-    def test_what_cannot_be_bound_is_named(self) -> None:
-        with bind("127.0.0.1", 0, 1)[0] as taken:
-            port = taken.getsockname()[1]
-            with pytest.raises(OSError, match=f"cannot listen on 127.0.0.1 port {port}: Address already") as failed:
-                bind("127.0.0.1", port, 1)
-        assert failed.value.errno == errno.EADDRINUSE
+    async def test_a_handshake_that_ends_too_late_was_too_slow(self, certificate: Certificate) -> None:
+        async with listening(tls=(certificate.server_context(),) * 2) as site:
+            site.tls = None
+            wire = await site.connect()
+            await until(lambda: site.phase(ConnectionPhase.TLS) == 1)
+            site.site.bench.clock.pass_s(SETTINGS.limits.handshake_timeout_s + 1)
+            wire.send(b"no TLS")
+            await wire.dropped()
+            await until(lambda: site.connections == 0)
+            assert site.site.bench.metrics.connections_closed[CloseReason.TIMEOUT] == 1
 
-    def test_every_address_of_the_name(self) -> None:
-        sockets = bind("::1", 0, 1) + bind("127.0.0.1", 0, 1)
-        assert [each.family for each in sockets] == [socket.AF_INET6, socket.AF_INET]
-        assert sockets[0].getsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY)
-        for each in sockets:
-            each.close()
-
-    @pytest.mark.parametrize(
-        ("keepalive_s", "user_timeout_s", "expected"),
-        [(60, 30, (1, 60, 20, 3, 30_000)), (1, 0, (1, 1, 1, 3, 0)), (0, 5, (0, None, None, None, 5000))],
-    )
-    def test_what_accepted_connections_inherit(
-        self, keepalive_s: float, user_timeout_s: float, expected: tuple[int | None, ...]
-    ) -> None:
-        options = (
-            (socket.SOL_SOCKET, socket.SO_KEEPALIVE),
-            (socket.IPPROTO_TCP, socket.TCP_KEEPIDLE),
-            (socket.IPPROTO_TCP, socket.TCP_KEEPINTVL),
-            (socket.IPPROTO_TCP, socket.TCP_KEEPCNT),
-            (socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT),
-        )
-        with socket.socket() as listener:
-            keep_alive(listener, keepalive_s, user_timeout_s)
-            for option, value in zip(options, expected, strict=True):
-                assert value is None or listener.getsockopt(*option) == value
+    async def test_strangers_in_the_handshake_make_room(self, certificate: Certificate) -> None:
+        device = ssl.create_default_context(cafile=certificate.path)
+        async with listening(policy_of(handshakes_max=3), tls=(certificate.server_context(), device)) as site:
+            for _ in range(5):
+                site.tls = None
+                strangers = [await site.connect() for _ in range(3)]
+                await until(lambda: site.phase(ConnectionPhase.TLS) == 3)
+                site.tls = device
+                (await site.admitted()).hang_up()
+                await strangers[0].dropped()

@@ -4,13 +4,14 @@ import asyncio
 import ssl
 import struct
 from dataclasses import replace
-from ipaddress import IPv4Address, ip_network
+from ipaddress import IPv4Address, IPv6Address, ip_network
 
 import pytest
 
-from daemon.tcp.opening import Opening
+from daemon.tcp.acceptor import SockAddress
+from daemon.tcp.opening import Opening, peer_of
 from daemon.tcp.proxy_header import SIGNATURE, PeerAddress, ProxyInvalid
-from daemon.telemetry.metrics import CloseReason
+from daemon.telemetry.metrics import CloseReason, ConnectionPhase
 from protocol import codec, frames
 from tests.support.certificates import Certificate, make_certificate
 from tests.support.deadlines import DEADLINE_S
@@ -22,8 +23,8 @@ LOCAL_V2 = SIGNATURE + struct.pack(">BBH", 0x20, 0, 0)
 PROXY = PeerAddress(IPv4Address("127.0.0.1"), 5000)
 
 
-def opening(*, is_proxied: bool = True) -> Opening:
-    return Opening(is_proxied, None, timeout_s=10, now=0)
+def opening(*, is_proxied: bool = True, tls: ssl.SSLContext | None = None) -> Opening:
+    return Opening(PROXY, is_proxied=is_proxied, tls=tls, timeout_s=10, now=0, hang_up=lambda: None)
 
 
 def test_only_bytes_of_the_header_are_asked_for() -> None:
@@ -42,7 +43,6 @@ def test_where_no_header_is_expected_none_is_missing() -> None:
 
 def test_a_header_without_addresses_leaves_the_proxy_as_the_peer() -> None:
     link = opening()
-    link.peer = PROXY
     assert link.take_header(LOCAL_V2)
     assert link.peer == PROXY
 
@@ -52,9 +52,34 @@ def test_anything_else_is_refused_at_its_first_byte() -> None:
         opening().take_header(b"\x16")
 
 
-def test_a_header_may_take_its_time_and_no_longer() -> None:
+def test_it_may_take_its_time_and_no_longer() -> None:
     assert not opening().is_late(10)
     assert opening().is_late(10.1)
+
+
+def test_what_it_waits_for_is_its_phase() -> None:
+    link = opening(tls=ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER))
+    phases = [link.phase]
+    link.take_header(PROXY_V2)
+    phases += [link.phase, opening(is_proxied=False).phase]
+    assert phases == [ConnectionPhase.PROXY, ConnectionPhase.TLS, ConnectionPhase.HANDSHAKE]
+
+
+@pytest.mark.parametrize(
+    ("address", "peer"),
+    [
+        (("192.0.2.1", 5000), PeerAddress(IPv4Address("192.0.2.1"), 5000)),
+        (("fe80::1%eth0", 5000, 0, 2), PeerAddress(IPv6Address("fe80::1"), 5000)),
+        (("::ffff:192.0.2.1", 5000, 0, 0), PeerAddress(IPv4Address("192.0.2.1"), 5000)),
+    ],
+)
+def test_the_other_end_of_a_link(address: SockAddress, peer: PeerAddress) -> None:
+    assert peer_of(address) == peer
+
+
+def sources(site: Listening) -> list[str]:
+    """Where the admitted connections come from."""
+    return list(site.server._places._sources)
 
 
 def closed(site: Listening, reason: CloseReason) -> int:
@@ -74,14 +99,14 @@ class TestProxy:
                 await asyncio.sleep(0)
             wire.send(data)
             await heard_all(wire)
-            assert list(site.server._by_address) == ["10.0.0.7"]
+            assert sources(site) == ["10.0.0.7"]
 
     async def test_a_proxys_own_check_counts_as_the_proxy(self) -> None:
         async with listening(policy_of(proxied=True)) as site:
             wire = await site.connect()
             wire.send(LOCAL_V2 + codec.encode(token_hello(site.site.token())))
             await wire.hear(frames.Welcome)
-            assert list(site.server._by_address) == ["127.0.0.1"]
+            assert sources(site) == ["127.0.0.1"]
 
     async def test_a_link_without_a_header_is_dropped_without_an_answer(self) -> None:
         async with listening(policy_of(proxied=True)) as site:
@@ -105,7 +130,7 @@ class TestProxy:
             assert site.connections == 1
             await site.pass_s(1)
             await wire.dropped()
-            await until(lambda: closed(site, CloseReason.PROXY_INVALID) == 1)
+            await until(lambda: closed(site, CloseReason.TIMEOUT) == 1)
 
     async def test_a_header_that_breaks_off_makes_no_session(self) -> None:
         async with listening(policy_of(proxied=True)) as site:
@@ -134,7 +159,7 @@ class TestTls:
             site.wires.append(wire)
             wire.send(whole_upload(site.site.token()))
             await heard_all(wire)
-            assert list(site.server._by_address) == ["10.0.0.7"]
+            assert sources(site) == ["10.0.0.7"]
 
     async def test_a_handshake_that_is_no_tls_ends_the_link(self, certificate: Certificate) -> None:
         async with listening(policy_of(proxied=True), tls=contexts(certificate)) as site:
@@ -144,7 +169,7 @@ class TestTls:
                 await reader.read()
             writer.transport.abort()
             await until(lambda: site.connections == 0)
-            assert closed(site, CloseReason.LOST) + closed(site, CloseReason.DEVICE) == 1
+            assert closed(site, CloseReason.TLS_FAILED) == 1
 
 
 def contexts(certificate: Certificate) -> tuple[ssl.SSLContext, ssl.SSLContext]:

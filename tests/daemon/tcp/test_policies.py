@@ -7,9 +7,11 @@ from pathlib import Path
 import pytest
 from cryptography.hazmat.primitives import serialization
 
+from daemon.process.descriptors import Budget
 from daemon.settings import Settings, load
 from daemon.tcp import policies
 from daemon.tcp.listener import DrainPolicy
+from daemon.tcp.places import PlaceLimits
 from protocol.constants import ALPN, Durability
 from protocol.timers import TimerSettings
 from tests.support.certificates import Certificate, make_certificate
@@ -37,6 +39,9 @@ def test_welcome_says_the_limits_that_are_enforced() -> None:
             limits__handshake_timeout_s="6",
             limits__connections_max="7",
             limits__connections_per_ip_max="8",
+            limits__connections_per_tenant_max="9",
+            limits__connections_per_device_max="10",
+            limits__handshakes_max="11",
             limits__outgoing_bytes_max="65536",
             auth__grace_s="9",
             auth__tenant_default="plant",
@@ -54,8 +59,17 @@ def test_welcome_says_the_limits_that_are_enforced() -> None:
         10,
         "plant",
     )
-    assert (policy.connections_max, policy.connections_per_ip_max) == (7, 8)
+    assert policy.places == PlaceLimits(7, 8, 9, 10)
+    assert policy.handshakes_max == 11
     assert (policy.outgoing_bytes_max, policy.handshake_timeout_s) == (65536, 6)
+
+
+def test_connections_are_no_more_than_there_are_descriptors_for() -> None:
+    policy = policies.server_policy(settings_of(limits__connections_per_device_max="10"))
+    budget = Budget(limit=100, wanted=200, connections=50, handshakes=6, http=5, open_files=25)
+    within = policies.within(policy, budget)
+    assert (within.places.connections_max, within.handshakes_max) == (50, 6)
+    assert within.places.connections_per_device_max == 10
 
 
 @pytest.mark.parametrize(("text", "durability"), [("sync", Durability.SYNC), ("write", Durability.WRITE)])

@@ -15,6 +15,7 @@ from daemon.telemetry.metrics import (
     CleanupOutcome,
     CleanupResult,
     CloseReason,
+    ConnectionLimit,
     ConnectionPhase,
     Metrics,
     OpenOutcome,
@@ -87,6 +88,10 @@ class TestConnections:
         assert scraper.value("connections_accepted_total") == 5
         assert scraper.value("connections_closed_total", reason="lost") == 2
         assert scraper.value("connections_closed_total", reason="device") == 0
+        metrics.connections_refused[ConnectionLimit.DEVICE] += 3
+        metrics.accept_failures += 4
+        assert scraper.value("connections_refused_total", limit="device") == 3
+        assert scraper.value("accept_failures_total") == 4
 
     def test_handshakes(self, metrics: Metrics, scraper: Scraper) -> None:
         metrics.handshakes[CredentialKind.TOKEN, None] += 3
@@ -322,12 +327,13 @@ class TestDocument:
 
     def test_it_names_every_state_and_outcome(self) -> None:
         text = DOCUMENT.read_text()
-        for values in (ConnectionPhase, CloseReason, OpenOutcome, StorageFailure, CleanupResult, CleanupOutcome):
+        connections = (*ConnectionPhase, *CloseReason, *ConnectionLimit)
+        for values in (connections, OpenOutcome, StorageFailure, CleanupResult, CleanupOutcome):
             for value in values:
                 assert f"`{value}`" in text
 
 
 def test_no_label_can_hold_a_device_or_a_file(busy: Metrics) -> None:
     labels = frozenset[str]().union(*(row[2] for row in exposed(busy)))
-    bounded = {"state", "reason", "credential", "result", "checksum", "code", "scope", "outcome", "kind"}
+    bounded = {"state", "reason", "credential", "result", "checksum", "code", "scope", "outcome", "kind", "limit"}
     assert labels == bounded | {"route", "method", "status", "version", "python"}

@@ -6,9 +6,10 @@ from typing import cast
 import pytest
 
 from daemon.tcp.flow import CROWDED_BYTES
+from daemon.tcp.host import Host
 from daemon.tcp.receive_pool import PooledLease, ReceivePool
 from daemon.tcp.session import Session
-from daemon.tcp.transport import DeviceConnection, Host
+from daemon.tcp.transport import DeviceConnection
 from daemon.tcp.turns import Turns
 from daemon.telemetry.metrics import CloseReason
 from protocol import frames
@@ -215,7 +216,7 @@ class Recorder:
         self.clock = FakeClock()
         self.turns = Turns()
         self.handled: list[str] = []
-        self.owner = DeviceConnection(cast(Host, self), pool, is_proxied=False)
+        self.owner = DeviceConnection(cast("Host[DeviceConnection]", self), pool, None)
         self.owner.session = cast(Session, self)
         self.owner._protocol = cast(ServerConnection, self)
         self.owner._socket = cast(asyncio.Transport, self)

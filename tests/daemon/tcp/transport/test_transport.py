@@ -17,7 +17,7 @@ from protocol.errors import ErrorCode
 from protocol.server import TURN_COST
 from tests.support.certificates import Certificate, make_certificate
 from tests.support.device_site import DEVICE, Listening, listening, on_uvloop, only, policy_of
-from tests.support.raw_device import chunk, heard_all, open_request, raw, whole_upload
+from tests.support.raw_device import chunk, heard_all, open_request, raw, token_hello, whole_upload
 from tests.support.waiting import until
 
 LARGE = 700 * 1024
@@ -234,6 +234,7 @@ class TestTls:
         async with listening(policy_of(connections_max=1), tls=contexts(certificate)) as site:
             await site.admitted()
             wire = await site.connect()
+            wire.say(token_hello(site.site.token()))
             assert (await wire.hear(frames.Refused)).code == ErrorCode.TOO_MANY_CONNECTIONS
 
     async def test_a_device_that_closes_is_closed(self, certificate: Certificate) -> None:
