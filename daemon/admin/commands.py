@@ -22,7 +22,8 @@ from daemon.catalog.interface import CatalogFailed
 from daemon.catalog.records import CleanupReport, Device, State
 from daemon.identity.device_secrets import make_secret
 from daemon.identity.tokens import SCOPES, SCOPES_DEFAULT, SUBJECT_CHARS_MAX, Identity, Kind, Scope, is_operator
-from daemon.settings import YEAR_S, Settings
+from daemon.sections import YEAR_S
+from daemon.settings import Settings
 from daemon.upkeep.cleanup import CleanupBusy
 from daemon.upkeep.verify import Checked, VerifyProgress
 from protocol.errors import ErrorCode

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from daemon.catalog.records import State, Upload
-from daemon.settings import CleanupSettings
+from daemon.sections import CleanupSettings
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,8 @@ from daemon.catalog.records import State
 from daemon.core import DirectoryLocked, system_machine
 from daemon.identity.keys import KeysInvalid
 from daemon.identity.tokens import Identity, Kind, Scope, TokenRefused
-from daemon.settings import Auth, Limits, Settings, StorageSettings
+from daemon.sections import Auth, Limits, StorageSettings
+from daemon.settings import Settings
 from daemon.storage.local.disk_writer import TOGETHER_FILES_MIN
 from daemon.tasks import background
 from tests.support.fake_machine import NOW_MS

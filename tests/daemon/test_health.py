@@ -9,7 +9,8 @@ import pytest
 from daemon import health as health_module
 from daemon.core import system_machine
 from daemon.health import STUCK_S, Health, Problem
-from daemon.settings import Settings, StorageSettings
+from daemon.sections import StorageSettings
+from daemon.settings import Settings
 from tests.support.fake_machine import FakeClock
 from tests.support.running_core import FAILURE, core_on, failing
 

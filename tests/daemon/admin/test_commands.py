@@ -11,7 +11,7 @@ from daemon.admin.results import CommandFailed, DaemonStatus, DeviceAdded, Devic
 from daemon.health import Problem
 from daemon.identity.device_secrets import verify_secret
 from daemon.identity.tokens import SCOPES, Identity, Kind, Reason, Scope, TokenRefused
-from daemon.settings import YEAR_S
+from daemon.sections import YEAR_S
 from daemon.upkeep.cleanup import CleanupBusy
 from daemon.upkeep.verify import Checked, VerifyProgress
 from protocol.errors import ErrorCode

@@ -9,7 +9,8 @@ from daemon.catalog.expiry import ExpiryPolicy, expired_before_ms, expires_ms, l
 from daemon.catalog.records import HOLDING, TOMBSTONES, State
 from daemon.control_ports import control_ports
 from daemon.core import system_machine
-from daemon.settings import CleanupSettings, Settings, StorageSettings
+from daemon.sections import CleanupSettings, StorageSettings
+from daemon.settings import Settings
 from daemon.tcp.policies import server_policy
 from daemon.tcp.translation import expires_s, status
 from daemon.telemetry.exposition import Exposition, Gauges

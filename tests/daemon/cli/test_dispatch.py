@@ -17,7 +17,8 @@ from daemon.catalog.interface import CatalogNewer
 from daemon.cli.dispatch import Offline, offline, operate
 from daemon.core import DirectoryLocked
 from daemon.identity.keys import KeysInvalid
-from daemon.settings import Auth, Settings
+from daemon.sections import Auth
+from daemon.settings import Settings
 from protocol.errors import ErrorCode
 from tests.support.command_parts import Parts, parts_in
 from tests.support.deadlines import DEADLINE_S

@@ -9,7 +9,8 @@ from control.ports import (
     Ports,
 )
 from daemon.control_ports import control_ports
-from daemon.settings import Settings, StorageSettings
+from daemon.sections import StorageSettings
+from daemon.settings import Settings
 from daemon.telemetry.exposition import Exposition, Gauges
 from tests.support.running_core import Running, core_on
 

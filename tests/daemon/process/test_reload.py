@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from daemon.process.reload import take_over
-from daemon.settings import Commit, Limits, Listen, Settings
+from daemon.sections import Commit, Limits, Listen
+from daemon.settings import Settings
 
 OLD = Settings()
 TLS = Settings(listen=Listen(tls_certificate=Path("/c.pem"), tls_key=Path("/k.pem")))

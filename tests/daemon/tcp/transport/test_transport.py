@@ -6,7 +6,8 @@ import ssl
 
 import pytest
 
-from daemon.settings import Limits, Settings
+from daemon.sections import Limits
+from daemon.settings import Settings
 from daemon.tcp import transport as connection_module
 from daemon.tcp.flow import STALLED_S, PauseReason
 from daemon.tcp.session import Session
