@@ -186,7 +186,7 @@ def _compose(
     committer = Committer(storage.staging, catalog, clock, metrics, cycle_settings(settings))
     digester = Digester(storage.contents, machine.threads)
     disk = Disk(storage, clock, log)
-    admission = Admission(catalog, disk, upload_policy(settings))
+    admission = Admission(catalog, disk, clock, upload_policy(settings))
     tasks = Tasks(lambda error: log.error("unforeseen failure", exc_info=error))
     live = LiveUploads(storage.staging, digester)
     ends = Ends(

@@ -39,6 +39,8 @@ def upload_policy(settings: Settings) -> UploadPolicy:
     return UploadPolicy(
         ranges_max=settings.limits.ranges_max,
         quota_bytes_per_device=settings.storage.quota_bytes_per_device,
+        uploads_max_per_device=settings.storage.uploads_max_per_device,
+        uploads_per_hour_per_device=settings.storage.uploads_per_hour_per_device,
         size_max_bytes=settings.storage.size_max_bytes,
         disk_free_min_bytes=settings.storage.disk_free_min_bytes,
         tombstone_s=settings.cleanup.tombstone_s,

@@ -130,6 +130,8 @@ class StorageSettings(Section):
     disk_free_min_bytes: int = Field(256 * MIB, ge=0, le=OFFSET_MAX)
     quota_bytes_per_device: int = Field(0, ge=0, le=OFFSET_MAX)
     size_max_bytes: int = Field(0, ge=0, le=OFFSET_MAX)
+    uploads_max_per_device: int = Field(1_000_000, ge=0, le=OFFSET_MAX)
+    uploads_per_hour_per_device: int = Field(36_000, ge=0, le=OFFSET_MAX)
 
 
 class CleanupSettings(Section):

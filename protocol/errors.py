@@ -83,7 +83,7 @@ class ErrorCode(IntEnum):
         "the size is above 2^63-1, or not that of the bytes already received",
     )
     FILE_TOO_LARGE = 0x0213, Action.GIVE_UP, "the size is above the largest file this server takes"
-    QUOTA_EXCEEDED = 0x0214, Action.WAIT, "the device has used the bytes it may store"
+    QUOTA_EXCEEDED = 0x0214, Action.WAIT, "the device has used up the bytes or uploads that it may have"
     DISK_FULL = 0x0215, Action.WAIT, "the server's disk has no room left for uploads"
     STORAGE_FAILED = 0x0216, Action.WAIT, "the server could not make bytes durable"
     CONTENT_CHANGED = 0x0220, Action.OPEN_ANEW, "the name is known with another size or tag"

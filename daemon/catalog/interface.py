@@ -18,6 +18,7 @@ from daemon.catalog.records import (
     Progress,
     State,
     Upload,
+    Usage,
 )
 
 
@@ -123,8 +124,8 @@ class Catalog(Protocol):
         """(tenant, device) of every disabled device."""
         ...
 
-    async def usage(self, tenant: str, device: str) -> int:
-        """Bytes that the device's uploads hold, as its quota counts them (`Upload.held_bytes`)."""
+    async def usage(self, tenant: str, device: str) -> Usage:
+        """What the device has in the catalog. Bytes count as its quota counts them (`Upload.held_bytes`)."""
         ...
 
     async def ping(self) -> None:

@@ -14,6 +14,7 @@ from daemon.catalog.records import (
     Outcome,
     State,
     Upload,
+    Usage,
 )
 from protocol.constants import Disposition
 
@@ -65,15 +66,15 @@ class Decision:
     supersede_id: int | None = None
 
 
-def decide(request: OpenRequest, known: Upload | None, used_bytes: int) -> Decision:
+def decide(request: OpenRequest, known: Upload | None, used: Usage) -> Decision:
     """`known` is what the name stands for (see `Catalog.find`).
 
-    `used_bytes` is what the device holds; any number where it has no quota.
+    `used` is what the device has; it does not matter if the request sets no limit.
     """
     standing = _standing(request, known)
     outcome = TABLE[standing, request.disposition]
     if outcome is Outcome.CREATED:
-        return _create(request, known, standing, used_bytes)
+        return _create(request, known, standing, used)
     if known is None or outcome is Outcome.NOT_FOUND:
         return Decision(Outcome.NOT_FOUND, previous=_previous(request, known))
     if outcome is Outcome.GONE:
@@ -84,7 +85,7 @@ def decide(request: OpenRequest, known: Upload | None, used_bytes: int) -> Decis
         return Decision(outcome, known)
     resumed = _resumed(request, known)
     grown = resumed.held_bytes - known.held_bytes
-    if request.quota_bytes and grown and used_bytes + grown > request.quota_bytes:
+    if request.quota_bytes and grown and used.held_bytes + grown > request.quota_bytes:
         return Decision(Outcome.QUOTA_EXCEEDED, known)
     return Decision(outcome, resumed)
 
@@ -119,14 +120,15 @@ def _previous(request: OpenRequest, known: Upload | None) -> State | None:
     return None if forgotten else known.state
 
 
-def _create(request: OpenRequest, known: Upload | None, standing: Standing, used_bytes: int) -> Decision:
+def _create(request: OpenRequest, known: Upload | None, standing: Standing, used: Usage) -> Decision:
     upload = _created(request, known)
     aborted = known if standing is Standing.OPEN else None
     superseded = known if standing is Standing.COMPLETE else None
-    used_bytes -= aborted.held_bytes if aborted else 0
+    used_bytes = used.held_bytes - (aborted.held_bytes if aborted else 0)
     # An upload of unknown size needs room for at least one byte.
     needed = 1 if request.size is None else request.size
-    if request.quota_bytes and used_bytes + needed > request.quota_bytes:
+    has_room = not request.quota_bytes or used_bytes + needed <= request.quota_bytes
+    if not has_room or (request.uploads_max and used.uploads >= request.uploads_max):
         return Decision(Outcome.QUOTA_EXCEEDED, aborted or superseded)
     if aborted is None:
         supersede_id = superseded.id if superseded else None

@@ -130,11 +130,19 @@ class Upload:
         return 0 if self.state in TOMBSTONES else max(self.size or 0, self.received_bytes)
 
 
+class Usage(NamedTuple):
+    """What a device has in the catalog: the bytes that its uploads hold, and its uploads of any state."""
+
+    held_bytes: int
+    uploads: int
+
+
 @dataclass(frozen=True, slots=True)
 class OpenRequest:
     """An OPEN. `upload_id` (1 to 2^63-1) is taken if a new upload is created; `tag` is 0 to 32 bytes.
 
-    `quota_bytes` limits what the device holds in all, 0 is no limit. Tombstones of uploads that ended before
+    `quota_bytes` limits the bytes that the device holds, and `uploads_max` its uploads of any state; 0 is no limit.
+    Tombstones of uploads that ended before
     `tombstone_after_ms` count as forgotten.
     """
 
@@ -150,6 +158,7 @@ class OpenRequest:
     sha256_expected: bytes | None = None
     metadata: Metadata = Metadata()
     quota_bytes: int = 0
+    uploads_max: int = 0
     tombstone_after_ms: int = 0
 
 

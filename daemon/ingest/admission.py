@@ -5,19 +5,23 @@ from dataclasses import dataclass
 from typing import Protocol
 from weakref import WeakValueDictionary
 
+from daemon.adapters.clock import Clock
 from daemon.catalog.interface import Catalog
 from daemon.catalog.records import UNDER_WAY, OpenRequest, OpenResult, Outcome, State
 from daemon.ingest.live_upload import Allowance, LiveUpload
+from daemon.ingest.upload_rate import UploadRate
 from protocol.constants import Disposition
 from protocol.errors import ErrorCode
 
 
 @dataclass(frozen=True, slots=True)
 class UploadPolicy:
-    """What an operator allows. 0 means no limit for quota and size."""
+    """What an operator allows. 0 sets no limit for quota, uploads and size."""
 
     ranges_max: int
     quota_bytes_per_device: int
+    uploads_max_per_device: int
+    uploads_per_hour_per_device: int
     size_max_bytes: int
     disk_free_min_bytes: int
     tombstone_s: float
@@ -41,6 +45,7 @@ class Refusal:
 
 
 _NO_QUOTA = "the device has no bytes left in its quota"
+_NO_ROOM = "the device has no bytes, or no uploads, left in its quota"
 
 _REFUSALS = {
     Outcome.CONTENT_CHANGED: ErrorCode.CONTENT_CHANGED,
@@ -53,9 +58,10 @@ _REFUSALS = {
 class Admission:
     """Holds uploads to what an operator allows and the disk can hold. `policy` may change at any time."""
 
-    def __init__(self, catalog: Catalog, disk: Room, policy: UploadPolicy) -> None:
+    def __init__(self, catalog: Catalog, disk: Room, clock: Clock, policy: UploadPolicy) -> None:
         self._catalog = catalog
         self._disk = disk
+        self._rate = UploadRate(clock)
         self.policy = policy
         self._allowances: WeakValueDictionary[tuple[str, str], Allowance] = WeakValueDictionary()
 
@@ -64,7 +70,10 @@ class Admission:
         size = request.size or 0
         if refusal := self.refuse_size(size):
             return refusal
+        device = (request.tenant, request.device)
         refusal = self._refuse_room(size)
+        if refusal is None and not self._rate.allows(device, self.policy.uploads_per_hour_per_device):
+            refusal = Refusal(ErrorCode.QUOTA_EXCEEDED, "the device has begun as many uploads as it may in an hour")
         if refusal is None or request.disposition is Disposition.REPLACE:
             return refusal
         # Bytes that are there already take no more room, and a complete file takes none at all.
@@ -74,6 +83,10 @@ class Admission:
         if known is not None and known.state in UNDER_WAY:
             return self._refuse_room(max(size - known.received_bytes, 0))
         return refusal
+
+    def began(self, request: OpenRequest) -> None:
+        """The catalog has created an upload."""
+        self._rate.begin((request.tenant, request.device), self.policy.uploads_per_hour_per_device)
 
     def refuse_size(self, size: int) -> Refusal | None:
         """Why no file may have this size; None where it may, or where it is 0, which stands for unknown."""
@@ -86,17 +99,20 @@ class Admission:
         return None
 
     async def allow(self, upload: LiveUpload, live: ValuesView[LiveUpload]) -> None:
-        """Count the bytes of an upload of unknown size against its device's quota. Raises CatalogFailed.
+        """Count an upload against what its device's uploads of unknown size may still take. Raises CatalogFailed.
 
         `live` are all uploads that are being received, as they are when the catalog has answered.
         """
         quota = self.policy.quota_bytes_per_device
-        if not quota or upload.size is not None:
-            return
-        left_bytes = quota - await self._catalog.usage(upload.tenant, upload.device)
         device = (upload.tenant, upload.device)
-        upload.allowance = self._allowances.setdefault(device, Allowance(0))
-        upload.allowance.left_bytes = left_bytes - _unrecorded_bytes(device, live)
+        # A declared size takes from what they share, so that together they keep to the quota.
+        if not quota or (upload.size is not None and device not in self._allowances):
+            return
+        used = await self._catalog.usage(upload.tenant, upload.device)
+        allowance = self._allowances.setdefault(device, Allowance(0))
+        allowance.left_bytes = quota - used.held_bytes - _unrecorded_bytes(device, live)
+        if upload.size is None:
+            upload.allowance = allowance
 
     def take(self, upload: LiveUpload, start: int, end: int, needed: int) -> Refusal | None:
         """Let [start, end) in and count its `needed` bytes that are not there yet, or return why not."""
@@ -146,4 +162,4 @@ def _explain(result: OpenResult) -> str:
             ended = f"; the last one was {result.previous.value}" if result.previous else ""
             return f"there is nothing to resume under this name{ended}"
         case _:
-            return _NO_QUOTA
+            return _NO_ROOM

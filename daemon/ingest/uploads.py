@@ -76,9 +76,12 @@ class Uploads:
                 upload_id=self._new_id(),
                 now_ms=now_ms,
                 quota_bytes=policy.quota_bytes_per_device,
+                uploads_max=policy.uploads_max_per_device,
                 tombstone_after_ms=now_ms - int(policy.tombstone_s * 1000),
             )
         )
+        if result.outcome is Outcome.CREATED:
+            self._admission.began(request)
         if result.replaced is not None:
             self._replaced(result.replaced, request.device)
         if refusal := refusal_of(result):

@@ -31,13 +31,22 @@ def test_uploads() -> None:
         settings_of(
             limits__ranges_max="3",
             storage__quota_bytes_per_device="4",
+            storage__uploads_max_per_device="8",
+            storage__uploads_per_hour_per_device="9",
             storage__size_max_bytes="5",
             storage__disk_free_min_bytes="6",
             cleanup__tombstone_s="7",
         )
     )
     assert policy == replace(
-        policy, ranges_max=3, quota_bytes_per_device=4, size_max_bytes=5, disk_free_min_bytes=6, tombstone_s=7
+        policy,
+        ranges_max=3,
+        quota_bytes_per_device=4,
+        uploads_max_per_device=8,
+        uploads_per_hour_per_device=9,
+        size_max_bytes=5,
+        disk_free_min_bytes=6,
+        tombstone_s=7,
     )
 
 

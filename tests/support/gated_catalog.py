@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from daemon.catalog.interface import CatalogFailed
-from daemon.catalog.records import Completed, Completion, OpenRequest, OpenResult, Progress, State, Upload
+from daemon.catalog.records import Completed, Completion, OpenRequest, OpenResult, Progress, State, Upload, Usage
 from daemon.catalog.sqlite import changes as rows
 from daemon.catalog.sqlite.catalog import SqliteCatalog
 from daemon.catalog.sqlite.lane import ConnectionLane
@@ -75,7 +75,7 @@ class ControlledCatalog(SqliteCatalog):
         await self._enter("find")
         return await self._leave("find", await super().find(tenant, device, name))
 
-    async def usage(self, tenant: str, device: str) -> int:
+    async def usage(self, tenant: str, device: str) -> Usage:
         await self._enter("usage")
         return await self._leave("usage", await super().usage(tenant, device))
 

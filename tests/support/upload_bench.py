@@ -26,7 +26,13 @@ NEVER_S = 3600.0
 """Longer than any test, so that time never cuts a cycle."""
 
 ROOMY = UploadPolicy(
-    ranges_max=4, quota_bytes_per_device=0, size_max_bytes=0, disk_free_min_bytes=1000, tombstone_s=3600
+    ranges_max=4,
+    quota_bytes_per_device=0,
+    uploads_max_per_device=0,
+    uploads_per_hour_per_device=0,
+    size_max_bytes=0,
+    disk_free_min_bytes=1000,
+    tombstone_s=3600,
 )
 
 
@@ -62,7 +68,7 @@ class Bench:
         self.metrics = Metrics(started_ms=0)
         self.log = CapturedLog()
         self.disk = FakeDisk()
-        self.admission = Admission(self.catalog, self.disk, policy)
+        self.admission = Admission(self.catalog, self.disk, self.clock, policy)
         self.failures: list[BaseException] = []
         self.tasks = Tasks(self.failures.append)
         self.leases: list[CountedLease] = []

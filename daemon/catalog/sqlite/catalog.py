@@ -19,6 +19,7 @@ from daemon.catalog.records import (
     Progress,
     State,
     Upload,
+    Usage,
 )
 from daemon.catalog.sqlite import changes, devices, queries, schema
 from daemon.catalog.sqlite.batching import BatchedRequests
@@ -110,7 +111,7 @@ class SqliteCatalog:
     async def disabled(self) -> frozenset[tuple[str, str]]:
         return await self._reader.run("disabled", devices.disabled_devices)
 
-    async def usage(self, tenant: str, device: str) -> int:
+    async def usage(self, tenant: str, device: str) -> Usage:
         return await self._reader.run("usage", lambda connection: changes.usage(connection, tenant, device))
 
     async def ping(self) -> None:

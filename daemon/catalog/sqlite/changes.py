@@ -20,6 +20,7 @@ from daemon.catalog.records import (
     Progress,
     State,
     Upload,
+    Usage,
 )
 from daemon.catalog.sqlite.ends import write_end
 from daemon.catalog.sqlite.names import stands_for
@@ -28,8 +29,10 @@ from daemon.catalog.sqlite.rows import CODES, COLUMNS, pack_ranges, to_row, to_u
 STATEMENT_ROWS_MAX = 1024
 """Rows in one statement: the ten values at most of each stay well below SQLite's 32,766 parameters."""
 
+_UNUSED = Usage(0, 0)
+
 _STANDS_FOR = f"SELECT {COLUMNS} FROM uploads WHERE id = {stands_for('?1', '?2', '?3')}"  # noqa: S608 - constants of this package
-_USAGE = "SELECT bytes FROM usage WHERE tenant = ? AND device = ?"
+_USAGE = "SELECT bytes, uploads FROM usage WHERE tenant = ? AND device = ?"
 _INSERT = (
     f"INSERT INTO uploads ({COLUMNS}, held_bytes, is_current) "  # noqa: S608 - constants of this package
     "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 1)"
@@ -48,8 +51,9 @@ def open_upload(connection: sqlite3.Connection, request: OpenRequest) -> OpenRes
     """See `Catalog.open`."""
     key = (request.tenant, request.device, request.name)
     row = connection.execute(_STANDS_FOR, key).fetchone()
-    used_bytes = usage(connection, request.tenant, request.device) if request.quota_bytes else 0
-    decision = decide(request, to_upload(row) if row else None, used_bytes)
+    is_limited = request.quota_bytes or request.uploads_max
+    used = usage(connection, request.tenant, request.device) if is_limited else _UNUSED
+    decision = decide(request, to_upload(row) if row else None, used)
     if decision.outcome is Outcome.CREATED and decision.upload is not None:
         _create(connection, decision, decision.upload)
     elif decision.outcome is Outcome.RESUMED and decision.upload is not None:
@@ -70,14 +74,19 @@ def open_uploads(connection: sqlite3.Connection, requests: Sequence[OpenRequest]
 
 
 def _open_apart(connection: sqlite3.Connection, requests: Sequence[OpenRequest]) -> list[OpenResult]:
-    """Open under different names, without quotas."""
+    """Open under different names, without quotas of bytes."""
     count = _padded(len(requests))
     keys = [(index, each.tenant, each.device, each.name) for index, each in enumerate(requests)]
     values = _flat(keys, count, 4)
     known = {row[0]: to_upload(row[1:]) for row in connection.execute(_stands_for_statement(count), values)}
-    decisions = [decide(request, known.get(index), 0) for index, request in enumerate(requests)]
+    decisions = []
     resumed = []
-    for decision in decisions:
+    for index, request in enumerate(requests):
+        decision = decide(request, known.get(index), _UNUSED)
+        if decision.outcome is Outcome.CREATED and request.uploads_max:
+            # Only a new upload may be one too many, so a fleet that resumes pays for no lookup.
+            decision = decide(request, known.get(index), usage(connection, request.tenant, request.device))
+        decisions.append(decision)
         if decision.outcome is Outcome.CREATED and decision.upload is not None:
             _create(connection, decision, decision.upload)
         elif decision.outcome is Outcome.RESUMED and decision.upload is not None:
@@ -153,10 +162,10 @@ def get(connection: sqlite3.Connection, upload_id: int) -> Upload | None:
     return to_upload(row) if row else None
 
 
-def usage(connection: sqlite3.Connection, tenant: str, device: str) -> int:
+def usage(connection: sqlite3.Connection, tenant: str, device: str) -> Usage:
     """See `Catalog.usage`."""
     row = connection.execute(_USAGE, (tenant, device)).fetchone()
-    return int(row[0]) if row else 0
+    return Usage(*row) if row else _UNUSED
 
 
 def _create(connection: sqlite3.Connection, decision: Decision, upload: Upload) -> None:

@@ -25,7 +25,7 @@ async def test_a_completion_sets_all_that_is_known(catalog: Catalog) -> None:
     assert (completed.upload, completed.superseded) == (upload, None)
     assert (upload.state, upload.size, upload.crc32c) == (State.COMPLETE, 70, 7)
     assert (upload.sha256, upload.ranges, upload.completed_ms) == (b"s" * 32, first_bytes(70), 2_000)
-    assert await catalog.usage(TENANT, DEVICE) == 70
+    assert (await catalog.usage(TENANT, DEVICE)).held_bytes == 70
 
 
 async def test_a_completion_of_another_epoch_or_state_is_fenced(catalog: Catalog) -> None:
@@ -46,7 +46,7 @@ async def test_a_completion_ends_the_file_that_it_replaces(catalog: Catalog) -> 
     assert completed.superseded == End(1, State.COMPLETE, State.DELETED, 3_000, EndReason.SUPERSEDED)
     superseded = await known(catalog, 1)
     assert (superseded.state, superseded.ranges, superseded.updated_ms) == (State.DELETED, (), 3_000)
-    assert await catalog.usage(TENANT, DEVICE) == 30
+    assert (await catalog.usage(TENANT, DEVICE)).held_bytes == 30
 
 
 @pytest.mark.parametrize("start", list(State))
@@ -60,7 +60,7 @@ async def test_an_upload_ends_where_the_table_allows_it(catalog: Catalog, start:
     if after is not None:
         assert (after.state, after.updated_ms) == (to, 9_000)
         assert after.ranges == (() if to in TOMBSTONES else before.ranges)
-        assert await catalog.usage(TENANT, DEVICE) == (0 if to in TOMBSTONES else 100)
+        assert (await catalog.usage(TENANT, DEVICE)).held_bytes == (0 if to in TOMBSTONES else 100)
 
 
 async def test_an_end_can_be_fenced(catalog: Catalog) -> None:
@@ -109,5 +109,5 @@ async def test_bytes_are_counted_and_known_until_the_end(catalog: Catalog) -> No
     assert await catalog.existing(range(20)) == holding
     assert await catalog.existing([]) == frozenset()
     assert await catalog.holding() == len(holding)
-    assert await catalog.usage(TENANT, DEVICE) == 100 * len(holding)
+    assert (await catalog.usage(TENANT, DEVICE)).held_bytes == 100 * len(holding)
     assert await catalog.counts() == dict.fromkeys(State, 1)

@@ -33,13 +33,13 @@ async def test_a_created_upload_is_what_was_asked_for(catalog: Catalog) -> None:
     assert (upload.state, upload.epoch, upload.size, upload.tag) == (State.RECEIVING, 1, 100, b"t")
     assert (upload.crc32c_expected, upload.sha256_expected, upload.metadata) == (1, b"s" * 32, metadata)
     assert (upload.created_ms, upload.updated_ms, upload.completed_ms) == (1_000, 1_000, None)
-    assert await catalog.usage(TENANT, DEVICE) == 100
+    assert (await catalog.usage(TENANT, DEVICE)).held_bytes == 100
 
 
 @pytest.mark.parametrize("state", [State.RECEIVING, State.PARTIAL])
 async def test_a_resumed_upload_has_the_next_epoch_and_learns_what_was_unknown(catalog: Catalog, state: State) -> None:
     await create(catalog, 1, NAME, size=None)
-    assert await catalog.usage(TENANT, DEVICE) == 0
+    assert (await catalog.usage(TENANT, DEVICE)).held_bytes == 0
     await bring_to(catalog, 1, state)
     resumed = await catalog.open(replace(REQUEST, upload_id=2, now_ms=3_000, sha256_expected=b"s" * 32))
     assert (resumed.outcome, resumed.previous) == (Outcome.RESUMED, None)
@@ -48,7 +48,7 @@ async def test_a_resumed_upload_has_the_next_epoch_and_learns_what_was_unknown(c
     assert (upload.epoch, upload.state, upload.size, upload.updated_ms) == (2, State.RECEIVING, 100, 3_000)
     assert upload.sha256_expected == b"s" * 32
     assert await catalog.get(2) is None
-    assert await catalog.usage(TENANT, DEVICE) == 100
+    assert (await catalog.usage(TENANT, DEVICE)).held_bytes == 100
 
 
 async def test_the_first_digest_binds_and_another_is_other_content(catalog: Catalog) -> None:
@@ -90,7 +90,7 @@ async def test_a_replacement_ends_an_upload_under_way_at_once(catalog: Catalog, 
     assert opened.replaced == End(1, state, State.ABORTED, 5_000, EndReason.REPLACED)
     aborted = await known(catalog, 1)
     assert (aborted.state, aborted.ranges, aborted.updated_ms) == (State.ABORTED, (), 5_000)
-    assert await catalog.usage(TENANT, DEVICE) == 30
+    assert (await catalog.usage(TENANT, DEVICE)).held_bytes == 30
 
 
 async def test_a_replacement_of_a_complete_file_ends_nothing_yet(catalog: Catalog) -> None:
@@ -99,7 +99,7 @@ async def test_a_replacement_of_a_complete_file_ends_nothing_yet(catalog: Catalo
     opened = await catalog.open(REPLACEMENT)
     assert (opened.outcome, opened.previous, opened.replaced) == (Outcome.CREATED, State.COMPLETE, None)
     assert await catalog.get(1) == complete
-    assert await catalog.usage(TENANT, DEVICE) == 130
+    assert (await catalog.usage(TENANT, DEVICE)).held_bytes == 130
 
 
 async def test_a_replacement_is_replaced_and_the_complete_file_stays(catalog: Catalog) -> None:

@@ -12,7 +12,7 @@ async def test_progress_is_recorded_and_counted(catalog: Catalog) -> None:
     assert await catalog.commit([Progress(1, 1, ranges, 4_000)]) == [True]
     upload = await known(catalog, 1)
     assert (upload.ranges, upload.updated_ms) == (ranges, 4_000)
-    assert await catalog.usage(TENANT, DEVICE) == 50
+    assert (await catalog.usage(TENANT, DEVICE)).held_bytes == 50
 
 
 async def test_progress_of_another_epoch_or_state_is_fenced(catalog: Catalog) -> None:

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from daemon.catalog.opening import TABLE, Standing, content_changed, decide
-from daemon.catalog.records import End, EndReason, Metadata, Outcome, State, Upload
+from daemon.catalog.records import End, EndReason, Metadata, Outcome, State, Upload, Usage
 from protocol.constants import Disposition
 from tests.support.catalog_samples import (
     REPLACE,
@@ -18,6 +18,10 @@ from tests.support.catalog_samples import (
 
 OPENED = replace(REQUEST, upload_id=2, now_ms=5_000, tombstone_after_ms=1_000)
 FORGOTTEN_MS = 999
+
+
+def used(held_bytes: int, uploads: int = 0) -> Usage:
+    return Usage(held_bytes, uploads)
 
 
 def test_the_table_answers_every_standing_and_disposition() -> None:
@@ -59,34 +63,34 @@ def test_the_table_answers_every_standing_and_disposition() -> None:
 def test_an_open_comes_to(
     known: Upload | None, disposition: Disposition, outcome: Outcome, previous: State | None
 ) -> None:
-    decision = decide(replace(OPENED, disposition=disposition), known, 0)
+    decision = decide(replace(OPENED, disposition=disposition), known, used(0))
     assert (decision.outcome, decision.previous) == (outcome, previous)
 
 
 @pytest.mark.parametrize("ended", [State.ABORTED, State.DELETED, State.EXPIRED])
 def test_a_forgotten_tombstone_is_as_none(ended: State) -> None:
     known = upload(ended, created_ms=FORGOTTEN_MS, updated_ms=FORGOTTEN_MS)
-    created = decide(OPENED, known, 0)
+    created = decide(OPENED, known, used(0))
     assert (created.outcome, created.previous) == (Outcome.CREATED, None)
-    assert decide(replace(OPENED, disposition=RESUME_ONLY), known, 0).previous is None
+    assert decide(replace(OPENED, disposition=RESUME_ONLY), known, used(0)).previous is None
 
 
 def test_a_rejected_upload_is_no_tombstone_and_stays_known() -> None:
     known = upload(State.REJECTED, created_ms=FORGOTTEN_MS, updated_ms=FORGOTTEN_MS)
-    assert decide(OPENED, known, 0).previous is State.REJECTED
+    assert decide(OPENED, known, used(0)).previous is State.REJECTED
 
 
 def test_a_replacement_aborts_an_open_upload_and_supersedes_a_complete_one() -> None:
     request = replace(OPENED, disposition=REPLACE)
-    aborting = decide(request, upload(), 0)
+    aborting = decide(request, upload(), used(0))
     end = End(1, State.RECEIVING, State.ABORTED, OPENED.now_ms, EndReason.REPLACED)
     assert (aborting.replaced, aborting.supersede_id) == (end, None)
-    superseding = decide(request, upload(State.COMPLETE), 0)
+    superseding = decide(request, upload(State.COMPLETE), used(0))
     assert (superseding.replaced, superseding.supersede_id) == (None, 1)
 
 
 def test_a_new_upload_begins_after_the_last_end_though_the_clock_was_set_back() -> None:
-    created = decide(replace(OPENED, now_ms=10), upload(State.ABORTED, updated_ms=3_000), 0).upload
+    created = decide(replace(OPENED, now_ms=10), upload(State.ABORTED, updated_ms=3_000), used(0)).upload
     assert created is not None
     assert (created.created_ms, created.updated_ms) == (3_001, 3_001)
 
@@ -95,7 +99,7 @@ def test_a_resume_bumps_the_epoch_and_learns_what_was_unknown() -> None:
     known = upload(State.PARTIAL, size=None, epoch=4, ranges=first_bytes(30))
     metadata = Metadata("text/plain", "x-1", "a.txt")
     request = replace(OPENED, size=50, crc32c_expected=9, sha256_expected=b"d" * 32, metadata=metadata)
-    assert decide(request, known, 0).upload == replace(
+    assert decide(request, known, used(0)).upload == replace(
         known,
         state=State.RECEIVING,
         epoch=5,
@@ -109,7 +113,7 @@ def test_a_resume_bumps_the_epoch_and_learns_what_was_unknown() -> None:
 
 def test_a_resume_keeps_what_was_known() -> None:
     known = upload(size=50, crc32c_expected=9, sha256_expected=b"d" * 32, metadata=Metadata(external_id="x-1"))
-    resumed = decide(replace(OPENED, size=None, metadata=Metadata(external_id="x-2")), known, 0).upload
+    resumed = decide(replace(OPENED, size=None, metadata=Metadata(external_id="x-2")), known, used(0)).upload
     assert resumed == replace(known, epoch=2, updated_ms=5_000)
 
 
@@ -143,7 +147,7 @@ def test_content_is_another_when_tag_size_or_digest_say_so(
     for live, same in ((State.RECEIVING, Outcome.RESUMED), (State.COMPLETE, Outcome.COMPLETE)):
         standing = upload(live, **known)
         expected = Outcome.CONTENT_CHANGED if changed else same
-        assert decide(request, standing, 0).outcome is expected
+        assert decide(request, standing, used(0)).outcome is expected
 
 
 @pytest.mark.parametrize(
@@ -157,19 +161,27 @@ def test_content_is_another_when_tag_size_or_digest_say_so(
     ],
 )
 def test_a_new_upload_must_fit_the_quota(size: int | None, used_bytes: int, outcome: Outcome) -> None:
-    assert decide(replace(OPENED, size=size, quota_bytes=1_000), None, used_bytes).outcome is outcome
+    assert decide(replace(OPENED, size=size, quota_bytes=1_000), None, used(used_bytes)).outcome is outcome
 
 
 def test_a_replacement_may_use_what_the_aborted_upload_gives_back_but_not_what_a_complete_one_holds() -> None:
     request = replace(OPENED, disposition=REPLACE, quota_bytes=1_000)
-    assert decide(request, upload(), 1_000).outcome is Outcome.CREATED
-    refused = decide(request, upload(State.COMPLETE), 1_000)
+    assert decide(request, upload(), used(1_000)).outcome is Outcome.CREATED
+    refused = decide(request, upload(State.COMPLETE), used(1_000))
     assert (refused.outcome, refused.upload) == (Outcome.QUOTA_EXCEEDED, upload(State.COMPLETE))
 
 
 def test_a_resume_counts_only_what_it_adds() -> None:
     request = replace(OPENED, quota_bytes=1_000)
-    assert decide(request, upload(), 2_000).outcome is Outcome.RESUMED
+    assert decide(request, upload(), used(2_000)).outcome is Outcome.RESUMED
     unknown = upload(size=None, ranges=first_bytes(30))
-    assert decide(request, unknown, 930).outcome is Outcome.RESUMED
-    assert decide(request, unknown, 931).outcome is Outcome.QUOTA_EXCEEDED
+    assert decide(request, unknown, used(930)).outcome is Outcome.RESUMED
+    assert decide(request, unknown, used(931)).outcome is Outcome.QUOTA_EXCEEDED
+
+
+@pytest.mark.parametrize(("uploads", "outcome"), [(9, Outcome.CREATED), (10, Outcome.QUOTA_EXCEEDED)])
+def test_a_new_upload_must_be_one_of_those_allowed(uploads: int, outcome: Outcome) -> None:
+    request = replace(OPENED, uploads_max=10)
+    assert decide(request, None, used(0, uploads)).outcome is outcome
+    assert decide(replace(request, disposition=REPLACE), upload(State.COMPLETE), used(0, uploads)).outcome is outcome
+    assert decide(request, upload(), used(0, 10)).outcome is Outcome.RESUMED

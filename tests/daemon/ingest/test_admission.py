@@ -138,6 +138,37 @@ async def test_uploads_of_unknown_size_share_what_is_left_of_a_quota(bench: Benc
     await until(lambda: first.acknowledged_byte == 50)
 
 
+async def test_a_declared_size_takes_from_what_uploads_of_unknown_size_share(bench: Bench) -> None:
+    bench.set_policy(quota_bytes_per_device=50)
+    upload, stream = await bench.open(UNSIZED)
+    declared, _ = await bench.open(replace(REQUEST, name="other", size=50))
+    lease = bench.send(upload, 0, CONTENT[:1])
+    assert (stream.error, lease.holders) == (ErrorCode.QUOTA_EXCEEDED, 0)
+    bench.send(declared, 0, CONTENT[:50])
+    await until(lambda: declared.next_expected_byte == 50)
+
+
+async def test_the_uploads_of_a_device_are_limited_empty_ones_included(bench: Bench) -> None:
+    bench.set_policy(uploads_max_per_device=2)
+    for name in ("one", "two"):
+        await bench.open(replace(REQUEST, name=name, size=0))
+    assert await bench.refusal(replace(REQUEST, name="three", size=0)) is ErrorCode.QUOTA_EXCEEDED
+    await bench.open(replace(REQUEST, name="two", size=0))
+    await bench.open(replace(REQUEST, name="three", device="another", size=0))
+
+
+async def test_the_uploads_that_a_device_begins_in_an_hour_are_limited(bench: Bench) -> None:
+    bench.set_policy(uploads_per_hour_per_device=2)
+    for name in ("one", "two"):
+        await bench.open(replace(REQUEST, name=name))
+    assert await bench.refusal(replace(REQUEST, name="three")) is ErrorCode.QUOTA_EXCEEDED
+    await bench.open(replace(REQUEST, name="two"))
+    await bench.open(replace(REQUEST, name="three", device="another"))
+    bench.clock.pass_s(1800)
+    await bench.open(replace(REQUEST, name="three"))
+    assert await bench.refusal(replace(REQUEST, name="four")) is ErrorCode.QUOTA_EXCEEDED
+
+
 async def test_a_size_that_is_declared_later_replaces_the_count_of_what_is_left(bench: Bench) -> None:
     bench.set_policy(quota_bytes_per_device=50)
     upload, stream = await bench.open(UNSIZED)

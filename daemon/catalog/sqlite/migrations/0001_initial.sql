@@ -50,6 +50,8 @@ CREATE TABLE usage (
     tenant TEXT NOT NULL,
     device TEXT NOT NULL,
     bytes INTEGER NOT NULL,
+    -- Rows of any state: each costs the catalog some kilobytes, also that of an empty file.
+    uploads INTEGER NOT NULL,
     PRIMARY KEY (tenant, device)
 ) STRICT, WITHOUT ROWID;
 
@@ -61,8 +63,8 @@ INSERT INTO state_counts (state, uploads) VALUES (0, 0), (1, 0), (2, 0), (3, 0),
 
 CREATE TRIGGER uploads_inserted AFTER INSERT ON uploads BEGIN
     UPDATE state_counts SET uploads = uploads + 1 WHERE state = NEW.state;
-    INSERT INTO usage (tenant, device, bytes) VALUES (NEW.tenant, NEW.device, NEW.held_bytes)
-        ON CONFLICT DO UPDATE SET bytes = bytes + excluded.bytes;
+    INSERT INTO usage (tenant, device, bytes, uploads) VALUES (NEW.tenant, NEW.device, NEW.held_bytes, 1)
+        ON CONFLICT DO UPDATE SET bytes = bytes + excluded.bytes, uploads = uploads + 1;
 END;
 CREATE TRIGGER uploads_held AFTER UPDATE OF held_bytes ON uploads WHEN NEW.held_bytes <> OLD.held_bytes BEGIN
     UPDATE usage SET bytes = bytes + NEW.held_bytes - OLD.held_bytes
@@ -74,7 +76,8 @@ CREATE TRIGGER uploads_moved AFTER UPDATE OF state ON uploads WHEN NEW.state <> 
 END;
 CREATE TRIGGER uploads_removed AFTER DELETE ON uploads BEGIN
     UPDATE state_counts SET uploads = uploads - 1 WHERE state = OLD.state;
-    UPDATE usage SET bytes = bytes - OLD.held_bytes WHERE tenant = OLD.tenant AND device = OLD.device;
+    UPDATE usage SET bytes = bytes - OLD.held_bytes, uploads = uploads - 1
+        WHERE tenant = OLD.tenant AND device = OLD.device;
 END;
 
 -- A device without a key was never enrolled: it proves itself by a token, or was disabled before it ever came.

@@ -32,7 +32,7 @@ from tests.support.memory_catalog import create, memory_catalog
 
 
 def used(connection: sqlite3.Connection) -> int:
-    return changes.usage(connection, TENANT, DEVICE)
+    return changes.usage(connection, TENANT, DEVICE).held_bytes
 
 
 def in_state(connection: sqlite3.Connection, state: State) -> Upload:

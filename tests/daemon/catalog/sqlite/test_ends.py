@@ -20,7 +20,7 @@ EXPIRED = End(1, State.RECEIVING, State.EXPIRED, 2_000, EndReason.EXPIRED)
 def test_it_counts_the_bytes_that_stay(connection: sqlite3.Connection, state: State, held_bytes: int) -> None:
     create(connection, 1)
     write_end(connection, End(1, State.RECEIVING, state, 2_000, EndReason.EXPIRED))
-    assert changes.usage(connection, TENANT, DEVICE) == held_bytes
+    assert changes.usage(connection, TENANT, DEVICE).held_bytes == held_bytes
     assert queries.counts(connection)[state] == 1
 
 
@@ -29,7 +29,7 @@ def test_a_completion_counts_what_it_has(connection: sqlite3.Connection) -> None
     finished = End(1, State.RECEIVING, State.COMPLETE, 2_000, EndReason.FINISHED)
     assert write_end(connection, finished, epoch=2, completion=completion(1)) is None
     assert write_end(connection, finished, epoch=1, completion=completion(1)) is not None
-    assert changes.usage(connection, TENANT, DEVICE) == 100
+    assert changes.usage(connection, TENANT, DEVICE).held_bytes == 100
 
 
 def test_an_upload_that_is_in_another_state_by_now_is_left_alone(connection: sqlite3.Connection) -> None:

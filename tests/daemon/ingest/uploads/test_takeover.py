@@ -83,7 +83,7 @@ async def test_an_upload_that_another_server_took_over_is_fenced_here(bench: Ben
     bench.send(upload, 0, CONTENT)
     await until(lambda: stream.error is not None)
     assert stream.error is ErrorCode.FENCED
-    assert (await bench.catalog.usage(TENANT, DEVICE)) == 100
+    assert (await bench.catalog.usage(TENANT, DEVICE)).held_bytes == 100
     await turns()
     bench.assert_at_rest()
 
