@@ -4,7 +4,6 @@ While one cycle is recorded the next one is synced. Cycles keep their order. PRO
 """
 
 import asyncio
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -14,6 +13,7 @@ from daemon.catalog.interface import Catalog, CatalogFailed
 from daemon.catalog.records import Completed, Completion, Progress
 from daemon.ingest.failures import catalog_failure, failure_kind, storage_failure
 from daemon.ingest.live_upload import Cut, LiveUpload
+from daemon.shares import share_out
 from daemon.storage.interface import Staging
 from daemon.telemetry.metrics import Metrics, StorageFailure
 from protocol.errors import ErrorCode
@@ -145,7 +145,11 @@ class Committer:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        uploads, self._dirty = _share(self._dirty)
+        uploads = list(self._dirty.values())
+        self._dirty = {}
+        if len(uploads) > DEVICE_UPLOADS_MAX:
+            uploads, later = share_out(uploads, _device_of, DEVICE_UPLOADS_MAX)
+            self._dirty = {upload.id: upload for upload in later}
         size_bytes = self._waiting_bytes
         if self._dirty:
             size_bytes = sum(upload.unanswered_bytes for upload in uploads)
@@ -240,20 +244,8 @@ class Committer:
         return grown_bytes
 
 
-def _share(dirty: dict[int, LiveUpload]) -> tuple[list[LiveUpload], dict[int, LiveUpload]]:
-    """The uploads of the next cycle, at most DEVICE_UPLOADS_MAX of each device, and the others."""
-    if len(dirty) <= DEVICE_UPLOADS_MAX:
-        return list(dirty.values()), {}
-    chosen, others = [], {}
-    counts: Counter[tuple[str, str]] = Counter()
-    for upload in dirty.values():
-        device = (upload.tenant, upload.device)
-        counts[device] += 1
-        if counts[device] <= DEVICE_UPLOADS_MAX:
-            chosen.append(upload)
-        else:
-            others[upload.id] = upload
-    return chosen, others
+def _device_of(upload: LiveUpload) -> tuple[str, str]:
+    return upload.tenant, upload.device
 
 
 def _total_bytes(ranges: Sequence[DigestedRange]) -> int:

@@ -1,7 +1,8 @@
 """SHA-256 of uploads, computed on a thread of its own. PROTOCOL.md §14.
 
 Bytes that come in order are hashed as they come, while they are in memory. Bytes that came earlier or out of order are
-read back once they are durable. Uploads take turns after each step, so that a large file does not hold up a small one.
+read back once they are durable. After each step it is another device's turn, and then another upload's of the same, so
+that a large file does not hold up a small one, nor many files of one device those of others.
 """
 
 import asyncio
@@ -12,6 +13,7 @@ from dataclasses import dataclass
 
 from daemon.adapters.threads import Report, Threads
 from daemon.ingest.live_upload import LiveUpload, Piece
+from daemon.shares import share_out
 from daemon.storage.interface import Contents
 from protocol.checksum import Buffer
 
@@ -82,9 +84,13 @@ class Digester:
         while True:
             await self._due.wait()
             self._due.clear()
-            for job in list(self._jobs.values()):
+            jobs, others = share_out((job for job in self._jobs.values() if self._has_work(job)), _device_of, 1)
+            if others:
+                self._due.set()
+            for job in jobs:
                 if not self._is_current(job):
                     continue
+                self._jobs.move_to_end(job.upload.id)
                 try:
                     await self._step(job)
                 except OSError as error:
@@ -99,6 +105,9 @@ class Digester:
     async def close(self) -> None:
         """End the thread."""
         await self._lane.close()
+
+    def _has_work(self, job: _DigestJob) -> bool:
+        return job.upload.next_expected_byte > job.hashed_bytes or self._is_ready(job)
 
     def _is_current(self, job: _DigestJob) -> bool:
         """Whether the upload was neither forgotten nor given another job."""
@@ -138,6 +147,10 @@ class Digester:
             self._due.set()
 
         self._lane.put(_DigestStep(job, pieces, hashed))
+
+
+def _device_of(job: _DigestJob) -> tuple[str, str]:
+    return job.upload.tenant, job.upload.device
 
 
 def _hash(batch: list[_DigestStep]) -> Report:

@@ -31,7 +31,7 @@ JOIN_DAEMON_AND_CONTROL = frozenset({"daemon.app", "daemon.control_ports"})
 LEVELS = (
     *("__main__", "cli", "app", "control_ports", "core", "policies", "health"),
     *("admin", "tcp", "ingest", "identity", "upkeep", "catalog", "storage", "process", "telemetry"),
-    *("settings", "sections", "tasks", "adapters"),
+    *("settings", "sections", "shares", "tasks", "adapters"),
 )
 """The daemon's folders and files from top to bottom: each may import only those below it."""
 

@@ -5,14 +5,18 @@ A trip costs two switches of threads and a synced transaction, so a fleet that c
 
 import asyncio
 import sqlite3
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from typing import Generic, TypeVar
 
 from daemon.catalog.sqlite.lane import ConnectionLane
+from daemon.shares import share_out
 
 PACE_S = 0.004
 """Time between two trips: less than a commit cycle. When five thousand devices open uploads in a second, twenty of them
 share a trip."""
+
+OWNER_ITEMS_MAX = 64
+"""Requests of one owner in one trip; its others wait for the next. One connection may have as many under way."""
 
 Item = TypeVar("Item")
 Answer = TypeVar("Answer")
@@ -21,7 +25,7 @@ Answer = TypeVar("Answer")
 class BatchedRequests(Generic[Item, Answer]):
     """Batches requests for `function`, which answers them in their order and must write nothing if it raises.
 
-    A request that follows a pause goes at once.
+    A request that follows a pause goes at once. `owner_of` says whose a request is: each gets a share of a trip.
     """
 
     def __init__(
@@ -29,8 +33,10 @@ class BatchedRequests(Generic[Item, Answer]):
         lane: ConnectionLane,
         operation: str,
         function: Callable[[sqlite3.Connection, Sequence[Item]], Sequence[Answer]],
+        owner_of: Callable[[Item], Hashable],
     ) -> None:
         self._lane = lane
+        self._owner_of = owner_of
         self._operation = operation
         self._function = function
         self._waiting: list[tuple[Item, asyncio.Future[Answer]]] = []
@@ -47,7 +53,7 @@ class BatchedRequests(Generic[Item, Answer]):
         return await future
 
     def _submit(self) -> None:
-        batch, self._waiting = self._waiting, []
+        batch, self._waiting = share_out(self._waiting, lambda each: self._owner_of(each[0]), OWNER_ITEMS_MAX)
         self._is_paced = bool(batch)
         if batch:
             asyncio.get_running_loop().call_later(PACE_S, self._submit)

@@ -38,7 +38,7 @@ class SqliteCatalog:
     def __init__(self, writer: ConnectionLane, reader: ConnectionLane) -> None:
         self._writer = writer
         self._reader = reader
-        self._openings = BatchedRequests(writer, "open", changes.open_uploads)
+        self._openings = BatchedRequests(writer, "open", changes.open_uploads, _device_of)
 
     async def open(self, request: OpenRequest) -> OpenResult:
         return await self._openings.ask(request)
@@ -166,3 +166,7 @@ def _connect_to_read(path: Path) -> sqlite3.Connection:
     )
     connection.execute("PRAGMA temp_store = MEMORY")
     return connection
+
+
+def _device_of(request: OpenRequest) -> tuple[str, str]:
+    return request.tenant, request.device

@@ -18,7 +18,7 @@ from daemon.ingest.live_upload import LiveUpload, Piece
 from daemon.storage.interface import Reading
 from daemon.storage.local.storage import LocalStorage
 from protocol.checksum import Buffer
-from tests.support.catalog_samples import first_bytes
+from tests.support.catalog_samples import DEVICE, first_bytes
 from tests.support.catalog_samples import upload as record
 from tests.support.deadlines import DEADLINE_S
 from tests.support.loop_turns import turns
@@ -76,10 +76,11 @@ async def digester(storage: LocalStorage, heard: Heard) -> AsyncIterator[Digeste
     await made.close()
 
 
-async def stored(storage: LocalStorage, upload_id: int, content: bytes = CONTENT) -> LiveUpload:
+async def stored(storage: LocalStorage, upload_id: int, content: bytes = CONTENT, device: str = DEVICE) -> LiveUpload:
     """An upload all of whose bytes are durable."""
     await within(write(storage.staging, upload_id, 0, content))
-    return LiveUpload(record(id=upload_id, size=len(content), ranges=first_bytes(len(content)) if content else ()))
+    ranges = first_bytes(len(content)) if content else ()
+    return LiveUpload(record(id=upload_id, device=device, size=len(content), ranges=ranges))
 
 
 def sha256(content: bytes) -> bytes:
@@ -194,6 +195,20 @@ async def test_uploads_take_turns(digester: Digester, storage: LocalStorage, hea
     assert heard.digests == [(small, sha256(CONTENT[:100]))]
     await heard.next()
     assert heard.digests[1:] == [(large, sha256(CONTENT))]
+
+
+async def test_devices_take_turns_whatever_the_number_of_their_uploads(
+    digester: Digester, storage: LocalStorage, heard: Heard
+) -> None:
+    greedy = [await stored(storage, number, CONTENT[:100]) for number in range(1, 30)]
+    modest = await stored(storage, 99, CONTENT[:300], device="modest")
+    for upload in (*greedy, modest):
+        digester.follow(upload)
+    while len(heard.digests) < 30:
+        await heard.next()
+    order = [upload.id for upload, _ in heard.digests]
+    assert order.index(modest.id) <= 3
+    assert [each for each in order if each != modest.id] == [upload.id for upload in greedy]
 
 
 async def test_the_time_left_is_that_of_the_bytes_left(digester: Digester, storage: LocalStorage) -> None:

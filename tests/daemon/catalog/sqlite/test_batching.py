@@ -9,7 +9,7 @@ import pytest
 
 from daemon.adapters.threads import SystemThreads
 from daemon.catalog.interface import CatalogFailed
-from daemon.catalog.sqlite.batching import BatchedRequests
+from daemon.catalog.sqlite.batching import OWNER_ITEMS_MAX, BatchedRequests
 from daemon.catalog.sqlite.lane import ConnectionLane
 
 BAD = 13
@@ -28,6 +28,11 @@ class Doubling:
         return [2 * number for number in numbers]
 
 
+def owner_of(number: int) -> int:
+    """Numbers from 1,000 on belong to one owner."""
+    return min(number, 1000)
+
+
 @pytest.fixture
 async def lane(path: Path) -> AsyncIterator[ConnectionLane]:
     opened = ConnectionLane(
@@ -39,14 +44,14 @@ async def lane(path: Path) -> AsyncIterator[ConnectionLane]:
 
 async def test_what_is_asked_together_is_one_trip(lane: ConnectionLane) -> None:
     doubling = Doubling()
-    requests = BatchedRequests(lane, "double", doubling)
+    requests = BatchedRequests(lane, "double", doubling, owner_of)
     assert await asyncio.gather(*map(requests.ask, range(5))) == [0, 2, 4, 6, 8]
     assert doubling.trips == [[0, 1, 2, 3, 4]]
 
 
 async def test_what_follows_closely_waits_and_shares_the_next_trip(lane: ConnectionLane) -> None:
     doubling = Doubling()
-    requests = BatchedRequests(lane, "double", doubling)
+    requests = BatchedRequests(lane, "double", doubling, owner_of)
     first = asyncio.ensure_future(requests.ask(1))
     # The second turn of the loop finds the first on its way.
     await asyncio.sleep(0)
@@ -56,8 +61,18 @@ async def test_what_follows_closely_waits_and_shares_the_next_trip(lane: Connect
     assert doubling.trips == [[1], [2, 3]]
 
 
+async def test_each_owner_has_a_share_of_a_trip_and_the_rest_follows(lane: ConnectionLane) -> None:
+    doubling = Doubling()
+    requests = BatchedRequests(lane, "double", doubling, owner_of)
+    greedy = range(1000, 1000 + 2 * OWNER_ITEMS_MAX + 1)
+    await asyncio.gather(*map(requests.ask, (*greedy, 7)))
+    first, *rest = doubling.trips
+    assert first == [*greedy[:OWNER_ITEMS_MAX], 7]
+    assert rest == [[*greedy[OWNER_ITEMS_MAX : 2 * OWNER_ITEMS_MAX]], [greedy[-1]]]
+
+
 async def test_one_that_fails_spoils_no_other(lane: ConnectionLane) -> None:
-    requests = BatchedRequests(lane, "double", Doubling())
+    requests = BatchedRequests(lane, "double", Doubling(), owner_of)
     asked = asyncio.gather(*map(requests.ask, (1, BAD, 2)), return_exceptions=True)
     first, bad, last = await asked
     assert (first, last) == (2, 4)
@@ -65,7 +80,7 @@ async def test_one_that_fails_spoils_no_other(lane: ConnectionLane) -> None:
 
 
 async def test_those_who_gave_up_are_passed_over(lane: ConnectionLane) -> None:
-    requests = BatchedRequests(lane, "double", Doubling())
+    requests = BatchedRequests(lane, "double", Doubling(), owner_of)
     impatient = [asyncio.ensure_future(requests.ask(number)) for number in (1, BAD)]
     patient = asyncio.ensure_future(requests.ask(2))
     await asyncio.sleep(0)
@@ -79,4 +94,4 @@ async def test_a_closed_catalog_answers_nobody(path: Path) -> None:
     lane = ConnectionLane(SystemThreads(), "test", path, lambda: sqlite3.connect(path), "BEGIN")
     await lane.close()
     with pytest.raises(CatalogFailed, match="closed"):
-        await BatchedRequests(lane, "double", Doubling()).ask(1)
+        await BatchedRequests(lane, "double", Doubling(), owner_of).ask(1)
