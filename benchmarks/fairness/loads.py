@@ -1,7 +1,6 @@
 """Hostile and odd devices on the wire."""
 
 import contextlib
-import json
 import signal
 import subprocess
 import time
@@ -9,19 +8,16 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
-from benchmarks import native, process, wire
+from benchmarks import greedy, process, wire
 from benchmarks.fairness.crowd import Crowd, Manner, working
 from benchmarks.fairness.stage import HOSTILE_ADDRESS, Stage
-from protocol import codec, constants, frames
+from protocol import codec, frames
 from protocol.constants import SIZE_UNKNOWN, FrameType
 
 Load = Callable[[Stage], AbstractContextManager[None]]
 """Plays hostile clients during the block, which begins once they are at work."""
 
 MIB = 1 << 20
-
-CHUNK_OVERHEAD_BYTES = int(getattr(constants, "CHUNK_OVERHEAD_BYTES", 0))
-"""What a chunk costs in the window besides its data."""
 
 READY_TIMEOUT_S = 30
 SETTLED_TIMEOUT_S = 5
@@ -46,34 +42,30 @@ class Greedy:
     @contextlib.contextmanager
     def __call__(self, stage: Stage) -> Iterator[None]:
         hellos = stage.records("hellos", [hello(stage, f"{HOSTILE}-{number}") for number in range(self.devices)])
-        options = {
-            "port": stage.daemon.port,
-            "hello": hellos,
-            "connections": stage.some(self.connections),
-            "streams": self.streams,
-            "chunk": self.chunk_bytes,
-            "kind": self.kind,
-            "overhead": CHUNK_OVERHEAD_BYTES,
-            "bytes-max": stage.some(self.bytes_max),
-            "from": HOSTILE_ADDRESS,
-        }
-        words = [str(native.program("load/greedy.c", "ssl", "crypto")), *(["--again"] if self.again else [])]
-        words += [word for name, value in options.items() for word in (f"--{name}", str(value))]
+        connections = stage.some(self.connections)
+        chunks = stage.some(self.bytes_max) // (connections * self.chunk_bytes)
+        greed = greedy.Greed(connections, self.streams, self.chunk_bytes, chunks, self.kind, self.again)
+        words = greedy.command(greed, stage.daemon.port, hellos, HOSTILE_ADDRESS)
         with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as program:
+            if program.stdout is None:
+                raise ValueError("the program was not started with a pipe")
             try:
-                first = program.stdout.readline() if program.stdout is not None else ""
-                if not first:
+                ready = program.stdout.readline()
+                if not ready:
                     raise process.Failed(f"greedy ended with {program.wait(READY_TIMEOUT_S)}")
                 yield
             finally:
                 program.send_signal(signal.SIGTERM)
-                rest = program.stdout.read() if program.stdout is not None else ""
-        stage.notes.append(f"greedy: {json.loads(first)['ready']} ready, {rest.strip()}")
+                output = program.stdout.readlines()
+        stage.notes.append(f"greedy: {ready.strip()} {greedy.parse(output)}")
 
 
 @dataclass(frozen=True, slots=True)
 class Dripping:
-    """Connections that each send an unfinished chunk of 1 MiB, `bytes_per_s` of it at a time."""
+    """Connections that each send an unfinished chunk, `bytes_per_s` of it at a time.
+
+    It has 1 MiB, but 16 KiB on each fifth connection, so that nothing of the receive pool is left.
+    """
 
     connections: int
     devices: int
@@ -81,11 +73,11 @@ class Dripping:
 
     def __call__(self, stage: Stage) -> AbstractContextManager[None]:
         hellos = [hello(stage, f"{HOSTILE}-{number}") for number in range(min(self.devices, self.connections))]
-        header = codec.encode_chunk_header(FrameType.CHUNK, 1, 0, bytes(MIB))
+        headers = [codec.encode_chunk_header(FrameType.CHUNK, 1, 0, bytes(size)) for size in (*[MIB] * 4, MIB // 64)]
 
         def first(serial: int) -> bytes:
             opening = wire.opening(f"slow-{serial}", SIZE_UNKNOWN)
-            return hellos[serial % len(hellos)] + opening + header + bytes(self.bytes_per_s)
+            return hellos[serial % len(hellos)] + opening + headers[serial % 5] + bytes(self.bytes_per_s)
 
         drip = bytes(self.bytes_per_s)
         return crowded(stage, Manner(stage.daemon.port, stage.some(self.connections), first, drip=drip))

@@ -40,10 +40,10 @@ def play(scene: Scene, directory: Path, seconds: float, scale: float = 1) -> Out
         start_mib = daemon.server.resident_bytes() / MIB
         with scene.load(stage):
             beside = devices.measure(seconds)
+            tries = replace(stage.tries)
             end_mib, peak_mib = daemon.server.resident_bytes() / MIB, daemon.server.peak_resident_bytes() / MIB
             stop_s, status = _stop(daemon.server)
         tracebacks = (own / "uplinkd.log").read_text(errors="replace").count("Traceback")
-    tries = stage.tries
     return Outcome(
         scene=scene,
         alone=alone,

@@ -79,10 +79,12 @@ def reading_slowly(connections: int, bytes_per_s: int, devices: int) -> Load:
 def _try(stage: Stage, attempt: Callable[[], None], over: threading.Event) -> None:
     """Attempt something again and again, and count how often it succeeds."""
     while not over.wait(TRY_INTERVAL_S):
-        stage.tries.made += 1
+        succeeded = False
         with contextlib.suppress(OSError, urllib.error.URLError):
             attempt()
-            stage.tries.succeeded += 1
+            succeeded = True
+        stage.tries.made += 1
+        stage.tries.succeeded += succeeded
 
 
 def _read(stage: Stage, path: str) -> None:

@@ -1,15 +1,16 @@
 // Devices that send as many chunks as the window allows, to uploads in turn, until SIGTERM.
 //
 //   greedy --port P --hello FILE --connections N --streams N --chunk BYTES --kind sum8|compact|crc32c
-//          [--overhead BYTES] [--bytes-max BYTES] [--again] [--from ADDRESS]
+//          [--overhead BYTES] [--chunks N] [--again] [--until-acked] [--from ADDRESS]
 //
 // FILE holds HELLOs, each behind its length (u32); the connections use them in turn. In the window, a chunk costs its
 // data and --overhead. --again sends the first chunk of each upload again and again, without regard to the window. The
-// data is zeros. In crc32c, only the first chunk of an upload is right, so use it with --again. After --bytes-max bytes
-// of data in all, nothing more is sent.
+// data is zeros. After --chunks a connection sends nothing more; with --until-acked the program ends once all of these are
+// acknowledged. Uploads that are there already go on.
 //
 // A connection that ends is made again after half a second, or when the server says. Prints {"ready"}, the number of
-// connections with all uploads open, once that no longer grows for a second; and at the end what was sent and answered.
+// connections with all uploads open, once that no longer grows for a second; and at the end what was sent and answered,
+// and the seconds since the first chunk.
 #define _GNU_SOURCE
 #include <getopt.h>
 #include <signal.h>
@@ -29,8 +30,8 @@ struct stream {
 struct device {
     struct connection connection;
     struct stream *stream;
-    size_t number, open, turn, output_at, output_bytes;
-    uint64_t unacknowledged, window_bytes;
+    size_t number, open, answered, turn, output_at, output_bytes;
+    uint64_t unacknowledged, window_bytes, chunks;
     double again_s;
     uint8_t *output;
 };
@@ -38,14 +39,15 @@ struct device {
 static struct {
     int port, connections, streams, poll;
     size_t chunk_bytes, overhead_bytes, header_bytes;
-    uint64_t bytes_max;
-    bool again;
+    uint64_t chunks_max;
+    bool again, until_acked;
     enum frame_type kind;
     const char *from, *hello;
 } options = {.connections = 1, .streams = 1, .chunk_bytes = 1, .kind = CHUNK, .from = "127.0.0.2"};
 
 static struct {
-    uint64_t chunks, bytes, acks, nacks, refused, errors, connects, ended;
+    uint64_t chunks, acks, nacks, refused, errors, connects, ended;
+    double began_s;
     uint16_t code;
 } total;
 
@@ -73,7 +75,7 @@ static size_t put_open(uint8_t *to, size_t device, int stream) {
 static void begin(struct device *device) {
     struct record hello = hellos[device->number % hello_count];
     memset(device->stream, 0, sizeof *device->stream * (size_t)options.streams);
-    device->open = device->turn = device->output_at = 0;
+    device->open = device->answered = device->turn = device->output_at = 0;
     device->unacknowledged = device->window_bytes = 0;
     memcpy(device->output, hello.data, hello.bytes);
     device->output_bytes = hello.bytes;
@@ -98,6 +100,7 @@ static bool take(void *owner, uint8_t *frame) {
             device->window_bytes = load32(body + 16);
             break;
         case OPENED:
+            device->answered++;
             if (!stream || body[8] != 1) break;
             stream->sent = stream->acked = load64(body + 10) / options.chunk_bytes;
             stream->is_open = true;
@@ -124,7 +127,10 @@ static bool take(void *owner, uint8_t *frame) {
             total.errors += frame[0] == ERROR;
             total.code = load16(body);
             if (frame[0] == ERROR && stream) {
-                if (stream->is_open) device->unacknowledged -= stream->sent - stream->acked, device->open--;
+                if (stream->is_open)
+                    device->unacknowledged -= stream->sent - stream->acked, device->open--;
+                else
+                    device->answered++;
                 stream->is_open = false;
                 break;
             }
@@ -136,10 +142,11 @@ static bool take(void *owner, uint8_t *frame) {
     return true;
 }
 
-// Puts a chunk of the upload whose turn it is behind the output. Returns false when none may be sent.
+// Puts a chunk of the upload whose turn it is behind the output. Returns false when none may be sent: also before all
+// are open, so that they share the chunks.
 static bool put_chunk(struct device *device) {
     uint64_t cost = options.chunk_bytes + options.overhead_bytes;
-    if (total.bytes >= options.bytes_max) return false;
+    if (device->answered < (size_t)options.streams || device->chunks == options.chunks_max) return false;
     if (!options.again && (device->unacknowledged + 1) * cost > device->window_bytes) return false;
     struct stream *stream = NULL;
     for (int tries = 0; tries < options.streams && !stream; tries++, device->turn++)
@@ -167,8 +174,8 @@ static bool put_chunk(struct device *device) {
     device->output_bytes += options.header_bytes + options.chunk_bytes;
     stream->sent++;
     device->unacknowledged++;
-    total.chunks++;
-    total.bytes += options.chunk_bytes;
+    device->chunks++;
+    if (!total.chunks++) total.began_s = monotonic_s();
     return true;
 }
 
@@ -190,11 +197,15 @@ static bool send_on(struct device *device) {
     }
 }
 
-static void serve(struct device *device) {
-    if (device->connection.fd < 0) return;
-    if (connection_read(&device->connection, take, device) && send_on(device)) return;
+static void lose(struct device *device) {
+    if (options.until_acked) die("the server ended a connection, code 0x%04x", total.code);
     connection_close(&device->connection);
     total.ended++;
+}
+
+static void serve(struct device *device) {
+    if (device->connection.fd < 0) return;
+    if (!connection_read(&device->connection, take, device) || !send_on(device)) lose(device);
 }
 
 static size_t ready(const struct device *devices) {
@@ -209,22 +220,25 @@ static void say_ready(size_t count) {
     fflush(stdout);
 }
 
+static bool all_acknowledged(const struct device *devices) {
+    for (int number = 0; number < options.connections; number++)
+        if (devices[number].chunks < options.chunks_max || devices[number].unacknowledged) return false;
+    return true;
+}
+
 static void run(struct device *devices) {
     struct epoll_event events[EVENTS];
     double began_s = monotonic_s(), grew_s = began_s;
     size_t most = 0;
     bool is_ready = false;
-    while (!is_over) {
+    while (!is_over && !(options.until_acked && all_acknowledged(devices))) {
         int count = epoll_wait(options.poll, events, EVENTS, options.again ? 1 : 20);
         double now = monotonic_s();
         for (int i = 0; i < count; i++) serve(events[i].data.ptr);
         for (int number = 0; number < options.connections; number++) {
             struct device *device = &devices[number];
             if (device->connection.fd < 0 && now >= device->again_s) begin(device);
-            if (options.again && device->connection.fd >= 0 && device->open && !send_on(device)) {
-                connection_close(&device->connection);
-                total.ended++;
-            }
+            if (options.again && device->connection.fd >= 0 && device->open && !send_on(device)) lose(device);
         }
         if (is_ready) continue;
         size_t open = ready(devices);
@@ -235,24 +249,25 @@ static void run(struct device *devices) {
 }
 
 static void parse_options(int count, char **arguments) {
-    enum { PORT = 1, HELLOS, CONNECTIONS, STREAMS, CHUNKS, KIND, OVERHEAD, BYTES_MAX, AGAIN, FROM };
+    enum { PORT = 1, HELLOS, CONNECTIONS, STREAMS, CHUNK_BYTES, KIND, OVERHEAD, CHUNKS, AGAIN, ACKED, FROM };
     static const struct option known[] = {
         {"port", 1, NULL, PORT},         {"hello", 1, NULL, HELLOS},    {"connections", 1, NULL, CONNECTIONS},
-        {"streams", 1, NULL, STREAMS},   {"chunk", 1, NULL, CHUNKS},    {"kind", 1, NULL, KIND},
-        {"overhead", 1, NULL, OVERHEAD}, {"bytes-max", 1, NULL, BYTES_MAX}, {"again", 0, NULL, AGAIN},
-        {"from", 1, NULL, FROM},         {0}};
-    options.bytes_max = UINT64_MAX;
+        {"streams", 1, NULL, STREAMS},   {"chunk", 1, NULL, CHUNK_BYTES}, {"kind", 1, NULL, KIND},
+        {"overhead", 1, NULL, OVERHEAD}, {"chunks", 1, NULL, CHUNKS},   {"again", 0, NULL, AGAIN},
+        {"until-acked", 0, NULL, ACKED}, {"from", 1, NULL, FROM},       {0}};
+    options.chunks_max = UINT64_MAX;
     for (int option; (option = getopt_long(count, arguments, "", known, NULL)) != -1;) {
         switch (option) {
             case PORT: options.port = atoi(optarg); break;
             case HELLOS: options.hello = optarg; break;
             case CONNECTIONS: options.connections = atoi(optarg); break;
             case STREAMS: options.streams = atoi(optarg); break;
-            case CHUNKS: options.chunk_bytes = strtoull(optarg, NULL, 10); break;
+            case CHUNK_BYTES: options.chunk_bytes = strtoull(optarg, NULL, 10); break;
             case KIND: options.kind = strcmp(optarg, "compact") ? chunk_type(optarg) : CHUNK_COMPACT; break;
             case OVERHEAD: options.overhead_bytes = strtoull(optarg, NULL, 10); break;
-            case BYTES_MAX: options.bytes_max = strtoull(optarg, NULL, 10); break;
+            case CHUNKS: options.chunks_max = strtoull(optarg, NULL, 10); break;
             case AGAIN: options.again = true; break;
+            case ACKED: options.until_acked = true; break;
             case FROM: options.from = optarg; break;
             default: exit(2);
         }
@@ -281,8 +296,8 @@ int main(int count, char **arguments) {
     }
     run(devices);
     printf("{\"connects\": %lu, \"ended\": %lu, \"refused\": %lu, \"errors\": %lu, \"last_code\": %u, \"chunks\": %lu, "
-           "\"bytes\": %lu, \"acks\": %lu, \"nacks\": %lu, \"cpu_s\": %.3f}\n",
-           total.connects, total.ended, total.refused, total.errors, total.code, total.chunks, total.bytes, total.acks,
-           total.nacks, cpu_s());
+           "\"acks\": %lu, \"nacks\": %lu, \"seconds\": %.6f, \"cpu_s\": %.3f}\n",
+           total.connects, total.ended, total.refused, total.errors, total.code, total.chunks, total.acks, total.nacks,
+           monotonic_s() - total.began_s, cpu_s());
     return 0;
 }

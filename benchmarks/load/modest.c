@@ -5,7 +5,8 @@
 // The files hold a record for each device: u32 length, then what it sends first.
 //
 //   small   HELLO and OPEN of a file of unknown size; 1,000 bytes are made each 100 ms
-//   large   the same; 32 KiB are made each 500 ms. Such a chunk needs memory from the receive pool
+//   large   the same; 32 KiB are made each 500 ms, and sent over a link of 3 Mbit/s, in pieces. Such a chunk needs memory
+//           from the receive pool
 //   whole   HELLO, OPEN, CHUNK and FINISH, with ten zeros in the name to number the files. Each device sends one file a
 //           second, on a connection of its own
 //
@@ -17,6 +18,7 @@
 // seconds later counts with the time that it has waited.
 #define _GNU_SOURCE
 #include <getopt.h>
+#include <signal.h>
 
 #include "connection.h"
 #include "image.h"
@@ -26,9 +28,10 @@ enum {
     WHOLE_AT_ONCE = 512,    // connections of `whole`
     SOURCES = 250,          // addresses of the devices, 127.0.1.1 and following
     EVENTS = 256,
+    PIECE_BYTES = 8 << 10,  // of a large chunk, each PIECE_S
 };
 
-static const double READY_S = 20, LINGER_S = 2, WHOLE_DEADLINE_S = 5, RETRY_S = 0.5;
+static const double READY_S = 20, LINGER_S = 2, WHOLE_DEADLINE_S = 5, RETRY_S = 0.5, PIECE_S = 0.02;
 
 struct samples {
     double *waited_s;
@@ -51,7 +54,7 @@ struct device {
     bool is_open, is_welcome, is_counted;
     uint8_t pong[PREFIX + 4];
     bool has_pong;
-    double again_s, began_s;
+    double again_s, began_s, piece_s;
     uint64_t acked, sent, made;  // bytes of the file, but `made` counts chunks
     double *made_s;
     uint8_t *frame;
@@ -180,8 +183,13 @@ static bool send_on(struct device *device) {
     for (;;) {
         if (device->frame_sent == device->frame_bytes) make_next_frame(device);
         if (!device->frame_bytes) return true;
-        ssize_t count = connection_write(&device->connection, device->frame + device->frame_sent,
-                                         device->frame_bytes - device->frame_sent);
+        size_t bytes = device->frame_bytes - device->frame_sent;
+        if (device->group == &large) {
+            if (monotonic_s() < device->piece_s) return true;
+            bytes = bytes < PIECE_BYTES ? bytes : PIECE_BYTES;
+            device->piece_s = monotonic_s() + PIECE_S;
+        }
+        ssize_t count = connection_write(&device->connection, device->frame + device->frame_sent, bytes);
         if (count <= 0) return count == 0;
         device->frame_sent += (size_t)count;
     }
@@ -202,6 +210,12 @@ static void make_chunks(struct group *group, double now) {
         if (device->is_open && !send_on(device)) lose(device);
         if (device->connection.fd < 0 && now >= device->again_s) begin(device);
     }
+}
+
+// Sends the next piece of each large chunk.
+static void send_pieces(void) {
+    for (struct device *device = large.device; device < large.device + large.devices; device++)
+        if (device->is_open && !send_on(device)) lose(device);
 }
 
 static void number_the_file(struct record preamble, size_t number) {
@@ -340,6 +354,7 @@ static void run(const struct record *preambles) {
                 return;
         make_chunks(&small, now);
         make_chunks(&large, now);
+        send_pieces();
         if (is_ready) make_whole_files(now, preambles);
         if (!is_ready && (connected() == small.devices + large.devices || now > began_s + READY_S)) {
             is_ready = true;
@@ -387,6 +402,7 @@ int main(int count, char **arguments) {
         }
     }
     if (!fleet.port || !small_path) die("usage: see the head of modest.c");
+    signal(SIGPIPE, SIG_IGN);  // OpenSSL writes without MSG_NOSIGNAL
     setbuf(stdin, NULL);  // so that poll sees every line
     fleet.poll = epoll_create1(EPOLL_CLOEXEC);
     populate(&small, small_path);
