@@ -16,7 +16,7 @@ from benchmarks.process import Failed
 BUILD = Path(__file__).parent.parent.parent / "build" / "fairness"
 """Next to the sources, because /tmp may be in memory."""
 
-SECONDS = 6.0
+SECONDS = 5.0
 """Of each scene beside its load. With start, comparison and stop a scene takes about twelve."""
 
 LONG_SECONDS = 300.0

@@ -137,7 +137,7 @@ def stuttering(connections: int) -> Load:
 
 
 def pausing(seconds: float) -> Load:
-    """The daemon itself stands still, as on a host that is suspended. Then a second to catch up."""
+    """The daemon itself stands still, as on a host that is suspended. Then two seconds to catch up."""
 
     @contextlib.contextmanager
     def load(stage: Stage) -> Iterator[None]:
@@ -147,7 +147,7 @@ def pausing(seconds: float) -> Load:
             time.sleep(seconds * max(stage.scale, 0.1))
         finally:
             daemon.send_signal(signal.SIGCONT)
-        time.sleep(1)
+        time.sleep(2)
         yield
 
     return load

@@ -5,19 +5,26 @@ import os
 import signal
 import subprocess
 import tempfile
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from benchmarks import certificate, uplinkd
+from benchmarks.fairness.crowd import working
 from benchmarks.fairness.modest import Fleet, modest
 from benchmarks.fairness.scene import DRAIN_TIMEOUT_S, MIB, Outcome, Scene
 from benchmarks.fairness.stage import Stage
 from benchmarks.process import Server
 
-ALONE_S_MAX = 3.0
+ALONE_S_MAX = 2.0
 """Long enough for thousands of chunks."""
+
+SAMPLE_S = 0.5
+
+GROWTH_S_MIN = 20
+"""The least time over which memory that grows can be told from memory that fills once."""
 
 STOP_TIMEOUT_S = 25
 """When to give up waiting for the daemon's end."""
@@ -39,7 +46,8 @@ def play(scene: Scene, directory: Path, seconds: float, scale: float = 1) -> Out
         daemon.server.forget_peak()
         start_mib = daemon.server.resident_bytes() / MIB
         with scene.load(stage):
-            beside = devices.measure(seconds)
+            with _resident(daemon.server) as samples_mib:
+                beside = devices.measure(seconds)
             tries = replace(stage.tries)
             end_mib, peak_mib = daemon.server.resident_bytes() / MIB, daemon.server.peak_resident_bytes() / MIB
             stop_s, status = _stop(daemon.server)
@@ -51,6 +59,7 @@ def play(scene: Scene, directory: Path, seconds: float, scale: float = 1) -> Out
         start_mib=start_mib,
         peak_mib=peak_mib,
         end_mib=end_mib,
+        growth_mib=_growth(samples_mib),
         stop_s=stop_s,
         status=status,
         tracebacks=tracebacks,
@@ -58,6 +67,27 @@ def play(scene: Scene, directory: Path, seconds: float, scale: float = 1) -> Out
         succeeded=tries.succeeded,
         notes=tuple(stage.notes),
     )
+
+
+@contextlib.contextmanager
+def _resident(server: Server) -> Iterator[list[float]]:
+    """Resident memory in MiB during the block, each SAMPLE_S."""
+    samples: list[float] = []
+
+    def sample(over: threading.Event) -> None:
+        while not over.wait(SAMPLE_S):
+            samples.append(server.resident_bytes() / MIB)
+
+    with working(sample):
+        yield samples
+
+
+def _growth(samples_mib: Sequence[float]) -> float:
+    """How much more memory the last third took at its peak than the third before; 0 where it is too short to say."""
+    third = len(samples_mib) // 3
+    if third * SAMPLE_S < GROWTH_S_MIN:
+        return 0
+    return max(samples_mib[-third:]) - max(samples_mib[-2 * third : -third])
 
 
 def _scaled(fleet: Fleet, scale: float) -> Fleet:

@@ -23,6 +23,9 @@ WHOLE_P99_MS_MAX = 2000
 RESIDENT_OVER_MIB_MAX = 64
 """Above what the daemon had at the start and its receive pool."""
 
+GROWTH_MIB_MAX = 8
+"""What the allocator may still add late in a long scene."""
+
 SHARE_MIN = 0.95
 """Of the tries to connect, and of the modest devices' connections at the end."""
 
@@ -57,7 +60,10 @@ class Scene:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What came of a scene. Memory is in MiB; `tries` are of other legitimate clients than the modest devices."""
+    """What came of a scene. Memory is in MiB, `growth_mib` late in a long scene, when it should grow no more.
+
+    `tries` are of other legitimate clients than the modest devices.
+    """
 
     scene: Scene
     alone: Measured
@@ -65,6 +71,7 @@ class Outcome:
     start_mib: float
     peak_mib: float
     end_mib: float
+    growth_mib: float
     stop_s: float
     status: int
     tracebacks: int
@@ -99,6 +106,8 @@ class Outcome:
         faults = []
         if self.over_mib > RESIDENT_OVER_MIB_MAX:
             faults.append(f"memory is {self.over_mib:.0f} MiB above start and pool, not {RESIDENT_OVER_MIB_MAX}")
+        if self.growth_mib > GROWTH_MIB_MAX:
+            faults.append(f"memory still grows, by {self.growth_mib:.0f} MiB")
         if self.status != 0:
             faults.append(f"the daemon's exit status is {self.status}")
         if self.tracebacks:

@@ -15,7 +15,10 @@ from protocol import codec, frames
 from protocol.constants import SIZE_UNKNOWN, STREAM_MAX, FrameType
 
 AT_ONCE = 16
-"""Uploads that a device has open: half of the default limit."""
+"""Uploads that a connection has open: half of the default limit."""
+
+CONNECTIONS = 8
+"""OPENs of one connection wait for each other."""
 
 AGAIN_S = 0.1
 """Before a refused or lost connection is made again."""
@@ -45,7 +48,7 @@ def _making(request: Callable[[str, int], bytes]) -> Load:
                 with contextlib.suppress(OSError, EOFError), _connected(stage) as connection:
                     _make(connection, stage.unique(), request, over, made)
 
-        with working(work):
+        with working(*[work] * stage.some(CONNECTIONS)):
             yield
         stage.notes.append(f"{next(made)} uploads")
 

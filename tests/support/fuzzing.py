@@ -40,7 +40,7 @@ class FrameMaker:
         """A handshake, most often valid, and frames behind it."""
         rng = self._rng
         hello = frames.Hello(CredentialKind.TOKEN, ALL_FEATURES, 4096, ack_ranges_max=4, token=self._tokens[0])
-        first = codec.encode(hello) if rng.random() < 0.8 else self._hello()
+        first = rng.choices((lambda: codec.encode(hello), self._hello, self._unproven), (16, 3, 1))[0]()
         return first + b"".join(self.frame() for _ in range(rng.randrange(1, 40)))
 
     def frame(self) -> bytes:
@@ -113,6 +113,11 @@ class FrameMaker:
             last_end=self._maybe(rng.randrange(65536)),
         )
         return codec.encode(hello)
+
+    def _unproven(self) -> bytes:
+        """A device that gives names of all kinds, and a proof that is none."""
+        device, tenant = self._rng.choice(TEXTS), self._maybe(self._rng.choice(TEXTS))
+        return codec.encode(secret_hello(device, tenant)) + codec.encode(frames.Proof(self._rng.randbytes(32)))
 
     def _made_up(self) -> bytes:
         """Any type and fields, the right length in the prefix."""

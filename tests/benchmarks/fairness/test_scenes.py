@@ -13,7 +13,7 @@ from benchmarks.fairness.play import play
 from benchmarks.fairness.scene import Outcome
 from benchmarks.fairness.scenes import SCENES
 
-SECONDS = 0.5
+SECONDS = 0.3
 
 SCALE = 0.05
 """Of devices and bytes: ten modest devices."""
