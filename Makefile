@@ -32,7 +32,7 @@ PEERS := mosquitto nginx openssh-client openssh-server rsync
 LOCK := pip compile --quiet --generate-hashes --no-emit-index-url --no-emit-find-links --no-strip-extras --universal \
 	--python-version 3.11 --no-header --upgrade
 
-.PHONY: help venv run demo test quick lint types unit format bench report pictures lock tools peers pythons install rollback clean
+.PHONY: help venv run demo test quick lint types unit format bench fair report pictures lock tools peers pythons install rollback clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' Makefile
@@ -95,6 +95,9 @@ format: venv  ## put the sources into ruff's format, and mend what ruff can mend
 
 bench: venv  ## measure against the machine's limit and the peers; QUICK=1: fewer bytes
 	$(BIN)/python -m benchmarks all $(if $(QUICK),--quick)
+
+fair: venv  ## play hostile devices beside modest ones, and check what these notice: six minutes
+	$(BIN)/python -m benchmarks.fairness
 
 report: venv  ## write the tables and the chart of what was measured last into docs/
 	$(BIN)/python -m benchmarks report

@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks import payload, sender, uplinkd
+from benchmarks import payload, sender, tiny, uplinkd
 from benchmarks.lab import Lab
 from benchmarks.peers import broker, mosquitto, nats
 from benchmarks.results import Case, Result, Target, compare
@@ -96,7 +96,7 @@ UNCOUNTED = frozenset(peer.name for peer in PEERS if not peer.is_durable)
 def run(lab: Lab) -> Result:
     """Measure each shape in turn. Raises process.Failed when a contestant fails."""
     with uplinkd.serving(lab.directory) as daemon:
-        cases = [_case(lab, daemon, shape) for shape in SHAPES]
+        cases = [*(_case(lab, daemon, shape) for shape in SHAPES), *tiny.cases(lab, daemon)]
     missing = [absent for peer in PEERS if (absent := peer.missing()) is not None]
     return Result("frames", cases, tuple(dict.fromkeys(missing)))
 

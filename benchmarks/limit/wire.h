@@ -14,17 +14,24 @@
 
 enum frame_type {
     WELCOME = 0x02,
+    REFUSED = 0x05,
+    OPEN = 0x10,
     OPENED = 0x11,
     FINISH = 0x12,
     VERIFYING = 0x13,
     FINISHED = 0x14,
     CHUNK = 0x20,
+    CHUNK_COMPACT = 0x21,
     CHUNK_CRC32C = 0x22,
     ACK = 0x28,
+    NACK = 0x29,
     PING = 0x30,
+    PONG = 0x31,
+    GOAWAY = 0x32,
+    ERROR = 0x33,
 };
 
-enum { TLV_SHA256 = 0x12, TLV_CRC32C = 0x13 };
+enum { TLV_NAME = 0x10, TLV_SHA256 = 0x12, TLV_CRC32C = 0x13 };
 
 // Sizes in bytes: the prefix of every frame, the headers of chunks including the prefix, the whole ACK and FINISHED.
 enum { PREFIX = 8, CHUNK_HEADER = PREFIX + 17, CHUNK_CRC32C_HEADER = PREFIX + 20, ACK_FRAME = PREFIX + 8 };
