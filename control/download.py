@@ -5,14 +5,16 @@ kernel, past this process's memory, as fast as the client reads it.
 """
 
 import asyncio
-from collections.abc import Awaitable
-from contextlib import aclosing
+from collections import Counter
+from collections.abc import AsyncIterator, Callable
+from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import Protocol, runtime_checkable
 
 from aiohttp import hdrs, web
 
 from control import accel, byte_ranges, conditions, payload, representation
+from control.access import PRINCIPAL
 from control.byte_ranges import ByteRange
 from control.conditions import ConditionResult, Validators
 from control.errors import RequestError
@@ -22,19 +24,16 @@ from control.ports import Content, ContentStore, Permission, RequestIds
 from daemon.catalog.records import TOMBSTONES, State, Upload
 from protocol.errors import ErrorCode
 
-Step = TypeVar("Step")
-
 
 @dataclass(frozen=True, slots=True)
 class DownloadLimits:
     """Bounds on what downloads may hold.
 
-    `streams_max` downloads of more than SMALL_BYTES run at a time (each holds two descriptors); a client that reads
-    nothing for `stall_timeout_s` is cut off.
+    `streams_max` downloads of more than SMALL_BYTES run at a time (each holds two descriptors). One client may have as
+    many of them as are free, so that one alone has half, and there is always room for another.
     """
 
     streams_max: int = 256
-    stall_timeout_s: float = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +42,15 @@ class Delivery:
 
     accel_prefix: str | None = None
     limits: DownloadLimits = field(default_factory=DownloadLimits)
+
+
+@runtime_checkable
+class Cuttable(Protocol):
+    """A connection that says when it is cut."""
+
+    def when_cut(self, run: Callable[[], None] | None) -> None:
+        """Run something when the connection is cut or lost."""
+        ...
 
 
 class DownloadRoutes:
@@ -54,7 +62,7 @@ class DownloadRoutes:
         self._ids = ids
         self._limits = delivery.limits
         self._accel_prefix = delivery.accel_prefix
-        self._streams = 0
+        self._streams: Counter[str] = Counter()
 
     async def by_id(self, request: web.Request) -> web.StreamResponse:
         _, file = await self._lookup.by_id(request, Permission.READ)
@@ -129,40 +137,49 @@ class DownloadRoutes:
     async def _stream(
         self, request: web.Request, file: Upload, headers: dict[str, str], body: Payload
     ) -> web.StreamResponse:
-        if self._streams >= self._limits.streams_max:
+        client = _client(request)
+        running, theirs = self._streams.total(), self._streams[client]
+        if running + max(theirs, 1) > self._limits.streams_max:
             raise RequestError(
                 ErrorCode.UNAVAILABLE,
-                f"{self._streams} downloads are running, as many as http.download_concurrency allows: try again",
+                f"{running} downloads are running, {theirs} of them yours; http.download_concurrency allows "
+                f"{self._limits.streams_max} in all, and each client as many as are free: try again",
                 {"Retry-After": "1"},
             )
-        self._streams += 1
+        self._streams[client] += 1
         try:
-            content = await self._contents.open(file.id)
-            try:
-                response = web.StreamResponse(status=body.status, headers=headers)
-                response.content_length = body.length
-                await response.prepare(request)
-                for piece in body.pieces:
-                    if isinstance(piece, ByteRange):
-                        await self._send(request, content, piece)
-                    else:
-                        await self._within(request, response.write(piece))
-                await response.write_eof()
-            finally:
-                await content.close()
+            async with _until_cut(request):
+                return await self._send_all(request, file, headers, body)
         finally:
-            self._streams -= 1
+            self._streams -= Counter({client: 1})
+
+    async def _send_all(
+        self, request: web.Request, file: Upload, headers: dict[str, str], body: Payload
+    ) -> web.StreamResponse:
+        content = await self._contents.open(file.id)
+        try:
+            response = web.StreamResponse(status=body.status, headers=headers)
+            response.content_length = body.length
+            await response.prepare(request)
+            for piece in body.pieces:
+                if isinstance(piece, ByteRange):
+                    await self._send(request, content, piece)
+                else:
+                    await response.write(piece)
+            await response.write_eof()
+        finally:
+            await content.close()
         return response
 
     async def _send(self, request: web.Request, content: Content, span: ByteRange) -> None:
         transport = _open_transport(request)
         # What follows bypasses the transport, so all that the transport was given must be sent first.
         transport.set_write_buffer_limits(0)
-        await self._within(request, request.writer.drain())
+        await request.writer.drain()
         sent = 0
         try:
             async with aclosing(content.send(_fd(transport), span.start, span.length)) as steps:
-                while step := await self._within(request, anext(steps, 0)):
+                while step := await anext(steps, 0):
                     sent += step
                     request.writer.output_size += step
                     _open_transport(request)
@@ -172,16 +189,27 @@ class DownloadRoutes:
         transport.set_write_buffer_limits()
         payload.check_length(sent, span)
 
-    async def _within(self, request: web.Request, step: Awaitable[Step]) -> Step:
-        """Await `step`, and cut the connection if the client reads nothing for too long."""
-        try:
-            async with asyncio.timeout(self._limits.stall_timeout_s):
-                return await step
-        except TimeoutError:
-            if request.transport is not None:
-                # A close would first wait until the client reads what is buffered.
-                request.transport.abort()
-            raise ConnectionAbortedError(f"the client read nothing for {self._limits.stall_timeout_s} s") from None
+
+@asynccontextmanager
+async def _until_cut(request: web.Request) -> AsyncIterator[None]:
+    """End the block when the connection is cut, or lost. Raises ConnectionAbortedError."""
+    connection = request.protocol
+    try:
+        async with asyncio.timeout(None) as limit:
+            if isinstance(connection, Cuttable):
+                connection.when_cut(lambda: limit.reschedule(0.0))
+            yield
+    except TimeoutError:
+        raise ConnectionAbortedError("the client took too little, or went away") from None
+    finally:
+        if isinstance(connection, Cuttable):
+            connection.when_cut(None)
+
+
+def _client(request: web.Request) -> str:
+    """Whose share of the downloads a request counts against."""
+    principal = request.get(PRINCIPAL)
+    return "" if principal is None else f"{principal.tenant}/{principal.subject}"
 
 
 def _open_transport(request: web.Request) -> asyncio.Transport:

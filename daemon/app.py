@@ -10,6 +10,7 @@ from socket import socket
 from typing import Protocol, TypeAlias
 
 from control.app import Options, make_app
+from control.connections import ConnectionLimits
 from control.download import Delivery, DownloadLimits
 from control.listener import ListenAddress
 from control.listener import serve as serve_control
@@ -22,6 +23,7 @@ from daemon.control_ports import control_ports
 from daemon.core import Core, open_core, system_machine
 from daemon.identity.keys import KeysInvalid
 from daemon.policies import descriptor_budget
+from daemon.process.descriptors import Budget
 from daemon.process.lifecycle import Lifecycle
 from daemon.process.pulse import Pulse
 from daemon.process.reload import take_over
@@ -36,6 +38,9 @@ from daemon.tcp.session import Services
 from daemon.telemetry.exposition import Exposition, Gauges
 from daemon.telemetry.logs import Logs
 
+HTTP_DRAIN_SHARE = 0.25
+"""Part of the drain's limit for requests under way, once the devices are gone. The devices have the rest."""
+
 ABANDON_S = 5.0
 """Added to the drain's limit, for the last commit cycle and for closing the catalog."""
 
@@ -49,12 +54,12 @@ class HttpServer(Protocol):
     async def close(self) -> None: ...
 
 
-ListenHttp: TypeAlias = Callable[[Core, Exposition, Sequence[socket]], Awaitable[HttpServer]]
+ListenHttp: TypeAlias = Callable[[Core, Exposition, Sequence[socket], Budget], Awaitable[HttpServer]]
 """Starts the control plane on sockets that systemd passed or, if there are none, where the settings say."""
 
 
-async def listen_http(core: Core, exposition: Exposition, passed: Sequence[socket]) -> HttpServer:
-    """Start the control plane on the core. Raises OSError."""
+async def listen_http(core: Core, exposition: Exposition, passed: Sequence[socket], budget: Budget) -> HttpServer:
+    """Start the control plane on the core, with as many connections as the descriptors allow. Raises OSError."""
     settings = core.settings
     http = settings.http
     accel_prefix = http.accel_prefix if http.content_delivery == "accel" else None
@@ -64,7 +69,14 @@ async def listen_http(core: Core, exposition: Exposition, passed: Sequence[socke
     listeners: list[ListenAddress | socket] = [*passed]
     if not listeners:
         listeners.append(ListenAddress(http.host, http.port))
-    return await serve_control(application, listeners, drain_timeout_s=settings.drain.timeout_s / 2)
+    limits = ConnectionLimits(
+        connections_max=min(http.connections_max, budget.http_connections_max),
+        connections_per_ip_max=http.connections_per_ip_max,
+        rate_min_bytes_per_s=http.rate_min_bytes_per_s,
+        rate_window_s=http.rate_window_s,
+    )
+    drain_s = settings.drain.timeout_s * HTTP_DRAIN_SHARE
+    return await serve_control(application, listeners, drain_timeout_s=drain_s, limits=limits)
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +128,7 @@ class Daemon:
     async def drain(self) -> None:
         """Send GOAWAY to the devices, and commit what they sent."""
         self.core.log.info("draining", connections=sum(self.server.phases().values()))
-        await self.server.drain(drain_policy(self.core.settings))
+        await self.server.drain(drain_policy(self.core.settings, 1 - HTTP_DRAIN_SHARE))
         await self.core.committer.drained()
 
 
@@ -148,7 +160,7 @@ async def serve(
         lifecycle.catch_signals()
         async with background(core.run(), server.run()), AsyncExitStack() as stack:
             exposition = Exposition(core.metrics, daemon.gauges, version("uplinkd"))
-            control = await listen_http(core, exposition, passed_sockets(passed, "http"))
+            control = await listen_http(core, exposition, passed_sockets(passed, "http"), budget)
             stack.push_async_callback(control.close)
             commands = Commands(
                 core, core.file_verifier, machine.clock, machine.entropy, server.cut, version("uplinkd")

@@ -26,7 +26,9 @@ def auth_policy(settings: Settings) -> Policy:
 def descriptor_budget(settings: Settings, limit: int) -> Budget:
     """Who may take how many of `limit` file descriptors."""
     limits = settings.limits
-    return divide(limit, Demand(limits.connections_max, limits.handshakes_max, settings.http.download_concurrency))
+    http = settings.http
+    demand = Demand(limits.connections_max, limits.handshakes_max, http.connections_max, http.download_concurrency)
+    return divide(limit, demand)
 
 
 def cycle_settings(settings: Settings) -> CycleSettings:

@@ -176,6 +176,10 @@ class Http(Section):
     download_concurrency: int = Field(64, ge=1, le=10_000)
     content_delivery: Literal["direct", "accel"] = "direct"
     accel_prefix: str = Field("/files/", pattern=r"\A/(?:[A-Za-z0-9._~-]+/)+\z", max_length=255)
+    connections_max: int = Field(256, ge=1, le=100_000)
+    connections_per_ip_max: int = Field(0, ge=0, le=100_000)
+    rate_min_bytes_per_s: int = Field(1024, ge=0, le=MIB)
+    rate_window_s: float = Field(60, gt=0, le=HOUR_S)
 
 
 class Log(Section):

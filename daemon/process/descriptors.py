@@ -6,9 +6,6 @@ OPEN_FILES_MAX = 4096
 """How many upload files may stay open between writes. With ten thousand connections, the process stays below a limit of
 20,000 descriptors."""
 
-HTTP_CONNECTIONS = 256
-"""Clients of the control plane: operators, scrapers, and a reverse proxy with its pool."""
-
 DOWNLOAD_DESCRIPTORS = 2
 """Of a download: its connection and its file."""
 
@@ -23,12 +20,13 @@ class Demand:
 
     connections: int
     handshakes: int
+    http_connections: int
     downloads: int
 
     @property
     def http(self) -> int:
         """Descriptors of the control plane."""
-        return HTTP_CONNECTIONS + DOWNLOAD_DESCRIPTORS * self.downloads
+        return self.http_connections + DOWNLOAD_DESCRIPTORS * self.downloads
 
     @property
     def total(self) -> int:
@@ -46,6 +44,11 @@ class Budget:
     handshakes: int
     http: int
     open_files: int
+
+    @property
+    def http_connections_max(self) -> int:
+        """Connections of the control plane for which there is room, downloads and their files beside them."""
+        return max(self.http // 2, 1) if self.is_short else self.http
 
     @property
     def is_short(self) -> bool:

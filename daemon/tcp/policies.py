@@ -66,10 +66,10 @@ def within(policy: ServerPolicy, budget: Budget) -> ServerPolicy:
     return replace(policy, places=places, handshakes_max=budget.handshakes)
 
 
-def drain_policy(settings: Settings) -> DrainPolicy:
-    """How the daemon drains its connections."""
+def drain_policy(settings: Settings, share: float = 1.0) -> DrainPolicy:
+    """How the daemon drains its connections, in this share of the drain's limit."""
     drain = settings.drain
-    return DrainPolicy(drain.timeout_s, drain.reconnect_ms_min, drain.reconnect_ms_max)
+    return DrainPolicy(drain.timeout_s * share, drain.reconnect_ms_min, drain.reconnect_ms_max)
 
 
 def tls_context(settings: Settings) -> ssl.SSLContext | None:

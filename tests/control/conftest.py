@@ -21,7 +21,7 @@ def world() -> World:
 @pytest.fixture
 def options() -> Options:
     """Overridden by what tests another configuration."""
-    return Options(delivery=Delivery(limits=DownloadLimits(streams_max=8, stall_timeout_s=30.0)))
+    return Options(delivery=Delivery(limits=DownloadLimits(streams_max=8)))
 
 
 @pytest.fixture

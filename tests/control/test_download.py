@@ -294,35 +294,45 @@ async def test_parts_wait_until_what_stands_before_them_is_out(
     assert parts == [LARGE[start:end] for start, end in spans]
 
 
-class TestOneStream:
-    """A server that streams one download at a time and waits but a moment for its client."""
+class TestFewStreams:
+    """A server that streams three downloads at a time."""
 
     @pytest.fixture
     def options(self) -> Options:
-        return Options(delivery=Delivery(limits=DownloadLimits(streams_max=1, stall_timeout_s=0.2)))
+        return Options(delivery=Delivery(limits=DownloadLimits(streams_max=3)))
 
-    async def test_a_client_that_takes_nothing_is_cut_off(self, base: URL, world: World) -> None:
-        file = world.put(LARGE * 8)
-        _, writer = await asyncio.open_connection(base.host, base.port, limit=1024)
-        writer.write(f"GET {content_of(file)} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer operator\r\n\r\n".encode())
-        await until(lambda: world.log.exchanges)
-        assert world.log.exchanges[0].status == 499
-        assert world.contents.open_count == 0
-        writer.close()
-
-    async def test_one_download_too_many_is_asked_to_come_again(
+    async def test_one_client_gets_no_more_than_are_free_and_another_is_served(
         self, client: CheckingClient, base: URL, world: World
     ) -> None:
         file = world.put(LARGE * 8)
-        _, writer = await asyncio.open_connection(base.host, base.port, limit=1024)
-        writer.write(f"GET {content_of(file)} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer operator\r\n\r\n".encode())
-        await until(lambda: world.contents.open_count == 1)
+        writers = [await stalled(base, file) for _ in range(2)]
+        await until(lambda: world.contents.open_count == 2)
         refused = await client.get(content_of(file))
         assert (refused.status, refused.name, refused.headers["Retry-After"]) == (503, "UNAVAILABLE", "1")
+        assert "2 of them yours" in str(refused.json()["detail"])
         assert (await client.get(content_of(file), headers={"Range": "bytes=0-9"})).status == 206
-        writer.transport.abort()
+        assert (await client.get(content_of(file), token="reader")).body == LARGE * 8
+        for writer in writers:
+            writer.transport.abort()
         await until(lambda: world.contents.open_count == 0)
         assert (await client.get(content_of(file))).body == LARGE * 8
+
+
+async def stalled(base: URL, file: Upload) -> asyncio.StreamWriter:
+    """Begin a download of the operator's and read nothing."""
+    _, writer = await asyncio.open_connection(base.host, base.port, limit=1024)
+    writer.write(f"GET {content_of(file)} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer operator\r\n\r\n".encode())
+    return writer
+
+
+async def test_a_download_whose_client_is_cut_ends_at_once(base: URL, server: ControlServer, world: World) -> None:
+    writer = await stalled(base, world.put(LARGE * 8))
+    await until(lambda: world.contents.open_count == 1)
+    server.cut_all()
+    await until(lambda: world.contents.open_count == 0)
+    await until(lambda: world.log.exchanges)
+    assert world.log.exchanges[0].status == 499
+    writer.close()
 
 
 async def test_many_clients_at_once_each_get_their_own_bytes(

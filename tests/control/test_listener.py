@@ -12,7 +12,9 @@ from yarl import URL
 
 from control import listener as server_module
 from control.app import Options, make_app
+from control.connections import ConnectionLimits
 from control.listener import ControlServer, ListenAddress, serve
+from tests.support.deadlines import DEADLINE_S
 from tests.support.fake_ports import World
 from tests.support.openapi_contract import Answer, check_problem
 from tests.support.waiting import until
@@ -128,3 +130,72 @@ async def test_a_download_that_outlasts_the_drain_is_cut_and_closed(world: World
     await running.close()
     await until(lambda: world.contents.open_count == 0)
     writer.close()
+
+
+async def test_a_client_that_pipelines_and_reads_nothing_is_cut(base: URL, world: World) -> None:
+    file = world.put(bytes(200_000))
+    _, writer = await asyncio.open_connection(base.host, base.port, limit=1024)
+    request = (
+        f"GET /v1/files/{file.id:016x}/content HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer operator\r\n\r\n"
+    ).encode()
+    with pytest.raises(ConnectionError):
+        while True:
+            writer.write(100 * request)
+            await writer.drain()
+            await asyncio.sleep(0)
+    await until(lambda: world.contents.open_count == 0)
+
+
+async def test_clients_that_read_nothing_do_not_keep_it_from_closing(world: World) -> None:
+    file = world.put(bytes(250_000))
+    running = await serve(make_app(world.ports(), Options()), [ListenAddress("127.0.0.1", 0)], drain_timeout_s=0.05)
+    host, port = running.addresses[0]
+    request = (
+        f"GET /v1/files/{file.id:016x}/content HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer operator\r\n\r\n"
+    ).encode()
+    writers = []
+    for _ in range(5):
+        _, writer = await asyncio.open_connection(host, port, limit=1024)
+        writer.write(50 * request)
+        writers.append(writer)
+    await until(lambda: len(world.log.exchanges) > 20)
+    await asyncio.wait_for(running.close(), DEADLINE_S)
+    for writer in writers:
+        writer.close()
+
+
+async def test_a_connection_too_many_closes_the_longest_idle_one(world: World) -> None:
+    limits = ConnectionLimits(connections_max=2)
+    app = make_app(world.ports(), Options())
+    running = await serve(app, [ListenAddress("127.0.0.1", 0)], drain_timeout_s=0.05, limits=limits)
+    host, port = running.addresses[0]
+    pairs = []
+    for _ in range(3):
+        reader, writer = await asyncio.open_connection(host, port)
+        writer.write(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 200")
+        pairs.append((reader, writer))
+    with pytest.raises((ConnectionError, asyncio.IncompleteReadError)):
+        await pairs[0][0].readuntil(b"never sent")
+    for _, writer in pairs:
+        writer.close()
+    await running.close()
+
+
+async def test_a_connection_too_many_is_refused_while_all_are_busy(world: World) -> None:
+    file = world.put(bytes(20_000_000))
+    limits = ConnectionLimits(connections_max=1)
+    app = make_app(world.ports(), Options())
+    running = await serve(app, [ListenAddress("127.0.0.1", 0)], drain_timeout_s=0.05, limits=limits)
+    host, port = running.addresses[0]
+    _, busy = await asyncio.open_connection(host, port, limit=1024)
+    path = f"/v1/files/{file.id:016x}/content"
+    busy.write(f"GET {path} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer operator\r\n\r\n".encode())
+    await until(lambda: world.contents.open_count == 1)
+    reader, writer = await asyncio.open_connection(host, port)
+    answer = await reader.read(-1)
+    assert answer.startswith(b"HTTP/1.1 503")
+    assert b"Retry-After: 1" in answer
+    for each in (busy, writer):
+        each.close()
+    await running.close()

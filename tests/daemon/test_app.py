@@ -19,6 +19,7 @@ from daemon import app
 from daemon.admin.commands import Commands
 from daemon.core import Core, DirectoryLocked
 from daemon.identity.tokens import Kind
+from daemon.process.descriptors import Budget
 from daemon.settings import Settings, load
 from daemon.telemetry.exposition import Exposition
 from daemon.telemetry.logs import Logs, configure
@@ -45,7 +46,9 @@ class FakeHttp:
     def addresses(self) -> tuple[tuple[str, int], ...]:
         return (("127.0.0.1", 1),)
 
-    async def listen(self, core: Core, exposition: Exposition, passed: Sequence[socket.socket]) -> "FakeHttp":
+    async def listen(
+        self, core: Core, exposition: Exposition, passed: Sequence[socket.socket], _budget: Budget
+    ) -> "FakeHttp":
         self.core, self.exposition, self.passed = core, exposition, passed
         return self
 

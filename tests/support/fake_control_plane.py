@@ -47,9 +47,7 @@ class FakeControlPlane:
 async def running() -> AsyncIterator[FakeControlPlane]:
     """A control plane that listens on loopback."""
     fake = FakeControlPlane()
-    app = make_app(
-        fake.world.ports(), Options(delivery=Delivery(limits=DownloadLimits(streams_max=8, stall_timeout_s=30.0)))
-    )
+    app = make_app(fake.world.ports(), Options(delivery=Delivery(limits=DownloadLimits(streams_max=8))))
     app.middlewares.insert(0, fake.intercept)
     server = await serve(app, [ListenAddress("127.0.0.1", 0)], drain_timeout_s=1.0)
     host, port = server.addresses[0]
