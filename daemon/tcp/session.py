@@ -4,6 +4,7 @@ import logging
 import math
 from collections.abc import Coroutine
 from dataclasses import dataclass
+from typing import TypeAlias
 
 from structlog.stdlib import BoundLogger
 
@@ -28,6 +29,9 @@ from protocol.naming import is_name
 from protocol.server import ServerConnection
 from protocol.state import ConnectionState
 
+Request: TypeAlias = events.OpenRequested | events.FinishRequested | events.AbortRequested | events.QueryReceived
+"""What a device must have the right to ask for."""
+
 
 @dataclass(frozen=True, slots=True)
 class Services:
@@ -50,6 +54,7 @@ class Session:
         "_agent",
         "_expired_s",
         "_handshake",
+        "_kept",
         "_peer",
         "_policy",
         "_ranges_max",
@@ -84,6 +89,7 @@ class Session:
         self._handshake: Handshake | None = None
         self._ranges_max = 0
         self._expired_s: float | None = None
+        self._kept: list[Request] | None = None
         self._tasks_running = 0
 
     def receive(self, chunks: events.ChunksReceived, lease: Lease) -> None:
@@ -100,22 +106,32 @@ class Session:
     def handle(self, event: events.ServerEvent) -> None:
         """Do what an event other than ChunksReceived asks for."""
         match event:
-            case events.OpenRequested(number, request):
-                self._check_rights(self._services.clock.monotonic_s())
+            case events.OpenRequested() | events.FinishRequested() | events.AbortRequested() | events.QueryReceived():
+                self._request(event)
+            case events.ChunkRefused(_, code):
+                self.metrics.nacks[code] += 1
+            case _:
+                self._handle_connection(event)
+
+    def _request(self, request: Request) -> None:
+        """Carry a request out, or keep it until REFRESH if the credential's time is over. PROTOCOL.md §13."""
+        self._check_rights(self._services.clock.monotonic_s())
+        if self.connection.state is ConnectionState.EXPIRED:
+            self._kept = [*(self._kept or ()), request]
+            return
+        if self.connection.state is ConnectionState.CLOSING:
+            return
+        match request:
+            case events.OpenRequested(number, frame):
                 self._streams[number] = DeviceStream(self, number)
-                self._spawn(self._open(number, request))
+                self._spawn(self._open(number, frame))
             case events.FinishRequested(number, finish):
-                self._check_rights(self._services.clock.monotonic_s())
                 if (stream := self._streams.get(number)) is not None and stream.upload is not None:
                     self._services.uploads.finish(stream.upload, finish.size, finish.crc32c, finish.sha256)
             case events.AbortRequested(number):
                 self._spawn(self._abort(number))
             case events.QueryReceived(number, name):
                 self._spawn(self._query(number, name))
-            case events.ChunkRefused(_, code):
-                self.metrics.nacks[code] += 1
-            case _:
-                self._handle_connection(event)
 
     def _handle_connection(self, event: events.ServerEvent) -> None:
         match event:
@@ -249,6 +265,9 @@ class Session:
         self.admitted = verdict
         self._expired_s = None
         self.connection.refreshed(verdict.authority_s(self._services.clock.wall_ms()))
+        kept, self._kept = self._kept or (), None
+        for request in kept:
+            self._request(request)
 
     # Uploads.
 

@@ -30,6 +30,7 @@ from tests.support.device_site import (
     only,
     policy_of,
 )
+from tests.support.loop_turns import turns
 from tests.support.raw_device import Wire, chunk, open_request, token_hello
 from tests.support.server_rig import Pool
 from tests.support.waiting import until
@@ -120,6 +121,36 @@ class TestAuthority:
                 wire.say(frames.Finish(3), 1)
             assert (await wire.hear(frames.Error)).code == ErrorCode.DEVICE_DISABLED
             await wire.ended()
+
+    async def test_requests_that_arrive_after_the_end_are_carried_out_after_refresh(self) -> None:
+        async with listening() as site:
+            wire = await site.admitted(ttl_s=60)
+            await wire.open(1, open_request("log", 3))
+            await wire.upload(1, 0, b"abc")
+            site.site.bench.clock.pass_s(60)
+            asked = site.site.bench.catalog.gates["open"].asked
+            wire.say(frames.Open(Disposition.REPLACE, 5, "log"), 2)
+            await until(lambda: only(site).connection.state is ConnectionState.EXPIRED)
+            await turns()
+            assert site.site.bench.catalog.gates["open"].asked == asked
+            assert len(site.site.bench.live.values()) == 1
+            wire.say(frames.Refresh(site.site.token()))
+            await wire.hear(frames.Refreshed)
+            assert (await wire.hear(frames.Error, 1)).code == ErrorCode.FENCED
+            await wire.hear(frames.Opened, 2)
+
+    @pytest.mark.parametrize("request_frame", [frames.Query("log"), frames.Abort(), frames.Finish(3)])
+    async def test_no_request_is_carried_out_after_the_end(self, request_frame: frames.ControlFrame) -> None:
+        async with listening() as site:
+            wire = await site.admitted(ttl_s=60)
+            await wire.open(1, open_request("log", 3))
+            await wire.upload(1, 0, b"abc")
+            site.site.bench.clock.pass_s(60)
+            wire.say(request_frame, 1)
+            await until(lambda: only(site).connection.state is ConnectionState.EXPIRED)
+            await turns()
+            gates = site.site.bench.catalog.gates
+            assert [gates[each].asked for each in ("end", "complete", "find")] == [0, 0, 0]
 
     async def test_open_notices_an_expired_token(self) -> None:
         async with listening() as site:
