@@ -98,6 +98,7 @@ class Daemon:
         """The current state, for the metrics."""
         core, pool = self.core, self.pool
         core.metrics.receive_pool_waits = pool.waits
+        core.metrics.receive_pool_reclaims = pool.reclaims
         return Gauges(
             connections=self.server.phases(),
             uploads={state.value: count for state, count in core.counts.items()},

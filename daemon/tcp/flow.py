@@ -6,7 +6,7 @@ from enum import IntEnum
 from typing import Protocol
 
 from daemon.tcp.receive_pool import PendingWrite, ReceivePool
-from protocol.frame_buffer import Lease
+from protocol.frame_buffer import Lease, Owner
 from protocol.server import ServerConnection
 
 UNWRITTEN_BYTES_MAX = 8 * 1024 * 1024
@@ -83,8 +83,10 @@ class Flow:
         pool = self._pool
         # Other connections become readable while too much awaits the disk: each reads a little, and then pauses.
         # With nothing left to lend, what is read beyond the pool's memory may have to stay with its connection.
-        if pool.is_full or (pool.is_short and not protocol.has_lease):
+        if pool.is_full:
             return buffer[:CROWDED_BYTES]
+        if not protocol.has_lease:
+            return buffer[: max(CROWDED_BYTES, pool.readable_bytes(protocol.owner))]
         return buffer
 
     def hold(self, count: int, lease: Lease | None) -> Lease:
@@ -125,7 +127,7 @@ class Flow:
         elif is_starved or pool.is_full:
             reasons |= PauseReason.MEMORY
         if reasons != before or self._is_paused:
-            self._apply(reasons)
+            self._apply(reasons, protocol.owner)
 
     def release(self) -> None:
         """Read whatever comes, from now on: it will be discarded."""
@@ -137,11 +139,11 @@ class Flow:
         self._transport = self._input = None
         self._pool.stop_waiting(self._memory_came)
 
-    def _apply(self, reasons: int) -> None:
+    def _apply(self, reasons: int, owner: Owner | None = None) -> None:
         changes, self.reasons = reasons ^ self.reasons, reasons
         if changes & PauseReason.MEMORY:
             if reasons & PauseReason.MEMORY:
-                self._pool.when_free(self._memory_came)
+                self._pool.when_free(self._memory_came, owner)
             else:
                 self._pool.stop_waiting(self._memory_came)
         transport, is_paused = self._transport, reasons != 0
@@ -155,8 +157,13 @@ class Flow:
 
     def _written(self, count: int) -> None:
         self._unwritten_bytes -= count
-        if self.reasons & PauseReason.DISK and self._unwritten_bytes < UNWRITTEN_BYTES_MAX and self._input is not None:
+        if self._input is None:
+            return
+        if self.reasons & PauseReason.DISK and self._unwritten_bytes < UNWRITTEN_BYTES_MAX:
             self._input.changed()
+        elif self.reasons & PauseReason.MEMORY and not self._unwritten_bytes:
+            # The lease that it receives into is its own again, and may be enough.
+            self._input.go_on()
 
     def _turn_came(self) -> None:
         self._go_on(PauseReason.TURN)

@@ -142,17 +142,6 @@ def test_a_waiter_is_woken_once(pool: ReceivePool, exhausted: Held) -> None:
     assert woken == [1]
 
 
-def test_it_is_short_while_nothing_is_left(pool: ReceivePool, exhausted: Held) -> None:
-    assert pool.try_lease(1) is None
-    assert not pool.is_short, "the caller can do without"
-    assert pool.lease(1) is None
-    assert pool.is_short
-    exhausted[0].release()
-    assert not pool.is_short
-    assert pool.lease(1) is not None
-    assert not pool.is_short
-
-
 def test_waiters_for_the_disk_do_not_queue_behind_waiters_for_a_lease() -> None:
     pool = ReceivePool(1024 * 1024, 1024 * 1024)
     woken: list[str] = []

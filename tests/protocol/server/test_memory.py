@@ -26,11 +26,10 @@ def test_after_a_refusal_no_memory_is_borrowed_for_the_frame_under_way() -> None
 
 def test_large_chunks_are_reported_without_a_copy_and_their_memory_goes_back() -> None:
     rig = with_stream(Pool(leases_max=1))
-    raw = chunk(1, 0, LARGE) + chunk(1, len(LARGE), LARGE)
-    rig.feed(raw[:100])
-    rest = raw[100:]
-    rig.connection.get_buffer()[: len(rest)] = rest
-    (event,) = rig.connection.received(len(rest), rig.now)
+    rig.feed(chunk(1, 0, LARGE))
+    raw = chunk(1, len(LARGE), LARGE) + chunk(1, 2 * len(LARGE), LARGE)
+    rig.connection.get_buffer()[: len(raw)] = raw
+    (event,) = rig.connection.received(len(raw), rig.now)
     assert isinstance(event, ChunksReceived)
     assert event.data == (LARGE, LARGE)
     assert event.lease is not None
