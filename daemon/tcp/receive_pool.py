@@ -157,11 +157,15 @@ class ReceivePool:
         None when too little is left, or when `borrower`'s device has its share and others need the rest. A lease that
         the borrower receives into counts as given back.
         """
-        owner, returned_bytes = None, 0
-        if borrower is not None:
-            owner, held = borrower.owner, borrower.lease
-            if held is not None and not held.is_shared:
-                returned_bytes = len(held.view)
+        held = None if borrower is None else borrower.lease
+        return self._lend(size_bytes, borrower, 0 if held is None or held.is_shared else len(held.view))
+
+    def try_lease(self, size_bytes: int, borrower: Borrower | None = None) -> PooledLease | None:
+        """As `lease`, for a caller that can do without: nothing while others wait, since what comes back is theirs."""
+        return None if self._is_awaited else self._lend(size_bytes, borrower, 0)
+
+    def _lend(self, size_bytes: int, borrower: Borrower | None, returned_bytes: int) -> PooledLease | None:
+        owner = None if borrower is None else borrower.owner
         size = next((each for each in self._classes if each >= size_bytes), self._classes[-1])
         growth = size - returned_bytes
         self._capped.discard(owner)
@@ -182,10 +186,6 @@ class ReceivePool:
         self._lent_to[owner] += size
         self.lent_bytes += size
         return lease
-
-    def try_lease(self, size_bytes: int, borrower: Borrower | None = None) -> PooledLease | None:
-        """As `lease`, for a caller that can do without: nothing while others wait, since what comes back is theirs."""
-        return None if self._is_awaited else self.lease(size_bytes, borrower)
 
     def readable_bytes(self, owner: Owner | None) -> int:
         """How much a device may send into the shared piece at once, so that a lease holds what is left of it.

@@ -310,6 +310,14 @@ def test_a_part_that_grows_counts_what_it_gives_back(pool: ReceivePool) -> None:
     assert len(parts_of(pool, FIRST, 1)) == 1
 
 
+def test_what_is_borrowed_beside_a_part_does_not_count_as_given_back(pool: ReceivePool) -> None:
+    part = parts_of(pool, FIRST, 1)[0]
+    other = parts_of(pool, SECOND, 1)[0]
+    assert pool.try_lease(LARGE, part) is None
+    other.drop()
+    assert pool.lent_bytes == LARGE
+
+
 # Memory that is taken back.
 
 
