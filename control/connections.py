@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from control.ports import MonotonicClock
-from control.socket_state import SocketState
 
 CHECK_S = 1.0
 """How often connections are checked. The limits are tens of seconds."""
@@ -27,6 +26,16 @@ class ConnectionLimits:
     connections_per_ip_max: int = 0
     rate_min_bytes_per_s: int = 1024
     rate_window_s: float = 60.0
+
+
+class SocketState(Protocol):
+    """Bytes that a socket still has to deliver, and all that the other side has acknowledged so far."""
+
+    @property
+    def unsent_bytes(self) -> int: ...
+
+    @property
+    def acked_bytes(self) -> int: ...
 
 
 class Client(Protocol):

@@ -6,15 +6,15 @@ import socket
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from http import HTTPStatus
+from typing import TypeAlias
 
 from aiohttp import web
 
 from control import errors
 from control.app import OBSERVER
-from control.connections import ConnectionLimits, Connections
+from control.connections import ConnectionLimits, Connections, SocketState
 from control.errors import REQUEST_ID, ProblemDetails, respond
 from control.middleware import UNMATCHED, Observer, answer_headers, request_id
-from control.socket_state import SocketState, socket_state
 
 HEAD_TIMEOUT_S = 15.0
 """A connection without a request by then is closed: a header section is one packet."""
@@ -33,6 +33,10 @@ BACKLOG = 1024
 
 _NO_ACCESS_LOG = logging.Logger("control.access", logging.CRITICAL)
 """Exchanges go to the Log port; aiohttp's own access log stays off."""
+
+
+SocketStates: TypeAlias = Callable[[int], SocketState | None]
+"""Gives the state of a descriptor's socket; None where it is not known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,10 +83,14 @@ async def serve(
     *,
     drain_timeout_s: float,
     limits: ConnectionLimits | None = None,
+    socket_state: SocketStates = lambda _: None,
 ) -> ControlServer:
-    """Listen on every one of `listeners`. Raises OSError if one of them fails, and closes the others."""
+    """Listen on every one of `listeners`. Raises OSError if one of them fails, and closes the others.
+
+    `socket_state` gives the state of a descriptor's socket; None: it is not known, and its client is not judged.
+    """
     connections = Connections(limits or ConnectionLimits(), app[OBSERVER].clock)
-    runner = _Runner(app, connections, drain_timeout_s)
+    runner = _Runner(app, connections, socket_state, drain_timeout_s)
     await runner.setup()
     try:
         for listener in listeners:
@@ -102,19 +110,25 @@ def _site(runner: web.AppRunner, listener: ListenAddress | socket.socket) -> web
 class _Runner(web.AppRunner):
     """An AppRunner that makes connections of our class; aiohttp's own runners override `_make_server` as well."""
 
-    def __init__(self, app: web.Application, connections: Connections, drain_timeout_s: float) -> None:
+    def __init__(
+        self, app: web.Application, connections: Connections, socket_state: SocketStates, drain_timeout_s: float
+    ) -> None:
         super().__init__(app, shutdown_timeout=drain_timeout_s)
         self.connections = connections
+        self._socket_state = socket_state
 
     async def _make_server(self) -> web.Server:
         made = await super()._make_server()
-        return _Server(self.app, made, self.connections)
+        return _Server(self.app, made, self.connections, self._socket_state)
 
 
 class _Server(web.Server):
-    def __init__(self, app: web.Application, made: web.Server, connections: Connections) -> None:
+    def __init__(
+        self, app: web.Application, made: web.Server, connections: Connections, socket_state: SocketStates
+    ) -> None:
         super().__init__(self._handle, request_factory=made.request_factory)
         self.in_all = connections
+        self.socket_state = socket_state
         self.observer: Observer = app[OBSERVER]
         self._app_handler = made.request_handler
 
@@ -210,7 +224,7 @@ class _Connection(web.RequestHandler):
 
     def state(self) -> SocketState | None:
         sock = None if self.transport is None else self.transport.get_extra_info("socket")
-        return None if sock is None or sock.fileno() < 0 else socket_state(sock.fileno())
+        return None if sock is None or sock.fileno() < 0 else self._server.socket_state(sock.fileno())
 
     def cut(self) -> None:
         if self.transport is not None:

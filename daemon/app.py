@@ -17,6 +17,7 @@ from control.listener import serve as serve_control
 from daemon.adapters import descriptors
 from daemon.adapters.clock import RunningClock
 from daemon.adapters.exits import abandon
+from daemon.adapters.sockets import socket_state
 from daemon.admin.commands import Commands
 from daemon.admin.unix_socket import AdminServer
 from daemon.control_ports import control_ports
@@ -76,7 +77,9 @@ async def listen_http(core: Core, exposition: Exposition, passed: Sequence[socke
         rate_window_s=http.rate_window_s,
     )
     drain_s = settings.drain.timeout_s * HTTP_DRAIN_SHARE
-    return await serve_control(application, listeners, drain_timeout_s=drain_s, limits=limits)
+    return await serve_control(
+        application, listeners, drain_timeout_s=drain_s, limits=limits, socket_state=socket_state
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +118,7 @@ class Daemon:
         """The current state, for the metrics."""
         core, pool = self.core, self.pool
         core.metrics.receive_pool_waits = pool.waits
+        core.metrics.receive_pool_reclaims = pool.reclaims
         return Gauges(
             connections=self.server.phases(),
             uploads={state.value: count for state, count in core.counts.items()},

@@ -110,6 +110,18 @@ def read_chunk(view: memoryview, begin: int, kind: FrameType, size: int) -> Chun
     return Chunk(start, last + 1, data, own)
 
 
+def drop_chunk(header: bytes, kind: FrameType, size: int) -> ChunkFault:
+    """What to answer to a chunk of a file of `size` bytes of which only prefix and header are left. §9"""
+    layout = CHUNK_FRAMES[kind]
+    data_bytes = PREFIX_BYTES + int.from_bytes(header[4:PREFIX_BYTES], "big") - layout.size
+    *_, start, last, _ = layout.unpack_from(header)
+    if last - start + 1 != data_bytes or last > OFFSET_MAX - 1:
+        return ChunkFault(ErrorCode.CHUNK_INVALID, _contradiction(start, last, data_bytes))
+    if last >= size:
+        return ChunkFault(ErrorCode.CHUNK_BEYOND_END, f"end_byte {last} of a file of {size} bytes")
+    return ChunkFault(ErrorCode.CHUNK_DROPPED, ErrorCode.CHUNK_DROPPED.summary, Span(start, last + 1))
+
+
 def _contradiction(start: int, last: int, data_bytes: int) -> str:
     if last < start:
         return f"end_byte {last} is before start_byte {start}"

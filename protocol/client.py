@@ -19,7 +19,7 @@ from protocol.events import (
     Welcomed,
 )
 from protocol.exceptions import LocalProtocolError, ProtocolError
-from protocol.frame_buffer import Lease
+from protocol.frame_buffer import Borrower, Lease
 from protocol.ranges import Span
 from protocol.reader import FrameReader, Head
 from protocol.state import CLIENT_ACCEPTS, ConnectionState
@@ -33,7 +33,7 @@ class _OwnMemory:
     def __init__(self) -> None:
         self.shared = memoryview(bytearray(2 * CONTROL_FRAME_BYTES_MAX))
 
-    def lease(self, size_bytes: int) -> Lease | None:  # noqa: ARG002 - the interface's argument
+    def lease(self, size_bytes: int, borrower: Borrower | None = None) -> Lease | None:  # noqa: ARG002 - the interface
         return None
 
     try_lease = lease

@@ -103,6 +103,7 @@ class ErrorCode(IntEnum):
     CHUNK_CORRUPT = 0x0301, Action.SEND_AGAIN, "the chunk's checksum does not fit"
     TOO_MANY_GAPS = 0x0302, Action.SEND_AGAIN, "the chunk would leave more gaps than are kept: send from N"
     INCOMPLETE = 0x0303, Action.SEND_AGAIN, "FINISH came before all bytes did: send this range, then FINISH"
+    CHUNK_DROPPED = 0x0304, Action.SEND_AGAIN, "the chunk came slowly and others needed its memory: send smaller ones"
 
     REQUEST_INVALID = 0x0401, Action.GIVE_UP, "the request is not what the API describes"
     RESOURCE_UNKNOWN = 0x0402, Action.GIVE_UP, "there is no such file, or it is not the caller's to see"

@@ -60,7 +60,7 @@ class ChunksReceived:
 
 @dataclass(frozen=True, slots=True)
 class ChunkRefused:
-    """A corrupt chunk was refused; for the records only."""
+    """A chunk was refused, corrupt or dropped; for the records only."""
 
     stream: int
     code: ErrorCode

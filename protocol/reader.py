@@ -67,10 +67,11 @@ class FrameReader:
     def discard(self) -> None:
         """Drop all that was received, and borrow no memory for the rest of a frame."""
         self.buffer.begin = self.buffer.end
+        self.buffer.missing_bytes = 0
         self._frame_bytes = 0
 
     def save_rest(self) -> bool:
         """Take nothing more for now, and keep what is left. Returns whether that is part of a frame."""
         left = self.buffer.end - self.buffer.begin
         self.buffer.save(max(left, self._frame_bytes))
-        return left > 0
+        return left > 0 or self.buffer.missing_bytes > 0

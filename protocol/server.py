@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from protocol import codec, frames
 from protocol.chunk_reader import ChunkReader, forms_of
-from protocol.chunks import CHECKSUM_KINDS, ChunkFault
+from protocol.chunks import CHECKSUM_KINDS, ChunkFault, drop_chunk
 from protocol.constants import (
     FRAME_BYTES_MIN,
     HANDSHAKE_FRAME_BYTES_MAX,
@@ -31,7 +31,7 @@ from protocol.events import (
     TokenOffered,
 )
 from protocol.exceptions import ProtocolError
-from protocol.frame_buffer import BufferSource
+from protocol.frame_buffer import BufferSource, Owner
 from protocol.handshake import check_hello
 from protocol.naming import check_open
 from protocol.reader import Head
@@ -72,13 +72,14 @@ class ServerConnection(ServerOutput):
     """One connection; `now` arguments are monotonic seconds."""
 
     # The answers are its base and no object beside it: each idle connection would pay for one.
-    __slots__ = ("_has_more", "_limits", "_reader", "timers")
+    __slots__ = ("_has_more", "_limits", "_reader", "_starved_s", "timers")
 
     def __init__(self, limits: ServerLimits, buffers: BufferSource, now: float) -> None:
         super().__init__(limits.streams_max, limits.window_bytes)
         self._limits = limits
         self._reader = ChunkReader(buffers)
         self._has_more = False
+        self._starved_s: float | None = None
         self.timers = Timers(limits.timers, now)
 
     def get_buffer(self) -> memoryview:
@@ -115,17 +116,32 @@ class ServerConnection(ServerOutput):
         return self._reader.buffer.lease is not None
 
     @property
+    def owner(self) -> Owner | None:
+        """Whose share of the pool this connection's memory counts against; set it when the device is admitted."""
+        return self._reader.buffer.owner
+
+    @owner.setter
+    def owner(self, owner: Owner) -> None:
+        self._reader.buffer.owner = owner
+
+    @property
     def deadline(self) -> float:
         """When `check_time` has something to do, should nothing arrive or go out until then; infinite for never."""
         return _NEVER if self.state in _UNTIMED else self.timers.deadline
 
     def check_time(self, now: float) -> list[ServerEvent]:
         """What is due by now: queues a PING, or ends the connection. Call at `deadline`, and about once a second."""
-        self._reader.buffer.return_unused_lease()
+        buffer = self._reader.buffer
+        if self._held:
+            self.paused(now)
+        buffer.look(now)
         if self.state in _UNTIMED:
             return []
-        if self._held or self._reader.buffer.starved:
+        if buffer.starved:
             self.timers.paused(now)
+            self._reassure(now)
+        else:
+            self._starved_s = None
         due = self.timers.check(now)
         if due is Probe.PING:
             # Without authority nothing is sent but PONG. §13
@@ -134,6 +150,22 @@ class ServerConnection(ServerOutput):
         elif due is not None:
             self.fail(*due)
         return self.take_events()
+
+    def paused(self, now: float) -> None:
+        """The caller does not read: the silence until now was not the device's."""
+        self.timers.paused(now)
+        # A frame that only waits for memory is judged on: others may need the memory that it has.
+        if self._held or self._has_more or not self.is_starved:
+            self._reader.buffer.paused(now)
+
+    def _reassure(self, now: float) -> None:
+        """Send PING while input waits for memory: to the device the link must not look dead. §12"""
+        if self._starved_s is None:
+            self._starved_s = now
+        elif now >= self._starved_s + self._limits.timers.rate_window_s:
+            self._starved_s = now
+            if self.state is ConnectionState.OPEN:
+                self.send(0, frames.Ping(int(now) & 0xFFFFFFFF))
 
     def data_to_send(self, now: float) -> bytes:
         """Everything to be sent since the last call."""
@@ -174,6 +206,8 @@ class ServerConnection(ServerOutput):
     def _take_turn(self) -> bool:
         """Take the frames of one turn. Returns whether there may be more. Raises ProtocolError."""
         reader = self._reader
+        if reader.buffer.lost_header and not self._held and self._is_dropping():
+            return False
         reader.cost = 0
         while reader.cost < TURN_COST:
             if self._held or self.state is ConnectionState.CLOSING or (head := self._next()) is None:
@@ -269,10 +303,7 @@ class ServerConnection(ServerOutput):
 
     def _take_chunks(self, kind: FrameType, head: Head) -> None:
         reader, number = self._reader, head.stream
-        if kind not in reader.forms:
-            raise ProtocolError(ErrorCode.FRAME_UNEXPECTED, f"{kind.name} was not negotiated")
-        if number == STREAM_CONNECTION:
-            raise ProtocolError(ErrorCode.FRAME_MALFORMED, f"{kind.name} on stream 0")
+        self._check_form(kind, number)
         stream = self._addressed(number)
         if stream is None:
             reader.consume(head.frame_bytes)
@@ -280,6 +311,30 @@ class ServerConnection(ServerOutput):
             self._held = True
         elif fault := reader.take_chunks(kind, head, stream, self.streams, self._events):
             self._refuse_chunk(number, fault)
+
+    def _is_dropping(self) -> bool:
+        """Answer a chunk whose memory was taken back, once it is over. Returns whether input behind it has to wait."""
+        buffer = self._reader.buffer
+        header = buffer.lost_header
+        if buffer.missing_bytes:
+            return True
+        code, _, number, _ = codec.PREFIX.unpack_from(header)
+        kind = FrameType(code)
+        self._check_form(kind, number)
+        stream = self._addressed(number)
+        if stream is not None and kind not in STREAM_ACCEPTS[stream.state]:
+            self._held = True
+            return True
+        buffer.lost_header = b""
+        if stream is not None:
+            self._refuse_chunk(number, drop_chunk(header, kind, stream.size))
+        return False
+
+    def _check_form(self, kind: FrameType, number: int) -> None:
+        if kind not in self._reader.forms:
+            raise ProtocolError(ErrorCode.FRAME_UNEXPECTED, f"{kind.name} was not negotiated")
+        if number == STREAM_CONNECTION:
+            raise ProtocolError(ErrorCode.FRAME_MALFORMED, f"{kind.name} on stream 0")
 
     def _refuse_chunk(self, number: int, fault: ChunkFault) -> None:
         self._flush()

@@ -130,7 +130,7 @@ class ServerOutput:
         """NACK these bytes; this frees `freed_bytes` of the window. The stream stays open.
 
         The last refusal of one range that is allowed ends the stream instead, with StreamFailed for the caller.
-        INCOMPLETE does not count: it names what is missing and refuses nothing. §9
+        INCOMPLETE and CHUNK_DROPPED do not count: neither finds fault with what was sent. §9
         """
         stream = self.streams.get(number)
         if stream is None:
@@ -139,7 +139,7 @@ class ServerOutput:
         self.streams.allow_resend(refused.end - refused.start)
         if code is ErrorCode.INCOMPLETE:
             stream.state = StreamState.RECEIVING
-        elif stream.refuse(refused):
+        elif code is not ErrorCode.CHUNK_DROPPED and stream.refuse(refused):
             detail = f"bytes {refused.start}-{refused.end - 1} were refused too often"
             self._break_stream(number, ErrorCode.NACKS_EXHAUSTED, detail)
             return

@@ -6,7 +6,7 @@ from typing import Protocol
 
 from daemon.tcp.receive_pool import PendingWrite, ReceivePool
 from daemon.tcp.turns import Share, Turns
-from protocol.frame_buffer import Lease
+from protocol.frame_buffer import Lease, Owner
 from protocol.server import ServerConnection
 
 RUN_OVERHEAD_BYTES = 1024
@@ -104,8 +104,10 @@ class Flow:
         pool = self._pool
         # Other connections become readable while too much awaits the disk: each reads a little, and then pauses.
         # With nothing left to lend, what is read beyond the pool's memory may have to stay with its connection.
-        if pool.is_full or (pool.is_short and not protocol.has_lease):
+        if pool.is_full:
             return buffer[:CROWDED_BYTES]
+        if not protocol.has_lease:
+            return buffer[: max(CROWDED_BYTES, pool.readable_bytes(protocol.owner))]
         return buffer
 
     def hold(self, count: int, lease: Lease | None) -> Lease:
@@ -147,7 +149,7 @@ class Flow:
             reasons |= PauseReason.TURN
             self._turns.wait(self.share, self._turn_came)
         if reasons != before or (reasons != 0) is not self._is_paused:
-            self._apply(reasons)
+            self._apply(reasons, protocol.owner)
 
     def release(self) -> None:
         """Read whatever comes, from now on: it will be discarded."""
@@ -160,11 +162,11 @@ class Flow:
         self._pool.stop_waiting(self._memory_came)
         self.share.stop_waiting(self._look_again)
 
-    def _apply(self, reasons: int) -> None:
+    def _apply(self, reasons: int, owner: Owner | None = None) -> None:
         changes, self.reasons = reasons ^ self.reasons, reasons
         if changes & PauseReason.MEMORY:
             if reasons & PauseReason.MEMORY:
-                self._pool.when_free(self._memory_came)
+                self._pool.when_free(self._memory_came, owner)
             else:
                 self._pool.stop_waiting(self._memory_came)
         if reasons & PauseReason.DISK and self._unwritten_bytes < UNWRITTEN_BYTES_MAX:
@@ -183,6 +185,9 @@ class Flow:
         self.share.written(count)
         if self.reasons & PauseReason.DISK and self._unwritten_bytes < UNWRITTEN_BYTES_MAX and not self.share.is_full:
             self._look_again()
+        elif self.reasons & PauseReason.MEMORY and not self._unwritten_bytes:
+            # The lease that it receives into is its own again, and may be enough.
+            self._take_input()
 
     def _look_again(self) -> None:
         if self._input is not None:
@@ -196,6 +201,9 @@ class Flow:
 
     def _go_on(self, awaited: PauseReason) -> None:
         self.reasons &= ~awaited
+        self._take_input()
+
+    def _take_input(self) -> None:
         if self._input is None:
             return
         if self.reasons & _NO_TURN:

@@ -252,6 +252,7 @@ class Session:
             return
         self._handshake = None
         self.admitted = verdict
+        self.connection.owner = (verdict.tenant, verdict.device)
         self.metrics.handshakes[self.credential, None] += 1
         if self._debug_enabled:
             self.logger.debug("device let in")

@@ -159,7 +159,11 @@ class DeviceConnection(asyncio.BufferedProtocol):
             return
         if self._flow.reasons:
             # A device that is not read looks silent.
-            protocol.timers.paused(now)
+            protocol.paused(now)
+        if self._flow.reasons & PauseReason.MEMORY:
+            self._pool.relieve(now)
+            if not protocol.is_starved:
+                self.changed()
         session.check_time(now)
         if now >= self._flow.deadline:
             protocol.fail(ErrorCode.NOT_READING, f"no answer was read for {STALLED_S:g} s")

@@ -108,6 +108,7 @@ def _durability(metrics: Metrics, gauges: Gauges) -> Iterator[core.Metric]:
 def _machine(metrics: Metrics, gauges: Gauges) -> Iterator[core.Metric]:
     yield _gauge("receive_pool_lent_bytes", "Receive buffers in use.", gauges.receive_pool_lent_bytes)
     yield _counter("receive_pool_waits", "Times a connection waited for memory.", metrics.receive_pool_waits)
+    yield _counter("receive_pool_reclaims", "Slow chunks that lost their memory.", metrics.receive_pool_reclaims)
     yield _histogram("event_loop_pause_seconds", "How late the event loop ran.", metrics.loop_pause)
     yield _gauge("event_loop_pause_max_seconds", "Longest pause since the last scrape.", metrics.loop_pause_max_s)
     metrics.loop_pause_max_s = 0.0

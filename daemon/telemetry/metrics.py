@@ -214,6 +214,8 @@ class Metrics:
     """Sent to devices in ERROR or REFUSED."""
     receive_pool_waits: int = 0
     """How often a connection had to wait for receive memory, or had to wait again because too little was returned."""
+    receive_pool_reclaims: int = 0
+    """How often memory was taken back from a slow chunk, because others waited."""
 
     opens: Counter[OpenOutcome] = field(default_factory=lambda: _zeros(OpenOutcome))
     resumes: int = 0

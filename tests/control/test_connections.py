@@ -7,7 +7,7 @@ import pytest
 
 from control import connections as connections_module
 from control.connections import ConnectionLimits, Connections
-from control.socket_state import SocketState
+from daemon.adapters.sockets import SocketState
 from tests.support.fake_machine import FakeClock
 from tests.support.waiting import until
 

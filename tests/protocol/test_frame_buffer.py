@@ -2,7 +2,16 @@
 
 import pytest
 
-from protocol.frame_buffer import BULK_FRAME_BYTES, BULK_FRAMES, CARRY_BYTES_MAX, FrameBuffer
+from protocol import codec
+from protocol.constants import FrameType
+from protocol.frame_buffer import (
+    BULK_FRAME_BYTES,
+    BULK_FRAMES,
+    CARRY_BYTES_MAX,
+    LOSSES_COUNTED_MAX,
+    PATIENCE_S,
+    FrameBuffer,
+)
 from tests.support.server_rig import POISON, Pool
 
 UNLIMITED = 2**64 - 1
@@ -13,6 +22,15 @@ def put(buffer: FrameBuffer, data: bytes) -> None:
     view = buffer.writable(UNLIMITED)
     view[: len(data)] = data
     buffer.received(len(data))
+
+
+def quick(pool: Pool) -> FrameBuffer:
+    """A buffer whose last frame was large and came at once."""
+    buffer = FrameBuffer(pool)
+    put(buffer, bytes(BULK_FRAME_BYTES))
+    buffer.begin = buffer.end
+    buffer.save(BULK_FRAME_BYTES)
+    return buffer
 
 
 def held(buffer: FrameBuffer) -> bytes:
@@ -65,14 +83,13 @@ def test_a_partial_frame_survives_an_empty_read() -> None:
 
 def test_a_lease_goes_back_when_no_input_comes() -> None:
     pool = Pool()
-    buffer = FrameBuffer(pool)
-    buffer.save(BULK_FRAME_BYTES)
+    buffer = quick(pool)
     buffer.writable(UNLIMITED)
     assert pool.lent == 1
-    buffer.return_unused_lease()
+    buffer.look(0)
     assert pool.lent == 0
     put(buffer, b"frame")
-    buffer.return_unused_lease()
+    buffer.look(1)
     assert held(buffer) == b"frame"
     assert pool.lent == 1
 
@@ -80,14 +97,15 @@ def test_a_lease_goes_back_when_no_input_comes() -> None:
 def test_a_partial_large_frame_continues_in_a_lease() -> None:
     pool = Pool()
     buffer = FrameBuffer(pool)
-    put(buffer, b"large")
+    large = b"large" * 2000
+    put(buffer, large)
     buffer.save(LARGE)
     pool.poison()
     assert pool.lent == 1
     put(buffer, b"frame")
-    assert held(buffer) == b"largeframe"
+    assert held(buffer) == large + b"frame"
     buffer.save(LARGE)
-    assert held(buffer) == b"largeframe", "a frame that fits stays where it is"
+    assert held(buffer) == large + b"frame", "a frame that fits stays where it is"
     buffer.begin = buffer.end
     buffer.save(LARGE)
     assert pool.lent == 0
@@ -95,8 +113,7 @@ def test_a_partial_large_frame_continues_in_a_lease() -> None:
 
 def test_consecutive_large_frames_are_received_into_leases() -> None:
     pool = Pool(lease_bytes=BULK_FRAME_BYTES * BULK_FRAMES + 100)
-    buffer = FrameBuffer(pool)
-    buffer.save(BULK_FRAME_BYTES)
+    buffer = quick(pool)
     view = buffer.writable(UNLIMITED)
     assert pool.lent == 1
     assert len(view) == BULK_FRAME_BYTES * BULK_FRAMES, "the buffer ends with a whole frame"
@@ -114,20 +131,19 @@ def test_small_frames_get_no_lease() -> None:
 
 def test_without_a_free_lease_bulk_uses_the_shared_buffer() -> None:
     pool = Pool(leases_max=0)
-    buffer = FrameBuffer(pool)
-    buffer.save(BULK_FRAME_BYTES)
+    buffer = quick(pool)
     assert len(buffer.writable(UNLIMITED)) == len(pool.shared)
 
 
 def test_the_limit_also_applies_to_leases() -> None:
-    buffer = FrameBuffer(Pool())
-    buffer.save(BULK_FRAME_BYTES)
+    buffer = quick(Pool())
     assert len(buffer.writable(100)) == 100
+    assert buffer.lease is not None
 
 
 def test_a_frame_cut_off_at_the_end_of_a_lease_moves_to_the_front_of_another() -> None:
     pool = Pool(lease_bytes=LARGE + 100)
-    buffer = FrameBuffer(pool)
+    buffer = quick(pool)
     put(buffer, b"a")
     buffer.save(LARGE)
     first = buffer.lease
@@ -146,7 +162,7 @@ def test_a_frame_cut_off_at_the_end_of_a_lease_moves_to_the_front_of_another() -
 
 def test_a_small_remainder_is_carried_over_and_its_lease_goes_back() -> None:
     pool = Pool(lease_bytes=LARGE)
-    buffer = FrameBuffer(pool)
+    buffer = quick(pool)
     put(buffer, b"a")
     buffer.save(LARGE)
     put(buffer, b"b" * (LARGE - 1))
@@ -159,7 +175,7 @@ def test_a_small_remainder_is_carried_over_and_its_lease_goes_back() -> None:
 
 def test_a_buffer_that_returns_the_only_lease_may_borrow_it_again() -> None:
     pool = Pool(leases_max=1, lease_bytes=LARGE)
-    buffer = FrameBuffer(pool)
+    buffer = quick(pool)
     put(buffer, b"a")
     buffer.save(LARGE)
     put(buffer, b"b" * (LARGE - 1))
@@ -245,3 +261,139 @@ def test_the_test_pool_poisons_returned_memory() -> None:
     view = lease.view
     lease.release()
     assert view[0] == POISON
+
+
+# A lease grows with what has arrived.
+
+KIB = 1024
+CLASSES = (20 * KIB, 68 * KIB, 260 * KIB, 516 * KIB, 1028 * KIB)
+MIB = 1024 * KIB
+
+
+def trickle(buffer: FrameBuffer, frame_bytes: int, until_bytes: int, step_bytes: int) -> None:
+    """Let a frame arrive in small reads, up to `until_bytes` of it."""
+    while (arrived := buffer.end - buffer.begin if buffer.lease else len(buffer._carry)) < until_bytes:
+        put(buffer, bytes(min(step_bytes, until_bytes - arrived, len(buffer.writable(UNLIMITED)))))
+        buffer.save(frame_bytes)
+
+
+@pytest.mark.parametrize(
+    ("arrived_bytes", "lent_bytes"),
+    [(8 * KIB, 0), (8 * KIB + 1, 20 * KIB), (20 * KIB, 68 * KIB), (68 * KIB, 260 * KIB), (300 * KIB, 516 * KIB)],
+)
+def test_a_slow_frame_has_memory_for_little_more_than_has_arrived(arrived_bytes: int, lent_bytes: int) -> None:
+    buffer = FrameBuffer(Pool(classes=CLASSES))
+    trickle(buffer, MIB, arrived_bytes, 1000)
+    assert (len(buffer.lease.view) if buffer.lease else 0) == lent_bytes
+
+
+def test_a_frame_whose_first_read_brings_much_has_all_its_memory_at_once() -> None:
+    buffer = FrameBuffer(Pool(classes=CLASSES))
+    put(buffer, bytes(BULK_FRAME_BYTES))
+    buffer.save(MIB)
+    assert buffer.lease is not None
+    assert len(buffer.lease.view) == 1028 * KIB
+
+
+def test_a_frame_that_stops_gives_back_what_it_does_not_fill() -> None:
+    pool = Pool(classes=CLASSES)
+    buffer = quick(pool)
+    put(buffer, bytes(10_000))
+    buffer.save(MIB)
+    assert buffer.lease is not None
+    assert len(buffer.lease.view) == 260 * KIB, "as for the frames before"
+    buffer.look(0)
+    buffer.look(1)
+    assert len(buffer.lease.view) == 20 * KIB
+    assert bytes(buffer.view[buffer.begin : buffer.end]) == bytes(10_000)
+    assert pool.lent == 1
+
+
+def test_a_connection_in_the_middle_of_a_trickle_is_quick_no_longer() -> None:
+    pool = Pool(classes=CLASSES)
+    buffer = quick(pool)
+    put(buffer, bytes(10_000))
+    buffer.save(MIB)
+    for now in range(3):
+        buffer.look(now)
+    trickle(buffer, 40_000, 40_000, 5000)
+    buffer.begin = buffer.end
+    buffer.save(40_000)
+    assert len(buffer.writable(UNLIMITED)) == len(pool.shared), "no lease before the next frame has come"
+
+
+def test_a_frame_that_cannot_grow_keeps_what_it_has_until_it_can() -> None:
+    pool = Pool(leases_max=1, classes=CLASSES)
+    buffer = FrameBuffer(pool)
+    trickle(buffer, MIB, 20 * KIB - 1, 1000)
+    pool.leases_max = 0
+    put(buffer, b"x")
+    buffer.save(MIB)
+    assert buffer.starved
+    assert pool.lent == 1, "a copy of its own would be memory that nobody counts"
+    pool.leases_max = 1
+    buffer.restore()
+    buffer.save(MIB)
+    assert not buffer.starved
+    assert held(buffer) == bytes(20 * KIB - 1) + b"x"
+
+
+# Memory that is taken back.
+
+
+def slow(pool: Pool, losses: int = 0) -> FrameBuffer:
+    """A buffer in the middle of a chunk of 64 KiB, of which 10,000 bytes have come."""
+    buffer = FrameBuffer(pool)
+    buffer._losses = losses
+    put(buffer, codec.PREFIX.pack(FrameType.CHUNK, 0, 1, LARGE - 8) + bytes(9_992))
+    buffer.save(LARGE)
+    return buffer
+
+
+@pytest.mark.parametrize("losses", [0, 1, LOSSES_COUNTED_MAX])
+def test_a_frame_keeps_its_memory_for_a_while_and_for_longer_after_each_loss(losses: int) -> None:
+    buffer = slow(Pool(), losses)
+    patience_s = PATIENCE_S * 2**losses
+    buffer.look(0)
+    buffer.look(patience_s - 0.5)
+    assert not buffer.is_slow
+    buffer.look(patience_s)
+    assert buffer.is_slow
+
+
+def test_time_in_which_it_was_not_read_does_not_count() -> None:
+    buffer = slow(Pool())
+    buffer.look(0)
+    buffer.paused(100)
+    buffer.look(100)
+    assert not buffer.is_slow
+
+
+@pytest.mark.parametrize("split", [1, 7, LARGE, 2 * LARGE])
+def test_the_rest_of_a_dropped_frame_is_discarded_and_what_follows_is_kept(split: int) -> None:
+    pool = Pool(shared_bytes=4 * LARGE)
+    buffer = slow(pool)
+    buffer.drop()
+    assert pool.lent == 0
+    assert buffer.lost_header.startswith(codec.PREFIX.pack(FrameType.CHUNK, 0, 1, LARGE - 8))
+    rest = bytes(LARGE - 10_000) + b"next"
+    while rest:
+        put(buffer, rest[:split])
+        rest = rest[split:]
+        buffer.save(LARGE)
+        buffer.restore()
+        assert pool.lent == 0
+        pool.poison()
+        if buffer.missing_bytes:
+            assert held(buffer) == b""
+        buffer.save(12)
+    buffer.restore()
+    assert (buffer.missing_bytes, held(buffer)) == (0, b"next")
+
+
+def test_a_frame_that_came_whole_ends_the_count_of_losses() -> None:
+    buffer = slow(Pool(), LOSSES_COUNTED_MAX)
+    put(buffer, bytes(LARGE - 10_000))
+    buffer.begin = buffer.end
+    buffer.save(LARGE)
+    assert buffer._losses == 0

@@ -20,6 +20,7 @@ from protocol.events import (
     ServerEvent,
     TokenOffered,
 )
+from protocol.frame_buffer import Borrower
 from protocol.server import ServerConnection, ServerLimits
 from protocol.state import ConnectionState
 from protocol.timers import TimerSettings
@@ -37,6 +38,8 @@ _PONG_BYTES = len(codec.encode(frames.Pong(0)))
 class OwnLease:
     """Memory for one chunk, without a pool."""
 
+    is_shared = False
+
     def __init__(self, size_bytes: int) -> None:
         self.view = memoryview(bytearray(size_bytes))
 
@@ -53,11 +56,10 @@ class OwnBuffers:
     def __init__(self) -> None:
         self.shared = memoryview(bytearray(64 * 1024))
 
-    def lease(self, size_bytes: int) -> OwnLease:
+    def lease(self, size_bytes: int, borrower: Borrower | None = None) -> OwnLease:
         return OwnLease(size_bytes)
 
-    def try_lease(self, size_bytes: int) -> OwnLease:
-        return self.lease(size_bytes)
+    try_lease = lease
 
 
 Hook = Callable[["Session", ServerEvent], None]

@@ -16,6 +16,7 @@ from protocol.constants import (
     UploadState,
 )
 from protocol.events import ChunksReceived, HelloReceived, OpenRequested, ServerEvent
+from protocol.frame_buffer import Borrower
 from protocol.server import ServerConnection, ServerLimits
 from protocol.timers import TimerSettings
 
@@ -51,6 +52,10 @@ class PoolLease:
         assert self.holders > 0, "memory is used after it was returned"
         return memoryview(self._memory)
 
+    @property
+    def is_shared(self) -> bool:
+        return self.holders > 1
+
     def retain(self) -> None:
         assert self.holders > 0, "memory is retained after it was returned"
         self.holders += 1
@@ -64,9 +69,16 @@ class PoolLease:
 
 
 class Pool:
-    """Lends at most `leases_max` pieces of `lease_bytes`."""
+    """Lends at most `leases_max` pieces of `lease_bytes`, or of the first of `classes` that is enough."""
 
-    def __init__(self, leases_max: int = 4, lease_bytes: int = 320 * 1024, shared_bytes: int = 256 * 1024) -> None:
+    def __init__(
+        self,
+        leases_max: int = 4,
+        lease_bytes: int = 320 * 1024,
+        shared_bytes: int = 256 * 1024,
+        classes: Sequence[int] = (),
+    ) -> None:
+        self._classes = classes
         self._shared = memoryview(bytearray(shared_bytes))
         self._lease_bytes = lease_bytes
         self.leases_max = leases_max
@@ -77,16 +89,21 @@ class Pool:
     def shared(self) -> memoryview:
         return self._shared
 
-    def lease(self, size_bytes: int) -> PoolLease | None:
+    def lease(self, size_bytes: int, borrower: Borrower | None = None) -> PoolLease | None:
         assert size_bytes > 0
-        if self.lent >= self.leases_max:
+        held = None if borrower is None else borrower.lease
+        returned = held is not None and not held.is_shared
+        if self.lent - returned >= self.leases_max:
             return None
         self.lent += 1
-        self.lent_max = max(self.lent_max, self.lent)
-        return PoolLease(self, self._lease_bytes)
+        self.lent_max = max(self.lent_max, self.lent - returned)
+        return PoolLease(self, self._size_of(size_bytes))
 
-    def try_lease(self, size_bytes: int) -> PoolLease | None:
-        return self.lease(size_bytes)
+    def try_lease(self, size_bytes: int, borrower: Borrower | None = None) -> PoolLease | None:
+        return self.lease(size_bytes, borrower)
+
+    def _size_of(self, wanted_bytes: int) -> int:
+        return next((each for each in self._classes if each >= wanted_bytes), self._lease_bytes)
 
     def poison(self) -> None:
         """Overwrite the shared memory, as input of another connection would."""
@@ -146,7 +163,8 @@ class ServerRig:
         events: list[ServerEvent] = []
         while self.connection.has_more:
             events += self._copied(self.connection.resume(self.now))
-        if self.connection.is_starved and self.pool.lent < self.pool.leases_max:
+        # A lease of its own is enough again once its events have ended.
+        if self.connection.is_starved and (self.connection.has_lease or self.pool.lent < self.pool.leases_max):
             events += self._copied(self.connection.resume(self.now))
         return events
 

@@ -23,6 +23,7 @@ class FakeProtocol:
         self.has_more = False
         self.is_starved = False
         self.has_lease = False
+        self.owner = ("tenant", "device")
 
     def get_buffer(self) -> memoryview:
         return self._pool.shared
@@ -283,13 +284,24 @@ async def test_nothing_goes_on_when_the_transport_is_gone(rig: Rig, reason: Paus
     assert rig.calls == ["pause"]
 
 
-@pytest.mark.parametrize("has_lease", [False, True])
-def test_where_nothing_is_left_to_lend_much_is_read_into_leases_alone(rig: Rig, has_lease: bool) -> None:
-    rig.protocol.has_lease = has_lease
-    assert len(rig.buffer()) == len(rig.pool.shared)
+def test_without_a_lease_no_more_is_read_than_the_pool_can_keep(rig: Rig) -> None:
+    assert len(rig.buffer()) == rig.pool.readable_bytes(rig.protocol.owner)
     while rig.pool.lease(1) is not None:
         pass
-    assert len(rig.buffer()) == (len(rig.pool.shared) if has_lease else CROWDED_BYTES)
+    assert len(rig.buffer()) == CROWDED_BYTES
+    rig.protocol.has_lease = True
+    assert len(rig.buffer()) == len(rig.pool.shared), "a lease has its own end"
+
+
+async def test_when_its_own_bytes_are_written_a_connection_looks_again_at_the_lease_that_it_has(rig: Rig) -> None:
+    waiting = rig.flow.hold(1, rig.pool.lease(1))
+    other = rig.pool.lease(1)
+    assert other is not None
+    rig.protocol.is_starved = True
+    rig.update()
+    rig.pool.stop_waiting(rig.flow._memory_came)
+    waiting.release()
+    assert rig.calls == ["pause", "go on", "resume"]
 
 
 def test_little_is_read_while_copies_fill_the_pool(rig: Rig) -> None:

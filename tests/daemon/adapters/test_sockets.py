@@ -2,7 +2,7 @@
 
 import socket
 
-from control.socket_state import socket_state
+from daemon.adapters.sockets import socket_state
 from tests.support.waiting import until
 
 
