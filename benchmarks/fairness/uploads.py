@@ -80,7 +80,7 @@ class Digests:
 
     connections: int = 3
     streams: int = 32
-    file_bytes: int = 4 * MIB
+    file_bytes: int = 8 * MIB
     again_s: float = 0.5
 
     @contextlib.contextmanager
