@@ -6,10 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks import native, process
-from protocol import constants
-
-CHUNK_OVERHEAD_BYTES = int(getattr(constants, "CHUNK_OVERHEAD_BYTES", 0))
-"""What a chunk costs in the window besides its data."""
+from benchmarks.wire import CHUNK_OVERHEAD_BYTES
 
 LOOPBACK = "127.0.0.1"
 

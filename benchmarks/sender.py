@@ -75,7 +75,8 @@ def send(daemon: Uplinkd, load: Load, directory: Path, name: str) -> Sent:
     devices = [f"sender-{number}" for number in range(load.connections)]
     opening = wire.opening(name, load.bytes_each, sha256=load.sha256)
     preambles = _records(directory / "preambles", (wire.hello(daemon.token(device)) + opening for device in devices))
-    return _send(daemon.port, load, directory, ["--preamble", str(preambles)])
+    overhead = str(wire.CHUNK_OVERHEAD_BYTES)
+    return _send(daemon.port, load, directory, ["--preamble", str(preambles), "--overhead", overhead])
 
 
 def delete(daemon: Uplinkd, name: str) -> None:

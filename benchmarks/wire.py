@@ -1,7 +1,10 @@
 """The frames before and after a device's chunks, made beforehand so that no sender spends time on them."""
 
-from protocol import codec, frames
+from protocol import codec, constants, frames
 from protocol.constants import CredentialKind, Disposition, Feature
+
+CHUNK_OVERHEAD_BYTES = int(getattr(constants, "CHUNK_OVERHEAD_BYTES", 0))
+"""What a chunk costs in the window besides its data."""
 
 FEATURES = Feature.CHUNK_COMPACT | Feature.CHUNK_CRC32C | Feature.SHA256
 

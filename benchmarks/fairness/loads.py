@@ -1,10 +1,11 @@
 """Hostile and odd devices on the wire."""
 
 import contextlib
+import functools
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
@@ -21,6 +22,15 @@ MIB = 1 << 20
 
 READY_TIMEOUT_S = 30
 SETTLED_TIMEOUT_S = 5
+
+BEGUN_BYTES = 10_000
+"""More than a connection may keep outside of the receive pool."""
+
+CHUNKS = {MIB: 135, MIB // 4: 5, MIB // 16: 10, MIB // 64: 15}
+"""More of the largest than the receive pool holds. The others then take what is too little for one of these."""
+
+ARRIVED_S = 0.3
+"""Until the daemon has read what a crowd sent first."""
 
 HOSTILE = "hostile"
 """The one device that the hostile connections share."""
@@ -62,25 +72,29 @@ class Greedy:
 
 @dataclass(frozen=True, slots=True)
 class Dripping:
-    """Connections that each send an unfinished chunk, `bytes_per_s` of it at a time.
+    """Connections that each send the first BEGUN_BYTES of a chunk, and then `bytes_per_s`.
 
-    It has 1 MiB, but 16 KiB on each fifth connection, so that nothing of the receive pool is left.
+    CHUNKS says how many there are of each size. Those of `devices` use them in turn.
     """
 
-    connections: int
     devices: int
     bytes_per_s: int
 
-    def __call__(self, stage: Stage) -> AbstractContextManager[None]:
-        hellos = [hello(stage, f"{HOSTILE}-{number}") for number in range(min(self.devices, self.connections))]
-        headers = [codec.encode_chunk_header(FrameType.CHUNK, 1, 0, bytes(size)) for size in (*[MIB] * 4, MIB // 64)]
+    @contextlib.contextmanager
+    def __call__(self, stage: Stage) -> Iterator[None]:
+        hellos = [hello(stage, f"{HOSTILE}-{number}") for number in range(self.devices)]
+        with contextlib.ExitStack() as stack:
+            for size, count in CHUNKS.items():
+                begun = codec.encode_chunk_header(FrameType.CHUNK, 1, 0, bytes(size)) + bytes(BEGUN_BYTES)
+                first = functools.partial(self._first, hellos, begun)
+                manner = Manner(stage.daemon.port, stage.some(count), first, drip=bytes(self.bytes_per_s))
+                stack.enter_context(crowded(stage, manner))
+                time.sleep(ARRIVED_S)
+            yield
 
-        def first(serial: int) -> bytes:
-            opening = wire.opening(f"slow-{serial}", SIZE_UNKNOWN)
-            return hellos[serial % len(hellos)] + opening + headers[serial % 5] + bytes(self.bytes_per_s)
-
-        drip = bytes(self.bytes_per_s)
-        return crowded(stage, Manner(stage.daemon.port, stage.some(self.connections), first, drip=drip))
+    def _first(self, hellos: Sequence[bytes], begun: bytes, serial: int) -> bytes:
+        name = f"slow-{begun[:25].hex()}-{serial}"
+        return hellos[serial % len(hellos)] + wire.opening(name, SIZE_UNKNOWN) + begun
 
 
 def silent(connections: int, lives_s: float = float("inf")) -> Load:

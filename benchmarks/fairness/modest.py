@@ -47,7 +47,8 @@ class Latency:
 class Measured:
     """What the modest devices met in one period.
 
-    `cut` counts connections lost, `refused` REFUSED; `welcomed` of `tries` connections for a whole file were accepted.
+    `cut` counts connections lost since the period before, `refused` REFUSED. Of `tries` connections for a whole file
+    `welcomed` were accepted.
     """
 
     small: Latency

@@ -27,8 +27,8 @@ SCENES = (
         is_many=True,
     ),
     Scene("duplicates", "an acknowledged chunk of 1 byte again and again", Greedy(1, 1, 1, "crc32c", again=True)),
-    Scene("pool-hostage", "170 connections of one device, chunks that grow 100 B/s", Dripping(170, 1, 100)),
-    Scene("pool-honest", "165 slow devices, chunks that grow 200 B/s", Dripping(165, 165, 200)),
+    Scene("pool-hostage", "165 connections of one device, chunks that grow 100 B/s", Dripping(1, 100)),
+    Scene("pool-honest", "165 slow devices, chunks that grow 200 B/s", Dripping(165, 200)),
     Scene(
         "tls-silence",
         "700 strangers do not shake hands; 50 connections, 512 descriptors",

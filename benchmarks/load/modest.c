@@ -15,7 +15,7 @@
 //
 // The first line of output comes once all devices of `small` and `large` are connected, or after 20 s: {"ready"}. Each
 // line "measure SECONDS" on standard input is answered by a line of JSON; what is made in that time and has no ACK two
-// seconds later counts with the time that it has waited.
+// seconds later counts with the time that it has waited. Lost and refused connections count since the line before.
 #define _GNU_SOURCE
 #include <getopt.h>
 #include <signal.h>
@@ -305,6 +305,7 @@ static void report(double now) {
            cpu_s());
     fflush(stdout);
     fleet.from_s = fleet.until_s = 0;
+    fleet.cut = fleet.refused = fleet.code = 0;
 }
 
 // Reads a command. Returns false at the end of input.
@@ -316,7 +317,7 @@ static bool obey(double now) {
     forget(&small);
     forget(&large);
     forget(&whole);
-    fleet.tries = fleet.welcomed = fleet.cut = fleet.refused = fleet.code = 0;
+    fleet.tries = fleet.welcomed = 0;
     fleet.from_s = now;
     fleet.until_s = now + seconds;
     return true;

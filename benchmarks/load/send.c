@@ -1,7 +1,7 @@
 // Plays devices that each stream a file as chunks within the window. The daemon and the limit get the same sender.
 //
 //   send --port P --connections N --bytes BYTES --chunk BYTES --kind sum8|crc32c --payload FILE --finish FILE
-//        [--preamble FILE | --no-handshake --window BYTES] [--tls] [--frames FILE]
+//        [--preamble FILE [--overhead BYTES] | --no-handshake --window BYTES] [--tls] [--frames FILE]
 //
 // Each of the N devices sends BYTES bytes of the payload, which is repeated if it is shorter. All frames and checksums
 // are made before the clock starts, so only sending is measured. The files of --preamble and --finish hold one record
@@ -37,7 +37,7 @@ struct device {
 
 static struct options {
     int port, connections, tls, no_handshake;
-    uint64_t window;
+    uint64_t window, overhead;
     struct content content;
     const char *preamble, *finish;
 } options = {.connections = 1, .content.kind = CHUNK_CRC32C};
@@ -82,8 +82,8 @@ static void connect_device(struct device *device, SSL_CTX *tls) {
 
 // Sends as much as the window and the socket allow.
 static void send_on(struct device *device, const struct image *image) {
-    uint64_t may = device->acked + options.window;
-    size_t allowed = may >= image->data_bytes ? image->bytes : may / image->chunk_bytes * image->frame_bytes;
+    uint64_t chunks = device->acked / image->chunk_bytes + options.window / (image->chunk_bytes + options.overhead);
+    size_t allowed = chunks >= image->count ? image->bytes : chunks * image->frame_bytes;
     while (device->sent < allowed) {
         size_t left = allowed - device->sent, bytes = left < WRITE_BYTES ? left : WRITE_BYTES;
         ssize_t count = channel_write(&device->channel, image->frames + device->sent, bytes);
@@ -173,12 +173,13 @@ static void stream(struct device *devices, const struct image *image) {
 }
 
 static void parse_options(int count, char **arguments) {
-    enum { PORT = 1, CONNECTIONS, BYTES, CHUNK_BYTES, KIND, WINDOW, PREAMBLE, FINISHES, PAYLOAD, FRAMES };
+    enum { PORT = 1, CONNECTIONS, BYTES, CHUNK_BYTES, KIND, WINDOW, OVERHEAD, PREAMBLE, FINISHES, PAYLOAD, FRAMES };
     static const struct option known[] = {
         {"port", 1, NULL, PORT},         {"connections", 1, NULL, CONNECTIONS}, {"bytes", 1, NULL, BYTES},
         {"chunk", 1, NULL, CHUNK_BYTES}, {"kind", 1, NULL, KIND},               {"window", 1, NULL, WINDOW},
         {"preamble", 1, NULL, PREAMBLE}, {"finish", 1, NULL, FINISHES},         {"payload", 1, NULL, PAYLOAD},
-        {"frames", 1, NULL, FRAMES},     {"tls", 0, &options.tls, 1},            {"no-handshake", 0, &options.no_handshake, 1},
+        {"frames", 1, NULL, FRAMES},     {"overhead", 1, NULL, OVERHEAD},
+        {"tls", 0, &options.tls, 1},     {"no-handshake", 0, &options.no_handshake, 1},
         {0}};
     for (int option; (option = getopt_long(count, arguments, "", known, NULL)) != -1;) {
         switch (option) {
@@ -188,6 +189,7 @@ static void parse_options(int count, char **arguments) {
             case CHUNK_BYTES: options.content.chunk = strtoull(optarg, NULL, 10); break;
             case KIND: options.content.kind = chunk_type(optarg); break;
             case WINDOW: options.window = strtoull(optarg, NULL, 10); break;
+            case OVERHEAD: options.overhead = strtoull(optarg, NULL, 10); break;
             case PREAMBLE: options.preamble = optarg; break;
             case FINISHES: options.finish = optarg; break;
             case PAYLOAD: options.content.payload = optarg; break;

@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import random
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -30,7 +30,7 @@ Value = TypeVar("Value")
 class FrameMaker:
     """Random frames, most of them nearly valid: a few of `streams` uploads with a few names."""
 
-    def __init__(self, rng: random.Random, tokens: Sequence[str], names: Sequence[str]) -> None:
+    def __init__(self, rng: random.Random, tokens: tuple[str, ...], names: tuple[str, ...]) -> None:
         self._rng = rng
         self._tokens = tokens
         self._names = names
