@@ -22,10 +22,6 @@ HEAD_TIMEOUT_S = 15.0
 KEEPALIVE_TIMEOUT_S = 75.0
 """Longer than the 60 s for which common reverse proxies keep an idle connection, so that they close it first."""
 
-PIPELINED_BYTES_MAX = 64 * 1024
-"""Input that may wait while the client reads no answer: more than a request with the largest body. Hardly any client
-sends a request before it has the answer to the one before."""
-
 FULL = b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 1\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
 """The answer where every connection that the control plane may have is busy."""
 
@@ -166,13 +162,12 @@ class _Server(web.Server):
 
 
 class _Connection(web.RequestHandler):
-    __slots__ = ("_head_timer", "_on_cut", "_server", "_waiting_bytes", "address", "is_busy")
+    __slots__ = ("_head_timer", "_on_cut", "_server", "address", "is_busy")
 
     def __init__(self, server: _Server, loop: asyncio.AbstractEventLoop) -> None:
         super().__init__(server, loop=loop, keepalive_timeout=KEEPALIVE_TIMEOUT_S, access_log=_NO_ACCESS_LOG)
         self._server = server
         self._head_timer = loop.call_later(HEAD_TIMEOUT_S, self.force_close)
-        self._waiting_bytes = 0
         self._on_cut: Callable[[], None] | None = None
         self.address = ""
         self.is_busy = False
@@ -186,18 +181,9 @@ class _Connection(web.RequestHandler):
             self.transport.write(FULL)
             self.force_close()
 
-    def data_received(self, data: bytes) -> None:
-        self._waiting_bytes += len(data)
-        transport = self.transport
-        if self._waiting_bytes > PIPELINED_BYTES_MAX and transport is not None and transport.get_write_buffer_size():
-            self.cut()
-        else:
-            super().data_received(data)
-
     def spoke(self) -> None:
         """A request has arrived: from now on the keep-alive timeout holds."""
         self._head_timer.cancel()
-        self._waiting_bytes = 0
         self.is_busy = True
         self._server.in_all.spoke(self)
 

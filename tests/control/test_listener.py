@@ -10,10 +10,12 @@ from aiohttp import ClientSession
 from multidict import CIMultiDict, CIMultiDictProxy
 from yarl import URL
 
+from control import connections as connections_module
 from control import listener as server_module
 from control.app import Options, make_app
 from control.connections import ConnectionLimits
 from control.listener import ControlServer, ListenAddress, serve
+from daemon.adapters.sockets import socket_state
 from tests.support.deadlines import DEADLINE_S
 from tests.support.fake_ports import World
 from tests.support.openapi_contract import Answer, check_problem
@@ -132,18 +134,28 @@ async def test_a_download_that_outlasts_the_drain_is_cut_and_closed(world: World
     writer.close()
 
 
-async def test_a_client_that_pipelines_and_reads_nothing_is_cut(base: URL, world: World) -> None:
+async def test_a_client_that_pipelines_and_reads_nothing_is_cut(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connections_module, "CHECK_S", 0.01)
     file = world.put(bytes(200_000))
-    _, writer = await asyncio.open_connection(base.host, base.port, limit=1024)
+    running = await serve(
+        make_app(world.ports(), Options()),
+        [ListenAddress("127.0.0.1", 0)],
+        drain_timeout_s=0.05,
+        limits=ConnectionLimits(rate_window_s=0.1),
+        socket_state=socket_state,
+    )
+    host, port = running.addresses[0]
+    _, writer = await asyncio.open_connection(host, port, limit=1024)
     request = (
         f"GET /v1/files/{file.id:016x}/content HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer operator\r\n\r\n"
     ).encode()
-    with pytest.raises(ConnectionError):
-        while True:
-            writer.write(100 * request)
-            await writer.drain()
-            await asyncio.sleep(0)
-    await until(lambda: world.contents.open_count == 0)
+    async with asyncio.timeout(DEADLINE_S):
+        with pytest.raises(ConnectionError):
+            while True:
+                writer.write(100 * request)
+                await writer.drain()
+    await running.close()
+    assert world.contents.open_count == 0
 
 
 async def test_clients_that_read_nothing_do_not_keep_it_from_closing(world: World) -> None:
