@@ -148,12 +148,17 @@ class _Cleaner:
             raise _unavailable("the catalog or the disk") from error
 
 
+PROBES = frozenset({"/healthz", "/readyz", "/metrics"})
+"""Routes that machines ask every few seconds. Their requests are logged at level debug unless they fail."""
+
+
 @dataclass(frozen=True, slots=True)
 class _Log:
     log: BoundLogger
 
     def exchange(self, exchange: ports.Exchange) -> None:
-        self.log.info(
+        is_probe = exchange.route in PROBES and exchange.status < 500
+        (self.log.debug if is_probe else self.log.info)(
             "http request",
             request=exchange.request_id,
             method=exchange.method,

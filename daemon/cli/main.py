@@ -20,7 +20,9 @@ from daemon import app
 from daemon.adapters import descriptors
 from daemon.adapters.clock import SystemClock
 from daemon.adapters.entropy import SystemEntropy
+from daemon.adapters.exits import leave
 from daemon.adapters.files import SystemFiles
+from daemon.adapters.log_stream import LogStream
 from daemon.admin.messages import (
     AddDevice,
     AskStatus,
@@ -328,19 +330,31 @@ def _check_config(_: argparse.Namespace, sources: Sources, console: Console, __:
     return Exit.DONE if all(finding.is_good for finding in found) else Exit.USAGE
 
 
+LOG_PATIENCE_S = 1.0
+"""How long the end of the process waits for a reader of the log that has stalled."""
+
+
 def _serve(_: argparse.Namespace, sources: Sources, console: Console, process: Process) -> Exit:
     settings = sources.load()
     gc.freeze()
     gc.set_threshold(*GARBAGE_OBJECTS)
-    logs = configure(settings.log.level, settings.log.format, process.err, SystemClock().wall_ms)
+    stream = LogStream(process.err)
+    logs = configure(settings.log.level, settings.log.format, stream, SystemClock().wall_ms)
+    stream.describe_dropped = lambda count: logs.line("log lines dropped: nobody reads the log", count=count)
+    status = Exit.FAILED
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            status = runner.run(process.serve(settings, sources.load, process.environment, process.pid, logs))
+            ended = runner.run(process.serve(settings, sources.load, process.environment, process.pid, logs))
+        status = Exit.DONE if ended == 0 else Exit.FAILED
     except (DirectoryLocked, CatalogNewer, CatalogFailed, OSError) as error:
+        stream.finish(LOG_PATIENCE_S)
         return _fail(console, Exit.FAILED, "UNAVAILABLE", str(error))
     finally:
         logs.close()
-    return Exit.DONE if status == 0 else Exit.FAILED
+        is_written = stream.finish(LOG_PATIENCE_S)
+    if not is_written:
+        leave(status)
+    return status
 
 
 def _fail(console: Console, code: Exit, error: str, detail: str) -> Exit:

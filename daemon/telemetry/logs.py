@@ -8,7 +8,7 @@ import logging
 import re
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
-from typing import Literal, TextIO
+from typing import Literal, Protocol
 
 import structlog
 from structlog.typing import EventDict, Processor, WrappedLogger
@@ -73,13 +73,27 @@ class Logs:
         self._own.setLevel(number)
         logging.getLogger().setLevel(max(number, logging.WARNING))
 
+    def line(self, event: str, **values: object) -> str:
+        """A warning as it would be written, for lines that do not come from a logger."""
+        record = logging.LogRecord(_ROOT, logging.WARNING, "", 0, {**values, "event": event}, (), None)
+        record._logger, record._name = self._own, "warning"
+        return f"{self._handler.format(record)}\n"
+
     def close(self) -> None:
         """Flush, and remove the handler from the root logger."""
         logging.getLogger().removeHandler(self._handler)
         self._handler.close()
 
 
-def configure(level: Level, form: Format, stream: TextIO, wall_ms: Callable[[], int]) -> Logs:
+class Stream(Protocol):
+    """Where lines go."""
+
+    def write(self, text: str, /) -> int: ...
+    def flush(self) -> None: ...
+    def isatty(self) -> bool: ...
+
+
+def configure(level: Level, form: Format, stream: Stream, wall_ms: Callable[[], int]) -> Logs:
     """Write the daemon's lines, and those of libraries (through the root logger), to `stream`.
 
     `wall_ms` returns the Unix time in milliseconds for each line's timestamp.
@@ -125,7 +139,7 @@ def _stamp(wall_ms: Callable[[], int]) -> Processor:
     return stamp
 
 
-def _renderer(form: Format, stream: TextIO) -> Processor:
+def _renderer(form: Format, stream: Stream) -> Processor:
     if form == "json":
         return structlog.processors.JSONRenderer()
     return structlog.dev.ConsoleRenderer(

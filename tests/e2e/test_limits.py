@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
+from pathlib import Path
 
 import pytest
 import pytest_asyncio
@@ -12,6 +13,7 @@ from protocol.constants import Action, UploadState
 from protocol.errors import ErrorCode
 from tests.support.raw_device import Wire, chunk, open_request, token_hello
 from tests.support.scene import Scene, scene
+from tests.support.waiting import until
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -147,3 +149,15 @@ async def test_a_pause_of_the_whole_process_counts_against_no_device(live: Scene
         assert (await wire.hear(frames.Status, 1)).state is UploadState.NONE
         wire.say(frames.Query("y"), 2)
         await wire.hear(frames.Status, 2)
+
+
+async def test_a_reader_of_the_log_that_stalls_stops_nobody(tmp_path: Path) -> None:
+    async with scene(tmp_path / "data") as live:
+        async with live.daemon.unread_log():
+            for _ in range(2000):
+                await live.http.get("/nowhere")
+            async with await live.admitted("cam") as wire:
+                await wire.open(1, open_request("beside.bin", 10))
+                await wire.upload(1, 0, bytes(10))
+        await until(lambda: any("log lines dropped" in line or "/nowhere" in line for line in live.daemon.log))
+        assert await live.daemon.stop() == 0

@@ -7,7 +7,7 @@ import os
 import resource
 import signal
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -120,6 +120,19 @@ class DaemonProcess:
             yield
         finally:
             resource.prlimit(pid, resource.RLIMIT_NOFILE, (soft, hard))
+
+    @contextlib.asynccontextmanager
+    async def unread_log(self) -> AsyncIterator[None]:
+        """Read nothing of the log during the block: the pipe fills up."""
+        reading = self._reading
+        if reading is None or self._ready is None:
+            raise RuntimeError("the daemon was not started: enter it with `async with`")
+        reading.cancel()
+        await asyncio.wait([reading])
+        try:
+            yield
+        finally:
+            self._reading = asyncio.create_task(self._read(self.process, self._ready))
 
     async def kill(self) -> int:
         """Send SIGKILL and return the exit status, which is negative."""

@@ -70,6 +70,16 @@ class TestTheRest:
             "peer": "::1",
         }
 
+    @pytest.mark.parametrize(
+        ("route", "status", "level"),
+        [("/healthz", 200, "debug"), ("/metrics", 401, "debug"), ("/readyz", 503, "info"), ("unmatched", 404, "info")],
+    )
+    def test_probes_fill_no_log_unless_they_fail(
+        self, running: Running, ports: Ports, route: str, status: int, level: str
+    ) -> None:
+        ports.log.exchange(Exchange("r1", "GET", route, route, status, 0.1, 7, "", "", "::1"))
+        assert [line["log_level"] for line in running.log.lines] == [level]
+
     def test_a_fault_is_logged_with_its_traceback(self, running: Running, ports: Ports) -> None:
         error = ValueError("broken")
         ports.log.failure("r1", "/v1/files", error)

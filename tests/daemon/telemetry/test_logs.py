@@ -50,6 +50,12 @@ def fail(text: str) -> None:
 
 
 class TestLines:
+    @pytest.mark.parametrize("form", ["json", "console"])
+    def test_a_line_of_its_own_looks_like_the_others(self, start: Start, form: Format) -> None:
+        logs, stream = start(form=form)
+        logs.logger().warning("lines dropped", count=5)
+        assert logs.line("lines dropped", count=5) == stream.getvalue()
+
     def test_a_line_carries_time_level_event_and_values(self, start: Start) -> None:
         logs, stream = start()
         logs.logger().info("upload complete", size=5, ok=True, ratio=0.5, tag=None)
