@@ -28,7 +28,7 @@ RSA_BITS_MIN = 2048
 """RFC 7518, section 3.3."""
 
 KEYS_MAX = 64
-"""A token without `kid` is tried against every key of its algorithm, so their number bounds what a forged one costs."""
+"""A token is tried against every key of its algorithm that has no `kid`, so their number bounds what forging costs."""
 
 _SYMMETRIC = "HS256"
 _FOREIGN_BITS = stat.S_IWGRP | stat.S_IRWXO

@@ -53,15 +53,25 @@ class TestKeys:
         verifier = TokenVerifier(POLICY, [public(ED)])
         assert verifier.verify(jwt.encode(CLAIMS, ED, "EdDSA", {"kid": "z"}), NOW_MS).subject == "device-1"
 
-    def test_without_kid_every_key_of_the_algorithm_is_tried(self) -> None:
+    def test_without_kid_every_key_that_has_none_is_tried(self) -> None:
         keys = [ed25519.Ed25519PrivateKey.generate() for _ in range(3)]
-        verifier = TokenVerifier(POLICY, [public(key, str(index)) for index, key in enumerate(keys)])
+        verifier = TokenVerifier(POLICY, [*(public(key) for key in keys), public(ED, "a")])
         for key in keys:
             assert verifier.verify(jwt.encode(CLAIMS, key, "EdDSA"), NOW_MS).subject == "device-1"
         assert refused(verifier, jwt.encode(CLAIMS, ED, "EdDSA")).reason is Reason.SIGNATURE
 
-    def test_a_claim_is_judged_by_the_first_key_that_fits(self) -> None:
+    def test_without_kid_the_only_key_of_the_algorithm_is_tried(self) -> None:
+        verifier = TokenVerifier(POLICY, [symmetric(), public(ED, "a")])
+        assert verifier.verify(jwt.encode(CLAIMS, ED, "EdDSA"), NOW_MS).subject == "device-1"
+
+    def test_among_several_keys_with_a_kid_a_token_must_have_one(self) -> None:
         verifier = TokenVerifier(POLICY, [public(ED, "a"), public(ed25519.Ed25519PrivateKey.generate(), "b")])
+        refusal = refused(verifier, jwt.encode(CLAIMS, ED, "EdDSA"))
+        assert refusal.reason is Reason.KEY_UNKNOWN
+        assert "it has no kid" in str(refusal)
+
+    def test_a_claim_is_judged_by_the_first_key_that_fits(self) -> None:
+        verifier = TokenVerifier(POLICY, [public(ED), public(ed25519.Ed25519PrivateKey.generate())])
         assert refused(verifier, jwt.encode({**CLAIMS, "aud": "x"}, ED, "EdDSA")).reason is Reason.AUDIENCE
 
     def test_an_extension_that_is_demanded_is_not_known(self, verifier: TokenVerifier) -> None:
