@@ -3,6 +3,7 @@
 import hashlib
 import os
 import subprocess
+import threading
 from pathlib import Path
 
 SOURCES = Path(__file__).parent
@@ -23,8 +24,8 @@ def program(source: str, *libraries: str) -> Path:
     built = BUILT / f"{path.stem}-{digest.hexdigest()[:16]}"
     if not built.exists():
         BUILT.mkdir(parents=True, exist_ok=True)
-        # Several test processes may compile at the same time.
-        temporary = built.with_suffix(f".{os.getpid()}.new")
+        # Several test processes, and several threads of one, may compile at the same time.
+        temporary = built.with_suffix(f".{os.getpid()}.{threading.get_ident()}.new")
         links = [f"-l{library}" for library in libraries]
         subprocess.run(["gcc", *FLAGS, str(path), "-o", str(temporary), *links], check=True)
         temporary.replace(built)
