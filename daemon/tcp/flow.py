@@ -77,6 +77,7 @@ class Flow:
         "_stalled_since_s",
         "_transport",
         "_turns",
+        "_unacknowledged_bytes",
         "_unwritten_bytes",
         "reasons",
         "share",
@@ -91,6 +92,7 @@ class Flow:
         self._is_paused = False
         self._stalled_since_s: float | None = None
         self._unwritten_bytes = 0
+        self._unacknowledged_bytes = 0
         self.reasons = 0
 
     def begin(self, transport: Transport, input_: Input) -> None:
@@ -137,10 +139,11 @@ class Flow:
         reasons = before & PauseReason.TURN
         if self._stalled_since_s is not None:
             reasons |= PauseReason.PEER
-        if self._unwritten_bytes >= UNWRITTEN_BYTES_MAX or self.share.is_full:
-            reasons |= PauseReason.DISK
         if protocol.is_held:
             reasons |= PauseReason.ANSWER
+        self._count(protocol.streams.unacknowledged_bytes)
+        if self._unwritten_bytes >= UNWRITTEN_BYTES_MAX or self.share.is_full:
+            reasons |= PauseReason.DISK
         is_starved = protocol.is_starved
         # Memory may have come back before it was waited for: where nothing is lent, nothing will come.
         if pool.is_full or (is_starved and pool.lent_bytes):
@@ -151,6 +154,14 @@ class Flow:
         if reasons != before or (reasons != 0) is not self._is_paused:
             self._apply(reasons, protocol.owner)
 
+    def _count(self, unacknowledged_bytes: int) -> None:
+        """So many bytes of the connection await their ACK now."""
+        more, self._unacknowledged_bytes = unacknowledged_bytes - self._unacknowledged_bytes, unacknowledged_bytes
+        if more:
+            # It is looked at already, so that the room may go to another.
+            self.share.stop_waiting(self._look_again)
+            self.share.acknowledged(more)
+
     def release(self) -> None:
         """Read whatever comes, from now on: it will be discarded."""
         self._apply(0)
@@ -159,6 +170,7 @@ class Flow:
     def close(self) -> None:
         """The transport is gone."""
         self._transport = self._input = None
+        self._count(0)
         self._pool.stop_waiting(self._memory_came)
         self.share.stop_waiting(self._look_again)
 

@@ -23,6 +23,10 @@ UNWRITTEN_BYTES_MAX = 16 * 1024 * 1024
 """Stop reading all connections of a device once this many of its bytes await the disk: twice what one connection may
 have, so that two of them keep the disk busy."""
 
+UNACKNOWLEDGED_BYTES_MAX = 32 * 1024 * 1024
+"""Stop reading all connections of a device once this many of its bytes await their ACK: two windows of the default
+size. Each sync takes as long as its bytes, and everybody waits for it; fifty windows would take a second."""
+
 
 class Share:
     """What the connections of one device have in common: their turn, and room for bytes that await the disk.
@@ -30,7 +34,17 @@ class Share:
     Times are monotonic seconds.
     """
 
-    __slots__ = ("_blocked", "_since_s", "is_queued", "key", "members", "unwritten_bytes", "used_s", "waiting")
+    __slots__ = (
+        "_blocked",
+        "_since_s",
+        "is_queued",
+        "key",
+        "members",
+        "unacknowledged_bytes",
+        "unwritten_bytes",
+        "used_s",
+        "waiting",
+    )
 
     def __init__(self, key: ShareKey) -> None:
         self.key = key
@@ -42,11 +56,12 @@ class Share:
         self._since_s = 0.0
         self._blocked: OrderedDict[Callable[[], None], None] | None = None
         self.unwritten_bytes = 0
+        self.unacknowledged_bytes = 0
 
     @property
     def is_full(self) -> bool:
-        """As many bytes of the device await the disk as may."""
-        return self.unwritten_bytes >= UNWRITTEN_BYTES_MAX
+        """As many bytes of the device await the disk, or their ACK, as may."""
+        return self.unwritten_bytes >= UNWRITTEN_BYTES_MAX or self.unacknowledged_bytes >= UNACKNOWLEDGED_BYTES_MAX
 
     def when_written(self, run: Callable[[], None]) -> None:
         """Run something once the share is not full any more."""
@@ -62,10 +77,19 @@ class Share:
     def written(self, count: int) -> None:
         """`count` bytes are written. If there is room now, the first that waits for it runs."""
         self.unwritten_bytes -= count
+        self._wake()
+
+    def acknowledged(self, count: int) -> None:
+        """`count` bytes more await their ACK; below 0: that many fewer."""
+        self.unacknowledged_bytes += count
+        if count < 0:
+            self._wake()
+
+    def _wake(self) -> None:
         while self._blocked and not self.is_full:
             self._blocked.popitem(last=False)[0]()
-            if self.unwritten_bytes:
-                # The next comes with the next write: one alone may fill the room.
+            if self.unwritten_bytes or self.unacknowledged_bytes:
+                # The next comes with the next write or ACK: one alone may fill the room.
                 return
 
     @property

@@ -8,9 +8,10 @@ import pytest
 
 from daemon.tcp.flow import CROWDED_BYTES, RUN_OVERHEAD_BYTES, STALLED_S, UNWRITTEN_BYTES_MAX, Flow, PauseReason
 from daemon.tcp.receive_pool import ReceivePool
-from daemon.tcp.turns import TURN_S, Turns
+from daemon.tcp.turns import TURN_S, UNACKNOWLEDGED_BYTES_MAX, Turns
 from daemon.tcp.turns import UNWRITTEN_BYTES_MAX as SHARED_UNWRITTEN_MAX
 from protocol.server import ServerConnection
+from protocol.streams import Streams
 from tests.support.waiting import until
 
 
@@ -19,6 +20,7 @@ class FakeProtocol:
 
     def __init__(self, pool: ReceivePool) -> None:
         self._pool = pool
+        self.streams = Streams(1, 1 << 30)
         self.is_held = False
         self.has_more = False
         self.is_starved = False
@@ -196,6 +198,21 @@ def test_one_write_lets_one_connection_go_on_and_the_last_lets_all() -> None:
     assert [each.flow.reasons for each in rigs[1:]] == [0, PauseReason.DISK, PauseReason.DISK]
     held[1].release()
     assert [each.flow.reasons for each in rigs[1:]] == [0, 0, 0]
+
+
+def test_all_connections_of_a_device_pause_when_too_much_of_it_awaits_its_ack() -> None:
+    turns = Turns()
+    busy, modest, late = Rig(turns), Rig(turns), Rig(turns)
+    busy.protocol.streams.unacknowledged_bytes = UNACKNOWLEDGED_BYTES_MAX
+    for each in (busy, modest, late):
+        each.update()
+        assert (each.flow.reasons, each.calls) == (PauseReason.DISK, ["pause"])
+    busy.protocol.streams.unacknowledged_bytes -= 1
+    busy.update()
+    assert [each.flow.reasons for each in (busy, modest, late)] == [0, 0, PauseReason.DISK]
+    busy.flow.close()
+    assert late.flow.reasons == 0
+    assert busy.flow.share.unacknowledged_bytes == 0
 
 
 async def test_a_device_that_has_used_its_turn_is_paused_until_the_next(rig: Rig) -> None:

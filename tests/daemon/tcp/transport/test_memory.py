@@ -18,6 +18,7 @@ from protocol.events import ServerEvent
 from protocol.frame_buffer import CARRY_BYTES_MAX
 from protocol.server import ServerConnection
 from protocol.state import ConnectionState
+from protocol.streams import Streams
 from tests.support.device_site import SETTINGS, listening, on_uvloop
 from tests.support.fake_machine import FakeClock
 from tests.support.raw_device import chunk, open_request
@@ -212,6 +213,7 @@ class Recorder:
         self.pool = pool
         self.lease: PooledLease | None = None
         self.is_starved = self.has_more = False
+        self.streams = Streams(1, 1)
         self.connection = self.timers = self
         self.clock = FakeClock()
         self.turns = Turns()
