@@ -32,6 +32,10 @@ class Backoff:
         self._count = min(self._count + 1, _EXPONENT_MAX)
         return self._random() * ceiling_s
 
+    def after_s(self, wait_ms: int) -> float:
+        """The next wait in seconds, where the server asks for `wait_ms` at least (R12.7)."""
+        return wait_ms / 1000 + self.next_s()
+
     def quick_s(self) -> float:
         """The wait after a good connection broke (R12.9): spreads a fleet that was cut off at once."""
         return self._random() * QUICK_S

@@ -203,7 +203,7 @@ class Uplink:
         """Do what an ERROR of a stream asks for; seconds to wait before the next try. Raises UploadFailed."""
         match error.action:
             case Action.WAIT | Action.REOPEN | Action.SEND_AGAIN:
-                return error.wait_ms / 1000 if error.wait_ms else backoff.next_s()
+                return backoff.after_s(error.wait_ms)
             case Action.OPEN_ANEW if (wait_s := work.replace(error.code, backoff)) is not None:
                 return wait_s
             case Action.REAUTHENTICATE if self._credentials.discard(refused=False):

@@ -171,12 +171,10 @@ class Connector:
                 return replace(ending, final=True)
             case Action.REAUTHENTICATE if not self._credentials.discard(refused=ending.refused):
                 return replace(ending, final=True)
-        if ending.wait_ms:
-            wait_s = ending.wait_ms / 1000
-        elif ending.action is Action.REOPEN and has_progressed and not ending.code:
+        if ending.action is Action.REOPEN and has_progressed and not ending.code:
             # The link was good until it broke (R12.9): most likely it is there again.
             wait_s = self._backoff.quick_s()
         else:
-            wait_s = self._backoff.next_s()
+            wait_s = self._backoff.after_s(ending.wait_ms)
         self._not_before_s = self._timing.clock() + wait_s
         return ending

@@ -4,6 +4,7 @@ The caller receives into `get_buffer`, calls `received`, handles the events, ans
 sends `data_to_send`.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from protocol import codec, frames
@@ -69,13 +70,18 @@ class ServerLimits:
 
 
 class ServerConnection(ServerOutput):
-    """One connection; `now` arguments are monotonic seconds."""
+    """One connection; `now` arguments are monotonic seconds.
+
+    `draw_wait_ms` gives the `wait_ms` of an error whose action is WAIT. It should be random, from WAIT_MS on.
+    """
 
     # The answers are its base and no object beside it: each idle connection would pay for one.
     __slots__ = ("_has_more", "_limits", "_reader", "_starved_s", "timers")
 
-    def __init__(self, limits: ServerLimits, buffers: BufferSource, now: float) -> None:
-        super().__init__(limits.streams_max, limits.window_bytes)
+    def __init__(
+        self, limits: ServerLimits, buffers: BufferSource, now: float, draw_wait_ms: Callable[[], int]
+    ) -> None:
+        super().__init__(limits.streams_max, limits.window_bytes, draw_wait_ms)
         self._limits = limits
         self._reader = ChunkReader(buffers)
         self._has_more = False

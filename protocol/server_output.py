@@ -1,6 +1,6 @@
 """What the server's end of a connection says, and how that changes its state. PROTOCOL.md §3 to §15."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from protocol import frames
 from protocol.constants import SIZE_UNKNOWN, VERSION, Action, UploadState
@@ -16,17 +16,19 @@ HANDSHAKE_STATES = frozenset({ConnectionState.START, ConnectionState.DECIDING, C
 """The states before WELCOME, in which a failure is answered by REFUSED."""
 
 WAIT_MS = 5000
-"""How long a device waits after an error whose end is not known: about what a restart takes."""
+"""How long a device waits at least after an error whose end is not known: about what a restart takes. The caller draws
+waits between this and twice as much, so that devices refused together do not come back together."""
 
 
 class ServerOutput:
     """The answering half of `ServerConnection`: the caller's answers become frames."""
 
-    __slots__ = ("_events", "_held", "_outbox", "_requests", "going_away", "state", "streams")
+    __slots__ = ("_draw_wait_ms", "_events", "_held", "_outbox", "_requests", "going_away", "state", "streams")
 
-    def __init__(self, streams_max: int, window_bytes: int) -> None:
+    def __init__(self, streams_max: int, window_bytes: int, draw_wait_ms: Callable[[], int]) -> None:
         self._events: list[ServerEvent] = []
         self._outbox = Outbox()
+        self._draw_wait_ms = draw_wait_ms
         self._held = False
         self._requests = 0
         self.state = ConnectionState.START
@@ -82,10 +84,13 @@ class ServerOutput:
             self.send(0, frames.Goaway(ErrorCode.SHUTTING_DOWN, reconnect_ms, detail))
 
     def fail(self, code: ErrorCode, detail: str, wait_ms: int = 0) -> None:
-        """End the connection: REFUSED before WELCOME, ERROR after. The caller then closes as §15 says."""
+        """End the connection: REFUSED before WELCOME, ERROR after. The caller then closes as §15 says.
+
+        A `wait_ms` of 0 is drawn where the device has to wait.
+        """
         if self.state is ConnectionState.CLOSING:
             return
-        wait_ms = wait_ms or _default_wait_ms(code)
+        wait_ms = wait_ms or self._wait_ms(code)
         if self.state in HANDSHAKE_STATES:
             self.send(0, frames.Refused(code, code.action, VERSION, VERSION, wait_ms, detail))
         else:
@@ -156,7 +161,7 @@ class ServerOutput:
         self.send(number, frames.Aborted(upload_id))
 
     def fail_stream(self, number: int, code: ErrorCode, detail: str, wait_ms: int = 0) -> None:
-        """End one stream with an ERROR; the connection lives on."""
+        """End one stream with an ERROR; the connection lives on. A `wait_ms` of 0 is drawn as in `fail`."""
         stream = self.streams.get(number)
         next_expected_byte = SIZE_UNKNOWN
         if stream is not None and stream.state is StreamState.OPENING:
@@ -164,7 +169,7 @@ class ServerOutput:
         elif stream is not None:
             next_expected_byte = stream.next_expected_byte
         self._end(number)
-        wait_ms = wait_ms or _default_wait_ms(code)
+        wait_ms = wait_ms or self._wait_ms(code)
         self.send(number, frames.Error(code, code.action, wait_ms, next_expected_byte, detail))
 
     def _break_stream(self, number: int, code: ErrorCode, detail: str) -> None:
@@ -176,12 +181,11 @@ class ServerOutput:
         self.streams.end(number)
         self._outbox.forget(number)
 
+    def _wait_ms(self, code: ErrorCode) -> int:
+        return self._draw_wait_ms() if code.action is Action.WAIT else 0
+
     def _leave(self, state: ConnectionState, to: ConnectionState) -> None:
         if self.state is not state:
             raise LocalProtocolError(f"the connection is {self.state.name}, not {state.name}")
         self.state = to
         self._held = False
-
-
-def _default_wait_ms(code: ErrorCode) -> int:
-    return WAIT_MS if code.action is Action.WAIT else 0

@@ -162,7 +162,7 @@ class DeviceServer:
     def opened(self, connection: DeviceConnection, opening: Opening) -> Session:
         policy, peer = self.policy, opening.peer
         # The handshake's time began with the link.
-        protocol = ServerConnection(policy.limits, self._pool, opening.began_s)
+        protocol = ServerConnection(policy.limits, self._pool, opening.began_s, self._wait_ms)
         session = Session(protocol, connection, self._services, policy.session, f"{peer.address}:{peer.port}")
         if self._draining is not None:
             protocol.fail(ErrorCode.SHUTTING_DOWN, GOODBYE, self._reconnect_ms(self._draining))
@@ -171,7 +171,7 @@ class DeviceServer:
     def admit(self, connection: DeviceConnection, tenant: str, device: str) -> TurnedAway | None:
         source = self._half_open.source(connection)
         if source is None:  # it was evicted while its proof was checked, and hears no answer
-            return TurnedAway(ErrorCode.TOO_MANY_CONNECTIONS, "it made room for a newer connection", WAIT_MS)
+            return TurnedAway(ErrorCode.TOO_MANY_CONNECTIONS, "it made room for a newer connection")
         limit = self._places.take(source, tenant, device, self.policy.places)
         if isinstance(limit, Place):
             self._connections[connection] = limit
@@ -184,8 +184,10 @@ class DeviceServer:
             ConnectionLimit.TENANT: f"tenant {tenant}",
             ConnectionLimit.DEVICE: f"device {device}",
         }[limit]
-        wait_ms = int(self._services.entropy.uniform(WAIT_MS, 2 * WAIT_MS))
-        return TurnedAway(ErrorCode.TOO_MANY_CONNECTIONS, f"{who} has as many connections as it may", wait_ms)
+        return TurnedAway(ErrorCode.TOO_MANY_CONNECTIONS, f"{who} has as many connections as it may")
+
+    def _wait_ms(self) -> int:
+        return int(self._services.entropy.uniform(WAIT_MS, 2 * WAIT_MS))
 
     def _reconnect_ms(self, policy: DrainPolicy) -> int:
         return int(self._services.entropy.uniform(policy.reconnect_ms_min, policy.reconnect_ms_max))

@@ -248,7 +248,7 @@ class Session:
             return
         # Proof first, then a place: strangers cannot take the places of those who can prove themselves.
         if (turned := self.wire.admit(verdict.tenant, verdict.device)) is not None:
-            self.connection.fail(turned.code, turned.detail, turned.wait_ms)
+            self.connection.fail(turned.code, turned.detail)
             return
         self._handshake = None
         self.admitted = verdict

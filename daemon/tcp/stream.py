@@ -15,11 +15,10 @@ from protocol.server import ServerConnection
 
 @dataclass(frozen=True, slots=True)
 class TurnedAway:
-    """Why a device that has proven who it is gets no place, and for how long it should stay away."""
+    """Why a device that has proven who it is gets no place."""
 
     code: ErrorCode
     detail: str
-    wait_ms: int
 
 
 class Wire(Protocol):

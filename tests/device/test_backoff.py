@@ -1,6 +1,7 @@
 """Back-off and patience."""
 
 import random
+from collections import Counter
 
 import pytest
 
@@ -21,6 +22,23 @@ def test_the_jitter_is_full() -> None:
     waits = [backoff.next_s() for _ in range(500)]
     assert min(waits) < 5
     assert 55 < max(waits) < 60
+
+
+def test_those_who_are_told_to_wait_together_come_back_apart_and_less_and_less_often() -> None:
+    entropy = random.Random(7)
+    tries: list[list[float]] = []
+    for _ in range(1000):
+        backoff = Backoff(entropy.random)
+        now_s = 0.0
+        # The server names the same wait to all, which is the worst that it can do.
+        tries.append([now_s := now_s + backoff.after_s(5000) for _ in range(8)])
+    in_the_busiest_second = [max(Counter(int(second) for second in each).values()) for each in zip(*tries, strict=True)]
+    assert min(min(each) for each in tries) >= 5
+    assert in_the_busiest_second == sorted(in_the_busiest_second, reverse=True)
+    assert in_the_busiest_second[1] < 700
+    assert in_the_busiest_second[-1] < 30
+    first, last = (sum(begin_s <= second < begin_s + 30 for each in tries for second in each) for begin_s in (5, 150))
+    assert last < first / 3
 
 
 def test_progress_starts_with_short_waits_again() -> None:

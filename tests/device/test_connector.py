@@ -34,7 +34,7 @@ async def test_the_action_of_each_connection_error(
         await uplink.send(DATA, "log.bin")
     assert server.files["log.bin"].data == DATA
     assert len(server.sessions) == 2
-    assert time.slept == [5.0 if code.action is Action.WAIT else 0.4]
+    assert time.slept == [5.4 if code.action is Action.WAIT else 0.4]
     assert tokens.count == (2 if code.action is Action.REAUTHENTICATE else 1)
     again = server.sessions[1].hello
     assert again is not None
@@ -42,7 +42,7 @@ async def test_the_action_of_each_connection_error(
     assert again.hello.token == f"token-{tokens.count}"
 
 
-async def test_a_wait_that_the_server_names_goes_before_back_off(
+async def test_back_off_comes_on_top_of_the_wait_that_the_server_names(
     server: FakeServer, uplinks: Uplinks, time: FakeTime
 ) -> None:
     """R12.7, for a connection and for a stream, whatever the action is."""
@@ -56,7 +56,17 @@ async def test_a_wait_that_the_server_names_goes_before_back_off(
         await uplink.send(DATA, "log.bin")
         server.sessions[0].script.opens.append(reopen(0))
         await uplink.send(DATA, "next.bin")
-    assert time.slept == [2.5, 2.5]
+    assert time.slept == [2.9, 2.9]
+
+
+async def test_a_device_that_is_told_to_wait_again_and_again_comes_less_often(
+    server: FakeServer, uplinks: Uplinks, time: FakeTime
+) -> None:
+    waits = (breaks_connection(ErrorCode.TOO_MANY_CONNECTIONS, 6000) for _ in range(4))
+    server.scripts.extend(Script(hellos=deque_of(each)) for each in waits)
+    async with uplinks() as uplink:
+        await uplink.send(DATA, "log.bin")
+    assert time.slept == [6.4, 6.8, 7.6, 9.2]
 
 
 async def test_a_refused_token_that_was_used_before_is_replaced(server: FakeServer, uplinks: Uplinks) -> None:

@@ -22,6 +22,7 @@ from protocol.events import (
 )
 from protocol.frame_buffer import Borrower
 from protocol.server import ServerConnection, ServerLimits
+from protocol.server_output import WAIT_MS
 from protocol.state import ConnectionState
 from protocol.timers import TimerSettings
 from tests.support.fake_answers import Answers, Archive
@@ -96,7 +97,7 @@ class Session:
         limits = ServerLimits(
             welcome.chunk_bytes_max, welcome.window_bytes, welcome.streams_max, Feature(welcome.features), TIMERS
         )
-        self.connection = ServerConnection(limits, OwnBuffers(), 0.0)
+        self.connection = ServerConnection(limits, OwnBuffers(), 0.0, lambda: WAIT_MS)
         self.received = bytearray()
         self.handshake_bytes = 0
         self.events: list[ServerEvent] = []

@@ -18,6 +18,7 @@ from protocol.constants import (
 from protocol.events import ChunksReceived, HelloReceived, OpenRequested, ServerEvent
 from protocol.frame_buffer import Borrower
 from protocol.server import ServerConnection, ServerLimits
+from protocol.server_output import WAIT_MS
 from protocol.timers import TimerSettings
 
 POISON = 0xAA
@@ -126,7 +127,7 @@ class ServerRig:
         self.limits = limits
         self.now = 1000.0
         self.unfed = b""
-        self.connection = ServerConnection(limits, self.pool, self.now)
+        self.connection = ServerConnection(limits, self.pool, self.now, lambda: WAIT_MS)
 
     def feed(self, data: bytes, sizes: Iterable[int] = ()) -> list[ServerEvent]:
         """Feed input in pieces of these sizes, then the rest, until it is held. The events hold copied data."""

@@ -18,6 +18,7 @@ from protocol.constants import (
 from protocol.errors import ErrorCode
 from protocol.ranges import Span
 from protocol.server import ServerConnection
+from protocol.server_output import WAIT_MS
 from protocol.state import ConnectionState
 from tests.support.device_site import (
     DEVICE,
@@ -301,10 +302,27 @@ class TestQuery:
             assert site.server.phases()[ConnectionPhase.OPEN] <= 1
 
 
+@on_uvloop
+class TestWaits:
+    async def test_every_error_that_asks_a_device_to_wait_names_a_random_time(self) -> None:
+        async with listening() as site:
+            wire = await site.admitted()
+            site.site.bench.catalog.gates["open"].failures.append(FAILED)
+            wire.say(frames.Open(Disposition.RESUME_OR_CREATE, 10, "log"), 1)
+            of_stream = await wire.hear(frames.Error, 1)
+            site.site.bench.catalog.gates["find"].failures.append(FAILED)
+            wire.say(frames.Query("log"), 3)
+            of_connection = await wire.hear(frames.Error)
+            # The entropy of the tests gives the upper end.
+            assert [each.wait_ms for each in (of_stream, of_connection)] == [2 * WAIT_MS] * 2
+
+
 async def test_events_before_their_time_are_a_fault_of_ours() -> None:
     site = Site()
     policy = policy_of()
-    session = Session(ServerConnection(policy.limits, Pool(), 0), _Deaf(), site.services(), policy.session, "")
+    session = Session(
+        ServerConnection(policy.limits, Pool(), 0, lambda: WAIT_MS), _Deaf(), site.services(), policy.session, ""
+    )
     with pytest.raises(ValueError, match="before a HELLO"):
         await session._check_proof(b"")
     await session._open(1, open_request("log"))

@@ -63,7 +63,7 @@ async def test_only_the_first_replacement_does_not_wait(server: FakeServer, upli
     server.scripts.append(Script(chunks=deque_of(*[loses_replacement(earlier)] * 2)))
     async with uplinks() as uplink:
         await uplink.send(NEW, "log.bin", replace=True)
-    assert time.slept == [0.0, 0.7, 0.4, 0.7, 0.8]
+    assert time.slept == [0.0, 1.1, 0.8, 2.3, 3.2]
 
 
 async def test_replacements_have_a_limit(server: FakeServer, uplinks: Uplinks) -> None:

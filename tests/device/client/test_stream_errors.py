@@ -40,7 +40,7 @@ async def test_the_action_of_each_stream_error(
                 "log.bin": DATA,
                 "other": DATA[:1000],
             }
-            assert time.slept == [1.234 if code.action is Action.WAIT else 0.4]
+            assert time.slept == [1.634 if code.action is Action.WAIT else 0.4]
     assert len(server.sessions) == 1
 
 
@@ -119,7 +119,7 @@ async def test_a_query_survives_breaks_and_errors(server: FakeServer, uplinks: U
     async with uplinks() as uplink:
         status = await uplink.status("log.bin")
     assert status.state is UploadState.NONE
-    assert time.slept == [0.4, 0.7]
+    assert time.slept == [0.4, 1.1]
 
 
 async def test_a_query_for_a_bad_name_is_refused(server: FakeServer, uplinks: Uplinks) -> None:
