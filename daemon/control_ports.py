@@ -48,8 +48,10 @@ class _Authenticator:
         except TokenRefused as refused:
             code = ErrorCode.TOKEN_EXPIRED if refused.reason is Reason.EXPIRED else ErrorCode.UNAUTHENTICATED
             raise ports.RequestRefused(code, 401, str(refused)) from refused
-        if identity.kind is Kind.DEVICE and self.core.gate.is_disabled(identity.tenant, identity.subject):
-            raise ports.RequestRefused(ErrorCode.DEVICE_DISABLED, 401, "the operator has disabled this device")
+        if identity.kind is Kind.DEVICE:
+            denied = self.core.gate.refusal(identity.tenant, identity.subject, identity.secret_generation)
+            if denied is not None:
+                raise ports.RequestRefused(denied.code, 401, denied.detail)
         permissions = frozenset[Permission]().union(*(_PERMISSIONS[scope] for scope in identity.scopes))
         return ports.Principal(identity.tenant, identity.subject, identity.kind is Kind.OPERATOR, permissions)
 
@@ -69,7 +71,7 @@ class _TokenExchange:
             status = 403 if verdict.code is ErrorCode.DEVICE_DISABLED else 401
             raise ports.RequestRefused(verdict.code, status, verdict.detail)
         ttl_s = core.settings.auth.token_ttl_s
-        identity = Identity(tenant, device, Kind.DEVICE, frozenset({Scope.UPLOAD}), None)
+        identity = Identity(tenant, device, Kind.DEVICE, frozenset({Scope.UPLOAD}), None, verdict.secret_generation)
         return ports.IssuedToken(core.issuer.issue(identity, ttl_s, core.machine.clock.wall_ms()), int(ttl_s))
 
 

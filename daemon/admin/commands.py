@@ -57,8 +57,8 @@ class Cleaner(Protocol):
     async def once(self, dry_run: bool) -> CleanupReport: ...
 
 
-class DisabledDevices(Protocol):
-    """Knows which devices are disabled. Raises CatalogFailed."""
+class Revocations(Protocol):
+    """Knows which devices are disabled, and whose secrets were replaced. Raises CatalogFailed."""
 
     async def load(self) -> None: ...
 
@@ -88,7 +88,7 @@ class Parts(Protocol):
     @property
     def cleanup(self) -> Cleaner: ...
     @property
-    def gate(self) -> DisabledDevices: ...
+    def gate(self) -> Revocations: ...
     @property
     def settings(self) -> Settings: ...
     @property
@@ -118,7 +118,7 @@ class Commands:
         cut: Callable[[str, str], object] | None,
         version: str,
     ) -> None:
-        """`cut(tenant, device)` ends a disabled device's connections; None if no daemon runs."""
+        """`cut(tenant, device)` ends a device's connections that may not stay; None if no daemon runs."""
         self._parts = parts
         self._verifier = verifier
         self._clock = clock
@@ -132,7 +132,10 @@ class Commands:
         return self._version
 
     async def add_device(self, tenant: str | None, device: str, *, replace: bool = False) -> DeviceAdded:
-        """Enrol a device; `replace` gives an enrolled one a new secret. A disabled device stays disabled."""
+        """Enrol a device; a disabled one stays disabled.
+
+        `replace` gives an enrolled one a new secret, and ends the connections and tokens that the old one opened.
+        """
         tenant = self._tenant(tenant)
         _check_device(device)
         secret = make_secret(self._entropy)
@@ -143,6 +146,8 @@ class Commands:
                 f"device {device} of tenant {tenant} is already enrolled, and its secret is not kept: "
                 "use the secret shown then, get a new one with --replace, or use another name",
             )
+        if replace:
+            await self._revoke(tenant, device)
         added = await self._parts.catalog.device(tenant, device)
         return DeviceAdded(tenant, device, secret, added is not None and added.disabled_ms is not None)
 
@@ -157,10 +162,7 @@ class Commands:
 
     async def disable(self, tenant: str | None, device: str) -> DeviceSwitched:
         """Refuse the device whatever its credential, and end its connections. It need not be enrolled."""
-        switched = await self._switch(tenant, device, disabled=True)
-        if self._cut is not None:
-            self._cut(switched.tenant, device)
-        return switched
+        return await self._switch(tenant, device, disabled=True)
 
     async def enable(self, tenant: str | None, device: str) -> DeviceSwitched:
         """Admit a disabled device again."""
@@ -171,8 +173,16 @@ class Commands:
         _check_device(device)
         changed = await self._parts.catalog.set_disabled(tenant, device, disabled, self._clock.wall_ms())
         # Also when nothing changed: an earlier attempt may have failed at this point.
-        await self._parts.gate.load()
+        if disabled:
+            await self._revoke(tenant, device)
+        else:
+            await self._parts.gate.load()
         return DeviceSwitched(tenant, device, disabled, changed)
+
+    async def _revoke(self, tenant: str, device: str) -> None:
+        await self._parts.gate.load()
+        if self._cut is not None:
+            self._cut(tenant, device)
 
     async def token(
         self, subject: str, kind: Kind, scopes: Collection[Scope], ttl_s: float | None, tenant: str | None

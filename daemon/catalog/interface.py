@@ -106,7 +106,8 @@ class Catalog(Protocol):
     async def add_device(self, device: Device, *, replace: bool = False) -> bool:
         """Enrol a device; one that was disabled before stays so.
 
-        False when it is enrolled already: nothing changes, unless `replace` gives it the new key.
+        False when it is enrolled already: nothing changes, unless `replace` gives it the new key. The catalog counts
+        the device's generation itself.
         """
         ...
 
@@ -122,6 +123,10 @@ class Catalog(Protocol):
 
     async def disabled(self) -> frozenset[tuple[str, str]]:
         """(tenant, device) of every disabled device."""
+        ...
+
+    async def replaced(self) -> Mapping[tuple[str, str], int]:
+        """The generation of every device, by (tenant, device), whose secret was ever replaced."""
         ...
 
     async def usage(self, tenant: str, device: str) -> Usage:

@@ -261,13 +261,17 @@ class Page:
 
 @dataclass(frozen=True, slots=True)
 class Device:
-    """A device that was enrolled (`key`: 32 bytes derived from its secret), or one that is merely disabled (None)."""
+    """A device that was enrolled (`key`: 32 bytes derived from its secret), or one that is merely disabled (None).
+
+    `generation` counts the secrets that it was given: 0 for one that was never enrolled.
+    """
 
     tenant: str
     device: str
     key: bytes | None = field(repr=False)
     created_ms: int
     disabled_ms: int | None = None
+    generation: int = 1
 
 
 @dataclass(frozen=True, slots=True)

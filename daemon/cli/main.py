@@ -241,7 +241,9 @@ def _add_device_commands(parser: argparse.ArgumentParser) -> None:
 
     add = commands.add_parser("add", parents=parents, help="enrol a device; its secret is shown once")
     add.add_argument(
-        "--replace", action="store_true", help="give an enrolled device a new secret, which replaces the old one"
+        "--replace",
+        action="store_true",
+        help="give an enrolled device a new secret; cuts the connections and tokens that came from the old one",
     )
     add.set_defaults(
         command=_operating(

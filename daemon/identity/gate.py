@@ -1,8 +1,8 @@
 """Who is let in: by a token, a secret or its proof, unless an operator has disabled the device. PROTOCOL.md §4."""
 
 import hmac
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from daemon.adapters.clock import Clock
@@ -22,6 +22,10 @@ class Tokens(Protocol):
         """Raises TokenRefused."""
         ...
 
+    def trusts(self, key: bytes) -> bool:
+        """Whether the key with this fingerprint still verifies tokens."""
+        ...
+
 
 class Devices(Protocol):
     """The enrolled devices. Raises CatalogFailed."""
@@ -30,14 +34,22 @@ class Devices(Protocol):
 
     async def disabled(self) -> frozenset[tuple[str, str]]: ...
 
+    async def replaced(self) -> Mapping[tuple[str, str], int]: ...
+
 
 @dataclass(frozen=True, slots=True)
 class Admitted:
-    """A device that may upload until `expires_ms`, in unix milliseconds; None for no end."""
+    """A device that may upload until `expires_ms`, in unix milliseconds; None for no end.
+
+    It proved itself by the secret with the number `secret_generation`, by a token that the key with the fingerprint
+    `key` signed, or by a token that such a secret had bought. None is what it did not prove itself by.
+    """
 
     tenant: str
     device: str
     expires_ms: int | None
+    secret_generation: int | None = None
+    key: bytes | None = field(default=None, repr=False, compare=False)
 
     def is_expired(self, now_ms: int) -> bool:
         """Whether the authority is over."""
@@ -64,26 +76,48 @@ _WRONG_SECRET = Denied(
 
 _DISABLED = Denied(ErrorCode.DEVICE_DISABLED, "the operator has disabled this device")
 
+_REPLACED = Denied(ErrorCode.UNAUTHENTICATED, "the device's secret was replaced: use the new one")
+
+_KEY_REMOVED = Denied(
+    ErrorCode.UNAUTHENTICATED, "the key that signed the token is no longer accepted; get a new one from its issuer"
+)
+
 _NO_KEY = bytes(32)
 """In place of an unknown device's key, so that its answer takes as long as any other."""
 
 
 class Gate:
-    """Decides who is let in. Await `load` first, and again when a device was enabled or disabled."""
+    """Decides who is let in, and who may stay. Await `load` first, and again when devices were changed."""
 
     def __init__(self, tokens: Tokens, devices: Devices, clock: Clock) -> None:
         self._tokens = tokens
         self._devices = devices
         self._clock = clock
         self._disabled: frozenset[tuple[str, str]] = frozenset()
+        self._replaced: Mapping[tuple[str, str], int] = {}
 
     async def load(self) -> None:
-        """Read which devices are disabled. Raises CatalogFailed."""
+        """Read which devices are disabled, and whose secrets were replaced. Raises CatalogFailed."""
         self._disabled = await self._devices.disabled()
+        self._replaced = await self._devices.replaced()
 
     def is_disabled(self, tenant: str, device: str) -> bool:
         """Whether an operator has disabled the device."""
         return (tenant, device) in self._disabled
+
+    def revoked(self, admitted: Admitted) -> Denied | None:
+        """Why a device that was let in may no longer stay; None if it may. Expiry is not looked at."""
+        if admitted.key is not None and not self._tokens.trusts(admitted.key):
+            return _KEY_REMOVED
+        return self.refusal(admitted.tenant, admitted.device, admitted.secret_generation)
+
+    def refusal(self, tenant: str, device: str, secret_generation: int | None) -> Denied | None:
+        """Why a device whose credential is good is refused all the same; None if it is not."""
+        if self.is_disabled(tenant, device):
+            return _DISABLED
+        if secret_generation is not None and secret_generation < self._replaced.get((tenant, device), 0):
+            return _REPLACED
+        return None
 
     def admit_token(self, token: str) -> Admitted | Denied:
         """Whether the token lets a device upload."""
@@ -94,10 +128,10 @@ class Gate:
             return Denied(ErrorCode.TOKEN_EXPIRED if expired else ErrorCode.UNAUTHENTICATED, str(refused))
         if identity.kind is not Kind.DEVICE or Scope.UPLOAD not in identity.scopes:
             return Denied(ErrorCode.FORBIDDEN, "the token is not a device's with the scope 'upload'")
-        if self.is_disabled(identity.tenant, identity.subject):
-            return _DISABLED
         expires_ms = None if identity.expires_s is None else identity.expires_s * 1000
-        return Admitted(identity.tenant, identity.subject, expires_ms)
+        return self._unless_refused(
+            Admitted(identity.tenant, identity.subject, expires_ms, identity.secret_generation, identity.key)
+        )
 
     async def admit_proof(
         self, tenant: str, device: str, *, hello: bytes, challenge: bytes, proof: bytes
@@ -120,6 +154,9 @@ class Gate:
         is_proven = fits(key or _NO_KEY)
         if known is None or not key or not is_proven:
             return _WRONG_SECRET
-        if known.disabled_ms is not None or self.is_disabled(tenant, device):
+        if known.disabled_ms is not None:
             return _DISABLED
-        return Admitted(tenant, device, None)
+        return self._unless_refused(Admitted(tenant, device, None, known.generation))
+
+    def _unless_refused(self, admitted: Admitted) -> Admitted | Denied:
+        return self.refusal(admitted.tenant, admitted.device, admitted.secret_generation) or admitted

@@ -4,11 +4,12 @@ A key that could be misused is refused when it is loaded.
 """
 
 import base64
+import hashlib
 import json
 import os
 import stat
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import jwt
@@ -16,7 +17,7 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, EllipticCurvePublicKey
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
-from cryptography.hazmat.primitives.serialization import load_pem_public_key
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_public_key
 from jwt.algorithms import ECAlgorithm, OKPAlgorithm, RSAAlgorithm
 
 from daemon.adapters.entropy import Entropy
@@ -40,11 +41,15 @@ class KeysInvalid(Exception):
 
 @dataclass(frozen=True, slots=True)
 class VerificationKey:
-    """One key, the only algorithm it verifies, and its `kid` where it has one."""
+    """One key, the only algorithm it verifies, and its `kid` where it has one.
+
+    `fingerprint` is the same for the same key, whatever file and `kid` it comes with.
+    """
 
     algorithm: str
     kid: str | None
     jwk: jwt.PyJWK
+    fingerprint: bytes = field(repr=False)
 
 
 def load_keys(
@@ -73,7 +78,8 @@ def symmetric_key(secret: bytes) -> VerificationKey:
     """The HS256 key made of `secret`. Raises KeysInvalid when it is shorter than SECRET_BYTES."""
     if len(secret) < SECRET_BYTES:
         raise KeysInvalid(f"an HS256 secret has {len(secret)} bytes; use at least {SECRET_BYTES} random ones")
-    return VerificationKey(_SYMMETRIC, None, jwt.PyJWK({"kty": "oct", "k": _encoded(secret)}, _SYMMETRIC))
+    jwk = jwt.PyJWK({"kty": "oct", "k": _encoded(secret)}, _SYMMETRIC)
+    return VerificationKey(_SYMMETRIC, None, jwk, hashlib.sha256(secret).digest())
 
 
 def ensure_secret_file(path: Path, entropy: Entropy) -> bytes:
@@ -219,7 +225,8 @@ def _bound(entry: Mapping[str, object], origin: str) -> VerificationKey:
         raise KeysInvalid(f"{origin}: the key is damaged; fetch it from its issuer again") from error
     if isinstance(jwk.key, RSAPublicKey) and jwk.key.key_size < RSA_BITS_MIN:
         raise KeysInvalid(f"{origin}: RSA of {jwk.key.key_size} bits can be forged; use {RSA_BITS_MIN} or more")
-    return VerificationKey(jwk.algorithm_name, kid, jwk)
+    material = jwk.key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+    return VerificationKey(jwk.algorithm_name, kid, jwk, hashlib.sha256(material).digest())
 
 
 def _encoded(data: bytes) -> str:

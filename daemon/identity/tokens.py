@@ -9,6 +9,7 @@ A token's claims, beyond `iss`, `aud` and `exp`, which are always required:
 | `role`   | `device` or `operator`                                                     | `device`          |
 | `scope`  | words among `upload`, `read`, `delete`, `admin`; others are ignored        | device: `upload`  |
 | `nbf`, `iat` | not valid before                                                       | no such bound     |
+| `secret_generation` | which of the device's secrets bought the token; void once that is replaced | never void |
 
 A device's scopes reach its own files and never include `admin`; an operator's reach the tenant's and never include
 `upload`. Scopes outside one's role are dropped; a token left with none is refused.
@@ -20,7 +21,7 @@ import re
 import sys
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum, StrEnum
 from functools import lru_cache
 from typing import Protocol
@@ -38,8 +39,13 @@ HEADERS_MAX = 64
 EXPIRES_S_MAX = 253_402_300_799
 """The end of the year 9999, the last that RFC 3339 can show."""
 
+GENERATION_MAX = 2**63 - 1
+"""The catalog's largest integer."""
+
 SUBJECT_CHARS_MAX = 255
 """The longest operator's name in a token."""
+
+_GENERATION = "secret_generation"
 
 _OPERATOR = re.compile(rf"[^\x00-\x1f\x7f-\x9f\ud800-\udfff]{{1,{SUBJECT_CHARS_MAX}}}")
 
@@ -96,13 +102,19 @@ class Reason(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """A verified device or operator. `expires_s`: unix seconds at which the authority ends, None for never."""
+    """A verified device or operator. `expires_s`: unix seconds at which the authority ends, None for never.
+
+    `secret_generation` is that of the device's secret that bought the token, None where none did. `key` is the
+    fingerprint of the key that signed it, which issuing does not need.
+    """
 
     tenant: str
     subject: str
     kind: Kind
     scopes: frozenset[Scope]
     expires_s: int | None
+    secret_generation: int | None = None
+    key: bytes | None = field(default=None, repr=False, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,12 +147,14 @@ class Key(Protocol):
     def kid(self) -> str | None: ...
     @property
     def jwk(self) -> jwt.PyJWK: ...
+    @property
+    def fingerprint(self) -> bytes: ...
 
 
 class TokenVerifier:
     """Verifies tokens, and remembers those it has verified until they expire, the least recently used going first."""
 
-    __slots__ = ("_candidates", "_keys", "_policy", "_verified")
+    __slots__ = ("_candidates", "_keys", "_policy", "_trusted", "_verified")
 
     def __init__(self, policy: Policy, keys: Sequence[Key]) -> None:
         self.reload(policy, keys)
@@ -149,8 +163,13 @@ class TokenVerifier:
         """Verify by `policy` and `keys` from now on; tokens verified before are checked again."""
         self._policy = policy
         self._keys = tuple(keys)
+        self._trusted = frozenset(key.fingerprint for key in self._keys)
         self._verified: OrderedDict[bytes, Identity] = OrderedDict()
         self._candidates: dict[str, tuple[Key, ...]] = {}
+
+    def trusts(self, key: bytes) -> bool:
+        """Whether the key with this fingerprint still verifies tokens."""
+        return key in self._trusted
 
     def verify(self, token: str, now_ms: int) -> Identity:
         """The identity that `token` gives at `now_ms`, in unix milliseconds. Raises TokenRefused."""
@@ -159,9 +178,9 @@ class TokenVerifier:
         digest = hashlib.sha256(token.encode()).digest()
         identity = self._verified.pop(digest, None)
         if identity is None:
-            claims = self._claims(token)
+            claims, key = self._claims(token)
             self._check_start(claims, now_ms)
-            identity = self._identity(claims)
+            identity = self._identity(claims, key)
         self._check_end(identity, now_ms)
         self._remember(digest, identity)
         return identity
@@ -171,24 +190,24 @@ class TokenVerifier:
         if len(self._verified) > self._policy.cache_size:
             self._verified.popitem(last=False)
 
-    def _claims(self, token: str) -> Mapping[str, object]:
-        """The claims, whose signature one of the keys has verified."""
+    def _claims(self, token: str) -> tuple[Mapping[str, object], Key]:
+        """The claims, and the key that has verified their signature."""
         # Finding the keys takes as long as verifying with them. An issuer's tokens share a header, so do it once.
         header = token.partition(".")[0]
         candidates = self._candidates.get(header) or self._keys_for(token)
-        claims = self._signed_by(candidates, token)
+        signed = self._signed_by(candidates, token)
         if len(self._candidates) < HEADERS_MAX:
             self._candidates[header] = candidates
-        return claims
+        return signed
 
-    def _signed_by(self, candidates: Sequence[Key], token: str) -> Mapping[str, object]:
+    def _signed_by(self, candidates: Sequence[Key], token: str) -> tuple[Mapping[str, object], Key]:
         for key in candidates[:-1]:
             try:
-                return self._decoded(token, key)
+                return self._decoded(token, key), key
             except TokenRefused as refused:
                 if refused.reason is not Reason.SIGNATURE:
                     raise
-        return self._decoded(token, candidates[-1])
+        return self._decoded(token, candidates[-1]), candidates[-1]
 
     def _keys_for(self, token: str) -> tuple[Key, ...]:
         try:
@@ -250,7 +269,7 @@ class TokenVerifier:
         if identity.expires_s is not None and now_ms >= (identity.expires_s + self._policy.leeway_s) * 1000:
             raise TokenRefused(Reason.EXPIRED, "it has expired; get a new one")
 
-    def _identity(self, claims: Mapping[str, object]) -> Identity:
+    def _identity(self, claims: Mapping[str, object], key: Key) -> Identity:
         kind = _kind(claims.get("role", Kind.DEVICE.value))
         tenant_claim = self._policy.tenant_claim
         tenant = _matching(
@@ -262,7 +281,15 @@ class TokenVerifier:
             else _matching(claims["sub"], is_operator, "sub", f"1 to {SUBJECT_CHARS_MAX} printable characters")
         )
         # Connections, uploads and tokens each keep the tenant: intern it, so that all devices share one text.
-        return Identity(sys.intern(tenant), subject, kind, _scopes(claims, kind), math.floor(_time(claims, "exp")))
+        return Identity(
+            sys.intern(tenant),
+            subject,
+            kind,
+            _scopes(claims, kind),
+            math.floor(_time(claims, "exp")),
+            _generation(claims),
+            key.fingerprint,
+        )
 
 
 class TokenIssuer:
@@ -289,6 +316,8 @@ class TokenIssuer:
             "iat": now_s,
             "exp": end_s if identity.expires_s is None else min(end_s, identity.expires_s),
         }
+        if identity.secret_generation is not None:
+            claims[_GENERATION] = identity.secret_generation
         return jwt.encode(claims, self._key.jwk, algorithm=self._key.algorithm)
 
 
@@ -326,6 +355,15 @@ def _time(claims: Mapping[str, object], name: str) -> float:
     value = claims[name]
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= EXPIRES_S_MAX:
         raise _invalid(name, "unix seconds")
+    return value
+
+
+def _generation(claims: Mapping[str, object]) -> int | None:
+    value = claims.get(_GENERATION)
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= GENERATION_MAX:
+        raise _invalid(_GENERATION, "the number of a device's secret")
     return value
 
 

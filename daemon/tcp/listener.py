@@ -121,7 +121,7 @@ class DeviceServer:
             connection.abort()
 
     def cut(self, tenant: str, device: str) -> int:
-        """Check the connections of a device that was disabled at once; how many it has."""
+        """Check the connections of a device whose rights were changed at once; how many it has."""
         theirs = [
             connection
             for connection in self._connections

@@ -166,8 +166,8 @@ class Session:
         admitted = self.admitted
         if admitted is None or self.connection.state is ConnectionState.CLOSING:
             return
-        if self._services.gate.is_disabled(admitted.tenant, admitted.device):
-            self.connection.fail(ErrorCode.DEVICE_DISABLED, "the operator has disabled this device")
+        if (denied := self._services.gate.revoked(admitted)) is not None:
+            self.connection.fail(denied.code, denied.detail)
         elif self._expired_s is None and admitted.is_expired(self._services.clock.wall_ms()):
             self._expired_s = now
             self.connection.expire()

@@ -102,6 +102,49 @@ async def test_keys_take_effect(operator: Operator, tmp_path: Path) -> None:
     assert (await live.http.get("/v1/files", token=token)).status == 401
 
 
+async def test_a_key_that_is_removed_takes_its_connections_with_it(operator: Operator, tmp_path: Path) -> None:
+    live, pem = operator.live, tmp_path / "issuer.pem"
+    key = Ed25519PrivateKey.generate()
+    pem.write_bytes(key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo))
+    await operator.reload(f'[auth]\npublic_keys = ["{pem}"]\n')
+    claims = {"iss": "uplinkd", "aud": "uplinkd", "sub": "cam", "exp": int(time.time()) + 600}
+    async with Bystander.at(live) as bystander:
+        async with await Wire.admitted(live.address, jwt.encode(claims, key, "EdDSA")) as wire:
+            await wire.open(1, open_request("cut.bin", 20))
+            await operator.reload(f'[auth]\npublic_keys = ["{pem}"]\n[limits]\nstreams_max = 9\n')
+            await wire.upload(1, 0, bytes(10))
+            await operator.reload("")
+            assert (await wire.hear(frames.Error)).code == ErrorCode.UNAUTHENTICATED
+            await wire.ended()
+        await bystander.go_on()
+
+
+async def test_a_new_secret_cuts_what_the_old_one_opened(operator: Operator) -> None:
+    live = operator.live
+    command = live.daemon.command
+    old = await command("device", "add", "cam", "--quiet")
+    answer = await live.http.post("/v1/token", {"device": "cam", "secret": old.strip()})
+    bought = str(answer.json()["access_token"])
+    async with (
+        Bystander.at(live) as bystander,
+        await Wire.admitted(live.address, bought) as by_token,
+        await live.admitted("cam") as by_issuer,
+        await Wire.connect(live.address) as by_secret,
+    ):
+        assert isinstance((await by_secret.prove("cam", read_secret(old))).frame, frames.Welcome)
+        new = read_secret(await command("device", "add", "cam", "--replace", "--quiet"))
+        for wire in (by_token, by_secret):
+            assert (await wire.hear(frames.Error)).code == ErrorCode.UNAUTHENTICATED
+            await wire.ended()
+        assert await refused(live, bought) == "UNAUTHENTICATED"
+        assert (await live.http.get("/v1/files", token=bought)).status == 401
+        # Tokens of other issuers do not come from the secret.
+        await by_issuer.open(1, open_request("other.bin", 20))
+        async with await Wire.connect(live.address) as again:
+            assert isinstance((await again.prove("cam", new)).frame, frames.Welcome)
+        await bystander.go_on()
+
+
 @pytest.mark.parametrize(
     ("text", "reason"),
     [

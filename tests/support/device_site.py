@@ -60,6 +60,7 @@ class FakeDevices:
     def __init__(self, *known: Device) -> None:
         self.known = {(each.tenant, each.device): each for each in known}
         self.off: set[tuple[str, str]] = set()
+        self.generations: dict[tuple[str, str], int] = {}
         self.asked = 0
         self.answers = asyncio.Event()
         self.answers.set()
@@ -77,6 +78,9 @@ class FakeDevices:
             raise self.failure
         return frozenset(self.off)
 
+    async def replaced(self) -> dict[tuple[str, str], int]:
+        return dict(self.generations)
+
 
 @dataclass(slots=True)
 class Site:
@@ -91,9 +95,15 @@ class Site:
         """Makes tokens that the gate accepts."""
         return TokenIssuer(auth_policy(self.settings), KEY)
 
-    def token(self, device: str = DEVICE, ttl_s: float = 3600, scope: Scope = Scope.UPLOAD) -> str:
+    def token(
+        self,
+        device: str = DEVICE,
+        ttl_s: float = 3600,
+        scope: Scope = Scope.UPLOAD,
+        secret_generation: int | None = None,
+    ) -> str:
         """A device's token."""
-        identity = Identity(TENANT, device, Kind.DEVICE, frozenset({scope}), None)
+        identity = Identity(TENANT, device, Kind.DEVICE, frozenset({scope}), None, secret_generation)
         return self.issuer.issue(identity, ttl_s, self.bench.clock.wall_ms())
 
     def gate(self) -> Gate:

@@ -1,6 +1,7 @@
 """Hand-made tokens, keys to verify them, and the verifier's refusals."""
 
 import base64
+import hashlib
 import hmac
 import json
 from collections.abc import Callable
@@ -41,6 +42,12 @@ class StoredKey:
     algorithm: str
     jwk: jwt.PyJWK
     kid: str | None = None
+
+    @property
+    def fingerprint(self) -> bytes:
+        """Different for each key."""
+        material = json.dumps(self.jwk._jwk_data, sort_keys=True)
+        return hashlib.sha256(material.encode()).digest()
 
 
 def encoded(data: bytes) -> str:

@@ -111,6 +111,9 @@ class SqliteCatalog:
     async def disabled(self) -> frozenset[tuple[str, str]]:
         return await self._reader.run("disabled", devices.disabled_devices)
 
+    async def replaced(self) -> Mapping[tuple[str, str], int]:
+        return await self._reader.run("replaced", devices.replaced_devices)
+
     async def usage(self, tenant: str, device: str) -> Usage:
         return await self._reader.run("usage", lambda connection: changes.usage(connection, tenant, device))
 

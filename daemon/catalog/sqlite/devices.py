@@ -1,18 +1,19 @@
 """Devices: enrolled, or merely disabled."""
 
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from daemon.catalog.records import Device
 
-_SELECT = "SELECT tenant, device, key, created_ms, disabled_ms FROM devices"
+_SELECT = "SELECT tenant, device, key, created_ms, disabled_ms, generation FROM devices"
 
 
 def add_device(connection: sqlite3.Connection, device: Device, replace: bool = False) -> bool:
     """See `Catalog.add_device`."""
     done = connection.execute(
-        "INSERT INTO devices (tenant, device, key, created_ms, disabled_ms) VALUES (?, ?, ?, ?, ?) "
-        "ON CONFLICT DO UPDATE SET key = excluded.key, created_ms = excluded.created_ms WHERE key IS NULL OR ?",
+        "INSERT INTO devices (tenant, device, key, created_ms, disabled_ms, generation) VALUES (?, ?, ?, ?, ?, 1) "
+        "ON CONFLICT DO UPDATE SET key = excluded.key, created_ms = excluded.created_ms, generation = generation + 1 "
+        "WHERE key IS NULL OR ?",
         (device.tenant, device.device, device.key, device.created_ms, device.disabled_ms, replace),
     )
     return done.rowcount > 0
@@ -37,7 +38,8 @@ def set_disabled(connection: sqlite3.Connection, tenant: str, device: str, disab
     """See `Catalog.set_disabled`."""
     if disabled:
         done = connection.execute(
-            "INSERT INTO devices (tenant, device, key, created_ms, disabled_ms) VALUES (?, ?, NULL, ?, ?) "
+            "INSERT INTO devices (tenant, device, key, created_ms, disabled_ms, generation) "
+            "VALUES (?, ?, NULL, ?, ?, 0) "
             "ON CONFLICT DO UPDATE SET disabled_ms = excluded.disabled_ms WHERE disabled_ms IS NULL",
             (tenant, device, now_ms, now_ms),
         )
@@ -55,3 +57,11 @@ def disabled_devices(connection: sqlite3.Connection) -> frozenset[tuple[str, str
         "SELECT tenant, device FROM devices INDEXED BY devices_disabled WHERE disabled_ms IS NOT NULL"
     )
     return frozenset((tenant, device) for tenant, device in rows.fetchall())
+
+
+def replaced_devices(connection: sqlite3.Connection) -> Mapping[tuple[str, str], int]:
+    """See `Catalog.replaced`."""
+    rows = connection.execute(
+        "SELECT tenant, device, generation FROM devices INDEXED BY devices_replaced WHERE generation > 1"
+    )
+    return {(tenant, device): generation for tenant, device, generation in rows.fetchall()}

@@ -1,5 +1,7 @@
 """Devices are enrolled once, and disabled whether or not they ever were."""
 
+from dataclasses import replace
+
 import pytest
 
 from daemon.catalog.interface import Catalog
@@ -16,7 +18,18 @@ async def test_a_device_is_enrolled_once(catalog: Catalog) -> None:
     assert await catalog.device(TENANT, "pump") == PUMP
     assert await catalog.device("other", "pump") is None
     assert await catalog.add_device(other_key, replace=True)
-    assert await catalog.device(TENANT, "pump") == other_key
+    assert await catalog.device(TENANT, "pump") == replace(other_key, generation=2)
+
+
+async def test_the_secrets_that_a_device_was_given_are_counted(catalog: Catalog) -> None:
+    await catalog.set_disabled(TENANT, "pump", True, 500)
+    await catalog.add_device(PUMP)
+    assert await catalog.replaced() == {}
+    for _ in range(2):
+        await catalog.add_device(PUMP, replace=True)
+    assert await catalog.replaced() == {(TENANT, "pump"): 3}
+    await catalog.set_disabled(TENANT, "pump", False, 600)
+    assert await catalog.device(TENANT, "pump") == replace(PUMP, generation=3)
 
 
 async def test_devices_are_listed_by_tenant_and_name(catalog: Catalog) -> None:
@@ -41,7 +54,7 @@ async def test_a_device_is_disabled_and_enabled(catalog: Catalog) -> None:
 
 async def test_a_device_that_was_disabled_before_it_was_enrolled_stays_so(catalog: Catalog) -> None:
     assert await catalog.set_disabled(TENANT, "pump", True, 500)
-    assert await catalog.device(TENANT, "pump") == Device(TENANT, "pump", None, 500, 500)
+    assert await catalog.device(TENANT, "pump") == Device(TENANT, "pump", None, 500, 500, generation=0)
     assert await catalog.add_device(PUMP)
     assert await catalog.device(TENANT, "pump") == Device(TENANT, "pump", PUMP.key, 1_000, 500)
 

@@ -75,6 +75,12 @@ class TestAddDevice:
         assert verify_secret(kept.key, new.secret)
         assert not verify_secret(kept.key, old.secret)
 
+    async def test_what_the_old_secret_opened_is_cut_with_it(self, parts: Parts, commands: Commands) -> None:
+        await commands.add_device(None, "pump-7")
+        assert (parts.gate.loads, parts.cut) == (0, [])
+        await commands.add_device(None, "pump-7", replace=True)
+        assert (parts.gate.loads, parts.cut) == (1, [(TENANT, "pump-7")])
+
     async def test_a_disabled_device_stays_disabled(self, commands: Commands) -> None:
         await commands.disable(None, "pump-7")
         added = await commands.add_device(None, "pump-7")

@@ -104,6 +104,21 @@ class TestTokenExchange:
         found = ports.authenticator.authenticate(issued.token)
         assert found == Principal(TENANT, DEVICE, False, READ_AND_DELETE)
 
+    async def test_a_token_ends_with_the_secret_that_bought_it(
+        self, running: Running, ports: Ports, secret: str
+    ) -> None:
+        issued = await ports.token_exchange.exchange(TENANT, DEVICE, secret)
+        new = make_secret(running.core.machine.entropy)
+        record = Device(TENANT, DEVICE, device_key(read_secret(new)), NOW_MS)
+        await running.core.catalog.add_device(record, replace=True)
+        # Bought before the gate has learned of it, the new token is good all the same.
+        renewed = await ports.token_exchange.exchange(TENANT, DEVICE, new)
+        await running.core.gate.load()
+        with pytest.raises(RequestRefused) as refused:
+            ports.authenticator.authenticate(issued.token)
+        assert (refused.value.status, refused.value.error.name) == (401, "UNAUTHENTICATED")
+        assert ports.authenticator.authenticate(renewed.token).subject == DEVICE
+
     @pytest.mark.parametrize("wrong", ["A" * 43, "not base64url!", "", "ü"])
     async def test_a_wrong_secret(self, ports: Ports, secret: str, wrong: str) -> None:
         assert await refusal(ports.token_exchange.exchange(TENANT, DEVICE, wrong)) == (401, "UNAUTHENTICATED")

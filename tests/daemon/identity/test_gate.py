@@ -6,13 +6,16 @@ import pytest
 
 from daemon.catalog.interface import CatalogFailed
 from daemon.catalog.records import Device
-from daemon.identity.gate import Admitted, Denied
-from daemon.identity.tokens import Scope
+from daemon.identity.gate import Admitted, Denied, Gate
+from daemon.identity.tokens import Scope, TokenVerifier
+from daemon.policies import auth_policy
 from protocol.constants import AUTHORITY_UNLIMITED_S
 from protocol.errors import ErrorCode
 from protocol.handshake import device_key, prove
+from tests.support.command_parts import KEY
 from tests.support.device_site import DEVICE, SECRET, TENANT, FakeDevices, Site, device
 from tests.support.fake_machine import NOW_MS
+from tests.support.made_tokens import RSA, public
 
 HELLO, CHALLENGE = b"hello", b"challenge"
 PROOF = prove(device_key(SECRET), HELLO, CHALLENGE)
@@ -29,6 +32,7 @@ class TestToken:
         site = Site()
         admitted = site.gate().admit_token(site.token(ttl_s=60))
         assert admitted == Admitted(TENANT, DEVICE, NOW_MS + 60_000)
+        assert site.gate().revoked(admitted) is None
 
     async def test_one_that_has_expired_says_so(self) -> None:
         site = Site()
@@ -65,7 +69,7 @@ class TestToken:
 
 class TestProof:
     async def test_a_right_one_lets_the_device_in_without_end(self) -> None:
-        assert await prove_to(FakeDevices(device())) == Admitted(TENANT, DEVICE, None)
+        assert await prove_to(FakeDevices(device())) == Admitted(TENANT, DEVICE, None, secret_generation=1)
 
     async def test_an_unknown_device_and_a_wrong_proof_get_the_same_answer(self) -> None:
         keyless = Device(tenant=TENANT, device=DEVICE, key=None, created_ms=0, disabled_ms=1)
@@ -89,6 +93,13 @@ class TestProof:
             assert isinstance(right, Denied)
             assert isinstance(wrong, Denied)
             assert (right.code, wrong.code) == (ErrorCode.DEVICE_DISABLED, ErrorCode.UNAUTHENTICATED)
+
+    async def test_a_secret_that_was_replaced_meanwhile_is_void(self) -> None:
+        devices = FakeDevices(device())
+        devices.generations = {(TENANT, DEVICE): 2}
+        denied = await prove_to(devices)
+        assert isinstance(denied, Denied)
+        assert denied.code is ErrorCode.UNAUTHENTICATED
 
     async def test_a_catalog_that_fails_is_the_callers_to_answer(self) -> None:
         devices = FakeDevices(device())
@@ -133,3 +144,44 @@ class TestSecret:
         assert isinstance(right, Denied)
         assert isinstance(wrong, Denied)
         assert (right.code, wrong.code) == (ErrorCode.DEVICE_DISABLED, ErrorCode.UNAUTHENTICATED)
+
+
+class TestRevocation:
+    async def test_a_new_secret_ends_what_the_old_one_opened(self) -> None:
+        site = Site()
+        gate = site.gate()
+        bought = site.token(secret_generation=1)
+        by_token, by_issuer = gate.admit_token(bought), gate.admit_token(site.token())
+        by_secret = await gate.admit_secret(TENANT, DEVICE, TestSecret.TEXT)
+        site.devices.generations = {(TENANT, DEVICE): 2}
+        await gate.load()
+        for admitted, stays in [(by_token, False), (by_secret, False), (by_issuer, True)]:
+            assert isinstance(admitted, Admitted)
+            assert (gate.revoked(admitted) is None) is stays
+        assert isinstance(gate.admit_token(bought), Denied)
+        assert isinstance(gate.admit_token(site.token()), Admitted)
+        assert isinstance(gate.admit_token(site.token(secret_generation=2)), Admitted)
+
+    async def test_another_devices_secret_changes_nothing(self) -> None:
+        site = Site()
+        gate = site.gate()
+        site.devices.generations = {(TENANT, "pump-8"): 2, ("other", DEVICE): 2}
+        await gate.load()
+        assert isinstance(gate.admit_token(site.token(secret_generation=1)), Admitted)
+
+    async def test_a_key_that_is_removed_takes_its_devices_with_it(self) -> None:
+        site = Site()
+        policy = auth_policy(site.settings)
+        verifier = TokenVerifier(policy, [KEY, public(RSA)])
+        gate = Gate(verifier, site.devices, site.bench.clock)
+        admitted = gate.admit_token(site.token())
+        by_secret = await gate.admit_secret(TENANT, DEVICE, TestSecret.TEXT)
+        assert isinstance(admitted, Admitted)
+        assert isinstance(by_secret, Admitted)
+        verifier.reload(policy, [public(RSA), KEY])
+        assert gate.revoked(admitted) is None
+        verifier.reload(policy, [public(RSA)])
+        denied = gate.revoked(admitted)
+        assert denied is not None
+        assert denied.code is ErrorCode.UNAUTHENTICATED
+        assert gate.revoked(by_secret) is None

@@ -87,6 +87,9 @@ CREATE TABLE devices (
     key BLOB,
     created_ms INTEGER NOT NULL,
     disabled_ms INTEGER,
+    -- Counts the secrets that the device was given. What an earlier one has opened is void.
+    generation INTEGER NOT NULL,
     PRIMARY KEY (tenant, device)
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX devices_disabled ON devices (tenant, device) WHERE disabled_ms IS NOT NULL;
+CREATE INDEX devices_replaced ON devices (tenant, device, generation) WHERE generation > 1;

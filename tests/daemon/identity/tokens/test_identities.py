@@ -48,6 +48,19 @@ class TestIdentities:
         verifier = TokenVerifier(replace(POLICY, tenant_claim="org"), [symmetric()])
         assert verifier.verify(token({"org": "acme", "tenant": "other"}), NOW_MS).tenant == "acme"
 
+    def test_the_secret_that_bought_it_has_a_number(self, verifier: TokenVerifier) -> None:
+        assert verifier.verify(token(), NOW_MS).secret_generation is None
+        assert verifier.verify(token({"secret_generation": 3}), NOW_MS).secret_generation == 3
+
+    @pytest.mark.parametrize("number", ["3", -1, 1.5, True, 2**63])
+    def test_what_is_no_number_of_a_secret_is_refused(self, verifier: TokenVerifier, number: object) -> None:
+        assert refused(verifier, token({"secret_generation": number})).reason is Reason.CLAIM_INVALID
+
+    def test_it_remembers_the_key_that_signed_it(self, verifier: TokenVerifier) -> None:
+        assert verifier.verify(token(), NOW_MS).key == symmetric().fingerprint
+        assert verifier.trusts(symmetric().fingerprint)
+        assert not verifier.trusts(symmetric(b"x" * 32).fingerprint)
+
     def test_one_audience_of_several_is_enough(self, verifier: TokenVerifier) -> None:
         assert verifier.verify(token({"aud": ["other", "uplinkd"]}), NOW_MS).subject == "device-1"
 

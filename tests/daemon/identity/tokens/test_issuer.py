@@ -23,7 +23,7 @@ class TestIssuer:
         ],
     )
     def test_a_token_it_issued_is_accepted(self, verifier: TokenVerifier, kind: Kind, scopes: frozenset[Scope]) -> None:
-        identity = Identity("acme", "x-1", kind, scopes, None)
+        identity = Identity("acme", "x-1", kind, scopes, None, secret_generation=2)
         issued = TokenIssuer(POLICY, symmetric()).issue(identity, 60, NOW_MS)
         assert verifier.verify(issued, NOW_MS) == replace(identity, expires_s=NOW_S + 60)
 
