@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, field_validator
 
-from protocol.constants import OFFSET_MAX
+from protocol.constants import CHUNK_OVERHEAD_BYTES, OFFSET_MAX
 from protocol.naming import TENANT_PATTERN
 
 KIB = 1024
@@ -109,9 +109,10 @@ class Limits(Section):
     @classmethod
     def _holds_a_chunk(cls, value: int, info: ValidationInfo) -> int:
         chunk_bytes_max = info.data.get("chunk_bytes_max")
-        if chunk_bytes_max is not None and value < chunk_bytes_max:
+        overhead_bytes = CHUNK_OVERHEAD_BYTES if info.field_name == "window_bytes" else 0
+        if chunk_bytes_max is not None and value < chunk_bytes_max + overhead_bytes:
             raise ValueError(
-                f"must be at least limits.chunk_bytes_max = {chunk_bytes_max}, or the largest chunk can never be sent"
+                f"must be at least {chunk_bytes_max + overhead_bytes}, or limits.chunk_bytes_max never fits"
             )
         return value
 

@@ -15,7 +15,7 @@ from device.token_refresh import TokenRefresh
 from protocol import frames
 from protocol.checksum import Buffer
 from protocol.client import ClientConnection
-from protocol.constants import Action, Feature, FrameType
+from protocol.constants import CHUNK_OVERHEAD_BYTES, Action, Feature, FrameType
 from protocol.errors import ErrorCode
 from protocol.events import Acknowledged, Answered, Challenged, ClientEvent, Failed, ServerMisbehaved, Welcomed
 from protocol.exceptions import LocalProtocolError
@@ -119,7 +119,9 @@ class Link:
     @property
     def chunk_bytes(self) -> int:
         """How much data the next chunk should have."""
-        return min(self._pace.chunk_bytes, self.welcome.chunk_bytes_max, self.welcome.window_bytes)
+        welcome = self.welcome
+        window_bytes = max(welcome.window_bytes - CHUNK_OVERHEAD_BYTES, 1)
+        return min(self._pace.chunk_bytes, welcome.chunk_bytes_max, window_bytes)
 
     async def open(self, request: frames.Open, handler: StreamHandler) -> int:
         """Open an upload; its events go to `handler` until `forget`. Raises LinkOver."""
@@ -228,12 +230,12 @@ class Link:
         now_s = self._timing.clock()
         self._keepalive.heard(now_s)
         ending: Ending | None = None
-        is_welcomed, left_bytes = self._connection.welcome is not None, self._connection.window_left_bytes
+        is_welcomed, unanswered_bytes = self._connection.welcome is not None, self._connection.unanswered_bytes
         for event in self._connection.receive(data):
             found = self._take(event)
             ending = ending or found
         if is_welcomed:
-            self._pace.answered(self._connection.window_left_bytes - left_bytes, now_s)
+            self._pace.answered(unanswered_bytes - self._connection.unanswered_bytes, now_s)
         self._flush()
         self._notify()
         if self._leaving is not None and self._is_drained() and not self._streams.await_end:
@@ -303,7 +305,7 @@ class Link:
 
     def _is_drained(self) -> bool:
         """Whether the server has answered for every byte that was sent."""
-        return self._connection.window_left_bytes == self.welcome.window_bytes
+        return not self._connection.unanswered_bytes
 
     def _flush(self) -> None:
         data = self._connection.data_to_send()

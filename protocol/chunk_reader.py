@@ -72,7 +72,7 @@ class ChunkReader(FrameReader):
             self._take_mixed(kind, head, len(chunk.data), streams, events)
             return None
         end = chunk.start + count * len(chunk.data)
-        streams.receive(stream, end - chunk.start)
+        streams.receive(stream, end - chunk.start, count)
         # Chunks small enough to be gathered have no CRC32C of their own.
         self._run_for(kind, head.stream, chunk.start, events).add(end, data, count, chunk.crc32c)
         self.consume(count * head.frame_bytes)
@@ -102,7 +102,7 @@ class ChunkReader(FrameReader):
         for each in found:
             stream = streams.get(each.stream)
             if stream is not None:
-                streams.receive(stream, each.end - each.start)
+                streams.receive(stream, each.end - each.start, each.count)
             self._run_for(kind, each.stream, each.start, events).add(each.end, each.data, each.count)
         self.consume(count * head.frame_bytes)
         self.cost += count // GATHERED_FRAMES_PER_COST + RUN_COST * len(found)

@@ -3,11 +3,19 @@
 The caller sends `data_to_send`, passes what it receives to `receive`, and obeys the events.
 """
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from protocol import codec, frames
 from protocol.checksum import Buffer
-from protocol.constants import CONTROL_FRAME_BYTES_MAX, STREAM_MAX, Feature, FrameType, UploadState
+from protocol.constants import (
+    CHUNK_OVERHEAD_BYTES,
+    CONTROL_FRAME_BYTES_MAX,
+    STREAM_MAX,
+    Feature,
+    FrameType,
+    UploadState,
+)
 from protocol.errors import ErrorCode
 from protocol.events import (
     Acknowledged,
@@ -41,27 +49,30 @@ class _OwnMemory:
 
 @dataclass(slots=True)
 class _InFlight:
-    """The bytes of one stream that were sent and not answered."""
+    """The chunks of one stream that were sent and not answered."""
 
     spans: list[Span] = field(default_factory=list)
 
-    def remove(self, answered: Span) -> int:
-        """Take out what lies within `answered`. Returns the number of bytes."""
-        kept: list[Span] = []
-        removed = 0
-        for span in self.spans:
-            low, high = max(span.start, answered.start), min(span.end, answered.end)
-            if low >= high:
-                kept.append(span)
-                continue
-            removed += high - low
-            kept.extend(part for part in (Span(span.start, low), Span(high, span.end)) if part.start < part.end)
-        self.spans = kept
-        return removed
+    def answer(self, answered: Span) -> list[Span]:
+        """Take out and return the chunks that lie within `answered` as a whole."""
+        return self._take(lambda span: answered.start <= span.start and span.end <= answered.end)
+
+    def lose(self, missing: Span) -> list[Span]:
+        """Take out and return the chunks of which a byte is missing."""
+        return self._take(lambda span: span.start < missing.end and missing.start < span.end)
+
+    def _take(self, is_meant: Callable[[Span], bool]) -> list[Span]:
+        taken = [span for span in self.spans if is_meant(span)]
+        if taken:
+            self.spans = [span for span in self.spans if not is_meant(span)]
+        return taken
 
 
 class ClientConnection:
-    """One connection of a device. It numbers the streams."""
+    """One connection of a device. It numbers the streams.
+
+    `unanswered_bytes` are the data bytes of all chunks that were sent and neither acknowledged nor refused.
+    """
 
     __slots__ = (
         "_features_required",
@@ -70,8 +81,9 @@ class ClientConnection:
         "_out",
         "_reader",
         "_stream",
-        "_unacknowledged_bytes",
+        "_unanswered_chunks",
         "state",
+        "unanswered_bytes",
         "welcome",
     )
 
@@ -82,7 +94,8 @@ class ClientConnection:
         self._reader = FrameReader(_OwnMemory())
         self._in_flight: dict[int, _InFlight] = {}
         self._stream = 0
-        self._unacknowledged_bytes = 0
+        self._unanswered_chunks = 0
+        self.unanswered_bytes = 0
         self.state = ConnectionState.START
         self.welcome: frames.Welcome | None = None
 
@@ -93,8 +106,11 @@ class ClientConnection:
 
     @property
     def window_left_bytes(self) -> int:
-        """Data bytes that may be sent now; 0 before WELCOME."""
-        return 0 if self.welcome is None else max(self.welcome.window_bytes - self._unacknowledged_bytes, 0)
+        """Data bytes that the next chunk may have; 0 before WELCOME."""
+        if self.welcome is None:
+            return 0
+        charged_bytes = self.unanswered_bytes + (self._unanswered_chunks + 1) * CHUNK_OVERHEAD_BYTES
+        return max(self.welcome.window_bytes - charged_bytes, 0)
 
     def data_to_send(self) -> list[Buffer]:
         """Everything to be sent since the last call. The data of chunks is the caller's own memory."""
@@ -143,7 +159,8 @@ class ClientConnection:
             raise LocalProtocolError(f"a chunk of {len(data)} bytes, {self.welcome.chunk_bytes_max} are allowed")
         self._out += (codec.encode_chunk_header(kind, stream, start, data), data)
         self._in_flight[stream].spans.append(Span(start, start + len(data)))
-        self._unacknowledged_bytes += len(data)
+        self._unanswered_chunks += 1
+        self.unanswered_bytes += len(data)
 
     def finish(self, stream: int, finish: frames.Finish) -> None:
         """Say that all bytes of the stream were sent. May be repeated."""
@@ -194,10 +211,8 @@ class ClientConnection:
                     self.state = ConnectionState.CLOSING
                 self._end(head.stream)
                 return Failed(head.stream, frame)
-            case frames.Ack(next_expected_byte, ranges):
-                for span in (Span(0, next_expected_byte), *(ranges or ())):
-                    self._remove(head.stream, span)
-                return Acknowledged(head.stream, next_expected_byte, ranges or ())
+            case frames.Ack():
+                return self._take_ack(head.stream, frame)
             case frames.Ping(token):
                 self._send(frames.Pong(token))
                 return None
@@ -205,10 +220,19 @@ class ClientConnection:
                 return None
         return self._take_answer(head.stream, frame)
 
+    def _take_ack(self, stream: int, ack: frames.Ack) -> ClientEvent:
+        ranges = ack.ranges or ()
+        if (sent := self._in_flight.get(stream)) is not None:
+            for span in (Span(0, ack.next_expected_byte), *ranges):
+                self._answered(sent.answer(span))
+        return Acknowledged(stream, ack.next_expected_byte, ranges)
+
     def _take_answer(self, stream: int, frame: frames.ControlFrame) -> ClientEvent:
         match frame:
-            case frames.Nack(start_byte=start, end_byte=end):
-                self._remove(stream, Span(start, end + 1))
+            case frames.Nack(code, start, end) if stream in self._in_flight:
+                sent, refused = self._in_flight[stream], Span(start, end + 1)
+                # INCOMPLETE may name a part of a chunk, which was lost as a whole.
+                self._answered(sent.lose(refused) if code == ErrorCode.INCOMPLETE else sent.answer(refused))
             case frames.Opened(state=UploadState.COMPLETE) | frames.Finished() | frames.Aborted():
                 self._end(stream)
         if not isinstance(
@@ -233,11 +257,11 @@ class ClientConnection:
         self.welcome = welcome
         return Welcomed(welcome)
 
-    def _remove(self, stream: int, span: Span) -> None:
-        if stream in self._in_flight:
-            self._unacknowledged_bytes -= self._in_flight[stream].remove(span)
-
     def _end(self, stream: int) -> None:
         sent = self._in_flight.pop(stream, None)
         if sent is not None:
-            self._unacknowledged_bytes -= sum(span.end - span.start for span in sent.spans)
+            self._answered(sent.spans)
+
+    def _answered(self, chunks: Sequence[Span]) -> None:
+        self._unanswered_chunks -= len(chunks)
+        self.unanswered_bytes -= sum(chunk.end - chunk.start for chunk in chunks)

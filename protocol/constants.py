@@ -59,6 +59,10 @@ NONCE_BYTES = 32
 PROOF_BYTES = 32
 """An HMAC-SHA-256."""
 
+CHUNK_OVERHEAD_BYTES = 256
+"""What each chunk costs in the window besides its data. The server keeps at least one object of this size for a chunk
+under way, so a window bounds its memory however small the chunks are."""
+
 NACKS_PER_RANGE_MAX = 8
 """The eighth refusal of one range ends the stream: eight bad copies of one chunk are no accident of the link."""
 

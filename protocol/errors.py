@@ -51,7 +51,7 @@ class ErrorCode(IntEnum):
         Action.REOPEN,
         "the stream number is not above all earlier ones of this connection",
     )
-    WINDOW_EXCEEDED = 0x0108, Action.REOPEN, "more bytes are unacknowledged than the window allows"
+    WINDOW_EXCEEDED = 0x0108, Action.REOPEN, "more is unacknowledged than the window allows"
     UNAUTHENTICATED = 0x0110, Action.REAUTHENTICATE, "the credential is not valid here"
     TOKEN_EXPIRED = 0x0111, Action.REAUTHENTICATE, "the token's time is over"
     FORBIDDEN = 0x0112, Action.GIVE_UP, "the credential is valid, but does not allow uploads"

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from protocol import frames
 from protocol.checksum import Buffer
-from protocol.constants import ChecksumKind
+from protocol.constants import CHUNK_OVERHEAD_BYTES, ChecksumKind
 from protocol.errors import ErrorCode
 from protocol.frame_buffer import Lease
 from protocol.ranges import Span
@@ -56,6 +56,11 @@ class ChunksReceived:
     checksum: ChecksumKind
     lease: Lease | None
     crc32c: int | None = None
+
+    @property
+    def charged_bytes(self) -> int:
+        """What the chunks take of the window until they are answered. §11"""
+        return self.end - self.start + self.count * CHUNK_OVERHEAD_BYTES
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from protocol.constants import NACKS_PER_RANGE_MAX, SIZE_UNKNOWN
+from protocol.constants import CHUNK_OVERHEAD_BYTES, NACKS_PER_RANGE_MAX, SIZE_UNKNOWN
 from protocol.errors import ErrorCode
 from protocol.exceptions import ProtocolError
 from protocol.ranges import Span
@@ -103,22 +103,25 @@ class Streams:
         if stream is not None:
             self.unacknowledged_bytes -= stream.unacknowledged_bytes
 
-    def receive(self, stream: Stream, count: int) -> None:
-        """Count data bytes that arrived. Raises ProtocolError WINDOW_EXCEEDED."""
-        stream.unacknowledged_bytes += count
-        self.unacknowledged_bytes += count
+    def receive(self, stream: Stream, data_bytes: int, chunks: int) -> None:
+        """Charge the window for chunks that arrived, `data_bytes` in all. Raises ProtocolError WINDOW_EXCEEDED."""
+        charged_bytes = data_bytes + chunks * CHUNK_OVERHEAD_BYTES
+        stream.unacknowledged_bytes += charged_bytes
+        self.unacknowledged_bytes += charged_bytes
         if self.unacknowledged_bytes > self._window_bytes + self._credit_bytes:
             raise ProtocolError(
                 ErrorCode.WINDOW_EXCEEDED,
-                f"{self.unacknowledged_bytes} bytes are unacknowledged, the window has {self._window_bytes}",
+                f"{self.unacknowledged_bytes} bytes are charged to the window, which has {self._window_bytes}",
             )
 
-    def free_window(self, stream: Stream, count: int) -> None:
-        """Data bytes that arrived were acknowledged or refused, and no longer count."""
-        count = min(count, stream.unacknowledged_bytes)
-        stream.unacknowledged_bytes -= count
-        self.unacknowledged_bytes -= count
+    def free_window(self, stream: Stream, charged_bytes: int) -> None:
+        """Chunks that arrived were acknowledged or refused: what was charged for them no longer counts."""
+        freed_bytes = min(charged_bytes, stream.unacknowledged_bytes)
+        stream.unacknowledged_bytes -= freed_bytes
+        self.unacknowledged_bytes -= freed_bytes
 
-    def allow_resend(self, count: int) -> None:
-        """Let refused bytes come again even when the window is full, up to one window more."""
-        self._credit_bytes = min(self._credit_bytes + count, self._window_bytes)
+    def allow_resend(self, data_bytes: int) -> None:
+        """Let refused bytes come again, in chunks of any size, even when the window is full; up to one window more."""
+        # A byte by itself costs most.
+        credit_bytes = data_bytes * (1 + CHUNK_OVERHEAD_BYTES)
+        self._credit_bytes = min(self._credit_bytes + credit_bytes, self._window_bytes)

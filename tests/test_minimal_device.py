@@ -10,7 +10,15 @@ import pytest
 
 from protocol import codec, frames
 from protocol.checksum import crc32c, sum8
-from protocol.constants import Action, CredentialKind, Disposition, Durability, FrameType, UploadState
+from protocol.constants import (
+    CHUNK_OVERHEAD_BYTES,
+    Action,
+    CredentialKind,
+    Disposition,
+    Durability,
+    FrameType,
+    UploadState,
+)
 from protocol.errors import ErrorCode
 from protocol.ranges import Span
 from tests.support.deadlines import DEADLINE_S, PROCESS_S
@@ -36,6 +44,8 @@ int link_write(const void *from, size_t n) { return all(1, (void *)(uintptr_t)fr
 int file_read(uint64_t at, void *to, size_t n) { memcpy(to, file + at, n); return 0; }
 int main(void) { return upload("token", "name", sizeof file - 1); }
 """
+CHUNK_BYTES = 400
+CHUNK_COST_BYTES = CHUNK_BYTES + CHUNK_OVERHEAD_BYTES
 FILE = bytes(65 + index % 26 for index in range(3000))
 
 
@@ -90,11 +100,11 @@ class Conversation:
         self.process.stdin.write(raw)
         self.process.stdin.flush()
 
-    def greet(self, state: UploadState, next_expected_byte: int, window_bytes: int = 800) -> None:
-        """The handshake and OPEN; chunks of at most 400 bytes."""
+    def greet(self, state: UploadState, next_expected_byte: int, window_bytes: int = 2 * CHUNK_COST_BYTES) -> None:
+        """The handshake and OPEN; chunks of at most 400 bytes, of which the window takes two."""
         hello = codec.decode(FrameType.HELLO, self.read(FrameType.HELLO))
         assert hello == frames.Hello(CredentialKind.TOKEN, 0, 64, token="token")
-        self.send(frames.Welcome(1, Durability.SYNC, 4, 1, 60, 0, 400, window_bytes, 60, 0, 1))
+        self.send(frames.Welcome(1, Durability.SYNC, 4, 1, 60, 0, CHUNK_BYTES, window_bytes, 60, 0, 1))
         opened = codec.decode(FrameType.OPEN, self.read(FrameType.OPEN))
         assert opened == frames.Open(Disposition.RESUME_OR_CREATE, len(FILE), "name")
         self.send(frames.Opened(1, state, UploadState.NONE, next_expected_byte, 60), 1)
@@ -155,7 +165,7 @@ def test_the_minimal_device_goes_on_beyond_what_it_sent(minimal_device: Path) ->
 
 def test_the_minimal_device_counts_a_chunk_until_its_end_is_acknowledged(minimal_device: Path) -> None:
     with Conversation(minimal_device) as device:
-        device.greet(UploadState.RECEIVING, 0, window_bytes=900)
+        device.greet(UploadState.RECEIVING, 0, window_bytes=2 * CHUNK_COST_BYTES + 100)
         assert [device.chunk()[0], device.chunk()[0]] == [Span(0, 400), Span(400, 800)]
         device.send(frames.Ack(700), 1)
         assert device.chunk()[0] == Span(800, 1200)

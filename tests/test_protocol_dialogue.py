@@ -8,7 +8,7 @@ import pytest
 from protocol import codec, frames
 from protocol.checksum import crc32c, sum8
 from protocol.client import ClientConnection
-from protocol.constants import FrameType, UploadState
+from protocol.constants import CHUNK_OVERHEAD_BYTES, FrameType, UploadState
 from protocol.events import ServerMisbehaved
 from tests.support.protocol_document import section
 from tests.support.server_rig import ServerRig
@@ -100,7 +100,7 @@ def answer(server: ServerRig, said: Said) -> None:
             server.connection.opened(said.stream, opened, 20)
             server.resume()
         case frames.Ack(next_expected_byte):
-            server.connection.acknowledge(said.stream, next_expected_byte, [], 8)
+            server.connection.acknowledge(said.stream, next_expected_byte, [], 8 + CHUNK_OVERHEAD_BYTES)
         case frame:
             assert isinstance(frame, frames.Finished), "the dialogue needs no other answer"
             server.connection.finished(said.stream, frame)

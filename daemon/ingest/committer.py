@@ -51,7 +51,7 @@ class CommitListener(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class CycleSettings:
-    """A cycle is cut at `cycle_bytes`, or `cycle_s` after the first of them."""
+    """A cycle is cut at `cycle_bytes`, each chunk's overhead included, or `cycle_s` after the first of them."""
 
     cycle_bytes: int
     cycle_s: float
@@ -89,7 +89,7 @@ class Committer:
         self.oldest_cycle_s: float | None = None
 
     def arrived(self, upload: LiveUpload, count: int) -> None:
-        """`count` bytes of the upload were handed to staging, or were there already and wait for their cycle."""
+        """Bytes of the upload, charged as `count`, were handed to staging."""
         upload.arrived(count, self._clock.monotonic_s())
         self.pending_bytes += count
         self._waiting_bytes += count

@@ -16,11 +16,11 @@ class Listener(Protocol):
     """The stream of an upload, as it gets the results."""
 
     def acknowledged(self, next_expected_byte: int, beyond: Sequence[Span], answered_bytes: int) -> None:
-        """All below `next_expected_byte`, and `beyond`, are durable. It answers `answered_bytes` that arrived."""
+        """All below `next_expected_byte`, and `beyond`, are durable. It answers chunks charged as `answered_bytes`."""
         ...
 
     def refused(self, refused: Span, code: ErrorCode, answered_bytes: int) -> None:
-        """These bytes must be sent again. The stream stays open."""
+        """These bytes must be sent again. The stream stays open. It answers chunks charged as `answered_bytes`."""
         ...
 
     def verifying(self, wait_ms: int) -> None:
@@ -66,12 +66,17 @@ class Cut:
 
 
 class LiveUpload:
-    """Bytes that have arrived (`received`), those that are durable, and the stream on which they come."""
+    """Bytes that have arrived (`received`), those that are durable, and the stream on which they come.
+
+    `unanswered_bytes` is what was charged for chunks that wait for a commit cycle, `duplicate_bytes` for such of bytes
+    that were here already.
+    """
 
     __slots__ = (
         "allowance",
         "crc32c_expected",
         "device",
+        "duplicate_bytes",
         "durable",
         "epoch",
         "id",
@@ -117,6 +122,7 @@ class LiveUpload:
         self.sha256_wanted = record.sha256_expected is not None
         self.is_finishing = False
         self.unanswered_bytes = 0
+        self.duplicate_bytes = 0
         self.allowance = None
 
     @property
@@ -164,7 +170,7 @@ class LiveUpload:
         return pieces
 
     def arrived(self, count: int, now: float) -> None:
-        """`count` bytes wait for the next commit cycle."""
+        """Bytes that were charged as `count` wait for the next commit cycle."""
         self.unanswered_bytes += count
         if self.received_s is None:
             self.received_s = now

@@ -21,6 +21,11 @@ class Received(Protocol):
         ...
 
     @property
+    def charged_bytes(self) -> int:
+        """What the bytes take of their sender's window until they are answered."""
+        ...
+
+    @property
     def crc32c(self) -> int | None:
         """CRC32C of all the bytes, where it is known already."""
         ...

@@ -105,11 +105,11 @@ class Uploads:
         needed = sum(gap.end - gap.start for gap in gaps)
         if needed < end - start:
             self._metrics.duplicate_bytes += end - start - needed
-        if upload.is_over or not gaps or self._refuse(upload, start, end, needed):
+        if upload.is_over or not gaps or self._refuse(upload, received, needed):
             if lease is not None:
                 lease.release()
             if not gaps:
-                self._acknowledge_duplicate(upload, start, end)
+                self._acknowledge_duplicate(upload, received)
             return
         durable_bytes = upload.durable[-1].end if upload.durable else 0
         pieces = upload.take_in(start, received.data, gaps, received.crc32c)
@@ -121,7 +121,7 @@ class Uploads:
             )
             if upload.sha256_wanted:
                 self._digest(upload, piece, lease)
-        self._committer.arrived(upload, end - start)
+        self._committer.arrived(upload, received.charged_bytes)
 
     def finish(self, upload: LiveUpload, size: int, crc32c: int | None = None, sha256: bytes | None = None) -> None:
         """All `size` bytes were sent: complete the upload once they are durable and match the digests, where given."""
@@ -184,7 +184,10 @@ class Uploads:
         if upload.is_over:
             return
         if upload.listener is not None and upload.epoch == cut.epoch:
-            upload.listener.acknowledged(upload.next_expected_byte, upload.beyond(), cut.answered_bytes)
+            # Duplicates of what this cut holds may have come after it was made.
+            answered_bytes = cut.answered_bytes + upload.duplicate_bytes
+            upload.duplicate_bytes = 0
+            upload.listener.acknowledged(upload.next_expected_byte, upload.beyond(), answered_bytes)
         if upload.sha256_expected is not None and upload.sha256 is None:
             self._digester.follow(upload)
         self._live.forget_if_done(upload)
@@ -263,23 +266,25 @@ class Uploads:
             self._metrics.storage_failures[failure_kind(error, StorageFailure.WRITE)] += 1
             self.lost(upload, *storage_failure(error))
 
-    def _refuse(self, upload: LiveUpload, start: int, end: int, needed: int) -> bool:
+    def _refuse(self, upload: LiveUpload, received: Received, needed: int) -> bool:
         """Whether bytes that are not there yet cannot be taken. If so, the listener gets the reason."""
-        refusal = self._admission.take(upload, start, end, needed)
+        refusal = self._admission.take(upload, received.start, received.end, needed)
         if refusal is None:
             return False
         if refusal.code.scope is not ErrorScope.CHUNK:
             self._live.end_stream(upload, refusal.code, refusal.detail)
         elif upload.listener is not None:
-            upload.listener.refused(Span(start, end), refusal.code, end - start)
+            refused = Span(received.start, received.end)
+            upload.listener.refused(refused, refusal.code, received.charged_bytes)
         return True
 
-    def _acknowledge_duplicate(self, upload: LiveUpload, start: int, end: int) -> None:
-        """Acknowledge a chunk that was there already: now, or with the cycle that makes its first copy durable."""
-        if not upload.is_durable(start, end):
-            self._committer.arrived(upload, end - start)
+    def _acknowledge_duplicate(self, upload: LiveUpload, received: Received) -> None:
+        """Acknowledge a chunk that was there already: now, or no later than its first copy."""
+        if not upload.is_durable(received.start, received.end):
+            upload.duplicate_bytes += received.charged_bytes
+            self._committer.touch(upload)
         elif upload.listener is not None:
-            upload.listener.acknowledged(upload.next_expected_byte, upload.beyond(), end - start)
+            upload.listener.acknowledged(upload.next_expected_byte, upload.beyond(), received.charged_bytes)
 
     def _new_id(self) -> int:
         return int.from_bytes(self._entropy.bytes(8), "big") % OFFSET_MAX + 1

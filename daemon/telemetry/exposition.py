@@ -28,7 +28,7 @@ class Gauges:
     uploads: Mapping[str, int]
     """By state in the catalog."""
     pending_bytes: int
-    """Received but not durable yet."""
+    """Received but not durable yet, as the window counts it."""
     receive_pool_lent_bytes: int
     disk_free_bytes: int | None
     disk_size_bytes: int | None
@@ -101,7 +101,7 @@ def _durability(metrics: Metrics, gauges: Gauges) -> Iterator[core.Metric]:
     yield _histogram("commit_cycle_size_bytes", "Bytes that a commit cycle made durable.", metrics.cycle_bytes)
     yield _histogram("commit_cycle_uploads", "Uploads that a commit cycle advanced.", metrics.cycle_uploads)
     yield _histogram("catalog_batch_duration_seconds", "Duration of a transaction.", metrics.catalog_batch_duration)
-    yield _gauge("pending_bytes", "Bytes received but not durable yet.", gauges.pending_bytes)
+    yield _gauge("pending_bytes", "Bytes not durable yet, and 256 for each of their chunks.", gauges.pending_bytes)
     yield _counters("storage_failures", "Storage operations that failed.", ("kind",), metrics.storage_failures)
 
 

@@ -48,7 +48,7 @@ class TestRelations:
     @pytest.mark.parametrize(
         ("given", "key"),
         [
-            ({"limits.window_bytes": 65536, "limits.chunk_bytes_max": 65537}, "limits.window_bytes"),
+            ({"limits.window_bytes": 65536 + 255, "limits.chunk_bytes_max": 65536}, "limits.window_bytes"),
             ({"limits.chunk_bytes_max": 8 << 20, "limits.window_bytes": 4 << 20}, "limits.window_bytes"),
             ({"limits.receive_pool_bytes": 65536}, "limits.receive_pool_bytes"),
             ({"limits.keepalive_s": 91}, "limits.keepalive_s"),
@@ -67,7 +67,7 @@ class TestRelations:
     @pytest.mark.parametrize(
         "given",
         [
-            {"limits.window_bytes": 1 << 20, "limits.receive_pool_bytes": 1 << 20},
+            {"limits.window_bytes": (1 << 20) + 256, "limits.receive_pool_bytes": 1 << 20},
             {"listen.tls_certificate": "a.pem", "listen.tls_key": "b.pem"},
             {"listen.proxy_protocol": "yes", "listen.proxy_trusted": "127.0.0.0/8"},
             {"drain.reconnect_ms_min": 4000, "drain.reconnect_ms_max": 4000},

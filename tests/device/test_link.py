@@ -13,7 +13,7 @@ from device.exceptions import UnreachableError
 from device.link import LINGER_S, READ_BYTES
 from protocol import codec, frames
 from protocol.client import ClientConnection
-from protocol.constants import STREAM_MAX, Action, UploadState
+from protocol.constants import CHUNK_OVERHEAD_BYTES, STREAM_MAX, Action, UploadState
 from protocol.errors import ErrorCode
 from protocol.events import ServerEvent
 from tests.device.conftest import Uplinks
@@ -52,6 +52,14 @@ async def test_a_chunk_is_no_larger_than_the_server_or_the_window_takes(server: 
         await uplink.send(DATA[:50_000], "two")
     assert server.files["two"].data == DATA[:50_000]
     assert len(server.sessions) == 2
+
+
+async def test_a_window_for_one_chunk_is_enough(server: FakeServer, uplinks: Uplinks) -> None:
+    server.scripts.append(Script(welcome=replaced(chunk_bytes_max=3000, window_bytes=3000 + CHUNK_OVERHEAD_BYTES)))
+    async with uplinks() as uplink:
+        await asyncio.gather(*(uplink.send(DATA[:20_000], f"{n}") for n in range(2)))
+    assert len(server.sessions) == 1
+    assert [stored.data for stored in server.files.values()] == [DATA[:20_000]] * 2
 
 
 async def test_no_more_streams_are_open_than_allowed(server: FakeServer, uplinks: Uplinks, time: FakeTime) -> None:

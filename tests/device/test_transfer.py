@@ -24,7 +24,7 @@ from tests.support.welcomes import replaced, without
 def refuse(code: ErrorCode) -> Hook:
     def hook(session: Session, event: ServerEvent) -> None:
         assert isinstance(event, ChunksReceived)
-        session.connection.refuse_range(event.stream, Span(event.start, event.end), code, event.end - event.start)
+        session.connection.refuse_range(event.stream, Span(event.start, event.end), code, event.charged_bytes)
 
     return hook
 

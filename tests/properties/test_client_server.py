@@ -31,7 +31,7 @@ from protocol.events import (
 )
 from protocol.handshake import device_key, prove
 from protocol.ranges import RangeSet, Span
-from tests.support.server_rig import HELLO, LIMITS, SECRET_HELLO, Pool, ServerRig, merged, opened_of, welcome_of
+from tests.support.server_rig import HELLO, SECRET_HELLO, Pool, ServerRig, merged, opened_of, welcome_of
 
 OPEN = frames.Open(
     Disposition.REPLACE,
@@ -141,21 +141,22 @@ def test_chunk_and_ack(link: Link, kind: FrameType) -> None:
     assert isinstance(first, ChunksReceived)
     assert isinstance(second, ChunksReceived)
     assert (first.start, first.data, second.start, second.data) == (0, (b"data",), 10, (b"more",))
-    link.rig.connection.acknowledge(stream, 4, [Span(10, 14)], 8)
+    link.rig.connection.acknowledge(stream, 4, [Span(10, 14)], first.charged_bytes + second.charged_bytes)
     assert link.down() == [Acknowledged(stream, 4, (Span(10, 14),))]
-    assert link.client.window_left_bytes == LIMITS.window_bytes
+    assert link.client.unanswered_bytes == link.rig.connection.streams.unacknowledged_bytes == 0
 
 
 def test_nack(link: Link) -> None:
     stream = link.open()
     link.client.chunk(stream, 0, b"data")
-    link.up()
-    link.rig.connection.refuse_range(stream, Span(0, 4), ErrorCode.TOO_MANY_GAPS, 4)
+    (chunks,) = link.up()
+    assert isinstance(chunks, ChunksReceived)
+    link.rig.connection.refuse_range(stream, Span(0, 4), ErrorCode.TOO_MANY_GAPS, chunks.charged_bytes)
     (event,) = link.down()
     assert isinstance(event, Answered)
     assert isinstance(event.frame, frames.Nack)
     assert (event.frame.code, event.frame.start_byte, event.frame.end_byte) == (ErrorCode.TOO_MANY_GAPS, 0, 3)
-    assert link.client.window_left_bytes == LIMITS.window_bytes
+    assert link.client.unanswered_bytes == link.rig.connection.streams.unacknowledged_bytes == 0
 
 
 def test_finish_verifying_and_finished(link: Link) -> None:
@@ -270,8 +271,7 @@ def test_a_file_survives_reordering_and_flipped_bits(
             if isinstance(event, ChunksReceived):
                 store.put(event)
                 beyond = [Span(each.start, each.end) for each in store.have.beyond_next()]
-                settled = event.end - event.start
-                link.rig.connection.acknowledge(stream, store.have.next_expected_byte, beyond, settled)
+                link.rig.connection.acknowledge(stream, store.have.next_expected_byte, beyond, event.charged_bytes)
         for answer in link.down():
             if isinstance(answer, Answered) and isinstance(answer.frame, frames.Nack):
                 to_send.insert(0, Span(answer.frame.start_byte, answer.frame.end_byte + 1))
@@ -280,7 +280,7 @@ def test_a_file_survives_reordering_and_flipped_bits(
                 return
     assert bytes(store.content) == content
     assert store.have.prefix_crc32c() == crc32c(content)
-    assert link.client.window_left_bytes == LIMITS.window_bytes
+    assert link.client.unanswered_bytes == link.rig.connection.streams.unacknowledged_bytes == 0
     assert link.rig.connection.streams.unacknowledged_bytes == 0
 
 

@@ -220,7 +220,7 @@ def test_a_client_never_raises_whatever_a_server_sends(garbage: bytes, state: st
 
 
 class _Caller:
-    """A caller that answers in any order, and counts the bytes in the window independently."""
+    """A caller that answers in any order, and counts what is charged to the window independently."""
 
     def __init__(self) -> None:
         self.pool = Pool(leases_max=2)
@@ -231,7 +231,7 @@ class _Caller:
     def take(self, events: list[ServerEvent]) -> None:
         for event in events:
             if isinstance(event, ChunksReceived):
-                self.pending[event.stream].append(event.end - event.start)
+                self.pending[event.stream].append(event.charged_bytes)
 
     def act(self, step: tuple[str, int, int]) -> None:
         what, which, size = step

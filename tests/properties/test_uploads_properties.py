@@ -22,7 +22,7 @@ from tests.support.catalog_samples import REPLACE, REQUEST
 from tests.support.deadlines import DEADLINE_S
 from tests.support.loop_turns import turns
 from tests.support.upload_bench import Bench
-from tests.support.upload_streams import Stream
+from tests.support.upload_streams import Stream, charged_bytes
 
 Result = TypeVar("Result")
 
@@ -69,7 +69,7 @@ class WatchedStream(Stream):
     name: str = ""
     promises: Promises | None = None
     upload: LiveUpload | None = None
-    sent_bytes: int = 0
+    charged_bytes: int = 0
     asked_to_finish: bool = False
 
     def acknowledged(self, next_expected_byte: int, beyond: Sequence[Span], answered_bytes: int) -> None:
@@ -77,7 +77,7 @@ class WatchedStream(Stream):
         assert self.upload is not None
         assert self.promises is not None
         self.promises.durable(self.upload.id, next_expected_byte, beyond)
-        assert self.answered_bytes <= self.sent_bytes, "more was acknowledged than was sent on this stream"
+        assert self.answered_bytes <= self.charged_bytes, "more was acknowledged than was sent on this stream"
 
     def finished(self, upload: Upload) -> None:
         super().finished(upload)
@@ -170,7 +170,7 @@ class UploadsMachine(RuleBasedStateMachine):
         stream, upload = self.pick(which)
         data = CONTENTS[stream.name][start : start + count]
         if data:
-            stream.sent_bytes += len(data)
+            stream.charged_bytes += charged_bytes(len(data))
             self.bench.send(upload, start, *[piece for piece in (data[:cut], data[cut:]) if piece])
         await turns()
 
@@ -184,7 +184,7 @@ class UploadsMachine(RuleBasedStateMachine):
         assert stream.upload is not None
         for position in range(start, len(content), 12):
             data = content[position : position + 12]
-            stream.sent_bytes += len(data)
+            stream.charged_bytes += charged_bytes(len(data))
             self.bench.send(stream.upload, position, data)
             if stream.is_over:
                 return
@@ -322,7 +322,7 @@ class UploadsMachine(RuleBasedStateMachine):
             await turns()
         await self._drained()
         for stream in self.alive:
-            assert stream.answered_bytes == stream.sent_bytes, "every byte that arrived on a stream gets an answer"
+            assert stream.answered_bytes == stream.charged_bytes, "every byte that arrived on a stream gets an answer"
             assert stream.upload is not None
             bench.uploads.detach(stream.upload, stream)
         self.streams.clear()

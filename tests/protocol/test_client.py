@@ -7,7 +7,16 @@ import pytest
 
 from protocol import codec, frames
 from protocol.client import ClientConnection
-from protocol.constants import SIZE_UNKNOWN, STREAM_MAX, Action, Disposition, Feature, FrameType, UploadState
+from protocol.constants import (
+    CHUNK_OVERHEAD_BYTES,
+    SIZE_UNKNOWN,
+    STREAM_MAX,
+    Action,
+    Disposition,
+    Feature,
+    FrameType,
+    UploadState,
+)
 from protocol.errors import ErrorCode
 from protocol.events import Acknowledged, Answered, Challenged, ClientEvent, Failed, ServerMisbehaved, Welcomed
 from protocol.exceptions import LocalProtocolError
@@ -16,7 +25,8 @@ from protocol.state import CLIENT_ACCEPTS, ConnectionState
 from tests.support.server_rig import HELLO, SECRET_HELLO, frame, opened_of, welcome_of
 
 OPEN = frames.Open(Disposition.RESUME_OR_CREATE, SIZE_UNKNOWN, "log.bin")
-WELCOME = replace(welcome_of(), window_bytes=1000, chunk_bytes_max=100)
+WELCOME = replace(welcome_of(), window_bytes=2000, chunk_bytes_max=100)
+
 REFUSED = frames.Refused(ErrorCode.UNAUTHENTICATED, Action.REAUTHENTICATE, 1, 1, 0, "no")
 ERROR = frames.Error(ErrorCode.DISK_FULL, Action.WAIT, 5000, 7, "full")
 
@@ -54,6 +64,11 @@ def sending(*chunks: tuple[int, bytes]) -> ClientConnection:
     return client
 
 
+def left(*under_way: int) -> int:
+    """What the next chunk may have while chunks of these sizes are under way."""
+    return WELCOME.window_bytes - sum(under_way) - (len(under_way) + 1) * CHUNK_OVERHEAD_BYTES
+
+
 # Handshake.
 
 
@@ -71,7 +86,7 @@ def test_welcome_states_the_features_and_limits_in_force(feed: FeedSizes) -> Non
     assert feed(client, codec.encode(WELCOME)) == [Welcomed(WELCOME)]
     assert client.state is ConnectionState.OPEN
     assert client.welcome == WELCOME
-    assert client.window_left_bytes == 1000
+    assert client.window_left_bytes == left()
 
 
 def test_a_challenge_is_answered_with_a_proof(feed: FeedSizes) -> None:
@@ -133,7 +148,7 @@ def test_a_device_with_a_token_opens_an_upload_before_welcome() -> None:
         b"data",
     ]
     client.receive(codec.encode(WELCOME))
-    assert client.window_left_bytes == 996, "bytes sent before WELCOME count"
+    assert client.window_left_bytes == left(4), "bytes sent before WELCOME count"
 
 
 def test_stream_numbers_only_rise() -> None:
@@ -156,7 +171,7 @@ def test_a_chunk_goes_out_in_the_form_asked_for(kind: FrameType) -> None:
     client = sending()
     client.chunk(1, 5, memoryview(b"data"), kind)
     assert client.data_to_send() == [codec.encode_chunk_header(kind, 1, 5, b"data"), b"data"]
-    assert client.window_left_bytes == 996
+    assert client.window_left_bytes == left(4)
 
 
 def test_the_data_of_a_chunk_is_not_copied() -> None:
@@ -173,7 +188,7 @@ def test_chunks_need_an_open_stream_and_the_servers_limit() -> None:
         client.chunk(1, 100, bytes(101))
     with pytest.raises(LocalProtocolError):
         client.chunk(2, 0, b"x")
-    assert client.window_left_bytes == 900
+    assert client.window_left_bytes == left(100)
 
 
 def test_a_chunk_that_cannot_be_encoded_uses_no_window() -> None:
@@ -181,7 +196,7 @@ def test_a_chunk_that_cannot_be_encoded_uses_no_window() -> None:
     with pytest.raises(LocalProtocolError):
         client.chunk(1, 0, b"")
     assert client.data_to_send() == []
-    assert client.window_left_bytes == 1000
+    assert client.window_left_bytes == left()
 
 
 def test_other_requests_are_sent_unchanged() -> None:
@@ -225,33 +240,47 @@ def test_answers_become_events(stream: int, answer: frames.Opened, feed: FeedSiz
     assert client.state is ConnectionState.OPEN
 
 
-def test_an_ack_frees_the_window_below_n_and_for_its_ranges(feed: FeedSizes) -> None:
+def test_an_ack_frees_each_chunk_once_it_covers_all_of_it(feed: FeedSizes) -> None:
     client = sending((0, bytes(100)), (100, bytes(100)), (300, bytes(100)))
-    assert client.window_left_bytes == 700
-    ack = frames.Ack(50, (Span(310, 320),))
-    assert feed(client, codec.encode(ack, 1)) == [Acknowledged(1, 50, (Span(310, 320),))]
-    assert client.window_left_bytes == 760
-    assert feed(client, codec.encode_ack(1, 200)) == [Acknowledged(1, 200, ())]
-    assert client.window_left_bytes == 910
-    assert feed(client, codec.encode_ack(1, 200)) == [Acknowledged(1, 200, ())]
-    assert client.window_left_bytes == 910, "a repeated acknowledgement frees nothing"
+    assert client.window_left_bytes == left(100, 100, 100)
+    ack = frames.Ack(50, (Span(310, 400),))
+    assert feed(client, codec.encode(ack, 1)) == [Acknowledged(1, 50, (Span(310, 400),))]
+    assert client.window_left_bytes == left(100, 100, 100), "none of them is durable as a whole"
+    feed(client, codec.encode(frames.Ack(199, (Span(300, 400),)), 1))
+    assert client.window_left_bytes == left(100)
+    feed(client, codec.encode(frames.Ack(199, (Span(300, 400),)), 1))
+    assert client.window_left_bytes == left(100), "a repeated acknowledgement frees nothing"
     feed(client, codec.encode_ack(1, 400))
-    assert client.window_left_bytes == 1000
+    assert client.window_left_bytes == left()
+    assert client.unanswered_bytes == 0
 
 
 def test_an_ack_frees_both_copies_of_bytes_sent_twice() -> None:
     client = sending((0, bytes(100)), (50, bytes(100)))
-    assert client.window_left_bytes == 800
+    assert client.window_left_bytes == left(100, 100)
     client.receive(codec.encode_ack(1, 150))
-    assert client.window_left_bytes == 1000
+    assert client.window_left_bytes == left()
+
+
+@pytest.mark.parametrize("start", [50, 101])
+def test_a_refusal_of_a_part_frees_nothing(start: int) -> None:
+    client = sending((0, bytes(100)), (100, bytes(100)))
+    client.receive(codec.encode(frames.Nack(ErrorCode.CHUNK_CORRUPT, start, 198, 0), 1))
+    assert client.window_left_bytes == left(100, 100)
+
+
+def test_a_chunk_that_was_lost_as_the_server_has_a_part_of_its_bytes_leaves_the_window() -> None:
+    client = sending((0, bytes(100)), (100, bytes(100)))
+    client.receive(codec.encode(frames.Nack(ErrorCode.INCOMPLETE, 150, 199, 150), 1))
+    assert client.window_left_bytes == left(100)
 
 
 def test_refused_bytes_leave_the_window_until_they_are_sent_again() -> None:
     client = sending((0, bytes(100)), (100, bytes(100)))
     client.receive(codec.encode(frames.Nack(ErrorCode.CHUNK_CORRUPT, 100, 199, 0), 1))
-    assert client.window_left_bytes == 900
+    assert client.window_left_bytes == left(100)
     client.chunk(1, 100, bytes(100))
-    assert client.window_left_bytes == 800
+    assert client.window_left_bytes == left(100, 100)
 
 
 @pytest.mark.parametrize(
@@ -260,7 +289,7 @@ def test_refused_bytes_leave_the_window_until_they_are_sent_again() -> None:
 def test_the_bytes_of_a_stream_that_ends_leave_the_window(end: frames.Error) -> None:
     client = sending((0, bytes(100)))
     client.receive(codec.encode(end, 1))
-    assert client.window_left_bytes == 1000
+    assert client.window_left_bytes == left()
     with pytest.raises(LocalProtocolError):
         client.chunk(1, 100, b"x")
 
@@ -269,7 +298,7 @@ def test_an_ack_for_an_ended_stream_is_ignored() -> None:
     client = sending((0, bytes(100)))
     client.receive(codec.encode(ERROR, 1))
     assert client.receive(codec.encode_ack(1, 100)) == [Acknowledged(1, 100, ())]
-    assert client.window_left_bytes == 1000
+    assert client.window_left_bytes == left()
 
 
 def test_no_window_is_left_before_welcome_or_once_it_is_full() -> None:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from protocol.constants import NACKS_PER_RANGE_MAX, SIZE_UNKNOWN
+from protocol.constants import CHUNK_OVERHEAD_BYTES, NACKS_PER_RANGE_MAX, SIZE_UNKNOWN
 from protocol.errors import ErrorCode
 from protocol.exceptions import ProtocolError
 from protocol.ranges import Span
@@ -102,65 +102,65 @@ def test_the_number_of_remembered_refusals_is_bounded() -> None:
 
 
 def test_all_streams_share_one_window_exact_to_the_byte() -> None:
-    streams = Streams(4, 100)
+    streams = Streams(4, 100 + 3 * CHUNK_OVERHEAD_BYTES)
     first, second = opened(streams, 1), opened(streams, 2)
-    streams.receive(first, 60)
-    streams.receive(second, 40)
-    assert streams.unacknowledged_bytes == 100
+    streams.receive(first, 60, 2)
+    streams.receive(second, 40, 1)
+    assert streams.unacknowledged_bytes == 100 + 3 * CHUNK_OVERHEAD_BYTES
     with pytest.raises(ProtocolError) as refused:
-        streams.receive(second, 1)
+        streams.receive(second, 1, 0)
     assert refused.value.code is ErrorCode.WINDOW_EXCEEDED
 
 
-def test_settled_bytes_leave_the_window_once() -> None:
-    streams = Streams(4, 100)
+def test_settled_chunks_leave_the_window_once() -> None:
+    streams = Streams(4, 1000)
     first, second = opened(streams, 1), opened(streams, 2)
-    streams.receive(first, 60)
-    streams.receive(second, 40)
-    streams.free_window(first, 50)
-    streams.free_window(first, 50)
+    streams.receive(first, 60, 1)
+    streams.receive(second, 40, 1)
+    streams.free_window(first, 50 + CHUNK_OVERHEAD_BYTES)
+    streams.free_window(first, 50 + CHUNK_OVERHEAD_BYTES)
     assert first.unacknowledged_bytes == 0
-    assert streams.unacknowledged_bytes == 40
+    assert streams.unacknowledged_bytes == 40 + CHUNK_OVERHEAD_BYTES
 
 
 def test_a_stream_that_ends_frees_its_window() -> None:
-    streams = Streams(4, 100)
+    streams = Streams(4, 1000)
     stream = opened(streams, 1)
-    streams.receive(stream, 60)
+    streams.receive(stream, 60, 1)
     streams.end(1)
     streams.end(1)
     assert streams.unacknowledged_bytes == 0
 
 
-def test_refused_bytes_may_be_sent_again_into_a_full_window() -> None:
-    streams = Streams(4, 100)
+def test_refused_bytes_may_be_sent_again_into_a_full_window_in_chunks_of_any_size() -> None:
+    streams = Streams(4, 100 + 100 * CHUNK_OVERHEAD_BYTES)
     stream = opened(streams, 1)
-    streams.receive(stream, 100)
+    streams.receive(stream, 100, 100)
     streams.allow_resend(30)
-    streams.receive(stream, 30)
+    streams.receive(stream, 30, 30)
     with pytest.raises(ProtocolError):
-        streams.receive(stream, 1)
+        streams.receive(stream, 1, 1)
 
 
 def test_resends_add_at_most_one_more_window() -> None:
-    streams = Streams(4, 100)
+    streams = Streams(4, 100 + CHUNK_OVERHEAD_BYTES)
     stream = opened(streams, 1)
     streams.allow_resend(2**62)
-    streams.receive(stream, 200)
+    streams.receive(stream, 200, 2)
     with pytest.raises(ProtocolError):
-        streams.receive(stream, 1)
+        streams.receive(stream, 1, 0)
 
 
 def test_there_is_work_while_a_stream_waits_for_an_answer() -> None:
-    streams = Streams(4, 100)
+    streams = Streams(4, 1000)
     assert not streams.has_work
     stream = opened(streams, 1)
     assert streams.has_work, "the answer to OPEN"
     stream.state = StreamState.RECEIVING
     assert not streams.has_work
-    streams.receive(stream, 10)
+    streams.receive(stream, 10, 1)
     assert streams.has_work, "an ACK"
-    streams.free_window(stream, 10)
+    streams.free_window(stream, 10 + CHUNK_OVERHEAD_BYTES)
     assert not streams.has_work
     stream.state = StreamState.FINISHING
     assert streams.has_work, "the answer to FINISH"

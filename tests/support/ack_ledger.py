@@ -145,11 +145,10 @@ class Connection:
     @property
     def is_settled(self) -> bool:
         """Whether every byte sent was acknowledged or refused."""
-        welcome = self._connection.welcome
-        return welcome is not None and self._connection.window_left_bytes == welcome.window_bytes
+        return self._connection.welcome is not None and not self._connection.unanswered_bytes
 
     def has_room(self, count: int) -> bool:
-        """Whether the window has room for `count` more bytes."""
+        """Whether the window has room for a chunk of `count` bytes."""
         return self._connection.window_left_bytes >= count
 
     async def read(self, reader: asyncio.StreamReader) -> None:

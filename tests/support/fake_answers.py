@@ -144,9 +144,7 @@ class Answers:
         stored = self._uploads[event.stream]
         stored.write(event)
         self._archive.stored_bytes += event.end - event.start
-        self._connection.acknowledge(
-            event.stream, stored.ranges.next_expected_byte, stored.beyond, event.end - event.start
-        )
+        self._connection.acknowledge(event.stream, stored.ranges.next_expected_byte, stored.beyond, event.charged_bytes)
 
     def _finish(self, stream: int, finish: frames.Finish) -> None:
         stored = self._uploads[stream]

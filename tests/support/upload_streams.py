@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 
 from daemon.catalog.records import Upload
 from protocol.checksum import Buffer
+from protocol.constants import CHUNK_OVERHEAD_BYTES
 from protocol.errors import ErrorCode
 from protocol.ranges import Span
 
@@ -105,6 +106,11 @@ class Stream:
         self.heard.append(what)
 
 
+def charged_bytes(*data_bytes: int) -> int:
+    """What chunks of these sizes cost in the window."""
+    return sum(data_bytes) + len(data_bytes) * CHUNK_OVERHEAD_BYTES
+
+
 @dataclass(frozen=True, slots=True)
 class Run:
     """A run of received bytes, in pieces."""
@@ -116,3 +122,8 @@ class Run:
     @property
     def end(self) -> int:
         return self.start + sum(map(len, self.data))
+
+    @property
+    def charged_bytes(self) -> int:
+        """As one chunk."""
+        return charged_bytes(self.end - self.start)

@@ -11,7 +11,7 @@ from tests.support.catalog_samples import REPLACE, REQUEST, RESUME_ONLY
 from tests.support.loop_turns import until
 from tests.support.upload_bench import Bench
 from tests.support.upload_samples import CONTENT, UNSIZED, complete
-from tests.support.upload_streams import Nack, Stream
+from tests.support.upload_streams import Nack, Stream, charged_bytes
 
 
 async def test_a_file_above_the_largest_size_is_refused_as_soon_as_that_is_known(bench: Bench) -> None:
@@ -187,7 +187,7 @@ async def test_a_chunk_that_would_leave_too_many_gaps_is_refused_by_itself(bench
     for start in (10, 20, 30, 40):
         bench.send(upload, start, b"x")
     lease = bench.send(upload, 50, b"xyz")
-    assert stream.nacks == [Nack(Span(50, 53), ErrorCode.TOO_MANY_GAPS, 3)]
+    assert stream.nacks == [Nack(Span(50, 53), ErrorCode.TOO_MANY_GAPS, charged_bytes(3))]
     assert lease.holders == 0
     bench.send(upload, 0, bytes(10))
     bench.send(upload, 50, b"xyz")
@@ -205,7 +205,7 @@ async def test_bytes_that_add_no_gap_are_taken_when_fewer_gaps_are_allowed_now(b
     bench.send(upload, 50, b"x")
     await until(lambda: bench.committer.pending_bytes == 0)
     assert stream.acknowledged_byte == 5
-    assert stream.nacks == [Nack(Span(50, 51), ErrorCode.TOO_MANY_GAPS, 1)]
+    assert stream.nacks == [Nack(Span(50, 51), ErrorCode.TOO_MANY_GAPS, charged_bytes(1))]
 
 
 async def test_a_refusal_says_how_the_last_upload_ended(bench: Bench) -> None:

@@ -8,7 +8,7 @@ from tests.support.catalog_samples import REQUEST
 from tests.support.loop_turns import turns, until
 from tests.support.upload_bench import Bench
 from tests.support.upload_samples import CONTENT
-from tests.support.upload_streams import Ack, Run
+from tests.support.upload_streams import Ack, Run, charged_bytes
 
 
 async def test_nothing_is_acknowledged_before_it_is_written_synced_and_recorded(held: Bench) -> None:
@@ -27,7 +27,7 @@ async def test_nothing_is_acknowledged_before_it_is_written_synced_and_recorded(
     assert stream.heard == []
     commit.after.set()
     await until(lambda: bool(stream.heard))
-    assert stream.acks == [Ack(30, (), 30)]
+    assert stream.acks == [Ack(30, (), charged_bytes(30))]
     assert held.storage.content(upload.id) == CONTENT[:30]
     held.assert_at_rest(upload)
 
@@ -38,9 +38,9 @@ async def test_ranges_beyond_n_are_acknowledged_and_n_jumps_over_them(bench: Ben
         bench.send(upload, start, CONTENT[start:end])
         await until(lambda: bench.committer.pending_bytes == 0)
     assert stream.acks == [
-        Ack(0, (Span(20, 30),), 10),
-        Ack(0, (Span(20, 30), Span(50, 60)), 10),
-        Ack(30, (Span(50, 60),), 20),
+        Ack(0, (Span(20, 30),), charged_bytes(10)),
+        Ack(0, (Span(20, 30), Span(50, 60)), charged_bytes(10)),
+        Ack(30, (Span(50, 60),), charged_bytes(20)),
     ]
 
 
@@ -56,14 +56,14 @@ async def test_one_ack_answers_all_chunks_of_a_cycle(held: Bench) -> None:
     while held.storage.writes:
         held.storage.write_next()
     await until(lambda: held.committer.pending_bytes == 0)
-    assert stream.acks == [Ack(10, (), 10), Ack(50, (), 40)]
+    assert stream.acks == [Ack(10, (), charged_bytes(10)), Ack(50, (), charged_bytes(10, 10, 10, 10))]
 
 
 async def test_chunks_without_a_lease_are_taken_as_well(bench: Bench) -> None:
     upload, stream = await bench.open()
     bench.uploads.receive(upload, Run(0, (CONTENT[:10],)), None)
     bench.uploads.receive(upload, Run(0, (CONTENT[:5],)), None)
-    await until(lambda: stream.answered_bytes == 15)
+    await until(lambda: stream.answered_bytes == charged_bytes(10, 5))
     assert stream.acknowledged_byte == 10
 
 
@@ -85,7 +85,7 @@ async def test_durable_bytes_that_come_again_are_acknowledged_at_once(held: Benc
     held.storage.write_next()
     await until(lambda: bool(stream.acks))
     lease = held.send(upload, 5, b"x" * 10)
-    assert stream.acks[1:] == [Ack(30, (), 10)]
+    assert stream.acks[1:] == [Ack(30, (), charged_bytes(10))]
     assert lease.holders == 0
     assert held.metrics.duplicate_bytes == 10
     assert (held.storage.write_count, held.committer.pending_bytes) == (1, 0)
@@ -101,8 +101,25 @@ async def test_bytes_under_way_that_come_again_are_acknowledged_when_the_first_c
     held.storage.sync_next()
     held.storage.write_next()
     await until(lambda: bool(stream.acks))
-    assert stream.acks == [Ack(30, (), 60)]
+    assert stream.acks == [Ack(30, (), charged_bytes(30, 30))]
     assert held.storage.content(upload.id) == CONTENT[:30], "the first copy stands"
+
+
+async def test_an_ack_answers_duplicates_of_what_it_covers_that_came_after_its_cycle_was_cut(held: Bench) -> None:
+    """A device counts them until then: to answer them later would let it exceed the window unawares."""
+    upload, stream = await held.open()
+    held.send(upload, 0, CONTENT[:30])
+    await until(lambda: bool(held.storage.syncs))
+    held.send(upload, 0, CONTENT[:10])
+    held.send(upload, 10, CONTENT[10:20])
+    held.storage.write_next()
+    held.storage.sync_next()
+    await until(lambda: bool(stream.acks))
+    assert stream.acks == [Ack(30, (), charged_bytes(30, 10, 10))]
+    await turns()
+    held.storage.sync_next()
+    await turns()
+    assert stream.answered_bytes == charged_bytes(30, 10, 10)
 
 
 async def test_the_first_copy_of_overlapping_bytes_stands(bench: Bench) -> None:
@@ -119,7 +136,7 @@ async def test_the_first_copy_of_overlapping_bytes_stands(bench: Bench) -> None:
     bench.storage.write_next()
     await until(lambda: bench.committer.pending_bytes == 0)
     assert stream.acknowledged_byte == 45
-    assert stream.answered_bytes == 10 + 10 + 40 + 8
+    assert stream.answered_bytes == charged_bytes(10, 10, 40, 8)
     assert bench.storage.content(upload.id) == CONTENT[:45]
     assert upload.durable == (DigestedRange(0, 45, crc32c(CONTENT[:45])),)
     assert bench.metrics.duplicate_bytes == 20 + 3

@@ -8,7 +8,7 @@ from protocol.errors import ErrorCode
 from tests.support.loop_turns import turns, until
 from tests.support.upload_bench import Bench
 from tests.support.upload_samples import BROKEN, CONTENT, CRC, FULL
-from tests.support.upload_streams import Ack
+from tests.support.upload_streams import Ack, charged_bytes
 
 
 @pytest.mark.parametrize(("error", "code"), [(FULL, ErrorCode.DISK_FULL), (BROKEN, ErrorCode.STORAGE_FAILED)])
@@ -31,7 +31,7 @@ async def test_a_failed_disk_costs_the_bytes_that_are_not_durable_and_they_can_b
         storage.sync_next(error)
     await until(lambda: stream.error is not None)
     assert stream.error is code
-    assert stream.acks == [Ack(10, (), 10)]
+    assert stream.acks == [Ack(10, (), charged_bytes(10))]
     while storage.writes:
         storage.write_next()
     await turns()

@@ -8,7 +8,7 @@ from tests.support.catalog_samples import DEVICE, REQUEST, TENANT
 from tests.support.loop_turns import turns, until
 from tests.support.upload_bench import Bench
 from tests.support.upload_samples import CONTENT
-from tests.support.upload_streams import Ack
+from tests.support.upload_streams import Ack, charged_bytes
 
 
 async def test_a_later_open_takes_over_at_once_and_fences_the_earlier_stream(held: Bench) -> None:
@@ -33,7 +33,7 @@ async def test_a_later_open_takes_over_at_once_and_fences_the_earlier_stream(hel
     await until(lambda: bool(held.storage.syncs))
     held.storage.sync_next()
     await drained
-    assert first.acks == [Ack(10, (), 10)], "the cycle under way is not the earlier stream's any more"
+    assert first.acks == [Ack(10, (), charged_bytes(10))], "the cycle under way is not the earlier stream's any more"
     assert second.acks == [Ack(40, (), 0)], "its bytes are recorded for the later one"
     record = await held.catalog.get(upload.id)
     assert record is not None
@@ -58,7 +58,7 @@ async def test_a_takeover_during_the_commit_does_not_lose_the_bytes(held: Bench)
     assert first.heard == ["failed"]
     held.send(again, 0, CONTENT[:40])
     await until(lambda: bool(second.acks))
-    assert second.acks == [Ack(40, (), 40)], "durable by now, so acknowledged again at once"
+    assert second.acks == [Ack(40, (), charged_bytes(40))], "durable by now, so acknowledged again at once"
 
 
 async def test_bytes_sent_again_after_a_takeover_are_acknowledged_with_the_first_copy(held: Bench) -> None:
@@ -73,7 +73,7 @@ async def test_bytes_sent_again_after_a_takeover_are_acknowledged_with_the_first
         held.storage.sync_next()
         await turns()
     assert second.acknowledged_byte == 60
-    assert second.answered_bytes == 60
+    assert second.answered_bytes == charged_bytes(60)
     assert first.heard == ["failed"]
 
 
