@@ -3,7 +3,7 @@
 from protocol import codec, constants, frames
 from protocol.constants import CredentialKind, Disposition, Feature
 
-CHUNK_OVERHEAD_BYTES = int(getattr(constants, "CHUNK_OVERHEAD_BYTES", 0))
+CHUNK_OVERHEAD_BYTES = constants.CHUNK_OVERHEAD_BYTES
 """What a chunk costs in the window besides its data."""
 
 FEATURES = Feature.CHUNK_COMPACT | Feature.CHUNK_CRC32C | Feature.SHA256

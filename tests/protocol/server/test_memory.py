@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from protocol import codec, frames
-from protocol.constants import NACKS_PER_RANGE_MAX, OFFSET_MAX, Disposition, Feature, FrameType
+from protocol.constants import CHUNK_OVERHEAD_BYTES, Disposition, Feature, FrameType, NACKS_PER_RANGE_MAX, OFFSET_MAX
 from protocol.errors import ErrorCode
 from protocol.events import ChunkRefused, ChunksReceived, StreamFailed
 from protocol.frame_buffer import PATIENCE_S
@@ -131,7 +131,7 @@ def test_a_dropped_chunk_is_asked_for_again_once_it_has_ended(rig: ServerRig, ki
     ]
     code = ErrorCode.CHUNK_DROPPED
     assert rig.sent() == [(1, frames.Nack(code, 5, len(LARGE) + 4, 0, code.summary))]
-    assert rig.connection.streams.unacknowledged_bytes == len(b"after")
+    assert rig.connection.streams.unacknowledged_bytes == len(b"after") + CHUNK_OVERHEAD_BYTES
 
 
 def test_a_chunk_that_is_dropped_again_and_again_does_not_end_its_stream(rig: ServerRig) -> None:
