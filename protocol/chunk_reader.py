@@ -93,16 +93,19 @@ class ChunkReader(FrameReader):
     ) -> None:
         """Consume the intact chunk at the front and those behind it, whichever streams they belong to."""
 
+        taking: dict[int, Stream] = {}
+
         def size_of(number: int) -> int:
             stream = streams.get(number)
-            return stream.size if stream is not None and kind in STREAM_ACCEPTS[stream.state] else 0
+            if stream is None or kind not in STREAM_ACCEPTS[stream.state]:
+                return 0
+            taking[number] = stream
+            return stream.size
 
         buffer = self.buffer
         count, found = gather_mixed(buffer.view, buffer.begin, buffer.end, kind, data_bytes, size_of)
         for each in found:
-            stream = streams.get(each.stream)
-            if stream is not None:
-                streams.receive(stream, each.end - each.start, each.count)
+            streams.receive(taking[each.stream], each.end - each.start, each.count)
             self._run_for(kind, each.stream, each.start, events).add(each.end, each.data, each.count)
         self.consume(count * head.frame_bytes)
         self.cost += count // GATHERED_FRAMES_PER_COST + RUN_COST * len(found)

@@ -195,7 +195,7 @@ class FrameBuffer:
             self.starved = self._keep(self.view[self.begin : self.end])
         else:
             is_cut_off = self.end == size or (self.begin > 0 and self.begin + frame_bytes > size)
-            self.starved = (is_cut_off or not left) and self._move()
+            self.starved = (is_cut_off or not left) and self._move(self.lease)
 
     def borrow(self, size_bytes: int) -> Lease | None:
         """A lease for other use than receiving, or the largest there is. None: the pool has none to spare."""
@@ -222,7 +222,7 @@ class FrameBuffer:
             self._is_quick = False
             # Only once, and far from what growth leaves free, so that no frame is copied to and fro.
             if arrived < len(self.view) // 8 and not self.starved:
-                self._move()
+                self._move(self.lease)
 
     def paused(self, now: float) -> None:
         """Reading was stopped for another reason than memory: the time until now was not the device's."""
@@ -271,11 +271,9 @@ class FrameBuffer:
         if count > CARRY_BYTES_MAX:
             self._losses = 0
 
-    def _move(self) -> bool:
+    def _move(self, held: Lease) -> bool:
         """Keep what is left in memory of another size, or at the front of the same. Returns whether there is none."""
-        held, left = self.lease, self.view[self.begin : self.end]
-        if held is None:
-            raise ValueError("there is no lease to move from")
+        left = self.view[self.begin : self.end]
         lease = self._lend(len(left))
         if lease is not None:
             self._move_to(lease, left)

@@ -338,6 +338,23 @@ def test_a_frame_that_cannot_grow_keeps_what_it_has_until_it_can() -> None:
     assert held(buffer) == bytes(20 * KIB - 1) + b"x"
 
 
+def test_a_frame_cut_off_moves_to_the_front_of_its_own_lease_if_there_is_no_other() -> None:
+    pool = Pool(lease_bytes=LARGE + 20_000)
+    buffer = quick(pool)
+    put(buffer, b"a")
+    buffer.save(LARGE)
+    first = buffer.lease
+    rest = buffer.writable(UNLIMITED)
+    rest[:] = b"b" * len(rest)
+    buffer.received(len(rest))
+    buffer.begin += LARGE - 10_000
+    pool.leases_max = 0
+    buffer.save(LARGE)
+    assert buffer.lease is first
+    assert not buffer.starved
+    assert held(buffer) == b"b" * 10_000
+
+
 # Memory that is taken back.
 
 

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from protocol import codec, frames
-from protocol.constants import CHUNK_OVERHEAD_BYTES, Disposition, Feature, FrameType, NACKS_PER_RANGE_MAX, OFFSET_MAX
+from protocol.constants import CHUNK_OVERHEAD_BYTES, NACKS_PER_RANGE_MAX, OFFSET_MAX, Disposition, Feature, FrameType
 from protocol.errors import ErrorCode
 from protocol.events import ChunkRefused, ChunksReceived, StreamFailed
 from protocol.frame_buffer import PATIENCE_S
@@ -91,6 +91,15 @@ def test_a_device_that_waits_for_memory_hears_from_the_server_within_the_reading
         rig.connection.check_time(rig.now + turn * TIMERS.rate_window_s)
         ((_, ping),) = rig.sent()
         assert isinstance(ping, frames.Ping)
+
+
+def test_without_authority_a_device_that_waits_for_memory_hears_nothing() -> None:
+    rig = with_stream(Pool(leases_max=0))
+    rig.feed(chunk(1, 0, LARGE), (8000, 8000))
+    rig.connection.expire()
+    for turn in (0, 1, 2):
+        rig.connection.check_time(rig.now + turn * TIMERS.rate_window_s)
+    assert rig.sent() == []
 
 
 # Memory that is taken back in the middle of a chunk. PROTOCOL.md §9
