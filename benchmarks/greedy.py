@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks import native, process
-from benchmarks.wire import CHUNK_OVERHEAD_BYTES
+from protocol.constants import CHUNK_OVERHEAD_BYTES
 
 LOOPBACK = "127.0.0.1"
 

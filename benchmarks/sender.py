@@ -10,7 +10,7 @@ from pathlib import Path
 from benchmarks import certificate, native, process, wire
 from benchmarks.payload import Payload
 from benchmarks.uplinkd import Uplinkd
-from protocol.constants import ChecksumKind
+from protocol.constants import CHUNK_OVERHEAD_BYTES, ChecksumKind
 
 WINDOW_BYTES = 16 << 20
 """The daemon's default. The limit has no handshake that could announce it."""
@@ -75,7 +75,7 @@ def send(daemon: Uplinkd, load: Load, directory: Path, name: str) -> Sent:
     devices = [f"sender-{number}" for number in range(load.connections)]
     opening = wire.opening(name, load.bytes_each, sha256=load.sha256)
     preambles = _records(directory / "preambles", (wire.hello(daemon.token(device)) + opening for device in devices))
-    overhead = str(wire.CHUNK_OVERHEAD_BYTES)
+    overhead = str(CHUNK_OVERHEAD_BYTES)
     return _send(daemon.port, load, directory, ["--preamble", str(preambles), "--overhead", overhead])
 
 

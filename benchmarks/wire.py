@@ -1,10 +1,7 @@
 """The frames before and after a device's chunks, made beforehand so that no sender spends time on them."""
 
-from protocol import codec, constants, frames
+from protocol import codec, frames
 from protocol.constants import CredentialKind, Disposition, Feature
-
-CHUNK_OVERHEAD_BYTES = constants.CHUNK_OVERHEAD_BYTES
-"""What a chunk costs in the window besides its data."""
 
 FEATURES = Feature.CHUNK_COMPACT | Feature.CHUNK_CRC32C | Feature.SHA256
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from protocol import frames
-from protocol.constants import Action
+from protocol.constants import CHUNK_OVERHEAD_BYTES, Action
 from protocol.errors import ErrorCode
 from tests.support.ack_ledger import Connection, Ledger, LinkLost, Promise, StreamFailed, connected, spans
 from tests.support.daemon_process import DaemonProcess
@@ -20,7 +20,10 @@ from tests.support.systemd_machine import Unable
 
 FILE_BYTES = 1_000_000
 CHUNK_BYTES = 10_000
-SETTINGS = {"LIMITS__CHUNK_BYTES_MAX": "10000", "LIMITS__WINDOW_BYTES": "40000"}
+SETTINGS = {
+    "LIMITS__CHUNK_BYTES_MAX": str(CHUNK_BYTES),
+    "LIMITS__WINDOW_BYTES": str(4 * (CHUNK_BYTES + CHUNK_OVERHEAD_BYTES)),
+}
 """A window of four chunks, so that a file takes many cycles."""
 
 NAME = "log"

@@ -9,7 +9,7 @@ import pytest
 import pytest_asyncio
 
 from protocol import codec, frames
-from protocol.constants import Action, UploadState
+from protocol.constants import CHUNK_OVERHEAD_BYTES, Action, UploadState
 from protocol.errors import ErrorCode
 from tests.support.raw_device import Wire, chunk, open_request, token_hello
 from tests.support.scene import Scene, scene
@@ -21,7 +21,8 @@ CONNECTIONS_MAX = 8
 PER_IP_MAX = 4
 STREAMS_MAX = 3
 SIZE_MAX_BYTES = 2_000_000
-WINDOW_BYTES = 1024 * 1024
+CHUNK_BYTES_MAX = 1024 * 1024
+WINDOW_BYTES = CHUNK_BYTES_MAX + CHUNK_OVERHEAD_BYTES
 
 FIRST, SECOND, THIRD = [(f"127.0.0.{number}", 0) for number in (11, 12, 13)]
 """Local addresses of the devices."""
@@ -35,7 +36,7 @@ async def live(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Scene]
         "LIMITS__STREAMS_MAX": str(STREAMS_MAX),
         "LIMITS__IDLE_TIMEOUT_S": "6",
         "LIMITS__KEEPALIVE_S": "1",
-        "LIMITS__CHUNK_BYTES_MAX": str(WINDOW_BYTES),
+        "LIMITS__CHUNK_BYTES_MAX": str(CHUNK_BYTES_MAX),
         "LIMITS__WINDOW_BYTES": str(WINDOW_BYTES),
         "LIMITS__OUTGOING_BYTES_MAX": "16384",
         "STORAGE__SIZE_MAX_BYTES": str(SIZE_MAX_BYTES),
