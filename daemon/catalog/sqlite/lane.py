@@ -166,7 +166,7 @@ def _failed(operation: str, path: Path, error: Exception) -> CatalogFailed:
     elif code == sqlite3.SQLITE_BUSY:
         advice = "another process holds it: end that process"
     elif code in {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}:
-        advice = "stop the daemon, keep the file, and restore a copy"
+        advice = f"stop the daemon, move {path.name}, {path.name}-wal and {path.name}-shm away, and restore a copy"
     else:
         advice = "check that the file and its directory can be read and written, and the system's log for disk errors"
     failure = CatalogFailed(f"{operation}: the catalog {path} failed ({error}): {advice}", disk_full=disk_full)

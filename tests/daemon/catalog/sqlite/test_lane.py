@@ -150,7 +150,7 @@ def foreign(path: Path) -> None:
 
 @pytest.mark.usefixtures("foreign")
 async def test_a_file_that_is_no_catalog_is_named(lane: ConnectionLane) -> None:
-    with pytest.raises(CatalogFailed, match=r"not a database.*keep the file"):
+    with pytest.raises(CatalogFailed, match=r"not a database.*-wal and .*-shm away"):
         await lane.run("files", files)
 
 
